@@ -1,0 +1,286 @@
+"""The contract: the types that attacks, defenses, datasets, models and the platform exchange, and nothing else.
+
+A plug-in is one file whose one public factory has the file's name. The factory takes keyword-only annotated parameters
+and returns one of the types of this page: :class:`Attack`, :class:`Defense`, :class:`Dataset`, or :data:`Model`.
+Everything a plug-in may know reaches it as an argument: what is not in its view, it cannot use.
+
+Notation in shape comments: ``n`` rows of a round, ``d`` parameters, ``m`` malicious rows, ``b`` samples of a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from backstop.platform.params import BadInput, Range
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Scalar = bool | int | float | str | None
+Kind = Literal["image", "text", "table"]
+Model = Callable[[tuple[int, ...], int], "nn.Module"]  # what a model plug-in returns: (shape of one input, classes) → module
+
+
+class Part(NamedTuple):
+    """A plug-in by name, with parameters. Text form: ``badnets(size=3)``."""
+
+    name: str
+    params: Mapping[str, Scalar] = {}
+
+    def __str__(self) -> str:
+        """The text form, parameters in alphabetical order."""
+        if not self.params:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in sorted(self.params.items()))})"
+
+
+MANY = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Everything that can change a number of an experiment, and nothing that cannot.
+
+    Two specs with equal :attr:`id` give the same bytes on the same kind of device with the same library versions.
+    """
+
+    dataset: Part = Part("digits")
+    model: Part = Part("mlp")
+    attack: tuple[Part, ...] = ()  # stages compose left to right
+    defense: tuple[Part, ...] = ()  # stages compose left to right; () is plain FedAvg
+    clients: Annotated[int, Range(1, MANY), "clients in the federation"] = 100
+    per_round: Annotated[int, Range(1, MANY), "clients that train in a round"] = 20
+    malicious: Annotated[float, Range(0, 1), "share of all clients that is malicious"] = 0.2
+    selection: Annotated[Literal["random", "fixed"], "fixed: every cohort holds the same number of malicious clients"] = "random"
+    alpha: Annotated[
+        float | Literal["natural", "shards"] | None,
+        Range(0, MANY, low_open=True),
+        "Dirichlet concentration; none: IID; shards: two label shards a client; natural: the dataset's own clients",
+    ] = 0.5
+    rounds: Annotated[int, Range(1, MANY), "communication rounds"] = 30
+    local_epochs: Annotated[int, Range(1, MANY), "passes over its own samples that a client makes in a round"] = 1
+    batch: Annotated[int, Range(1, MANY), "samples in a local step"] = 64
+    optimizer: Part = Part("sgd")  # built anew each round on each client
+    server_lr: Annotated[float, Range(0, 1e6, low_open=True), "factor on the aggregate, the same for every defense"] = 1.0
+    attack_start: Annotated[int, Range(0, MANY), "first round in which malicious clients attack"] = 0
+    attack_stop: Annotated[int | None, Range(0, MANY), "first round in which they no longer do; none: never"] = None
+    attack_every: Annotated[int, Range(1, MANY), "attack in every k-th round from the start on"] = 1
+    eval_every: Annotated[int, Range(1, MANY), "evaluate every k-th round and the last"] = 1
+    root_size: Annotated[int, Range(0, MANY), "training samples the server holds out of the clients' data"] = 100
+    block: Annotated[int, Range(1, MANY), "clients trained together by the vectorised engine"] = 10
+    seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
+
+    @cached_property
+    def id(self) -> str:
+        """Sha256 (hex) of the canonical JSON with defaults filled in and each plug-in's VERSION."""
+        from backstop.platform.specs import identity
+
+        return identity(self)
+
+    def replace(self, **changes: Any) -> Spec:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+class Samples(NamedTuple):
+    """Inputs and labels.
+
+    ``x`` of images is uint8 or float32 in [0, 1], (N, C, H, W); of tables float32 (N, F); of text int64 token ids (N, L),
+    padded on the right with 0, so that lengths are the counts of non-zero ids. ``y`` is int64 (N,).
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class Data(NamedTuple):
+    """A decoded dataset: loaded once, validated on load, never changed.
+
+    Inputs reach attacks and models as float32 in [0, 1] (images), as stored otherwise; the model call subtracts ``mean`` and
+    divides by ``std`` (one value per channel or feature) itself, so clean and triggered inputs are always on one scale.
+    """
+
+    train: Samples
+    test: Samples
+    classes: int
+    kind: Kind
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    client: Tensor | None = None  # (N,) int64: natural client of each training sample
+    root: Samples | None = None  # the server's small root set, set by the platform: held out of train, never of test
+
+
+class File(NamedTuple):
+    """One file or folder that a dataset reads from the data folder."""
+
+    path: str  # relative to the data folder
+    md5: str | None  # of the file's bytes, None where it is a folder or has no published checksum
+    hint: str  # how to get it, one line
+
+
+class Dataset(NamedTuple):
+    """What a dataset plug-in returns. ``load`` and ``edge_cases`` raise :class:`BadInput` when files are missing or corrupt."""
+
+    load: Callable[[Path], Data]
+    files: tuple[File, ...] = ()
+    edge_cases: Callable[[Path], tuple[Tensor, Tensor]] | None = None  # (train x, test x), stored like Data.train.x
+    edge_files: tuple[File, ...] = ()
+    edge_target: int | None = None  # the label the published attack gives to the edge cases
+
+
+class Updates(NamedTuple):
+    """The round's updates, sorted by client id.
+
+    A defense may rescale or change rows, set weights to 0, or return fewer rows. A row that merges several clients has
+    client id -1. The server finishes with the mean of the rows weighted by ``weight``.
+    """
+
+    rows: Tensor  # (n, d) float32: local parameters minus global parameters
+    weight: Tensor  # (n,) float32: sample counts
+    client: Tensor  # (n,) int64
+
+
+class Slot(NamedTuple):
+    """Where one parameter tensor stands in the flat vector."""
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What an honest server may know. The number of attackers is not in it, nor is any client's data."""
+
+    round: int
+    params: Tensor  # (d,) global parameters
+    layout: tuple[Slot, ...]
+    model: Callable[[Tensor, Tensor], Tensor]  # (params (d,), x (b, …)) → logits (b, classes); differentiable
+    root: Samples  # root_size samples, x as the model call takes it
+    classes: int
+    generator: torch.Generator  # named by (seed, "defense", round)
+
+
+@dataclass(frozen=True)
+class AttackView:
+    """What the adversary may know: the global model, the data of its own clients and, if it KNOWS = "all", the honest rows."""
+
+    round: int
+    params: Tensor  # (d,) global parameters
+    layout: tuple[Slot, ...]
+    model: Callable[[Tensor, Tensor], Tensor]  # as in ServerView
+    data: Samples  # the samples of all malicious clients, x as the model call takes it
+    classes: int
+    kind: Kind
+    clients: int  # number of malicious clients in the experiment
+    members: Tensor  # (m,) indices of the malicious clients in this round's cohort; empty outside a round
+    total: int  # number of clients in this round's cohort
+    share: float  # of this round's sample weight that malicious clients hold; the malicious share outside a round
+    server_lr: float
+    generator: torch.Generator  # named by (seed, "attack", round)
+    edge_cases: Callable[[], tuple[Samples, Samples]] | None  # the dataset's external edge cases: train, test, labelled with their target
+    test: Samples | None  # only while the triggered test set is built
+    honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
+
+
+class Defense(NamedTuple):
+    """A defense stage: a pair of pure functions. ``apply`` must not change its arguments."""
+
+    init: Callable[[ServerView], Any]
+    apply: Callable[[Updates, Any, ServerView], tuple[Updates, Any]]
+
+
+class Training(NamedTuple):
+    """How malicious clients train where they differ from honest ones; None: as honest ones."""
+
+    epochs: int | None = None
+    lr: float | None = None
+
+
+class TestSet(NamedTuple):
+    """A triggered test set. ``truth`` is -1 where no true label exists."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    x: Tensor  # (N, …)
+    wanted: Tensor  # (N,) the label the attacker wants; -1: the sample is not attacked
+    truth: Tensor  # (N,)
+
+
+class Attack(NamedTuple):
+    """An attack stage: each function is None unless the stage changes it. No function may change its arguments.
+
+    ``init(view)``                      → state, before the first round
+    ``plan(state, view)``               → state, before each attacked round, e.g. optimise a trigger
+    ``poison(state, x, y, index, generator)``  → (x, y): a batch of malicious client number ``index``, same shapes
+    ``constrain(state, delta)``         → delta (…, d), after each local step; works on one row or on a block of rows
+    ``objective(state, delta, x, y, logits)``  → scalar, added to the loss of malicious clients; delta (d,), differentiable
+    ``training``                        where malicious clients train differently
+    ``craft(state, rows, view)``        → (m, d) → (m, d), after local training
+    ``trigger(state, x)``               → clean inputs → triggered inputs, same shape, images in [0, 1]
+    ``goal(state, y)``                  → true labels → labels the attacker wants, -1 where a sample is not attacked
+    ``test_set(state, view)``           → :class:`TestSet`, instead of ``trigger``, for attacks with inputs of their own
+    """
+
+    init: Callable[[AttackView], Any] | None = None
+    plan: Callable[[Any, AttackView], Any] | None = None
+    poison: Callable[[Any, Tensor, Tensor, int, torch.Generator], tuple[Tensor, Tensor]] | None = None
+    constrain: Callable[[Any, Tensor], Tensor] | None = None
+    objective: Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    training: Training | None = None
+    craft: Callable[[Any, Tensor, AttackView], Tensor] | None = None
+    trigger: Callable[[Any, Tensor], Tensor] | None = None
+    goal: Callable[[Any, Tensor], Tensor] | None = None
+    test_set: Callable[[Any, AttackView], TestSet] | None = None
+
+
+class Record(NamedTuple):
+    """What one evaluated round reports. Metrics hold no timing: the same spec gives the same metrics."""
+
+    id: str
+    round: int
+    metrics: Mapping[str, float]
+    timing: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search: Optuna proposes specs around ``base``; each proposal is run for every seed and scored by ``objective``."""
+
+    base: Spec
+    free: Sequence[str]  # e.g. "defense.invariant.mask_threshold"; ranges from the plug-ins' annotations
+    objective: str = "der"  # a leaderboard column of the proposal, to be maximised
+    trials: int = 20
+    width: int = 4  # proposals per generation, asked together and told in trial order
+    seeds: Sequence[int] = field(default=(0,))
+    seed: int = 0  # of the sampler
+
+
+def stateless(function: Callable[[Updates], Updates]) -> Defense:
+    """A defense that keeps nothing between rounds and needs no view."""
+    return Defense(init=lambda view: None, apply=lambda updates, state, view: (function(updates), state))
+
+
+def chain(*stages: Defense) -> Defense:
+    """One defense that applies the stages from left to right. Its state is the tuple of theirs."""
+
+    def apply(updates: Updates, states: tuple[Any, ...], view: ServerView) -> tuple[Updates, tuple[Any, ...]]:
+        after = []
+        for stage, state in zip(stages, states, strict=True):
+            updates, new = stage.apply(updates, state, view)
+            after.append(new)
+        return updates, tuple(after)
+
+    return Defense(init=lambda view: tuple(stage.init(view) for stage in stages), apply=apply)
+
+
+def merge(updates: Updates, row: Tensor) -> Updates:
+    """One merged row (d,) in place of all rows, with the weight of all of them."""
+    weight = updates.weight.sum().reshape(1)
+    return Updates(row.reshape(1, -1), weight, updates.client.new_full((1,), -1))

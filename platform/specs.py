@@ -1,0 +1,241 @@
+"""Specs as text, as JSON and as ids: parsing, validation, defaults filled in, and grids of them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from itertools import product
+from typing import Annotated, Any, get_type_hints
+
+from backstop.platform import plugins
+from backstop.platform.contract import Part, Scalar, Spec
+from backstop.platform.optimizers import OPTIMIZERS
+from backstop.platform.params import BadInput, Parameter, check, declare, fill, nearest, schema
+
+ENGINE = 1  # raised when the platform's own numbers change; part of every id
+NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
+GROUPS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defense": "defenses"}
+WORDS: Mapping[str, Scalar] = {"none": None, "None": None, "true": True, "false": False}
+
+
+def scalars() -> dict[str, Parameter]:
+    """The Spec's scalar fields as declared parameters: the options of ``run`` and the keys of ``--set``."""
+    hints = get_type_hints(Spec, include_extras=True)
+    return {
+        item.name: declare(item.name, hints[item.name], item.default)
+        for item in fields(Spec)
+        if hasattr(hints[item.name], "__metadata__")
+    }
+
+
+def value(text: str) -> Scalar:
+    """A scalar from its text form: ``3``, ``0.5``, ``true``, ``none``, or a word."""
+    if text in WORDS:
+        return WORDS[text]
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return found if isinstance(found, (bool, int, float, str)) else text
+
+
+def parts(text: str) -> tuple[Part, ...]:
+    """The stages of a text form such as ``badnets(size=3)+model_replacement(strength=5)``.
+
+    >>> parts("norm_clip(norm=1)+median")
+    (Part(name='norm_clip', params={'norm': 1}), Part(name='median', params={}))
+    """
+    wrong = BadInput(f"{text!r} is not of the form name(key=value)+name; example: badnets(size=3)+model_replacement(strength=5)")
+    if not text.strip():
+        return ()
+    try:
+        node: ast.expr = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise wrong from None
+    stages: list[ast.expr] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        stages.insert(0, node.right)
+        node = node.left
+    return tuple(_part(stage, wrong) for stage in [node, *stages])
+
+
+def _part(node: ast.expr, wrong: BadInput) -> Part:
+    if isinstance(node, ast.Name):
+        return Part(node.id)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+        raise wrong
+    if not all(keyword.arg for keyword in node.keywords):
+        raise wrong
+    return Part(node.func.id, {str(keyword.arg): value(ast.unparse(keyword.value)) for keyword in node.keywords})
+
+
+def text(stages: Sequence[Part], role: str) -> str:
+    """The text form of a chain; the empty chain has a name too (``none``, ``fedavg``)."""
+    return "+".join(map(str, stages)) or NOTHING[role]
+
+
+def part(given: Part | str) -> Part:
+    """One part from either form."""
+    found = parts(given) if isinstance(given, str) else (given,)
+    if len(found) != 1:
+        raise BadInput(f"{given!r} names {len(found)} plug-ins where exactly one is needed")
+    return found[0]
+
+
+def stages(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part, ...]:
+    """A chain from any form, without the stages that do nothing (``none``, ``fedavg``)."""
+    if isinstance(given, str):
+        found = parts(given)
+    elif isinstance(given, Part):
+        found = (given,)
+    else:
+        found = tuple(part(item) for item in given)
+    return tuple(item for item in found if item.name != NOTHING[role])
+
+
+def complete(given: Part, group: str) -> Part:
+    """The part with defaults filled in and every parameter checked."""
+    plugin = plugins.find(group, given.name)
+    return Part(given.name, fill(plugin.parameters, given.params, f"{plugins.SINGULAR[group]} {given.name}"))
+
+
+def optimizer(given: Part) -> Part:
+    """The optimizer with defaults filled in and every parameter checked."""
+    if given.name not in OPTIMIZERS:
+        raise BadInput(f"unknown optimizer {given.name!r}; {nearest(given.name, OPTIMIZERS)}")
+    return Part(given.name, fill(schema(OPTIMIZERS[given.name]), given.params, f"optimizer {given.name}"))
+
+
+def validate(spec: Spec) -> Spec:
+    """The spec with all defaults filled in, or BadInput. Nothing is loaded and nothing is drawn."""
+    spec = spec.replace(**{name: check(parameter, getattr(spec, name), "spec") for name, parameter in scalars().items()})
+    spec = spec.replace(
+        dataset=complete(spec.dataset, "datasets"),
+        model=complete(spec.model, "models"),
+        attack=tuple(complete(item, "attacks") for item in stages(spec.attack, "attack")),
+        defense=tuple(complete(item, "defenses") for item in stages(spec.defense, "defense")),
+        optimizer=optimizer(spec.optimizer),
+    )
+    if spec.per_round > spec.clients:
+        raise BadInput(f"spec: per_round={spec.per_round} is more than clients={spec.clients}; at most all clients train in a round")
+    if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
+        raise BadInput(f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}")
+    kinds = set(plugins.find("datasets", spec.dataset.name).facts.get("KINDS", ()))
+    for group, item in [("models", spec.model), *(("attacks", item) for item in spec.attack), *(("defenses", item) for item in spec.defense)]:
+        takes = plugins.find(group, item.name).facts.get("KINDS")
+        if takes is not None and kinds and not kinds & set(takes):
+            raise BadInput(f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data")
+    triggers = [item.name for item in spec.attack if plugins.find("attacks", item.name).facts.get("TRIGGER")]
+    if len(triggers) > 1:
+        raise BadInput(f"attack {text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them")
+    return spec
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """The spec as plain JSON, field by field: parts are ``{"name", "params"}``."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Part):
+            return {"name": item.name, "params": dict(sorted(item.params.items()))}
+        return [plain(member) for member in item] if isinstance(item, tuple) else item
+
+    return {item.name: plain(getattr(spec, item.name)) for item in fields(Spec)}
+
+
+def from_json(document: Mapping[str, Any]) -> Spec:
+    """The spec that :func:`to_json` wrote, or BadInput."""
+    known = {item.name for item in fields(Spec)}
+    for name in document:
+        if name not in known:
+            raise BadInput(f"spec: unknown field {name!r}; {nearest(name, known)}")
+    try:
+        found = {
+            name: tuple(Part(p["name"], p["params"]) for p in item)
+            if isinstance(item, list)
+            else Part(item["name"], item["params"])
+            if isinstance(item, dict)
+            else item
+            for name, item in document.items()
+        }
+    except (KeyError, TypeError):
+        raise BadInput('spec: a plug-in is written {"name": …, "params": {…}}') from None
+    return Spec(**found)
+
+
+def canonical(spec: Spec) -> str:
+    """The canonical JSON: validated, defaults filled in, with the versions of the plug-ins and of the platform's own numbers."""
+    spec = validate(spec)
+    used = [("datasets", spec.dataset), ("models", spec.model), *(("attacks", s) for s in spec.attack), *(("defenses", s) for s in spec.defense)]
+    versions = {f"{group}.{item.name}": plugins.find(group, item.name).version for group, item in used}
+    return json.dumps({"spec": to_json(spec), "versions": versions, "engine": ENGINE}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(spec: Spec) -> str:
+    """Sha256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()
+
+
+def strength(spec: Spec) -> float | None:
+    """The value of the last attack stage that declares a STRENGTH, or None."""
+    found = None
+    for item in spec.attack:
+        name = plugins.find("attacks", item.name).facts.get("STRENGTH")
+        if name is not None:
+            full = complete(item, "attacks").params[name]
+            found = float(full) if isinstance(full, (int, float)) else found
+    return found
+
+
+def change(spec: Spec, key: str, new: Scalar) -> Spec:
+    """The spec with one thing changed: a scalar (``rounds``), a part (``dataset``, ``attack`` …) in text form,
+    a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``."""
+    head, *rest = key.split(".")
+    known = scalars()
+    if not rest and head in known:
+        return spec.replace(**{head: check(known[head], new, "--set")})
+    if not rest and head in ("dataset", "model", "optimizer"):
+        return spec.replace(**{head: part(str(new))})
+    if not rest and head in NOTHING:
+        return spec.replace(**{head: stages(str(new), head)})
+    if head in ("dataset", "model", "optimizer") and len(rest) == 1:
+        old = getattr(spec, head)
+        return spec.replace(**{head: Part(old.name, {**old.params, rest[0]: new})})
+    if head in NOTHING and rest:
+        return spec.replace(**{head: _change_stage(getattr(spec, head), head, key, rest, new)})
+    raise BadInput(f"unknown key {key!r}; {nearest(key, [*known, 'dataset', 'model', 'optimizer', 'attack', 'defense'])}")
+
+
+def _change_stage(chain: tuple[Part, ...], role: str, key: str, rest: list[str], new: Scalar) -> tuple[Part, ...]:
+    names = [item.name for item in chain]
+    if rest == ["strength"] and role == "attack":
+        facts = {item.name: plugins.find("attacks", item.name).facts.get("STRENGTH") for item in chain}
+        strong = [name for name in names if facts[name]]
+        rest = [strong[-1], str(facts[strong[-1]])] if strong else rest
+    if len(rest) != 2 or rest[0] not in names:
+        raise BadInput(f"unknown key {key!r} for {role} {text(chain, role)}; {nearest(key, [f'{role}.{name}.…' for name in names])}")
+    return tuple(Part(item.name, {**item.params, rest[1]: new}) if item.name == rest[0] else item for item in chain)
+
+
+def grid(base: Spec, **axes: Iterable[Any]) -> list[Spec]:
+    """The product of the axes around a base spec, the last axis fastest. Chains and parts may be given as text.
+
+    ``grid(BASE, attack=["none", "badnets"], defense=["fedavg", "median"], seed=range(3))`` is an ordered list of 12 specs.
+    """
+    listed = {name: list(values) for name, values in axes.items()}
+    known = {item.name for item in fields(Spec)}
+    for name in listed:
+        if name not in known:
+            raise BadInput(f"grid: unknown field {name!r}; {nearest(name, known)}")
+    found = []
+    for combination in product(*listed.values()):
+        changes: dict[str, Any] = dict(zip(listed, combination, strict=True))
+        for name, given in changes.items():
+            if name in NOTHING:
+                changes[name] = stages(given, name)
+            elif name in ("dataset", "model", "optimizer"):
+                changes[name] = part(given)
+        found.append(base.replace(**changes))
+    return found
