@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from backstop.platform.params import BadInput, Range
+from backstop.platform.params import Range
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +122,7 @@ class File(NamedTuple):
     path: str  # relative to the data folder
     md5: str | None  # of the file's bytes, None where it is a folder or has no published checksum
     hint: str  # how to get it, one line
+    instead: tuple[File, ...] = ()  # other files that serve as well
 
 
 class Dataset(NamedTuple):
@@ -132,6 +133,7 @@ class Dataset(NamedTuple):
     edge_cases: Callable[[Path], tuple[Tensor, Tensor]] | None = None  # (train x, test x), stored like Data.train.x
     edge_files: tuple[File, ...] = ()
     edge_target: int | None = None  # the label the published attack gives to the edge cases
+    download: Callable[[Path], None] | None = None  # fetch the files into the data folder; only ever on request
 
 
 class Updates(NamedTuple):

@@ -115,6 +115,10 @@ def fill(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str
     for name in given:
         if name not in declared:
             raise BadInput(f"{where}: unknown parameter {name!r}; {nearest(name, declared)}")
-    return {
-        name: check(parameter, given[name], where) if name in given else parameter.default for name, parameter in declared.items()
-    }
+    return {name: check(parameter, given[name], where) if name in given else parameter.default for name, parameter in declared.items()}
+
+
+def check_label(label: int | None, classes: int, where: str) -> None:
+    """Raise BadInput where a label (None: no label) is none of a dataset's classes, which only the data tell."""
+    if label is not None and not 0 <= label < classes:
+        raise BadInput(f"{where}={label} is none of the dataset's {classes} classes, 0 to {classes - 1}")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from backstop.platform import plugins
 from backstop.platform.contract import Part, Scalar, Spec
@@ -25,9 +25,7 @@ def scalars() -> dict[str, Parameter]:
     """The Spec's scalar fields as declared parameters: the options of ``run`` and the keys of ``--set``."""
     hints = get_type_hints(Spec, include_extras=True)
     return {
-        item.name: declare(item.name, hints[item.name], item.default)
-        for item in fields(Spec)
-        if hasattr(hints[item.name], "__metadata__")
+        item.name: declare(item.name, hints[item.name], item.default) for item in fields(Spec) if hasattr(hints[item.name], "__metadata__")
     }
 
 
@@ -124,10 +122,16 @@ def validate(spec: Spec) -> Spec:
     if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
         raise BadInput(f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}")
     kinds = set(plugins.find("datasets", spec.dataset.name).facts.get("KINDS", ()))
-    for group, item in [("models", spec.model), *(("attacks", item) for item in spec.attack), *(("defenses", item) for item in spec.defense)]:
+    for group, item in [
+        ("models", spec.model),
+        *(("attacks", item) for item in spec.attack),
+        *(("defenses", item) for item in spec.defense),
+    ]:
         takes = plugins.find(group, item.name).facts.get("KINDS")
         if takes is not None and kinds and not kinds & set(takes):
-            raise BadInput(f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data")
+            raise BadInput(
+                f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data"
+            )
     triggers = [item.name for item in spec.attack if plugins.find("attacks", item.name).facts.get("TRIGGER")]
     if len(triggers) > 1:
         raise BadInput(f"attack {text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them")
@@ -168,9 +172,16 @@ def from_json(document: Mapping[str, Any]) -> Spec:
 def canonical(spec: Spec) -> str:
     """The canonical JSON: validated, defaults filled in, with the versions of the plug-ins and of the platform's own numbers."""
     spec = validate(spec)
-    used = [("datasets", spec.dataset), ("models", spec.model), *(("attacks", s) for s in spec.attack), *(("defenses", s) for s in spec.defense)]
+    used = [
+        ("datasets", spec.dataset),
+        ("models", spec.model),
+        *(("attacks", s) for s in spec.attack),
+        *(("defenses", s) for s in spec.defense),
+    ]
     versions = {f"{group}.{item.name}": plugins.find(group, item.name).version for group, item in used}
-    return json.dumps({"spec": to_json(spec), "versions": versions, "engine": ENGINE}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        {"spec": to_json(spec), "versions": versions, "engine": ENGINE}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
 
 
 def identity(spec: Spec) -> str:
@@ -191,7 +202,8 @@ def strength(spec: Spec) -> float | None:
 
 def change(spec: Spec, key: str, new: Scalar) -> Spec:
     """The spec with one thing changed: a scalar (``rounds``), a part (``dataset``, ``attack`` …) in text form,
-    a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``."""
+    a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``.
+    """
     head, *rest = key.split(".")
     known = scalars()
     if not rest and head in known:

@@ -1,0 +1,66 @@
+# make demo | test | test-all | lint | bench. The virtual environment is made when it is missing and renewed when
+# pyproject.toml or constraints.txt change; otherwise these targets start at once.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench setup clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:  # two pips in one environment harm each other
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.installed ## sweep the quickstart on real digits and write the leaderboard (a few minutes)
+	@$(BIN)/backstop sweep quickstart --experiment quickstart --out leaderboard
+	@echo
+	@echo "The leaderboard: leaderboard/leaderboard.html (open it in a browser), .md, .csv and .json."
+	@echo "Every run, curve and parameter: $(BIN)/backstop ui"
+
+test: $(VENV)/.installed-test ## the tests (PYTEST='-k name -x' passes options on)
+	@$(BIN)/python -m pytest $(PYTEST)
+
+test-all: $(VENV)/.installed-test ## the slow tests too
+	@$(BIN)/python -m pytest -m '' $(PYTEST)
+
+lint: $(VENV)/.installed-lint ## ruff and mypy; changes nothing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.installed-lint ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## measure: seconds per round, start-up, sweep efficiency
+	@$(BIN)/python benchmarks/run.py
+
+setup: $(VENV)/.installed-test $(VENV)/.installed-lint ## everything that the other targets install
+
+clean: ## remove caches and builds; results, stores and $(VENV) stay
+	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find platform attacks defenses search_spaces tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for what a run needs and one for each extra: `make demo` does not wait for the linters.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Backstop into $(VENV) (several minutes and gigabytes the first time) …"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test $(VENV)/.installed-lint: $(VENV)/.installed-%: $(VENV)/.installed
+	@echo "Installing what $* needs …"
+	@$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+# A folder that venv left half-made is removed again, so that the next try starts afresh.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Backstop needs Python 3.11 to 3.13 and there is no $(PYTHON); try: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Backstop needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'); try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "$(PYTHON) has no venv module with pip; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }

@@ -1,0 +1,45 @@
+"""Krum: the one update that is closest to its neighbours.
+
+s(i) = Σ_{i → j} ‖u_i - u_j‖²,   i → j: u_j is one of the n - f - 2 nearest to u_i;   g = u_{argmin_i s(i)}
+
+Shapes: rows (n, d) → (n, d); all weights but one become 0.
+
+Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
+Descent", NeurIPS 2017, section 4.
+
+Deviations: none for 2f + 2 < n, where the paper's guarantee holds. At least one neighbour is used wherever there is another
+row. Several variants go by this name; this one is the paper's: squared distances, n - f - 2 neighbours, ties to the smaller client id.
+
+Example:
+
+>>> updates = Updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), torch.ones(4), torch.arange(4))
+>>> krum(f=1).apply(updates, None, None)[0].weight.tolist()
+[0.0, 1.0, 0.0, 0.0]
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+
+from backstop.platform import robust
+from backstop.platform.contract import Defense, Updates, stateless
+from backstop.platform.params import Range
+
+VERSION = 1
+NEEDS = ("f",)
+
+
+def krum(
+    *,
+    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f + 2 < n"] = None,
+) -> Defense:
+    """The row with the smallest score keeps its weight."""
+
+    def chosen(updates: Updates) -> Updates:
+        order, _ = robust.krum_order(updates.rows, f)
+        best = order[:1]
+        return updates._replace(weight=torch.zeros_like(updates.weight).index_copy(0, best, updates.weight[best]))
+
+    return stateless(chosen)

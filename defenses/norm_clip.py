@@ -1,0 +1,42 @@
+"""Norm clipping: no update is longer than a given norm.
+
+u_i <- u_i · min(1, c / ‖u_i‖₂)
+
+Shapes: rows (n, d) → (n, d).
+
+Source: Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, "Can You Really Backdoor Federated Learning?", 2019 (arXiv 1911.07963),
+section 3, norm thresholding of updates.
+
+Deviations: none without the noise, which the paper adds as a second step (weak differential privacy). The paper's thresholds, 3 and
+more, belong to its model: a useful norm depends on model, data and learning rate, so the default is only a unit.
+
+Example:
+
+>>> updates = Updates(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), torch.ones(2), torch.arange(2))
+>>> norm_clip(norm=1.0).apply(updates, None, None)[0].rows
+tensor([[0.5000, 0.0000],
+        [0.6000, 0.8000]])
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from backstop.platform import robust
+from backstop.platform.contract import Defense, Updates, stateless
+from backstop.platform.params import Range
+
+VERSION = 1
+
+
+def norm_clip(
+    *,
+    norm: Annotated[float, Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)), "largest Euclidean norm that is kept, c"] = 1.0,
+) -> Defense:
+    """All rows, the long ones shortened to the norm."""
+
+    def clipped(updates: Updates) -> Updates:
+        factor = (norm / robust.norms(updates.rows)).clamp(max=1.0)  # a zero row: c / 0 is infinite, the factor 1
+        return updates._replace(rows=updates.rows * factor.float().unsqueeze(1))
+
+    return stateless(clipped)

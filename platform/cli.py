@@ -1,0 +1,556 @@
+"""The command line. Results go to stdout, progress and messages to stderr.
+
+Exit codes: 0 done; 1 a run failed or a verification disagrees; 2 bad input, one line on stderr; 130 interrupted, and the
+same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from backstop import __version__
+from backstop.platform.params import BadInput, nearest
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line, with the nearest match where an option or a command is misspelt."""
+        given = message.rpartition(": ")[2].split()
+        known = [option for action in self._actions for option in action.option_strings]
+        if message.startswith("unrecognized arguments") and given[0].startswith("-"):
+            message = f"unknown option {given[0]!r}; {nearest(given[0].split('=')[0], known)}"
+        if "invalid choice" in message:
+            word = message.split("invalid choice: ")[1].split("'")[1]
+            choices = [str(choice) for action in self._actions for choice in action.choices or ()]
+            message = f"unknown word {word!r}; {nearest(word, choices)}"
+        raise BadInput(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        options = parser().parse_args(arguments)
+        code: int = options.command(options)
+    except BadInput as error:
+        print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("backstop: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `backstop list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
+
+
+def parser() -> Parser:
+    """All commands and their options."""
+    top = Parser(prog="backstop", description="Every federated backdoor attack against every defense, as a leaderboard anyone can regenerate.")
+    top.add_argument("--version", action="version", version=f"backstop {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, function: Callable[[argparse.Namespace], int], text: str) -> Parser:
+        added: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(command=function)
+        return added
+
+    one = command("run", run, "Run one experiment.")
+    _spec_options(one)
+    _compute_options(one, actors="0")
+    one.add_argument("--experiment", default="runs", metavar="NAME", help="MLflow experiment that takes the run (default: runs)")
+    one.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    many = command("sweep", sweep, "Run a search space and rank what comes out.")
+    many.add_argument("space", metavar="SPACE", help="a name in search_spaces/, or the path of a .py file")
+    many.add_argument("--experiment", metavar="NAME", help="MLflow experiment (default: the space's name)")
+    many.add_argument("--out", metavar="DIR", help="folder for the leaderboard files (default: leaderboards/NAME in the store)")
+    many.add_argument("--seeds", metavar="N|A,B,…", help="how many seeds, or which, in place of the space's own")
+    many.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every spec, e.g. rounds=5 or attack.strength=10")
+    many.add_argument("--trials", type=int, metavar="N", help="proposals of a search, in place of its own number")
+    many.add_argument("--max-concurrent", type=int, metavar="N", help="at most N trials at a time (default: as many as fit)")
+    many.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    many.add_argument("--mix-fingerprints", action="store_true", help="rank runs of different versions or devices together")
+    many.add_argument("--json", action="store_true", help="the leaderboard (or the plan) as one JSON document on stdout")
+    _compute_options(many, actors="auto")
+
+    board = command("leaderboard", leaderboard, "Rank the finished runs of an experiment and write the leaderboard files.")
+    board.add_argument("--experiment", required=True, metavar="NAME", help="MLflow experiment")
+    board.add_argument("--out", metavar="DIR", help="folder for the files (default: leaderboards/NAME in the store)")
+    board.add_argument("--mix-fingerprints", action="store_true", help="rank runs of different versions or devices together")
+    board.add_argument("--json", action="store_true", help="the leaderboard as one JSON document on stdout")
+    _store_option(board)
+
+    again = command("verify", verify, "Run some rows of a leaderboard again and compare every digit.")
+    again.add_argument("file", metavar="FILE", help="a leaderboard.json")
+    again.add_argument("--sample", type=int, default=3, metavar="N", help="how many runs to do again (default: 3)")
+    _device_options(again)
+
+    words = ["attacks", "defenses", "datasets", "models", "search-spaces"]
+    listing = command("list", list_, "List the plug-ins.")
+    listing.add_argument("group", nargs="?", choices=words, metavar="GROUP", help=" | ".join(words))
+    listing.add_argument("--json", action="store_true", help="an array of objects on stdout")
+
+    sheet = command("show", show, "Show the data sheet of a plug-in.")
+    sheet.add_argument("name", metavar="NAME", help="an attack, defense, dataset, model or search space")
+    sheet.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+    files = command("data", data, "Show which datasets are there, what is missing and how to get it.")
+    files.add_argument("name", nargs="?", metavar="NAME", help="one dataset")
+    files.add_argument("--download", action="store_true", help="download what is missing, where the dataset can and a network allows it")
+    files.add_argument("--json", action="store_true", help="an array of objects on stdout")
+    files.add_argument("--data-dir", metavar="DIR", help="data folder (default: $BACKSTOP_DATA, else ~/.cache/backstop)")
+
+    page = command("ui", ui, "Open MLflow's UI on the store in use.")
+    page.add_argument("--port", type=int, default=5000, metavar="N", help="port on this machine (default: 5000)")
+    _store_option(page)
+    return top
+
+
+def _spec_options(to: Parser) -> None:
+    """One option for every field of the Spec, read from its annotations."""
+    from backstop.platform import specs
+    from backstop.platform.contract import Spec
+
+    group = to.add_argument_group("experiment")
+    plain = Spec()
+    for name, text in (("dataset", "dataset"), ("model", "model"), ("attack", "attack stages joined by +"), ("defense", "defense stages joined by +"), ("optimizer", "of local training, e.g. 'adam(lr=0.001)'")):
+        now = getattr(plain, name)
+        default = specs.text(now, name) if name in specs.NOTHING else str(now)
+        group.add_argument(f"--{name}", metavar="TEXT", help=f"{text}, e.g. {_example(name)} (default: {default})" if name != "optimizer" else f"{text} (default: {default})")
+    for name, declared in specs.scalars().items():
+        default = "none" if declared.default is None else declared.default
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"{declared.text}; {declared.allowed} (default: {default})".replace("%", "%%"))
+
+
+def _example(name: str) -> str:
+    return {"dataset": "cifar10", "model": "cnn", "attack": "'badnets(size=3)+model_replacement(strength=5)'", "defense": "'invariant(mask_threshold=0.6)'"}[name]
+
+
+def _device_options(to: Parser) -> None:
+    to.add_argument("--device", default="auto", metavar="KIND", help="auto, cpu or cuda (default: auto)")
+    to.add_argument("--data-dir", metavar="DIR", help="data folder (default: $BACKSTOP_DATA, else ~/.cache/backstop)")
+
+
+def _store_option(to: Parser) -> None:
+    to.add_argument("--store", default="backstop-store", metavar="DIR", help="folder of runs and checkpoints (default: ./backstop-store); $MLFLOW_TRACKING_URI moves the runs")
+
+
+def _compute_options(to: Parser, actors: str) -> None:
+    to.add_argument("--client-actors", default=actors, metavar="auto|K", help=f"Ray actors that train the clients of one trial; 0: its own process (default: {actors})")
+    to.add_argument("--ray-address", default=os.environ.get("RAY_ADDRESS") or None, metavar="ADDRESS", help="Ray cluster (default: $RAY_ADDRESS, else a private local Ray)")
+    _device_options(to)
+    _store_option(to)
+
+
+def _actors(text: str) -> str | int:
+    if text == "auto" or text.isdigit():
+        return text if text == "auto" else int(text)
+    raise BadInput(f"--client-actors {text!r} is not allowed; auto or a number from 0 on")
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        listed = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--seeds {text!r} is not allowed; a number of seeds, or seeds joined by commas such as 0,1,2") from None
+    if min(listed) < 0 or listed == [0]:
+        raise BadInput(f"--seeds {text!r} is not allowed; a number of seeds from 1 on, or seeds from 0 on joined by commas")
+    return listed if len(listed) > 1 or text.endswith(",") else list(range(listed[0]))
+
+
+def _changes(pairs: Sequence[str]) -> dict[str, Any]:
+    from backstop.platform import specs
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise BadInput(f"--set {pair!r} is not of the form key=value; example: rounds=5")
+    return {key.strip(): specs.value(new.strip()) for key, _, new in (pair.partition("=") for pair in pairs)}
+
+
+def _spec(options: argparse.Namespace) -> Any:
+    from backstop.platform import specs
+    from backstop.platform.contract import Spec
+
+    spec = Spec()
+    for key in ("dataset", "model", "attack", "defense", "optimizer"):
+        if getattr(options, key) is not None:
+            spec = specs.change(spec, key, getattr(options, key))
+    for key in specs.scalars():
+        if getattr(options, key) is not None:
+            spec = specs.change(spec, key, specs.value(getattr(options, key)))
+    return specs.validate(spec)
+
+
+def _print_json(document: Any) -> None:
+    def plain(item: Any) -> Any:
+        if isinstance(item, float) and not math.isfinite(item):
+            return None
+        if isinstance(item, Mapping):
+            return {key: plain(member) for key, member in item.items()}
+        return [plain(member) for member in item] if isinstance(item, (list, tuple)) else item
+
+    print(json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """``backstop run``: one experiment, printed round by round."""
+    from contextlib import ExitStack
+
+    from backstop.platform import federation, finals, specs, tracking
+    from backstop.platform.checkpoint import Checkpoint
+    from backstop.platform.experiment import Experiment
+    from backstop.platform.live import percent
+
+    spec = _spec(options)
+    actors = _actors(options.client_actors)
+    folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
+    tracking.reachable(store)
+    with ExitStack() as stack:
+        clients = None
+        if actors:
+            from backstop.platform.clients import OnActors
+            from backstop.platform.sweep import devices, local_ray, spread
+
+            ray = stack.enter_context(local_ray(options.ray_address))
+            have = ray.cluster_resources()
+            count, share = spread(actors, 1, have.get("CPU", 1), have.get("GPU", 0), devices(options.device))
+            clients = OnActors(count, device=devices(options.device), share=share)
+        experiment = Experiment(spec, folder, options.device, clients)
+        stack.callback(experiment.close)
+        checkpoint = Checkpoint(Path(options.store) / "checkpoints", spec.id)
+        records = checkpoint.restore(experiment)
+        _say(f"{specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
+        if records:
+            _say(f"going on after round {experiment.state.round} of {spec.rounds}")
+        try:
+            while experiment.state.round < spec.rounds:
+                record = experiment.round()
+                if record is None:
+                    continue
+                records.append(record)
+                last = record.metrics
+                _say(
+                    f"round {record.round + 1:>{len(str(spec.rounds))}}/{spec.rounds}  accuracy {percent(last.get('round/clean_accuracy')):>7}  "
+                    f"attack success {percent(last.get('round/attack_success_rate')):>7}  train loss {last.get('round/train_loss', math.nan):.3f}  "
+                    f"{sum(record.timing.values()):.2f} s"
+                )
+        except KeyboardInterrupt:
+            checkpoint.save(experiment, records)
+            _say(f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; the same command goes on from there")
+            return INTERRUPTED
+        final = finals.final(records)
+        built = experiment.built
+        log = tracking.Log(store, tracking.open_experiment(store, options.experiment), spec, fingerprint=federation.fingerprint(built.device))
+        for record in records:
+            log.log(record)
+        sent = log.finish(final, built.net.tensors(experiment.state.params, experiment.state.buffers))
+        if sent:
+            checkpoint.drop()
+        else:
+            checkpoint.save(experiment, records)
+            _say(f"backstop: the tracking server {store.uri} is away ({log.error}); the same command sends the run when it is back")
+    if options.json:
+        rounds = [{"round": record.round, "metrics": dict(record.metrics)} for record in records]
+        timing = {name: sum(record.timing.get(name, 0.0) for record in records) for name in ("time/train_s", "time/aggregate_s", "time/evaluate_s")}
+        _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": log.run_id})
+    return DONE
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """``backstop sweep``: everything of a search space that is not finished yet, then the leaderboard."""
+    import dataclasses
+
+    from backstop.platform import federation, plan, tracking
+    from backstop.platform.contract import Search
+
+    _actors(options.client_actors)
+    device = federation.device(options.device).type
+    found = plan.altered(plan.space(options.space), _changes(options.set), _seeds(options.seeds))
+    title = Path(options.space).stem
+    name = options.experiment or title
+    if options.trials is not None and not isinstance(found, Search):
+        raise BadInput(f"--trials is for a search; {options.space} is a list of {len(found)} specs")
+    if isinstance(found, Search):
+        from backstop.platform.search import Proposals
+
+        found = dataclasses.replace(found, trials=options.trials or found.trials)
+        source: plan.Source = Proposals(found)
+        planned = plan.distinct(found.base.replace(seed=seed, defense=()) for seed in found.seeds)
+        expected = (found.trials + 1) * len(found.seeds)
+    else:
+        planned = plan.with_twins(plan.distinct(found))
+        source, expected = plan.Fixed(planned), len(planned)
+    if options.dry_run:
+        return _dry_run(options, found, planned)
+    folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
+    tracking.check_name(name)
+    tracking.reachable(store)
+    plan.rehearse(planned, folder, device)
+    lost = _conduct(options, source, title, name, folder, device, expected)
+    if isinstance(source, plan.Fixed):
+        _rank(options, name)
+    else:
+        _print_trials(options, source)
+    for spec_id in lost:
+        _say(f"backstop: run {spec_id[:12]} failed; the tag backstop.error of its MLflow run says why; the same command tries again")
+    return FAILED if lost else DONE
+
+
+def _conduct(options: argparse.Namespace, source: Any, title: str, name: str, folder: Path, device: str, expected: int) -> list[str]:
+    """Open the store, start Ray, run what is left; the ids of the runs that failed."""
+    from backstop.platform import tracking
+    from backstop.platform.live import Watch
+    from backstop.platform.plan import Queue
+
+    actors, store = _actors(options.client_actors), tracking.store(Path(options.store))
+    experiment = tracking.open_experiment(store, name)
+    queue = Queue(source, {run.id: run.metrics for run in tracking.read(store, name)})
+    if not queue.fill():
+        _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
+        return []
+    from backstop.platform.sweep import Progress, Task, local_ray, spread
+    from backstop.platform.sweep import sweep as run_all
+
+    with local_ray(options.ray_address) as ray:
+        have = ray.cluster_resources()
+        count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
+        checkpoints = Path(options.store).resolve() / "checkpoints"
+        task = Task(store, experiment, tracking.parent(store, experiment, title), title, checkpoints, folder.resolve(), device, count, share)
+        with Watch(title, skipped=queue.skipped, expected=expected) as watch:
+            run_all(queue, task, Progress(watch.started, watch.result, watch.ended), options.max_concurrent)
+    tracking.close(store, task.parent, "FINISHED")
+    return [spec_id for spec_id, finals in queue.results.items() if finals is None]
+
+
+def _dry_run(options: argparse.Namespace, found: Any, planned: Sequence[Any]) -> int:
+    """Print what would run."""
+    from backstop.platform import specs
+
+    listed = [{"id": spec.id, "spec": specs.to_json(spec)} for spec in planned]
+    if options.json:
+        _print_json({"space": options.space, "specs": listed, "search": None if isinstance(found, list) else list(found.free)})
+        return DONE
+    for spec in planned:
+        print(f"{spec.id[:12]}  seed {spec.seed}  {specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')}")
+    more = "" if isinstance(found, list) else f", then {found.trials} proposals for {', '.join(found.free)}"
+    _say(f"{options.space}: {len(planned)} runs{more}; nothing was started")
+    return DONE
+
+
+def _print_trials(options: argparse.Namespace, source: Any) -> None:
+    """The proposals of a search in order, and the best of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    best = source.best()
+    if options.json:
+        trials = [{"number": number, "values": values, "score": score} for number, (values, score) in enumerate(source.trials)]
+        _print_json({"space": options.space, "objective": source.search.objective, "trials": trials, "best": best and {"values": best[0], "score": best[1]}})
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("trial", *source.search.free, source.search.objective):
+        table.add_column(name, justify="right")
+    for number, (values, score) in enumerate(source.trials):
+        table.add_row(str(number), *(f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in source.search.free), f"{score:.4f}", style="green" if best and values == best[0] else "")
+    Console().print(table)
+
+
+def _rank(options: argparse.Namespace, name: str) -> None:
+    """Read the finished runs back from MLflow, write the leaderboard files and print the ranked table."""
+    from rich.console import Console
+
+    from backstop.platform import leaderboard as boards
+    from backstop.platform import report, tracking
+
+    store = tracking.store(Path(options.store))
+    runs = tracking.read(store, name)
+    if not runs:
+        raise BadInput(f"experiment {name!r} has no finished run to rank")
+    document = boards.build(name, runs, mix=options.mix_fingerprints)
+    out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
+    try:
+        boards.write(document, runs, out)
+        report.write(document, runs, store, out)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    if options.json:
+        _print_json(document)
+    else:
+        Console().print(boards.table(document))
+    _say("wrote " + ", ".join(str(out / f"leaderboard.{suffix}") for suffix in ("json", "csv", "md", "html")))
+
+
+def leaderboard(options: argparse.Namespace) -> int:
+    """``backstop leaderboard``: rank what is in MLflow."""
+    from backstop.platform import tracking
+
+    tracking.check_name(options.experiment)
+    tracking.reachable(tracking.store(Path(options.store)))
+    _rank(options, options.experiment)
+    return DONE
+
+
+def _document(file: str) -> dict[str, Any]:
+    try:
+        document = json.loads(Path(file).read_text())
+        if document["schema"] != 1 or not isinstance(document["runs"], list):
+            raise KeyError
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{file}: is not a leaderboard.json of schema 1") from None
+    found: dict[str, Any] = document
+    return found
+
+
+def verify(options: argparse.Namespace) -> int:
+    """``backstop verify``: is every figure of the file what its runs say, and are the runs what their specs give?"""
+    from backstop.platform import federation, finals, specs
+    from backstop.platform import leaderboard as boards
+    from backstop.platform.experiment import run as run_spec
+
+    document = _document(options.file)
+    wrong = [*boards.differences(document, boards.recompute(document))]
+    folder = federation.data_folder(options.data_dir)
+    here = federation.fingerprint(federation.device(options.device))
+    if here != document["fingerprint"]:
+        _say(f"note: the file was made with {document['fingerprint']}; this is {here}; digits may differ")
+    for entry in boards.sample(document, options.sample, wrong):
+        spec = specs.from_json(entry["spec"])
+        label = f"run {entry['id'][:12]} ({specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')}, seed {spec.seed})"
+        if spec.id != entry["id"]:
+            wrong.append(f"{label}: the spec's id is {spec.id[:12]}, so the spec was changed or this is another version of Backstop")
+            continue
+        again = finals.final(list(run_spec(spec, folder=folder, device=options.device)))
+        off = [f"{label} {key}: file {entry['metrics'].get(key)!r}, again {again.get(key)!r}" for key in sorted({*again, *entry["metrics"]}) if entry["metrics"].get(key) != again.get(key)]
+        wrong += off
+        _say(f"{label}: {'differs' if off else 'agrees'}")
+    for line in wrong:
+        print(line)
+    print(f"{options.file}: {'DIFFERS' if wrong else 'agrees'}")
+    return FAILED if wrong else DONE
+
+
+def _facts(group: str, name: str) -> dict[str, Any]:
+    """A plug-in as one plain object; a broken file is listed with its error."""
+    from backstop.platform import plugins
+
+    try:
+        plugin = plugins.find(group, name)
+    except BadInput as error:
+        return {"name": name, "group": group, "error": str(error)}
+    parameters = [
+        {"name": item.name, "default": item.default, "allowed": item.allowed, "text": item.text} for item in plugin.parameters.values()
+    ]
+    facts = {key.lower(): list(fact) if isinstance(fact, tuple) else fact for key, fact in plugin.facts.items() if key in ("KINDS", "KNOWS", "STRENGTH", "NEEDS", "TRIGGER")}
+    return {"name": name, "group": group, "summary": plugin.summary, "version": plugin.version, "parameters": parameters, **facts}
+
+
+def list_(options: argparse.Namespace) -> int:
+    """``backstop list``: the plug-ins with a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from backstop.platform import plugins
+
+    groups = [options.group.replace("-", "_")] if options.group else list(plugins.PACKAGES)
+    found = [_facts(group, name) for group in groups for name in plugins.names(group)]
+    if options.json:
+        _print_json(found)
+        return DONE
+    for group in groups:
+        table = Table(title=group.replace("_", " "), title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True, style="cyan")
+        table.add_column()
+        for item in found:
+            if item["group"] == group:
+                table.add_row(item["name"], item.get("summary") or item["error"])
+        Console().print(table)
+    return DONE
+
+
+def show(options: argparse.Namespace) -> int:
+    """``backstop show``: the data sheet and the parameters of a plug-in."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from backstop.platform import plugins
+
+    wanted = options.name.replace("-", "_")
+    group = plugins.owner(wanted)
+    if group is None:
+        known = [name for group in plugins.PACKAGES for name in plugins.names(group)]
+        raise BadInput(f"unknown plug-in {options.name!r}; {nearest(wanted, known)}")
+    facts, plugin = _facts(group, wanted), plugins.find(group, wanted)
+    if options.json:
+        _print_json({**facts, "sheet": plugin.sheet})
+        return DONE
+    console = Console()
+    console.print(f"{plugins.SINGULAR[group]} {wanted}, version {plugin.version}", style="bold", highlight=False)
+    console.print(plugin.sheet, markup=False, highlight=False)
+    for key in ("kinds", "knows", "needs", "strength"):
+        if facts.get(key):
+            given = facts[key]
+            console.print(f"\n{key}: {', '.join(given) if isinstance(given, list) else given}", markup=False, highlight=False, end="")
+    console.print()
+    if facts["parameters"]:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("parameter", "default", "allowed", "meaning"):
+            table.add_column(name)
+        for item in facts["parameters"]:
+            table.add_row(item["name"], str(item["default"]), item["allowed"].replace("[", "\\["), item["text"])
+        console.print(table)
+    return DONE
+
+
+def data(options: argparse.Namespace) -> int:
+    """``backstop data``: for every dataset what is there, what is missing and how to get it."""
+    from backstop.platform import federation, inventory, plugins
+
+    folder = federation.data_folder(options.data_dir)
+    if options.name:
+        plugins.find("datasets", options.name)
+    names = [options.name] if options.name else plugins.names("datasets")
+    if options.download:
+        for name in names:
+            inventory.download(name, folder)
+    found = [inventory.look(name, folder) for name in names]
+    if options.json:
+        _print_json(found)
+        return DONE
+    print(f"data folder: {folder}")
+    for item in found:
+        print(f"{'✓' if item['usable'] else '✗'} {item['name']}: {item['summary']}")
+        for file in item["files"]:
+            print(f"    {file['state']:8} {file['path']}" + ("" if file["state"] == "there" else f"  → {file['hint']}"))
+    return DONE
+
+
+def ui(options: argparse.Namespace) -> int:
+    """``backstop ui``: MLflow's own UI on the store in use."""
+    from backstop.platform import tracking
+
+    store = tracking.store(Path(options.store))
+    tracking.reachable(store)
+    return tracking.ui(store, options.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

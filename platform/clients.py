@@ -1,0 +1,307 @@
+"""Blocks of clients → update rows: in this process, or on Ray client actors spread over the nodes.
+
+Both compute the same bytes. A block is the unit that is handed out; its rows do not depend on who computes it, when, or for
+the how-many-th time, so an actor that dies is replaced and its blocks are simply done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform import evaluate, federation, local_sgd
+from backstop.platform.contract import Data, Samples, Spec
+from backstop.platform.evaluate import BATCH, Probe
+from backstop.platform.federation import Federation
+from backstop.platform.local_sgd import Trained
+
+START = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
+TRIES = 5  # replacements for one actor in a row before the experiment fails
+
+
+class Clients(Protocol):
+    """Who trains and evaluates. ``open`` starts on an experiment; another one may follow on the same workers."""
+
+    def open(self, built: Federation, folder: Path) -> None:
+        """Take up an experiment."""
+
+    def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
+        """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
+
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
+        """Predicted labels of the clean and of the triggered test set."""
+
+    def close(self) -> None:
+        """Give the workers back."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, because the thread count changes the bits of a sum; the old count is put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def gather(parts: Sequence[Trained]) -> Trained:
+    """All blocks of a round as one, sorted by client id."""
+    joined = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    order = joined.client.argsort()
+    return Trained(*(column[order.to(column.device)] for column in joined))
+
+
+def cuts(count: int) -> list[tuple[int, int]]:
+    """The evaluation batches of a set of ``count`` samples as (start, stop)."""
+    return [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+
+
+class InProcess:
+    """All clients in this process, one block after another."""
+
+    def open(self, built: Federation, folder: Path) -> None:
+        """Take up an experiment."""
+        del folder
+        self.built = built
+
+    def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
+        """Rows of the cohort in a round, sorted by client id."""
+        attacked = self.built.attacked(number)
+        with one_thread():
+            units = local_sgd.blocks(self.built, number, cohort, attacked)
+            return gather([local_sgd.train(self.built, number, unit, params, buffers, state, attacked) for unit in units])
+
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
+        """Predicted labels of the clean and of the triggered test set."""
+
+        def labels(x: Tensor) -> Tensor:
+            return torch.cat([evaluate.predict(self.built.net, params, buffers, x[start:stop]) for start, stop in cuts(len(x))])
+
+        with one_thread():
+            return labels(probe.clean.x), labels(probe.triggered.x) if probe.triggered else None
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Worker:
+    """What runs inside a client actor: a federation of its own, built from the spec and the shared dataset."""
+
+    def __init__(self, device: str) -> None:
+        """Pin the process to one thread and its device."""
+        torch.set_num_threads(1)
+        self.device = federation.device(device)
+        self.sets: dict[str, Tensor] = {}
+        self.staged: tuple[str, Data] | None = None
+
+    def ready(self) -> bool:
+        """Answer once the process is up."""
+        return True
+
+    def open(self, spec: Spec, key: str, arrays: dict[str, Any]) -> None:
+        """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read once per node."""
+        if self.staged is None or self.staged[0] != key:
+            self.staged = (key, unpack(arrays))
+        self.built = federation.build(spec, self.staged[1], self.device)
+        self.sets = {"clean": self.built.data.test.x}
+
+    def probe(self, triggered: Any) -> None:
+        """Take the triggered test set, (N, …)."""
+        self.sets["triggered"] = view(triggered).to(self.device)
+
+    def train(self, number: int, unit: Sequence[int], params: Any, buffers: Any, state: Any, attacked: bool) -> tuple[Any, ...]:
+        """Train one block; numpy in, numpy out."""
+        start, first = self._vectors(params, buffers)
+        trained = local_sgd.train(self.built, number, unit, start, first, state, attacked)
+        return tuple(column.cpu().numpy() for column in trained)
+
+    def predict(self, name: str, ranges: Sequence[tuple[int, int]], params: Any, buffers: Any) -> Any:
+        """Predicted labels of some batches of a test set, one after another."""
+        now, averages = self._vectors(params, buffers)
+        x = self.sets[name]
+        return torch.cat([evaluate.predict(self.built.net, now, averages, x[start:stop]) for start, stop in ranges]).cpu().numpy()
+
+    def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
+        return view(params).to(self.device), view(buffers).to(self.device)
+
+
+def view(array: Any) -> Tensor:
+    """A tensor on the memory of a read-only array; it is only ever read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def pack(data: Data) -> dict[str, Any]:
+    """A dataset as numpy arrays and plain values: what the object store shares without copying."""
+    arrays = {"train_x": data.train.x, "train_y": data.train.y, "test_x": data.test.x, "test_y": data.test.y, "client": data.client}
+    plain = {"classes": data.classes, "kind": data.kind, "mean": data.mean, "std": data.std}
+    return {name: None if tensor is None else tensor.numpy() for name, tensor in arrays.items()} | plain
+
+
+def unpack(arrays: dict[str, Any]) -> Data:
+    """The dataset that :func:`pack` packed, on the shared memory."""
+    tensors = {name: view(value) if isinstance(value, np.ndarray) else value for name, value in arrays.items()}
+    return Data(
+        train=Samples(tensors["train_x"], tensors["train_y"]),
+        test=Samples(tensors["test_x"], tensors["test_y"]),
+        **{name: tensors[name] for name in ("classes", "kind", "mean", "std", "client")},
+    )
+
+
+class Share(NamedTuple):
+    """What one client actor takes of its node."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class OnActors:
+    """Clients on ``count`` Ray actors. Ray must be running; inside a trial the actors stand in its placement group."""
+
+    def __init__(self, count: int, *, device: str = "cpu", share: Share | None = None) -> None:
+        """Start the actors; they come up while the caller goes on."""
+        import ray
+
+        self.ray = ray
+        self.device, self.share = device, share or Share(gpus=0.0 if device == "cpu" else 1.0)
+        self.actors: list[Any] = [None] * count
+        self.shown: tuple[Any, Any] | None = None
+        self.kept: dict[str, tuple[Any, Any]] = {}
+        self.data: tuple[str, Any] | None = None
+        self.experiment: tuple[Any, ...] | None = None
+        for slot in range(count):
+            self.actors[slot] = self._start()
+
+    def _start(self) -> Any:
+        actor = self.ray.remote(Worker).options(
+            num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, max_concurrency=1
+        )  # fmt: skip
+        return actor.remote(self.device)
+
+    def open(self, built: Federation, folder: Path) -> None:
+        """Take up an experiment: the dataset goes to the object store once, each actor builds its own federation."""
+        self.built = built
+        key = f"{folder}:{built.spec.dataset}"
+        if self.data is None or self.data[0] != key:
+            self.data = (key, self.ray.put(pack(federation.load(built.spec.dataset, folder))))
+        self.experiment = (built.spec, *self.data)
+        self.shown, self.kept = None, {}
+        opened = [self._tell(actor) for actor in self.actors]
+        for slot, refs in enumerate(opened):
+            self._confirm(slot, refs)
+
+    def _tell(self, actor: Any) -> list[Any]:
+        """Bring an actor up to date: the experiment, and the triggered test set where there is one."""
+        refs = [actor.open.remote(*self.experiment)] if self.experiment else [actor.ready.remote()]
+        return refs + ([actor.probe.remote(self.shown[1])] if self.shown else [])
+
+    def _confirm(self, slot: int, refs: list[Any]) -> None:
+        """Wait until an actor is up to date; replace it where it dies or does not come up."""
+        for attempt in range(TRIES):
+            try:
+                self.ray.get(refs, timeout=START)
+                return
+            except (self.ray.exceptions.RayActorError, self.ray.exceptions.GetTimeoutError):
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(attempt)  # right after a node is lost, a new actor may still be placed on it
+                self._kill(slot)
+                self.actors[slot] = self._start()
+                refs = self._tell(self.actors[slot])
+
+    def _kill(self, slot: int) -> None:
+        with contextlib.suppress(Exception):
+            self.ray.kill(self.actors[slot])
+
+    def _map(self, calls: Sequence[Callable[[Any], Any]]) -> list[Any]:
+        """Do all calls on whichever actor is free; results in the order of the calls. A dead actor's call is done again."""
+        results: list[Any] = [None] * len(calls)
+        waiting, busy = list(range(len(calls)))[::-1], {}
+        free = list(range(len(self.actors)))[::-1]
+        while waiting or busy:
+            while waiting and free:
+                slot, index = free.pop(), waiting.pop()
+                busy[calls[index](self.actors[slot])] = (slot, index)
+            (done,), _ = self.ray.wait(list(busy), num_returns=1)
+            slot, index = busy.pop(done)
+            try:
+                results[index] = self.ray.get(done)
+            except self.ray.exceptions.RayActorError:
+                self._kill(slot)
+                self.actors[slot] = self._start()
+                self._confirm(slot, self._tell(self.actors[slot]))
+                waiting.append(index)
+            free.append(slot)
+        return results
+
+    def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
+        """Rows of the cohort in a round, sorted by client id. The global vectors are put into the object store once."""
+        attacked = self.built.attacked(number)
+        units = local_sgd.blocks(self.built, number, cohort, attacked)
+        shared = self._put_vectors(params, buffers)
+        secret = self._keep("state", state)
+
+        def call(unit: list[int]) -> Callable[[Any], Any]:
+            return lambda actor: actor.train.remote(number, unit, *shared, secret, attacked)
+
+        parts = self._map([call(unit) for unit in units])
+        return gather([Trained(*(torch.tensor(column, device=self.built.device) for column in part)) for part in parts])
+
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
+        """Predicted labels of the clean and of the triggered test set, the evaluation batches dealt out to the actors."""
+        if probe.triggered is not None and (self.shown is None or self.shown[0] is not probe.triggered):
+            self.shown = (probe.triggered, self.ray.put(probe.triggered.x.cpu().numpy()))
+            for slot, actor in enumerate(self.actors):
+                self._confirm(slot, [actor.probe.remote(self.shown[1])])
+        shared = self._put_vectors(params, buffers)
+        sets = {"clean": len(probe.clean.y)} | ({"triggered": len(probe.triggered.wanted)} if probe.triggered else {})
+        chunk = max(1, sum(len(cuts(count)) for count in sets.values()) // (4 * len(self.actors)))
+        work = [(name, cuts(count)[at : at + chunk]) for name, count in sets.items() for at in range(0, len(cuts(count)), chunk)]
+
+        def call(name: str, ranges: list[tuple[int, int]]) -> Callable[[Any], Any]:
+            return lambda actor: actor.predict.remote(name, ranges, *shared)
+
+        found = self._map([call(*item) for item in work])
+        labels = {
+            name: torch.tensor(np.concatenate([part for part, item in zip(found, work, strict=True) if item[0] == name]))
+            for name in sets
+        }
+        return labels["clean"].to(params.device), labels["triggered"].to(params.device) if probe.triggered else None
+
+    def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
+        return self._keep("params", params), self._keep("buffers", buffers)
+
+    def _keep(self, name: str, item: Any) -> Any:
+        """The reference of an item, put anew only when it is another object than last time."""
+        if name not in self.kept or self.kept[name][0] is not item:
+            plain = item.detach().cpu().numpy() if isinstance(item, Tensor) and name != "state" else item
+            self.kept[name] = (item, self.ray.put(plain))
+        return self.kept[name][1]
+
+    def close(self) -> None:
+        """Stop the actors."""
+        for slot in range(len(self.actors)):
+            self._kill(slot)
+        self.actors = []
+
+
+def available() -> int:
+    """CPUs that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+

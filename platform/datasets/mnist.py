@@ -1,0 +1,81 @@
+"""MNIST: 70,000 handwritten digits, 28 x 28 grey values.
+
+x are the stored bytes, unchanged and in file order.
+
+Shapes: train (60000, 1, 28, 28) and test (10000, 1, 28, 28), uint8; 10 classes.
+
+Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the
+IEEE 86(11), 1998; the md5 checksums of the four gz files are those of ``torchvision.datasets.MNIST``.
+
+Deviations: none. The folder is torchvision's (``MNIST/raw``); the gz files are read as they are and nothing is written, so a
+data folder may be read-only. Unpacked files serve as well.
+
+Example:
+>>> [file.path for file in mnist().files[:2]]
+['MNIST/raw/train-images-idx3-ubyte.gz', 'MNIST/raw/train-labels-idx1-ubyte.gz']
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, Dataset, File, Samples
+from backstop.platform.intake import checked, downloading, locate, reading
+
+VERSION = 1
+KINDS = ("image",)
+MEAN = (0.130660,)  # of the train part, x / 255
+STD = (0.308108,)
+HINT = "put the four gz files of MNIST into MNIST/raw under the data folder, or run: backstop data mnist --download"
+CHECKSUMS = {  # name: (md5 of the gz file, md5 of what it holds)
+    "train-images-idx3-ubyte": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
+    "train-labels-idx1-ubyte": ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
+    "t10k-images-idx3-ubyte": ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
+    "t10k-labels-idx1-ubyte": ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
+}
+FILES = tuple(
+    File(f"MNIST/raw/{name}.gz", packed, HINT, instead=(File(f"MNIST/raw/{name}", plain, HINT),))
+    for name, (packed, plain) in CHECKSUMS.items()
+)
+
+
+def mnist() -> Dataset:
+    """MNIST as a dataset."""
+    return Dataset(load=_load, files=FILES, download=_download)
+
+
+def _load(folder: Path) -> Data:
+    train_x, train_y, test_x, test_y = (_read(folder, file) for file in FILES)
+    data = Data(
+        train=Samples(train_x.unsqueeze(1), train_y.long()),
+        test=Samples(test_x.unsqueeze(1), test_y.long()),
+        classes=10,
+        kind="image",
+        mean=MEAN,
+        std=STD,
+    )
+    return checked(data, "mnist")
+
+
+def _read(folder: Path, file: File) -> Tensor:
+    """An idx file: two zero bytes, the type (8: uint8), the number of axes, their big-endian lengths, the values."""
+    path = locate(folder, file)
+    with reading(path, HINT):
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        axes = content[3]
+        shape = np.frombuffer(content, ">i4", count=axes, offset=4)
+        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+
+
+def _download(folder: Path) -> None:
+    with downloading("MNIST", HINT):
+        from torchvision.datasets import MNIST
+
+        MNIST(folder, download=True)

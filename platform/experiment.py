@@ -1,0 +1,244 @@
+"""One experiment: rounds of local training, crafting, defending and moving the global model. A pure function of its spec.
+
+    for record in run(Spec(attack=(Part("badnets"),), defense=(Part("median"),))):
+        print(record.round, record.metrics)
+
+Everything that is carried from round to round is in a :class:`State`, so an experiment can stop after any round and go on
+in another process with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backstop.platform import evaluate, federation, flat, partition, seeds, specs
+from backstop.platform.clients import Clients, InProcess, one_thread
+from backstop.platform.contract import AttackView, Record, Samples, ServerView, Spec, TestSet, Updates
+from backstop.platform.evaluate import Probe
+from backstop.platform.federation import Federation
+from backstop.platform.local_sgd import Trained
+
+
+class State(NamedTuple):
+    """What is carried from round to round. It can be pickled."""
+
+    round: int  # rounds done
+    params: Tensor  # (d,)
+    buffers: Tensor  # (e,)
+    attack: Any
+    defense: Any
+
+
+class Experiment:
+    """An experiment that goes round by round; ``state`` may be taken out and put in between rounds."""
+
+    def __init__(self, spec: Spec, folder: Path, device: str = "auto", clients: Clients | None = None) -> None:
+        """Validate the spec, load the data, deal it and build the first state. Raises BadInput before anything is trained."""
+        self.spec = specs.validate(spec)
+        self.folder = folder
+        with one_thread():
+            data = federation.load(self.spec.dataset, folder)
+            self.built = federation.build(self.spec, data, federation.device(device))
+            self.secret = _malicious_data(self.built)
+            self.state = self._first()
+        self.clients: Clients = clients or InProcess()
+        self.clients.open(self.built, folder)
+        self.probed: tuple[Any, Probe] | None = None
+        self.timing = dict.fromkeys(("time/train_s", "time/aggregate_s", "time/evaluate_s"), 0.0)
+
+    def _first(self) -> State:
+        net = self.built.net
+        state = State(0, net.params, net.buffers, None, None)
+        attack, defense = self.built.attack, self.built.defense
+        view = self._attack_view(state, torch.empty(0, dtype=torch.int64), 0, self.spec.malicious)
+        plotted = attack.init(view) if attack.init else None
+        return state._replace(attack=plotted, defense=defense.init(self._server_view(state)))
+
+    def _server_view(self, state: State) -> ServerView:
+        built, spec = self.built, self.spec
+        root = built.data.root
+        assert root is not None  # noqa: S101 -- the federation always holds a root set, if an empty one
+        return ServerView(
+            round=state.round,
+            params=state.params,
+            layout=built.net.layout,
+            model=built.net.caller(state.buffers),
+            root=Samples(flat.unit(root.x), root.y),
+            classes=built.data.classes,
+            generator=seeds.generator(spec.seed, "defense", state.round),
+        )
+
+    def _attack_view(self, state: State, members: Tensor, total: int, share: float) -> AttackView:
+        built, spec = self.built, self.spec
+        return AttackView(
+            round=state.round,
+            params=state.params,
+            layout=built.net.layout,
+            model=built.net.caller(state.buffers),
+            data=self.secret,
+            classes=built.data.classes,
+            kind=built.data.kind,
+            clients=len(built.malicious),
+            members=members,
+            total=total,
+            share=share,
+            server_lr=spec.server_lr,
+            generator=seeds.generator(spec.seed, "attack", state.round),
+            edge_cases=self._edge_cases(),
+            test=None,
+        )
+
+    def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
+        found = federation.dataset(self.spec.dataset)
+        if found.edge_cases is None or found.edge_target is None:
+            return None
+        load, target = found.edge_cases, found.edge_target
+
+        def labelled() -> tuple[Samples, Samples]:
+            train, test = (flat.unit(x).to(self.built.device) for x in load(self.folder))
+            return tuple(Samples(x, torch.full((len(x),), target, device=x.device)) for x in (train, test))  # type: ignore[return-value]
+
+        return labelled
+
+    def round(self) -> Record | None:
+        """Do one round; a record where the round is due for evaluation."""
+        spec, built, state = self.spec, self.built, self.state
+        with one_thread():
+            bad = built.malicious
+            cohort = partition.cohort(
+                clients=spec.clients, per_round=spec.per_round, selection=spec.selection, bad=bad, seed=spec.seed, round=state.round
+            )
+            state, trained = self._train(state, cohort)
+            started = time.perf_counter()
+            finite = trained.rows.isfinite().all(1) & trained.buffers.isfinite().all(1)
+            sent = Updates(trained.rows[finite], self._weights(trained.client[finite.cpu()]), trained.client.to(finite.device)[finite])
+            state, aggregate, telemetry = self._aggregate(state, sent, trained.buffers[finite])
+            self.timing["time/aggregate_s"] += time.perf_counter() - started
+            self.state = state = state._replace(round=state.round + 1)
+            if state.round % spec.eval_every and state.round != spec.rounds:
+                return None
+            honest = ~torch.isin(trained.client, bad)
+            loss = trained.loss.cpu()[honest].double().mean().item() if honest.any() else float("nan")
+            return self._record(loss, {"defense/nonfinite_rows": float((~finite).sum()), **telemetry(aggregate)})
+
+    def _weights(self, clients: Tensor) -> Tensor:
+        return torch.tensor([float(len(self.built.shards[int(client)])) for client in clients], device=self.built.device)
+
+    def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
+        """Plan, train the cohort and craft the malicious rows."""
+        built, started = self.built, time.perf_counter()
+        present = torch.isin(cohort, built.malicious)
+        attacked = built.attacked(state.round) and bool(present.any())
+        members = torch.searchsorted(built.malicious, cohort[present])
+        weight = self._weights(cohort)
+        share = (weight[present].sum() / weight.sum()).item()
+        if attacked and built.attack.plan:
+            state = state._replace(attack=built.attack.plan(state.attack, self._attack_view(state, members, len(cohort), share)))
+        trained = self.clients.train(state.round, cohort.tolist(), state.params, state.buffers, state.attack)
+        if attacked and built.attack.craft:
+            view = replace(self._attack_view(state, members, len(cohort), share), honest=trained.rows[~present])
+            rows = trained.rows.clone()
+            rows[present] = built.attack.craft(state.attack, trained.rows[present], view)
+            trained = trained._replace(rows=rows)
+        self.timing["time/train_s"] += time.perf_counter() - started
+        return state, trained
+
+    def _aggregate(self, state: State, sent: Updates, changes: Tensor) -> tuple[State, Tensor, Callable[[Tensor], Any]]:
+        """Defend, and move the global vectors by the weighted mean. Without a weight that is left, nothing moves."""
+        if not len(sent.rows):
+            return state, torch.zeros_like(state.params), lambda _: {}
+        after, remembered = self.built.defense.apply(sent, state.defense, self._server_view(state))
+        aggregate = mean(after.rows, after.weight)
+        params = state.params + aggregate * self.spec.server_lr
+        buffers = state.buffers + mean(changes, sent.weight) if len(state.buffers) else state.buffers
+        moved = state._replace(params=params, buffers=buffers, defense=remembered)
+        return moved, aggregate, lambda row: evaluate.kept(sent, after, row, self.built.malicious.to(sent.client.device))
+
+    def _record(self, loss: float, telemetry: dict[str, float]) -> Record:
+        started = time.perf_counter()
+        probe = self.probe()
+        clean, triggered = self.clients.predict(self.state.params, self.state.buffers, probe)
+        metrics = {"round/clean_accuracy": evaluate.accuracy(clean, probe.clean)}
+        if triggered is not None and probe.triggered is not None:
+            metrics |= evaluate.success(triggered, probe.triggered)
+        metrics |= {"round/train_loss": loss, **telemetry}
+        self.timing["time/evaluate_s"] += time.perf_counter() - started
+        timing, self.timing = self.timing, dict.fromkeys(self.timing, 0.0)
+        return Record(self.spec.id, self.state.round - 1, metrics, timing)
+
+    def probe(self) -> Probe:
+        """The test sets: made once, and once more whenever the attack's state has changed (a learned trigger)."""
+        state, attack, test = self.state, self.built.attack, self.built.data.test
+        if self.probed is None or self.probed[0] is not state.attack:
+            triggered = None
+            if attack.test_set is not None:
+                view = self._attack_view(state, torch.empty(0, dtype=torch.int64), 0, self.spec.malicious)
+                triggered = attack.test_set(state.attack, replace(view, test=Samples(flat.unit(test.x), test.y)))
+            elif attack.goal is not None:
+                stamp = attack.trigger
+                x = evaluate.stamped(test.x, lambda piece: stamp(state.attack, piece)) if stamp else test.x
+                triggered = TestSet(x, attack.goal(state.attack, test.y), test.y)
+            self.probed = (state.attack, Probe(test, triggered))
+        return self.probed[1]
+
+    def close(self) -> None:
+        """Give the workers back."""
+        self.clients.close()
+
+
+def mean(rows: Tensor, weight: Tensor) -> Tensor:
+    """The weighted mean of rows (n, d) → (d,), added row by row in order: the same bits with any number of threads.
+
+    Rows of weight 0 are not read; without any weight the mean is zero.
+    """
+    total = weight.sum().item()
+    found = torch.zeros_like(rows[0])
+    for row, share in zip(rows, weight.tolist(), strict=True):
+        if share > 0:
+            found.add_(row, alpha=share / total)
+    return found
+
+
+def _malicious_data(built: Federation) -> Samples:
+    """The samples of all malicious clients as the model call takes them; empty where no attack looks at them."""
+    attack, train = built.attack, built.data.train
+    looks = attack.init or attack.plan or attack.craft or attack.test_set
+    owned = [built.shards[int(client)] for client in built.malicious] if looks else []
+    index = torch.cat(owned) if owned else torch.empty(0, dtype=torch.int64)
+    index = index.to(train.y.device)
+    return Samples(flat.unit(train.x[index]), train.y[index])
+
+
+def run(
+    spec: Spec,
+    *,
+    folder: Path | None = None,
+    device: str = "auto",
+    clients: Clients | None = None,
+    state: State | None = None,
+    keep: Callable[[State], None] | None = None,
+) -> Iterator[Record]:
+    """Run an experiment and yield a record for every evaluated round.
+
+    ``state`` goes on from an earlier run's, ``keep`` is handed the state after every round. Raises BadInput for a spec that
+    cannot be run, before anything is trained.
+    """
+    experiment = Experiment(spec, federation.data_folder(folder), device, clients)
+    try:
+        experiment.state = state or experiment.state
+        while experiment.state.round < experiment.spec.rounds:
+            record = experiment.round()
+            if keep is not None:
+                keep(experiment.state)
+            if record is not None:
+                yield record
+    finally:
+        experiment.close()
+

@@ -1,0 +1,113 @@
+"""The static side of an experiment: the data, who holds which samples, who is malicious, the model and the attack.
+
+It is a pure function of the spec and the dataset, so the driver and every client actor build the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backstop import __version__
+from backstop.platform import flat, partition, plugins, seeds
+from backstop.platform.compose import attack_chain
+from backstop.platform.contract import Attack, Data, Dataset, Defense, Part, Samples, Spec, chain
+from backstop.platform.optimizers import OPTIMIZERS, Optimizer
+from backstop.platform.params import BadInput
+
+
+class Federation(NamedTuple):
+    """What stays the same in all rounds of one experiment."""
+
+    spec: Spec  # validated, defaults filled in
+    data: Data  # on the device
+    shards: tuple[Tensor, ...]  # for each client the indices of its training samples, ascending
+    malicious: Tensor  # (m,) ids of malicious clients, ascending
+    net: flat.Network
+    attack: Attack  # all stages as one
+    defense: Defense  # all stages as one
+    device: torch.device
+
+    def attacked(self, number: int) -> bool:
+        """Whether malicious clients attack in this round."""
+        spec = self.spec
+        begun = number >= spec.attack_start and (spec.attack_stop is None or number < spec.attack_stop)
+        return bool(spec.attack) and begun and (number - spec.attack_start) % spec.attack_every == 0
+
+    def optimizer(self, lr: float | None = None) -> Optimizer:
+        """A new optimizer of the spec, with another learning rate where one is given."""
+        part = self.spec.optimizer
+        return OPTIMIZERS[part.name](**({**part.params, "lr": lr} if lr is not None else part.params))
+
+
+def data_folder(given: str | Path | None = None) -> Path:
+    """The data folder: the one given, else ``$BACKSTOP_DATA``, else ``~/.cache/backstop``."""
+    return Path(given or os.environ.get("BACKSTOP_DATA") or Path.home() / ".cache" / "backstop").expanduser()
+
+
+def dataset(part: Part) -> Dataset:
+    """The dataset plug-in of a spec."""
+    found: Dataset = plugins.build("datasets", part.name, part.params)
+    return found
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> Data:
+    return dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
+
+
+def load(part: Part, folder: Path) -> Data:
+    """The decoded dataset; the last two are kept, so that the trials of a sweep decode it once."""
+    return _load(part.name, tuple(sorted(part.params.items())), folder)
+
+
+def device(wanted: str = "auto") -> torch.device:
+    """The device to compute on; ``auto`` takes a GPU where there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise BadInput(f"device {wanted!r} is not allowed; auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device 'cuda' is not there: torch sees no GPU; use --device cpu")
+    return torch.device(wanted)
+
+
+def fingerprint(where: torch.device) -> str:
+    """What besides the spec decides the bytes: the versions and the kind of device. Different ones are not ranked together."""
+    kind = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"backstop {__version__}, torch {torch.__version__}, {where.type} ({kind})"
+
+
+def build(spec: Spec, data: Data, where: torch.device) -> Federation:
+    """Everything that stays the same, from a validated spec and its dataset."""
+    data = partition.hold_out(data, spec.root_size, spec.seed)
+    shards = partition.deal(data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed)
+    make = plugins.build("models", spec.model.name, spec.model.params)
+    with seeds.seeded(spec.seed, "model"):
+        module = make(tuple(data.train.x.shape[1:]), data.classes)
+    attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
+    knows = [plugins.find("attacks", item.name).facts.get("KNOWS") == "all" for item in spec.attack]
+    defenses = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
+    return Federation(
+        spec=spec,
+        data=_move(data, where),
+        shards=tuple(shards),
+        malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
+        net=flat.network(module, data, where),
+        attack=attack_chain(attacks, knows),
+        defense=chain(*defenses),
+        device=where,
+    )
+
+
+def _move(data: Data, where: torch.device) -> Data:
+    def moved(samples: Samples | None) -> Samples | None:
+        return samples and Samples(samples.x.to(where), samples.y.to(where))
+
+    return data._replace(train=moved(data.train), test=moved(data.test), root=moved(data.root))

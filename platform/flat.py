@@ -1,0 +1,143 @@
+"""A model as one flat float32 vector, and the calls that take that vector.
+
+Parameters go through the defense as one vector; floating-point buffers (BatchNorm statistics) form a second vector that is
+averaged outside it; integer counters are never sent.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from backstop.platform.contract import Data, Slot
+
+Layout = tuple[Slot, ...]
+
+
+def size(layout: Layout) -> int:
+    """Number of values in the flat vector."""
+    return sum(_length(slot) for slot in layout)
+
+
+def _length(slot: Slot) -> int:
+    return int(torch.Size(slot.shape).numel())
+
+
+def _layout(tensors: Sequence[tuple[str, Tensor]]) -> Layout:
+    slots, start = [], 0
+    for name, tensor in tensors:
+        slots.append(Slot(name, start, tuple(tensor.shape)))
+        start += tensor.numel()
+    return tuple(slots)
+
+
+def _join(tensors: Sequence[tuple[str, Tensor]]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1).float() for _, tensor in tensors] or [torch.empty(0)])
+
+
+def split(vector: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Name → view of the vector in the tensor's shape; differentiable, one concatenation in the backward pass."""
+    pieces = torch.split(vector, [_length(slot) for slot in layout])
+    return {slot.name: piece.view(slot.shape) for slot, piece in zip(layout, pieces, strict=True)}
+
+
+def unit(x: Tensor) -> Tensor:
+    """Inputs as attacks and models take them: uint8 images become float32 in [0, 1], everything else stays."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+class Network(NamedTuple):
+    """A model, its initial vectors and their layouts. ``shift`` and ``scale`` normalise an input: (x - shift) * scale."""
+
+    module: nn.Module
+    layout: Layout
+    buffer_layout: Layout
+    params: Tensor  # (d,)
+    buffers: Tensor  # (e,)
+    shift: Tensor | None
+    scale: Tensor | None
+    vectorised: bool  # whether blocks of clients train under vmap on this device
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Model input from images in [0, 1] (or uint8), tables or token ids."""
+        x = unit(x)
+        return x if self.shift is None or self.scale is None else (x - self.shift) * self.scale
+
+    def logits(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
+        """Logits (b, classes) in evaluation mode; differentiable in params (d,) and x."""
+        known = self.tensors(params, self.buffers if buffers is None else buffers)
+        found: Tensor = functional_call(self.module, known, (self.normalise(x),))
+        return found
+
+    def tensors(self, params: Tensor, buffers: Tensor) -> dict[str, Tensor]:
+        """Name → tensor, as a state dict without integer counters."""
+        return split(params, self.layout) | (split(buffers, self.buffer_layout) if self.buffer_layout else {})
+
+    def caller(self, buffers: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The model call (params, x) → logits of a view, with this round's buffers."""
+        return lambda params, x: self.logits(params, x, buffers)
+
+
+def network(module: nn.Module, data: Data, device: torch.device) -> Network:
+    """Flatten a freshly built module."""
+    module = module.to(device).eval()
+    parameters = list(module.named_parameters())
+    buffers = [(name, buffer) for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+    shift = scale = None
+    if data.mean is not None and data.std is not None:
+        shape = (-1, 1, 1) if data.kind == "image" else (-1,)
+        shift = torch.tensor(data.mean, device=device).view(shape)
+        scale = torch.tensor(data.std, device=device).view(shape).reciprocal()
+    return Network(
+        module, _layout(parameters), _layout(buffers), _join(parameters).to(device), _join(buffers).to(device), shift, scale,
+        vectorised(module, device),
+    )  # fmt: skip
+
+
+def vectorised(module: nn.Module, device: torch.device) -> bool:
+    """Whether vmap over clients is exact and pays on this device.
+
+    Batch statistics of padded batches would be wrong and recurrent layers have no batching rule: those train in a loop.
+    Stacked convolutions become grouped ones, which a CPU computes slower than a loop (measured: 0.6 times as fast).
+    """
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    convolutional = any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
+    buffered = any(buffer.is_floating_point() for buffer in module.buffers())
+    return not recurrent and not buffered and (device.type != "cpu" or not convolutional)
+
+
+class Replica:
+    """A copy of the model whose parameters and gradients are views of two flat vectors.
+
+    A local step is then one backward pass and a few operations on ``params``; an update is one subtraction.
+    """
+
+    def __init__(self, net: Network) -> None:
+        """Allocate the vectors and tie the module's parameters, gradients and buffers to them."""
+        self.net = net
+        self.params = net.params.clone()  # (d,)
+        self.grad = torch.zeros_like(self.params)  # (d,)
+        self.buffers = net.buffers.clone()  # (e,)
+        self.module = copy.deepcopy(net.module).train()
+        values, grads = split(self.params, net.layout), split(self.grad, net.layout)
+        for name, parameter in self.module.named_parameters():
+            parameter.data = values[name]
+            parameter.grad = grads[name]
+        for name, view in split(self.buffers, net.buffer_layout).items() if net.buffer_layout else ():
+            owner, _, attribute = name.rpartition(".")
+            self.module.get_submodule(owner)._buffers[attribute] = view  # noqa: SLF001 -- torch has no public way to set a buffer to a view
+
+    def load(self, params: Tensor, buffers: Tensor) -> None:
+        """Start from these vectors; integer counters restart at zero."""
+        self.params.copy_(params)
+        self.buffers.copy_(buffers)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits in training mode; ``backward`` adds to ``grad``."""
+        found: Tensor = self.module(self.net.normalise(x))
+        return found

@@ -1,0 +1,201 @@
+"""What comes in from outside: files are checked and decoded without running code, decoded datasets are validated.
+
+Everything wrong is :class:`BadInput`: one line that names the file or the tensor, what it is, and what it should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, File, Samples
+from backstop.platform.params import BadInput
+
+FORMS = {
+    "image": (4, (torch.uint8, torch.float32), "uint8 or float32 (N, C, H, W)"),
+    "table": (2, (torch.float32,), "float32 (N, F)"),
+    "text": (2, (torch.int64,), "int64 (N, L)"),
+}
+
+
+def digest(content: Path | bytes) -> str:
+    """The md5 (hex) of a file or of bytes: against damage, not against forgery."""
+    if isinstance(content, bytes):
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def status(folder: Path, file: File) -> Literal["present", "missing", "corrupt"]:
+    """What the data folder holds: ``corrupt`` where a file is there that cannot be read or has another checksum."""
+    found = _search(folder, file)
+    return "present" if isinstance(found, Path) else "corrupt" if found else "missing"
+
+
+def locate(folder: Path, file: File) -> Path:
+    """The file, or the first of those that serve as well, that is there and whole. BadInput where there is none."""
+    found = _search(folder, file)
+    if isinstance(found, Path):
+        return found
+    raise BadInput(f"{found or f'{folder / file.path} is missing'}; {file.hint}")
+
+
+def _search(folder: Path, file: File) -> Path | str:
+    """The path, or what is wrong with the first file that is there, or nothing where none is."""
+    problem = ""
+    for option in (file, *file.instead):
+        path = folder / option.path
+        try:
+            if not path.exists():
+                continue
+            found = option.md5 and digest(path)
+        except OSError as error:
+            problem = problem or f"{path} cannot be read: {error.strerror}"
+            continue
+        if found == option.md5:
+            return path
+        problem = problem or f"{path} is corrupt: its md5 is {found}, not {option.md5}"
+    return problem
+
+
+@contextmanager
+def reading(path: Path, hint: str) -> Iterator[None]:
+    """Whatever a decoder raises on damaged bytes becomes BadInput that names the file."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{path} cannot be read: {type(error).__name__}: {_line(error)}; {hint}") from error
+
+
+@contextmanager
+def downloading(name: str, hint: str) -> Iterator[None]:
+    """Whatever goes wrong with the network or the disk becomes BadInput. What a downloader prints goes to stderr."""
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except Exception as error:
+        raise BadInput(f"{name} could not be downloaded: {type(error).__name__}: {_line(error)}; {hint}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _dtype(name: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
+    """``numpy.dtype`` as old pickles call it, with integers for its flags, which NumPy 2.4 warns of."""
+    made: np.dtype[Any] = np.dtype(name, align=bool(align), copy=bool(copy))
+    return made
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """``_codecs.encode`` as protocol 2 uses it to store bytes, and no other codec."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding!r} is not allowed")
+    return text.encode("latin1")
+
+
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads plain containers, numbers, text and numpy arrays, and refuses every other global."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed, only numpy arrays are")
+        return _ALLOWED[module, name]
+
+
+def unpickle(content: bytes) -> Any:
+    """Read a pickle that may hold containers, numbers, text and numpy arrays only; text of Python 2 stays bytes.
+
+    Raises ``pickle.UnpicklingError`` for anything else, before it is called.
+    """
+    return _ArraysOnly(BytesIO(content), encoding="bytes").load()
+
+
+def checked(data: Data, name: str) -> Data:
+    """The data if it is as the contract says, or BadInput.
+
+    >>> short = Samples(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
+    >>> checked(Data(train=short, test=short, classes=2, kind="table"), "toy")
+    Traceback (most recent call last):
+    backstop.platform.params.BadInput: dataset toy: train has 3 inputs and 2 labels
+    """
+    where = f"dataset {name}"
+    if data.classes < 2:
+        raise BadInput(f"{where}: classes={data.classes}; there are at least 2")
+    parts = {"train": data.train, "test": data.test} | ({} if data.root is None else {"root": data.root})
+    for part, samples in parts.items():
+        check_inputs(samples.x, data.kind, f"{where}: {part}")
+        _check_labels(samples, data.classes, f"{where}: {part}")
+        if samples.x.shape[1:] != data.train.x.shape[1:] or samples.x.dtype != data.train.x.dtype:
+            raise BadInput(f"{where}: {part} inputs are {_form(samples.x)}, train inputs are {_form(data.train.x)}")
+    _check_scale(data, where)
+    if data.client is not None:
+        if data.client.dtype != torch.int64 or data.client.shape != data.train.y.shape:
+            raise BadInput(
+                f"{where}: clients are {_form(data.client)}; they are int64, one for each of the {len(data.train.y)} train samples"
+            )
+        if data.client.min() < 0:
+            raise BadInput(f"{where}: client {int(data.client.min())} is negative")
+    return data
+
+
+def check_inputs(x: Tensor, kind: str, where: str) -> None:
+    """BadInput unless the inputs have the form and the values that the contract gives to their kind."""
+    axes, types, form = FORMS[kind]
+    if x.ndim != axes or x.dtype not in types or 0 in x.shape:
+        raise BadInput(f"{where} inputs are {_form(x)}; {kind} data is {form}, not empty")
+    if x.dtype == torch.float32 and not bool(torch.isfinite(x).all()):
+        raise BadInput(f"{where} inputs hold NaN or infinity")
+    if kind == "image" and x.dtype == torch.float32 and (x.min() < 0 or x.max() > 1):
+        raise BadInput(f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g}; float32 images stay in [0, 1]")
+    if kind == "text" and x.min() < 0:
+        raise BadInput(f"{where} inputs hold the negative token id {int(x.min())}")
+    if kind == "text" and bool(((x[:, :-1] == 0) & (x[:, 1:] != 0)).any()):
+        raise BadInput(f"{where} inputs hold token id 0 before other ids; 0 only pads on the right")
+
+
+def _check_labels(samples: Samples, classes: int, where: str) -> None:
+    x, y = samples
+    if y.ndim != 1 or y.dtype != torch.int64:
+        raise BadInput(f"{where} labels are {_form(y)}; labels are int64 (N,)")
+    if len(x) != len(y):
+        raise BadInput(f"{where} has {len(x)} inputs and {len(y)} labels")
+    if y.min() < 0 or y.max() >= classes:
+        raise BadInput(f"{where} labels reach from {int(y.min())} to {int(y.max())}; they are in 0..{classes - 1}")
+
+
+def _check_scale(data: Data, where: str) -> None:
+    if data.mean is None and data.std is None:
+        return
+    wanted = data.train.x.shape[1]
+    if data.mean is None or data.std is None or len(data.mean) != wanted or len(data.std) != wanted:
+        raise BadInput(f"{where}: mean and std have one value for each of the {wanted} channels or features, or are both None")
+    if not all(map(math.isfinite, (*data.mean, *data.std))) or min(data.std) <= 0:
+        raise BadInput(f"{where}: mean and std are finite and std is positive; they are {data.mean} and {data.std}")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(map(str, tensor.shape))})"

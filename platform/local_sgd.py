@@ -1,0 +1,180 @@
+"""Local training of one block of clients: global parameters in, one update row per client out.
+
+Two engines compute the same thing to float tolerance. The loop trains one client after another; vmap trains the block at
+once. Every batch order and every draw of an attack comes from a generator named by (seed, what, round, client), so a row
+does not depend on who else is in the block, nor on where and when the block is trained:
+
+* in the loop, clients do not meet at all;
+* under vmap all tensors of a block have the same shape whatever its members (``spec.block`` clients, ``spec.batch``
+  samples, padded with weight 0), and with equal shapes a client's row is bit-equal whatever its block-mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from backstop.platform import flat, seeds
+from backstop.platform.federation import Federation
+
+Batches = list[Tensor]  # for each local step the indices of its samples
+
+
+class Trained(NamedTuple):
+    """What a block sends back, in the order of ``client``."""
+
+    client: Tensor  # (k,) int64
+    rows: Tensor  # (k, d) local minus global parameters
+    buffers: Tensor  # (k, e) local minus global floating-point buffers
+    loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
+
+
+def batches(federation: Federation, number: int, client: int, attacking: bool) -> Batches:
+    """The local steps of a client in a round: reshuffled every epoch, the last batch of an epoch may be smaller."""
+    spec, shard = federation.spec, federation.shards[client]
+    training = federation.attack.training if attacking else None
+    epochs = training.epochs if training and training.epochs is not None else spec.local_epochs
+    order = seeds.generator(spec.seed, "batches", number, client)
+    return [
+        piece for _ in range(epochs) for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch) if len(piece)
+    ]
+
+
+def blocks(federation: Federation, number: int, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
+    """The cohort cut into units of work, the longest first.
+
+    The loop engine takes single clients. The vmap engine takes blocks of clients with about equally many steps, so that
+    little is padded; clients whose local steps differ in kind (constrained, with an extra loss) get blocks of their own.
+    """
+    bad = set(federation.malicious.tolist()) if attacked else set()
+    steps = {client: len(batches(federation, number, client, client in bad)) for client in cohort}
+    longest = sorted(cohort, key=lambda client: (-steps[client], client))
+    if not federation.net.vectorised:
+        return [[client] for client in longest]
+    apart = bad if _differs(federation) else set()
+    groups = [[c for c in longest if c in apart], [c for c in longest if c not in apart]]
+    width = federation.spec.block
+    cut = [group[start : start + width] for group in groups for start in range(0, len(group), width)]
+    return sorted(cut, key=lambda block: (-steps[block[0]], block[0]))
+
+
+def _differs(federation: Federation) -> bool:
+    attack = federation.attack
+    return bool(attack.constrain or attack.objective or (attack.training and attack.training.lr is not None))
+
+
+def train(
+    federation: Federation, number: int, clients: Sequence[int], params: Tensor, buffers: Tensor, state: Any, attacked: bool
+) -> Trained:
+    """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked`` whether it is active."""
+    bad = {int(client): index for index, client in enumerate(federation.malicious)} if attacked else {}
+    if federation.net.vectorised:
+        return _train_block(federation, number, clients, params, state, bad)
+    return _train_loop(federation, number, clients, params, buffers, state, bad)
+
+
+def _steps(federation: Federation, number: int, client: int, state: Any, bad: dict[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one client as (x, y), poisoned if it attacks."""
+    data, poison = federation.data.train, federation.attack.poison
+    draws = seeds.generator(federation.spec.seed, "poison", number, client)
+    for index in batches(federation, number, client, client in bad):
+        index = index.to(data.y.device)
+        x, y = flat.unit(data.x[index]), data.y[index]
+        yield poison(state, x, y, bad[client], draws) if client in bad and poison else (x, y)
+
+
+def _train_loop(
+    federation: Federation, number: int, clients: Sequence[int], params: Tensor, buffers: Tensor, state: Any, bad: dict[int, int]
+) -> Trained:
+    replica = flat.Replica(federation.net)
+    trained = []
+    for client in clients:
+        replica.load(params, buffers)
+        loss = _train_one(federation, replica, _steps(federation, number, client, state, bad), params, state, client in bad)
+        trained.append((replica.params - params, replica.buffers - buffers, loss))
+    rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
+    return Trained(torch.tensor(list(clients)), rows, changes, losses)
+
+
+def _train_one(
+    federation: Federation, replica: flat.Replica, steps: Iterator[tuple[Tensor, Tensor]], start: Tensor, state: Any, attacking: bool
+) -> Tensor:
+    """Local steps of one client on its replica, in place; the mean loss."""
+    attack = federation.attack
+    objective, constrain = (attack.objective, attack.constrain) if attacking else (None, None)
+    rate = attack.training.lr if attacking and attack.training else None
+    optimizer = federation.optimizer(rate)
+    memory = optimizer.start(replica.params)
+    total, seen = start.new_zeros(()), 0
+    for x, y in steps:
+        replica.grad.zero_()
+        logits = replica(x)
+        loss = cross_entropy(logits, y)
+        total += loss.detach() * len(y)
+        seen += len(y)
+        if objective is None:
+            loss.backward()
+        else:
+            delta = (replica.params - start).requires_grad_()
+            (loss + objective(state, delta, x, y, logits)).backward()
+            if delta.grad is not None:
+                replica.grad += delta.grad
+        memory = optimizer.step(replica.params, replica.grad, memory, 1.0)
+        if constrain is not None:
+            replica.params.copy_(start + constrain(state, replica.params - start))
+    return total / max(seen, 1)
+
+
+def _train_block(
+    federation: Federation, number: int, clients: Sequence[int], start: Tensor, state: Any, bad: dict[int, int]
+) -> Trained:
+    """All clients of a block at once: parameters (block, d), batches (block, batch, …), dead samples and clients masked."""
+    attack, width = federation.attack, federation.spec.block
+    special = any(client in bad for client in clients) and _differs(federation)
+    feeds = [list(_steps(federation, number, client, state, bad)) for client in clients]
+    params = start.expand(width, -1).clone().requires_grad_()  # (k, d)
+    rate = attack.training.lr if special and attack.training else None
+    optimizer = federation.optimizer(rate)
+    memory = optimizer.start(params.detach())
+    forward = torch.func.vmap(lambda vector, x: torch.func.functional_call(federation.net.module, flat.split(vector, federation.net.layout), (x,)))
+    total, seen = start.new_zeros(width), start.new_zeros(width)
+    for step in range(max(map(len, feeds))):
+        now = [feed[step] if step < len(feed) else None for feed in feeds]
+        x, y, weight = _pad(federation, now)
+        counts = weight.sum(1)  # (k,)
+        logits = forward(params, federation.net.normalise(x))
+        each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
+        losses = (each * weight).sum(1) / counts.clamp_min(1)
+        total += losses.detach() * counts
+        seen += counts
+        loss = losses.sum()
+        if special and attack.objective is not None:
+            for row, batch in enumerate(now):
+                if batch is not None:
+                    loss = loss + attack.objective(state, params[row] - start, *batch, logits[row, : len(batch[1])])
+        (grad,) = torch.autograd.grad(loss, params)
+        alive = (counts > 0).float().unsqueeze(1)  # (k, 1): a client without a batch stays where it is
+        with torch.no_grad():
+            memory = optimizer.step(params, grad, memory, alive)
+            if special and attack.constrain is not None:
+                params.copy_(torch.where(alive > 0, start + attack.constrain(state, params - start), params))
+    rows = (params.detach() - start)[: len(clients)]
+    return Trained(torch.tensor(list(clients)), rows, rows.new_zeros(len(clients), 0), (total / seen.clamp_min(1))[: len(clients)])
+
+
+def _pad(federation: Federation, now: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of a block in fixed shapes: x (k, b, …), y (k, b), weight (k, b), zeros where there is no sample."""
+    width, batch = federation.spec.block, federation.spec.batch
+    sample = next(pair[0] for pair in now if pair is not None)
+    x = sample.new_zeros(width, batch, *sample.shape[1:])
+    y = torch.zeros(width, batch, dtype=torch.int64, device=sample.device)
+    weight = torch.zeros(width, batch, device=sample.device)
+    for row, pair in enumerate(now):
+        if pair is not None:
+            count = len(pair[1])
+            x[row, :count], y[row, :count], weight[row, :count] = pair[0], pair[1], 1
+    return x, y, weight

@@ -1,0 +1,144 @@
+"""Who holds which samples, which clients are malicious, and who takes part in a round.
+
+Everything is drawn from generators named by the seed alone, so all attacks and defenses of one seed face the same federation.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, Samples
+from backstop.platform.params import BadInput
+from backstop.platform.seeds import generator, stream
+
+ATTEMPTS = 1000  # draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
+
+
+def hold_out(data: Data, size: int, seed: int) -> Data:
+    """The data with ``size`` training samples, drawn uniformly, moved to the server's root set. The test set is not touched.
+
+    Raises BadInput unless at least one training sample remains.
+    """
+    total = len(data.train.y)
+    if not 0 <= size < total:
+        raise BadInput(f"spec: root_size={size} is not allowed; the dataset has {total} training samples, so root_size is in [0, {total})")
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=generator(seed, "root"))[:size]] = True
+    root, train = (Samples(data.train.x[mask], data.train.y[mask]) for mask in (chosen, ~chosen))
+    return data._replace(train=train, root=root, client=None if data.client is None else data.client[~chosen])
+
+
+def deal(data: Data, *, clients: int, alpha: float | str | None, seed: int) -> list[Tensor]:
+    """For each client the ascending indices (int64) of its training samples; disjoint, and none is empty.
+
+    ``alpha`` None deals equal numbers of samples at random (IID), a number is the concentration of a Dirichlet split by label,
+    ``shards`` gives every client two label shards, ``natural`` keeps the dataset's own clients. All samples are dealt, except where the
+    dataset has more natural clients than are wanted. Raises BadInput where a split is impossible.
+    """
+    total = len(data.train.y)
+    if clients > total:
+        raise BadInput(f"spec: clients={clients} is more than the {total} training samples that are left for them; at most one client each")
+    if alpha is None:
+        owner = _iid(total, clients, seed)
+    elif alpha == "shards":
+        owner = _shards(data.train.y, clients, seed)
+    elif alpha == "natural":
+        owner = _natural(data, clients, seed)
+    elif isinstance(alpha, str):
+        raise BadInput(f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none, shards or natural")
+    else:
+        owner = _dirichlet(data.train.y, data.classes, clients, alpha, seed)
+    order = torch.argsort(owner, stable=True)  # stable: ascending within each client
+    left_out = int((owner < 0).sum())
+    return list(torch.split(order[left_out:], torch.bincount(owner[owner >= 0], minlength=clients).tolist()))
+
+
+def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
+    """The ascending ids (int64) of the malicious clients: share · clients of them, halves rounded up."""
+    count = int((Decimal(str(share)) * clients).to_integral_value(ROUND_HALF_UP))  # decimal: 0.145 · 100 is 14.5, not 14.499…
+    return torch.randperm(clients, generator=generator(seed, "malicious"))[:count].sort().values
+
+
+def cohort(*, clients: int, per_round: int, selection: str, bad: Tensor, seed: int, round: int) -> Tensor:  # noqa: A002 -- the Record's name
+    """The ascending ids (int64) of the clients that train in a round.
+
+    ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws per_round · m / clients malicious clients (halves
+    rounded up) of the ``m`` in ``bad`` and fills up with honest ones. Raises BadInput where there are fewer clients than are wanted.
+    """
+    if not 1 <= per_round <= clients:
+        raise BadInput(f"spec: per_round={per_round} is not allowed; with clients={clients} it is in [1, {clients}]")
+    source = generator(seed, "cohort", round)
+    if selection == "random":
+        return torch.randperm(clients, generator=source)[:per_round].sort().values
+    if selection != "fixed":
+        raise BadInput(f"spec: selection={selection!r} is not allowed; selection is random or fixed")
+    honest = torch.ones(clients, dtype=torch.bool)
+    honest[bad] = False
+    count = (2 * per_round * len(bad) + clients) // (2 * clients)
+    groups = ((bad, count), (honest.nonzero().flatten(), per_round - count))
+    return torch.cat([group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups]).sort().values
+
+
+def _iid(total: int, clients: int, seed: int) -> Tensor:
+    """Sizes differ by at most one."""
+    return torch.randperm(total, generator=generator(seed, "partition")) % clients
+
+
+def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
+    """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, section 3: samples
+    sorted by label are cut into two equal shards per client, dealt at random. Equal labels are shuffled first.
+    """
+    if 2 * clients > len(y):
+        raise BadInput(
+            f"spec: alpha=shards gives every client two shards; {len(y)} training samples do for clients={len(y) // 2}, not {clients}"
+        )
+    source = generator(seed, "partition")
+    shuffled = torch.randperm(len(y), generator=source)
+    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]
+    owner = torch.empty_like(y)
+    for number, shard in zip(torch.randperm(2 * clients, generator=source).tolist(), ordered.tensor_split(2 * clients), strict=True):
+        owner[shard] = number // 2
+    return owner
+
+
+def _natural(data: Data, clients: int, seed: int) -> Tensor:
+    """The dataset's own clients in the order of their ids, or as many of them, drawn at random; -1 for the samples of the others."""
+    if data.client is None:
+        raise BadInput("spec: alpha=natural is not allowed; this dataset has no clients of its own, so alpha is a number, none or shards")
+    known, position = torch.unique(data.client, return_inverse=True)
+    if len(known) < clients:
+        raise BadInput(f"spec: alpha=natural with clients={clients} is not allowed; this dataset has {len(known)} clients of its own")
+    chosen = torch.randperm(len(known), generator=generator(seed, "partition"))[:clients].sort().values
+    owner = torch.full((len(known),), -1)
+    owner[chosen] = torch.arange(clients)
+    return owner[position]
+
+
+def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -> Tensor:
+    """The samples of each class are dealt in proportions drawn from Dir(alpha, …, alpha) over the clients, as M. Yurochkin et al., "Bayesian
+    Nonparametric Federated Learning of Neural Networks", ICML 2019, section 4; after T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the
+    Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019. Drawn anew until no client is empty.
+    """
+    sizes = torch.bincount(y, minlength=classes).numpy()[:, None]  # (classes, 1)
+    for attempt in range(ATTEMPTS):
+        draws = np.random.default_rng(stream(seed, "partition", attempt))
+        shares = draws.dirichlet(np.full(clients, alpha), size=classes)  # (classes, clients)
+        ends = np.minimum(np.cumsum(shares, axis=1) * sizes, sizes).astype(np.int64)
+        ends[:, -1:] = sizes
+        counts = np.diff(ends, axis=1, prepend=0)
+        if counts.sum(axis=0).min() > 0:
+            break
+    else:
+        raise BadInput(
+            f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
+            " raise alpha, take fewer clients, or take alpha=shards"
+        )
+    shuffled = torch.randperm(len(y), generator=generator(seed, "partition"))
+    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]  # by class, at random within
+    owner = torch.empty_like(y)
+    owner[ordered] = torch.arange(clients).repeat(classes).repeat_interleave(torch.from_numpy(counts).flatten())
+    return owner

@@ -1,0 +1,140 @@
+"""From a search space to what will be run: an ordered list of distinct, validated specs, before any worker exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from backstop.platform import plugins, specs
+from backstop.platform.contract import Scalar, Search, Spec
+from backstop.platform.params import BadInput
+
+Finals = Mapping[str, float]  # the final metrics of one run
+
+
+class Source(Protocol):
+    """Where specs come from, generation by generation: a fixed plan has one, a search asks for the next when one is done."""
+
+    def ask(self) -> list[Spec]:
+        """The specs of the next generation; empty when there is none."""
+
+    def tell(self, results: Mapping[str, Finals | None]) -> None:
+        """Final metrics of all specs asked for so far by id; None for a run that failed."""
+
+
+def space(name: str) -> list[Spec] | Search:
+    """A search space by its name in search_spaces/, or by the path of a Python file. Raises BadInput if it cannot be used."""
+    file = name.endswith(".py") or "/" in name
+    plugin = plugins.load_file(name, "search_spaces") if file else plugins.find("search_spaces", name)
+    try:
+        found = plugin.factory()
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"search space {name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, Search) and not (isinstance(found, Sequence) and found and all(isinstance(item, Spec) for item in found)):
+        raise BadInput(f"search space {name} must return a non-empty list of Specs or a Search, not {type(found).__name__}")
+    return found if isinstance(found, Search) else list(found)
+
+
+def altered(found: list[Spec] | Search, changes: Mapping[str, Scalar], seeds: Sequence[int] | None) -> list[Spec] | Search:
+    """The space with ``--set`` applied to every spec and ``--seeds`` in place of its own seeds. Doubles that this makes are dropped."""
+
+    def changed(spec: Spec) -> Spec:
+        for key, new in changes.items():
+            spec = specs.change(spec, key, new)
+        return spec
+
+    if isinstance(found, Search):
+        return dataclasses.replace(found, base=changed(found.base), seeds=tuple(seeds) if seeds is not None else found.seeds)
+    if not changes and seeds is None:
+        return found
+    listed = [changed(spec) for spec in found]
+    if seeds is not None:
+        listed = [spec.replace(seed=seed) for seed in seeds for spec in listed]
+    return list({spec.id: spec for spec in listed}.values())
+
+
+def distinct(found: Iterable[Spec]) -> list[Spec]:
+    """The specs validated, in order. Two with one id are refused: one of them is a slip."""
+    listed: dict[str, Spec] = {}
+    for spec in found:
+        if spec.id in listed:
+            raise BadInput(
+                f"the space holds one spec twice: {specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')}, "
+                f"seed {spec.seed}, id {spec.id[:12]}"
+            )
+        listed[spec.id] = specs.validate(spec)
+    return list(listed.values())
+
+
+def with_twins(found: Sequence[Spec]) -> list[Spec]:
+    """The specs, and after them what the leaderboard compares them with where it is missing: for every setting and seed
+    undefended FedAvg under the same attack, and its clean twin without any attack."""
+    listed = {spec.id: spec for spec in found}
+    for spec in found:
+        for twin in (spec.replace(defense=()), spec.replace(attack=(), defense=())):
+            listed.setdefault(twin.id, twin)
+    return list(listed.values())
+
+
+class Fixed:
+    """A plan that is known from the start: one generation."""
+
+    def __init__(self, planned: Sequence[Spec]) -> None:
+        """Take the specs in order."""
+        self.planned = list(planned)
+
+    def ask(self) -> list[Spec]:
+        """All specs the first time, nothing after that."""
+        planned, self.planned = self.planned, []
+        return planned
+
+    def tell(self, results: Mapping[str, Finals | None]) -> None:
+        """A fixed plan learns nothing."""
+
+
+class Queue:
+    """What is left to run, generation by generation: the next one is asked for when the last is done, and is told in full."""
+
+    def __init__(self, source: Source, done: Mapping[str, Finals]) -> None:
+        """``done``: the final metrics of finished runs by id. Nothing is asked for before :meth:`fill`."""
+        self.source = source
+        self.results: dict[str, Finals | None] = dict(done)
+        self.specs: dict[str, Spec] = {}
+        self.waiting: list[Spec] = []
+        self.skipped = 0
+        self._asked = False
+
+    @property
+    def open(self) -> bool:
+        """Whether some run that was asked for has not ended."""
+        return any(spec_id not in self.results for spec_id in self.specs)
+
+    def fill(self) -> bool:
+        """Go on to the next generation that holds something to run; False when the source has no more."""
+        while not self.waiting:
+            if self._asked:
+                self.source.tell(self.results)
+            self._asked = True
+            generation = {spec.id: spec for spec in self.source.ask()}
+            if not generation:
+                return False
+            new = {spec_id: spec for spec_id, spec in generation.items() if spec_id not in self.specs}
+            self.skipped += sum(spec_id in self.results for spec_id in new)
+            self.specs |= new
+            self.waiting = [spec for spec_id, spec in new.items() if spec_id not in self.results]
+        return True
+
+
+def rehearse(found: Iterable[Spec], folder: Path, device: str) -> None:
+    """Set up every federation of the plan once, so that whatever a spec cannot be run for stops the sweep before it starts:
+    missing or corrupt files, a split that leaves a client empty, a set of edge cases that is not there."""
+    from backstop.platform.experiment import Experiment
+
+    settings = {json.dumps({**specs.to_json(spec), "defense": [], "rounds": 0}, sort_keys=True): spec for spec in found}
+    for spec in settings.values():
+        Experiment(spec, folder, device).close()

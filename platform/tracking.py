@@ -1,0 +1,648 @@
+"""MLflow in and out: one parent run per sweep, one run per experiment, found again by the tag ``backstop.id``.
+
+Metrics are buffered and sent with one call. A point's time stamp is a function of its step, so that sending it twice stores
+it once. A tracking server that goes away stops nothing: what could not be sent stays in :attr:`Log.pending`.
+
+This is the only file that imports mlflow, and it does so when it must (the import takes seconds).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import url2pathname, urlopen
+
+from backstop import __version__
+from backstop.platform import specs
+from backstop.platform.contract import Part, Record, Spec
+from backstop.platform.params import BadInput, nearest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+    from mlflow.entities import Run as Stored
+    from torch import Tensor
+
+MAGIC = b"SQLite format 3\x00"  # the first bytes of a database file, sqlite.org/fileformat.html section 1.3.1
+TAG_LIMIT = 8000  # MLflow cuts longer tag values off
+PAGE = 1000  # runs per request
+PAUSE = 30.0  # seconds without a try after a failed one, so that a dead server does not slow training down
+TIMEOUT = 5.0  # seconds that the check at the start waits for a server
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # MLflow's own defaults let one call hang for minutes when the server is gone; the buffer makes waiting needless.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class Store(NamedTuple):
+    """Where runs are kept: MLflow's tracking URI, and the folder of the artifacts where we choose it (else empty)."""
+
+    uri: str
+    artifacts: str
+
+
+class Run(NamedTuple):
+    """One experiment as MLflow holds it."""
+
+    id: str
+    run_id: str
+    spec: Mapping[str, Any]
+    metrics: Mapping[str, float]  # final/…
+    timing: Mapping[str, float]  # seconds by phase, summed over the rounds
+    fingerprint: str
+    status: str
+    curves: Mapping[str, Sequence[tuple[int, float]]] = {}  # metric → (round, value), filled by :func:`curves`
+
+
+class Pending(TypedDict):
+    """What a log has not sent yet, and the seconds it has summed: plain values, to be kept in a checkpoint."""
+
+    metrics: list[tuple[str, float, int]]  # name, value, step
+    seconds: dict[str, float]
+    step: int
+
+
+def store(folder: Path) -> Store:
+    """The store in use: ``$MLFLOW_TRACKING_URI``, else a database in the folder. Paths become absolute."""
+    root = folder.expanduser().resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not uri:
+        return Store(f"sqlite:///{root / 'mlflow.db'}", str(root / "mlartifacts"))
+    if uri.startswith("sqlite:"):
+        name = uri.removeprefix("sqlite:///")
+        if name in ("", ":memory:") or name == uri:
+            raise BadInput(
+                f"MLFLOW_TRACKING_URI={uri!r}: runs are written by several processes; a file is needed, such as sqlite:////data/mlflow.db"
+            )
+        database = Path(name).resolve()
+        return Store(f"sqlite:///{database}", str(database.parent / "mlartifacts"))
+    if uri.startswith(("http://", "https://")):
+        return Store(uri.rstrip("/"), "")
+    if "://" not in uri or uri.startswith("file:"):
+        raise BadInput(
+            f"MLFLOW_TRACKING_URI={uri!r} is a folder; MLflow needs http://host:port or a database such as sqlite:////data/mlflow.db"
+        )
+    return Store(uri, str(root / "mlartifacts"))
+
+
+def database(store: Store) -> Path | None:
+    """The file of a sqlite store, else None."""
+    return Path(store.uri.removeprefix("sqlite:///")) if store.uri.startswith("sqlite:") else None
+
+
+def reachable(store: Store) -> None:
+    """Check, without MLflow, that the store can be used. Raises BadInput with one line that says why not."""
+    file = database(store)
+    if file is not None:
+        _writable(file)
+        if not _empty(file):
+            _sound(file)
+    elif store.uri.startswith(("http://", "https://")):
+        try:
+            with urlopen(f"{store.uri}/health", timeout=TIMEOUT):  # noqa: S310 -- the scheme is checked above
+                pass
+        except HTTPError as error:
+            if error.code >= 500:
+                raise BadInput(f"tracking server {store.uri} answers {error.code} {error.reason}; is MLflow healthy there?") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise BadInput(
+                f"tracking server {store.uri} cannot be reached: {reason}; start it, or unset MLFLOW_TRACKING_URI to use a local file"
+            ) from None
+
+
+def _writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            with file.open("r+b"):
+                pass
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".writable-"):  # sqlite also writes a journal beside the file
+            pass
+    except OSError as error:
+        raise BadInput(f"store {file}: cannot be written: {error.strerror or error}") from None
+
+
+def _empty(file: Path) -> bool:
+    return not file.exists() or file.stat().st_size == 0
+
+
+def _sound(file: Path) -> None:
+    wrong = BadInput(f"store {file}: is not a sound MLflow database; move it away or choose another --store")
+    try:
+        with file.open("rb") as stream:
+            if stream.read(len(MAGIC)) != MAGIC:
+                raise wrong
+        connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=TIMEOUT)
+        try:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            pages = connection.execute("PRAGMA page_count").fetchone()[0] * connection.execute("PRAGMA page_size").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):  # somebody is writing: that is a sound database
+            return
+        raise wrong from None
+    except (sqlite3.Error, OSError):
+        raise wrong from None
+    if not {"experiments", "runs", "alembic_version"} <= tables or pages > file.stat().st_size:
+        raise wrong
+
+
+def check_name(name: str) -> None:
+    """BadInput for an experiment name that MLflow, a folder or a URL could not carry."""
+    if not re.fullmatch(r"\w[\w .-]{0,99}", name) or name.endswith("."):
+        raise BadInput(
+            f"experiment name {name!r} is not allowed; up to 100 letters, digits, spaces and . _ -, the first one a letter, digit or _, the last no dot"
+        )
+
+
+def open_experiment(store: Store, name: str) -> str:
+    """The experiment's MLflow id; the database and the experiment are made where they are missing.
+
+    Any number of processes may call this at once. Raises BadInput when the store cannot be used.
+    """
+    check_name(name)
+    file = database(store)
+    if file is not None and _empty(file):
+        _writable(file)
+        _create(file, store.artifacts)
+    with _refusing(store):
+        client = _client(store.uri)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            from mlflow.exceptions import MlflowException
+
+            place = Path(store.artifacts, quote(name)).as_uri() if store.artifacts else None
+            try:
+                return str(client.create_experiment(name, artifact_location=place))
+            except MlflowException:  # made by another process just now
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+    if found.lifecycle_stage != "active":
+        raise BadInput(
+            f"experiment {name!r} was deleted in MLflow; choose another name or run: mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def _create(file: Path, artifacts: str) -> None:
+    """Make MLflow's tables in a new file that appears at once and whole.
+
+    Several processes that open a new database together would destroy it. MLflow's migrations make some 900 transactions:
+    without waiting for the disk at each of them they take 2 s instead of 10. The file gets its name when it is on the disk.
+    """
+    with _alone(file.with_name(f"{file.name}.lock")):
+        if not _empty(file):
+            return
+        import sqlalchemy
+
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+
+        def hasten(connection: Any, *_: object) -> None:
+            if connection.execute("PRAGMA database_list").fetchone()[2] == str(Path(name).resolve()):
+                connection.execute("PRAGMA synchronous=OFF")
+                connection.execute("PRAGMA journal_mode=MEMORY")
+
+        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hasten)
+        try:
+            with _refusing(Store(f"sqlite:///{file}", artifacts)):
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                made: Any = SqlAlchemyStore
+                made(f"sqlite:///{name}", artifacts).engine.dispose()
+            os.fsync(handle)
+            Path(name).chmod(0o644)  # mkstemp's files are private; a store may be shared like any other file
+            Path(name).replace(file)
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "connect", hasten)
+            os.close(handle)
+            Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # given back when the file is closed, and by the system when the process dies
+        yield
+
+
+@lru_cache
+def _client_class() -> type[MlflowClient]:
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient
+
+
+@lru_cache(maxsize=8)
+def _client(uri: str) -> MlflowClient:
+    return _client_class()(uri)
+
+
+@contextmanager
+def _refusing(store: Store) -> Iterator[None]:
+    """Errors of the store become BadInput: one line."""
+    _client_class()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise BadInput(f"tracking store {store.uri}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _search(store: Store, experiment_id: str, condition: str) -> Iterator[Stored]:
+    """All runs under the condition, the oldest first, page by page."""
+    client, token = _client(store.uri), None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def finished(store: Store, experiment_id: str) -> dict[str, str]:
+    """Spec id → MLflow run id of every finished experiment."""
+    with _refusing(store):
+        found: dict[str, str] = {}
+        for run in _search(store, experiment_id, "tags.`backstop.kind` = 'trial' AND attributes.status = 'FINISHED'"):
+            found.setdefault(run.data.tags.get("backstop.id", ""), str(run.info.run_id))
+        return found
+
+
+def parent(store: Store, experiment_id: str, space: str, *, note: str = "") -> str:
+    """The MLflow run id of the sweep's parent run, made when it is missing."""
+    with _refusing(store):
+        condition = f"tags.`backstop.kind` = 'sweep' AND tags.`backstop.space` = '{_literal(space)}'"
+        for run in _search(store, experiment_id, condition):
+            return str(run.info.run_id)
+        tags = {
+            "backstop.kind": "sweep",
+            "backstop.space": space,
+            "backstop.version": __version__,
+            "mlflow.source.name": "backstop",
+            **({"mlflow.note.content": note[:TAG_LIMIT]} if note else {}),
+        }
+        return str(_client(store.uri).create_run(experiment_id, tags=tags, run_name=f"sweep {space}").info.run_id)
+
+
+def close(store: Store, run_id: str, status: str) -> bool:
+    """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
+    try:
+        with _refusing(store):
+            _client(store.uri).set_terminated(run_id, status)
+    except BadInput:
+        return False
+    return True
+
+
+def _literal(text: str) -> str:
+    """Text for a filter: MLflow's filter language has no escape for quotes."""
+    if "'" in text:
+        raise BadInput(f"{text!r} holds a quote, which MLflow cannot search for")
+    return text
+
+
+def plain(value: object) -> str:
+    """A parameter's value as MLflow shows it: plain decimal text, ``true``, ``false``, ``none``."""
+    return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def params(spec: Spec) -> dict[str, str]:
+    """The parameters that a run logs: one plain scalar per key, so that each makes an axis in MLflow's charts.
+
+    ``attack.strength`` is left out where no stage has one. A second stage of the same name gets the prefix ``….2``.
+    """
+    spec = specs.validate(spec)
+    found = {
+        "dataset.name": spec.dataset.name,
+        "model.name": spec.model.name,
+        "optimizer.name": spec.optimizer.name,
+        "attack.name": specs.text(spec.attack, "attack"),
+        "defense.name": specs.text(spec.defense, "defense"),
+        "seed": str(spec.seed),
+    }
+    strength = specs.strength(spec)
+    if strength is not None:
+        found["attack.strength"] = plain(strength)
+    for role in ("dataset", "model", "optimizer"):
+        found |= {f"{role}.{key}": plain(value) for key, value in getattr(spec, role).params.items()}
+    for role in ("attack", "defense"):
+        chain: tuple[Part, ...] = getattr(spec, role)
+        names = [stage.name for stage in chain]
+        for place, stage in enumerate(chain):
+            earlier = names[:place].count(stage.name)
+            prefix = f"{role}.{stage.name}" + (f".{earlier + 1}" if earlier else "")
+            found |= {f"{prefix}.{key}": plain(value) for key, value in stage.params.items()}
+    return found | {f"fl.{name}": plain(getattr(spec, name)) for name in specs.scalars() if name != "seed"}
+
+
+def command(spec: Spec) -> str:
+    """The command line that runs one spec again."""
+    options = [(role, str(getattr(spec, role))) for role in ("dataset", "model", "optimizer")]
+    options += [(role, specs.text(getattr(spec, role), role)) for role in ("attack", "defense")]
+    options += [(name.replace("_", "-"), plain(getattr(spec, name))) for name in specs.scalars()]
+    return "backstop run " + " ".join(f"--{name} '{value}'" if "(" in value else f"--{name} {value}" for name, value in options)
+
+
+def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None) -> dict[str, str]:
+    """The tags that a run carries."""
+    spec = specs.validate(spec)
+    attack, defense = specs.text(spec.attack, "attack"), specs.text(spec.defense, "defense")
+    document = json.dumps(specs.to_json(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    note = (
+        f"**{attack}** against **{defense}** on {spec.dataset.name} ({spec.model.name}), seed {spec.seed}.\n\n```\n{command(spec)}\n```\n"
+    )
+    found = {
+        "backstop.kind": "trial",
+        "backstop.id": spec.id,
+        "backstop.space": space,
+        "backstop.cell": f"{attack} × {defense}",
+        "backstop.version": __version__,
+        "backstop.fingerprint": fingerprint,
+        "backstop.spec": document,
+        "mlflow.note.content": note,
+        "mlflow.source.name": "backstop",
+    }
+    if parent:
+        found["mlflow.parentRunId"] = parent
+    return {key: value for key, value in found.items() if len(value) <= TAG_LIMIT}
+
+
+class Log:
+    """The MLflow run of one experiment. Nothing is sent before :meth:`flush`.
+
+    ``pending`` is what an interrupted run's checkpoint kept of its log.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        experiment_id: str,
+        spec: Spec,
+        *,
+        fingerprint: str,
+        space: str = "",
+        parent: str | None = None,
+        pending: Pending | None = None,
+    ) -> None:
+        self.store = store
+        self.experiment_id = experiment_id
+        self.spec = specs.validate(spec)
+        self.run_id: str | None = None
+        self.error = ""  # why the last try to send failed
+        self._tags = tags(spec, space=space, fingerprint=fingerprint, parent=parent)
+        self._start = 0
+        self._place = ""
+        self._status = ""
+        self._params: dict[str, str] | None = params(spec)  # None once they are stored
+        self._metrics: list[tuple[str, float, int]] = []
+        self._seconds: dict[str, float] = {}
+        self._step = 0
+        self._again = 0.0
+        if pending is not None:
+            self._metrics = [(str(name), float(value), int(step)) for name, value, step in pending["metrics"]]
+            self._seconds = dict(pending["seconds"])
+            self._step = pending["step"]
+
+    @property
+    def pending(self) -> Pending:
+        """What is not sent yet, for the checkpoint."""
+        return {"metrics": list(self._metrics), "seconds": dict(self._seconds), "step": self._step}
+
+    def log(self, record: Record) -> None:
+        """Keep a round's metrics and timing for the next flush. NaN and infinity are not numbers to store: they are dropped."""
+        self._step = max(self._step, record.round)
+        for name, value in (*record.metrics.items(), *record.timing.items()):
+            if math.isfinite(value):
+                self._metrics.append((name, float(value), record.round))
+        for name, value in record.timing.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + value
+
+    def flush(self, *, force: bool = True) -> bool:
+        """Send what is kept, with one call. False when the store cannot be reached; then everything is kept.
+
+        With ``force=False`` nothing is tried for a while after a failure.
+        """
+        if not force and time.monotonic() < self._again:
+            return False
+        return self._try(self._send)
+
+    def finish(
+        self, final: Mapping[str, float], tensors: Mapping[str, Tensor] | None = None, files: Mapping[str, str] | None = None
+    ) -> bool:
+        """Log the finals once, store spec.json, the final model as safetensors and further text files, and set FINISHED.
+
+        True when all of it is stored. After False it may be called again, in this process or a later one.
+        """
+        points = [(name, float(value), self._step) for name, value in final.items() if math.isfinite(value)]
+        points += [(f"time/total_{name.removeprefix('time/')}", value, self._step) for name, value in self._seconds.items()]
+        self._metrics = [point for point in self._metrics if not point[0].startswith(("final/", "time/total_"))] + points
+        contents: dict[str, str | bytes] = {
+            "spec.json": json.dumps({"id": self.spec.id, "spec": specs.to_json(self.spec)}, indent=2, sort_keys=True) + "\n",
+            **(files or {}),
+        }
+        if tensors is not None:
+            from safetensors.torch import save
+
+            contents["model.safetensors"] = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+        def complete() -> None:
+            self._send()
+            self._deposit(contents)
+            if self._status != "FINISHED":
+                _client(self.store.uri).set_terminated(self._id(), "FINISHED")
+                self._status = "FINISHED"
+
+        return self._try(complete)
+
+    def fail(self, message: str) -> bool:
+        """Send what is kept, say why the run failed, and set FAILED. A finished run stays finished."""
+
+        def complete() -> None:
+            self._send()
+            if self._status != "FINISHED":
+                client = _client(self.store.uri)
+                client.set_tag(self._id(), "backstop.error", message[:TAG_LIMIT])
+                client.set_terminated(self._id(), "FAILED")
+
+        return self._try(complete)
+
+    def _try(self, action: Any) -> bool:
+        _client_class()
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                action()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":  # a mistake of ours, which waiting does not mend
+                raise
+            self.error = _line(error)
+            self._again = time.monotonic() + PAUSE
+            return False
+        self.error, self._again = "", 0.0
+        return True
+
+    def _id(self) -> str:
+        """The run's MLflow id: found by the spec's id, made when it is missing, opened again unless it is finished."""
+        if self.run_id is None:
+            client = _client(self.store.uri)
+            condition = f"tags.`backstop.id` = '{self.spec.id}'"
+            hits = client.search_runs([self.experiment_id], condition, max_results=1, order_by=["attributes.start_time ASC"])
+            if hits:
+                run = hits[0]
+                if run.info.status not in ("RUNNING", "FINISHED"):
+                    client.update_run(run.info.run_id, status="RUNNING")
+            else:
+                run = client.create_run(self.experiment_id, tags=self._tags, run_name=title(self.spec))
+            self._start, self._place, self._status = run.info.start_time, run.info.artifact_uri, run.info.status
+            if self._params is not None:  # parameters are immutable: only those that are missing are sent
+                self._params = {key: value for key, value in self._params.items() if key not in run.data.params}
+            self.run_id = str(run.info.run_id)
+        return self.run_id
+
+    def _send(self) -> None:
+        run_id = self._id()
+        if not self._metrics and not self._params:
+            return
+        from mlflow.entities import Metric, Param
+
+        sent = len(self._metrics)
+        described: list[Param] = [Param(key, value) for key, value in (self._params or {}).items()]
+        _client(self.store.uri).log_batch(
+            run_id,
+            metrics=[Metric(name, value, self._start + step, step) for name, value, step in self._metrics],
+            params=described,
+        )
+        del self._metrics[:sent]
+        self._params = None
+
+    def _deposit(self, contents: Mapping[str, str | bytes]) -> None:
+        """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
+        folder = _local(self._place)
+        if folder is not None:
+            _fill(folder, contents)
+            return
+        with tempfile.TemporaryDirectory() as place:
+            _fill(Path(place), contents)
+            _client(self.store.uri).log_artifacts(self._id(), place)
+
+
+def title(spec: Spec) -> str:
+    """A run's name: stages without parameters, seed, the first digits of the id."""
+    chains = [specs.text([Part(stage.name) for stage in getattr(spec, role)], role) for role in ("attack", "defense")]
+    return f"{' × '.join(chains)} · seed {spec.seed} · {spec.id[:8]}"
+
+
+def _local(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(url2pathname(parts.path))
+    return Path(unquote(uri)) if not parts.scheme and uri.startswith("/") else None
+
+
+def _fill(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    for name, content in contents.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".{file.name}.new")  # a reader never sees half a file
+        fresh.write_bytes(content if isinstance(content, bytes) else content.encode())
+        fresh.replace(file)
+
+
+def read(store: Store, experiment: str, *, status: str | None = "FINISHED") -> list[Run]:
+    """The experiment's runs, one per spec id, ordered by id. ``status=None`` reads the unfinished ones too.
+
+    Raises BadInput when there is no such store or experiment.
+    """
+    file = database(store)
+    if file is not None and _empty(file):
+        raise BadInput(f"store {file}: there is no database yet; run a sweep first, or name its folder with --store")
+    with _refusing(store):
+        client = _client(store.uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            known = [item.name for item in client.search_experiments() if item.name != "Default"]
+            raise BadInput(f"unknown experiment {experiment!r}; {nearest(experiment, known)}")
+        condition = "tags.`backstop.kind` = 'trial'" + (f" AND attributes.status = '{_literal(status)}'" if status else "")
+        runs: dict[str, Run] = {}
+        for item in _search(store, found.experiment_id, condition):
+            run = _run(store, item)
+            if run.id not in runs or (run.status == "FINISHED" and runs[run.id].status != "FINISHED"):
+                runs[run.id] = run
+    return [runs[key] for key in sorted(runs)]
+
+
+def _run(store: Store, item: Stored) -> Run:
+    metrics = {key: float(value) for key, value in item.data.metrics.items() if math.isfinite(value)}
+    label = item.data.tags.get("backstop.spec")
+    return Run(
+        id=item.data.tags.get("backstop.id", ""),
+        run_id=str(item.info.run_id),
+        spec=json.loads(label) if label else _stored_spec(store, item),
+        metrics={key: value for key, value in sorted(metrics.items()) if key.startswith("final/")},
+        timing={key.replace("total_", ""): value for key, value in sorted(metrics.items()) if key.startswith("time/total_")},
+        fingerprint=item.data.tags.get("backstop.fingerprint", ""),
+        status=str(item.info.status),
+    )
+
+
+def _stored_spec(store: Store, item: Stored) -> dict[str, Any]:
+    """The spec from spec.json, for one that is too long for a tag."""
+    with tempfile.TemporaryDirectory() as place:
+        file = _client(store.uri).download_artifacts(item.info.run_id, "spec.json", place)
+        document: dict[str, Any] = json.loads(Path(file).read_text())["spec"]
+        return document
+
+
+def curves(store: Store, runs: Sequence[Run], ids: Sequence[str], metrics: Sequence[str]) -> list[Run]:
+    """The runs, those with the given spec ids with their metrics by round. One call per run and metric: ask for what is drawn."""
+    wanted = set(ids)
+    with _refusing(store):
+        return [
+            run._replace(curves={name: _history(store, run.run_id, name) for name in metrics}) if run.id in wanted else run for run in runs
+        ]
+
+
+def _history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
+    """(round, value) in order of rounds; of two values of one round the first stored one."""
+    points: dict[int, float] = {}
+    for point in _client(store.uri).get_metric_history(run_id, metric):
+        points.setdefault(point.step, point.value)
+    return sorted(points.items())

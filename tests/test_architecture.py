@@ -1,0 +1,292 @@
+"""The rules of docs/architecture.md, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import backstop
+
+ROOT = Path(__file__).resolve().parents[1]
+LINKS = ("platform", "attacks", "defenses", "search_spaces")
+PLUGIN_FOLDERS = ("attacks", "defenses", "search_spaces", "platform/datasets", "platform/models")
+SOURCES = sorted(file for folder in LINKS for file in (ROOT / folder).rglob("*.py"))
+PLATFORM = sorted((ROOT / "platform").glob("*.py"))
+PLUGINS = sorted(file for folder in PLUGIN_FOLDERS for file in (ROOT / folder).glob("*.py") if not file.name.startswith("_"))
+EVERYTHING = SOURCES + sorted(file for folder in ("tests", "benchmarks", "src/backstop") for file in (ROOT / folder).glob("**/*.py"))
+
+PART = "backstop.platform."
+CONTRACT = {PART + "contract", PART + "params", PART + "robust"}
+MAY_IMPORT = {  # besides the standard library; a search space may start from another's base
+    "attacks": CONTRACT | {"torch", "sklearn"},
+    "defenses": CONTRACT | {"torch", "sklearn"},
+    "search_spaces": {PART + "contract", PART + "params", PART + "specs", "backstop.search_spaces"},
+    "platform/datasets": CONTRACT | {PART + "seeds", PART + "intake", "torch", "torchvision", "sklearn", "numpy"},
+    "platform/models": CONTRACT | {"torch", "torchvision"},
+}
+LAZY = {"sklearn", "torchvision"}  # seconds to import: only where they are used, so that listing plug-ins stays quick
+ONLY_IN = {
+    "ray": {"platform/sweep.py", "platform/clients.py"},
+    "optuna": {"platform/search.py"},
+    "mlflow": {"platform/tracking.py"},
+}
+FORBIDDEN_IN_PLUGINS = {"random", "time", "datetime", "secrets", "uuid", "subprocess", "socket", "threading", "multiprocessing"}
+GLOBAL_TORCH = {"torch.manual_seed", "torch.seed", "torch.initial_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
+SAFE_NUMPY = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}
+TORCH_DRAWS = {
+    f"torch.{name}"
+    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like")
+}
+METHOD_DRAWS = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_", "multinomial", "bernoulli"}
+
+
+def name(file: Path) -> str:
+    """The file as a test id."""
+    return file.relative_to(ROOT).as_posix()
+
+
+def tree(file: Path) -> ast.Module:
+    """The file's syntax tree."""
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def imports(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:
+    """Every imported module, anywhere in the file; ``from backstop.platform import x`` counts as backstop.platform.x."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from ((child, alias.name) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            module = "." * child.level + (child.module or "")
+            if module in {"backstop", "backstop.platform"}:
+                yield from ((child, f"{module}.{alias.name}") for alias in child.names)
+            else:
+                yield child, module
+
+
+def calls(module: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    """Every call with its full dotted name, local names resolved through the file's imports; methods of values start with a dot."""
+    known: dict[str, str] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            known |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            words, head = [], node.func
+            while isinstance(head, ast.Attribute):
+                words.insert(0, head.attr)
+                head = head.value
+            if isinstance(head, ast.Name) and (head.id in known or not words):
+                yield node, ".".join([known.get(head.id, head.id), *words])
+            elif words:
+                yield node, "." + words[-1]
+
+
+def public(module: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """The public functions and classes of a module."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in module.body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+def in_folder(file: Path) -> str:
+    """The plug-in folder of a file."""
+    return name(file.parent)
+
+
+# -- layout
+
+
+@pytest.mark.parametrize("folder", [*LINKS, *PLUGIN_FOLDERS])
+def test_no_init_file(folder: str) -> None:
+    # platform/__init__.py would hide the standard library's platform from everything started in the repository's root.
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("folder", LINKS)
+def test_the_links_are_links(folder: str) -> None:
+    link = ROOT / "src" / "backstop" / folder
+    assert link.is_symlink(), f"{link} is no symbolic link: check out with git's core.symlinks=true"
+    assert os.readlink(link) == f"../../{folder}"
+
+
+def test_the_standard_library_keeps_its_platform() -> None:
+    script = "import platform, sys; sys.exit(not platform.python_version())"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("file", EVERYTHING, ids=name)
+def test_no_module_is_named_like_one_of_the_standard_library(file: Path) -> None:
+    assert file.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("file", EVERYTHING, ids=name)
+def test_no_module_for_leftovers(file: Path) -> None:
+    assert file.stem not in {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
+
+
+# -- imports
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_what_a_plugin_imports(file: Path) -> None:
+    folder = in_folder(file)
+    allowed = MAY_IMPORT[folder]
+    for node, module in imports(tree(file)):
+        top = module.split(".")[0]
+        legal = top in sys.stdlib_module_names or any(module == one or module.startswith(f"{one}.") for one in allowed)
+        assert legal, f"{name(file)}:{node.lineno} imports {module}; {folder} may import {', '.join(sorted(allowed))}"  # type: ignore[attr-defined]
+        assert top not in FORBIDDEN_IN_PLUGINS, f"{name(file)}:{node.lineno} imports {module}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_slow_libraries_are_imported_where_they_are_used(file: Path) -> None:
+    body = ast.Module([node for node in tree(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+    assert not {module.split(".")[0] for _, module in imports(body)} & LAZY
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_each_engine_has_its_file(file: Path) -> None:
+    tops = {module.split(".")[0] for _, module in imports(tree(file))}
+    for library, files in ONLY_IN.items():
+        assert library not in tops or name(file) in files, f"only {' and '.join(sorted(files))} may import {library}"
+
+
+@pytest.mark.parametrize("file", EVERYTHING, ids=name)
+def test_nothing_is_imported_under_a_second_name(file: Path) -> None:
+    tops = {module.split(".")[0] for _, module in imports(tree(file))}
+    assert not tops & {"attacks", "defenses", "search_spaces"}
+    assert not any(module.startswith((".", "platform.")) for _, module in imports(tree(file)))
+
+
+@pytest.mark.parametrize("file", PLATFORM, ids=name)
+def test_the_platform_knows_plugins_by_name_only(file: Path) -> None:
+    found = {module for _, module in imports(tree(file))}
+    homes = ("backstop.attacks", "backstop.defenses", "backstop.search_spaces", PART + "datasets", PART + "models")
+    assert not [module for module in found if module.startswith(homes)]
+
+
+def test_an_experiment_needs_no_sweep() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('ray', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'rich'): sys.modules[name] = None\n"
+        "import backstop.platform.experiment\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# -- calls
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_no_global_generator_and_no_cdist(file: Path) -> None:
+    for node, called in calls(tree(file)):
+        where = f"{name(file)}:{node.lineno} calls {called}"
+        assert called not in GLOBAL_TORCH, where
+        assert not called.startswith("random."), where
+        assert not called.endswith(".cdist"), where
+        if called.startswith("numpy.random."):
+            assert called.split(".")[2] in SAFE_NUMPY, where
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_every_draw_names_its_generator(file: Path) -> None:
+    for node, called in calls(tree(file)):
+        if called in TORCH_DRAWS or (called.startswith(".") and called[1:] in METHOD_DRAWS):
+            named = any(keyword.arg == "generator" for keyword in node.keywords)
+            assert named, f"{name(file)}:{node.lineno} calls {called} without generator="
+
+
+# -- plug-in files
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_a_plugin_file_has_one_public_function_its_namesake(file: Path) -> None:
+    assert [node.name for node in public(tree(file))] == [file.stem]
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_no_inheritance_in_plugins(file: Path) -> None:
+    allowed = {"nn.Module", "NamedTuple"} if in_folder(file) == "platform/models" else {"NamedTuple"}
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ClassDef):
+            assert {ast.unparse(base) for base in node.bases} <= allowed
+
+
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_no_catch_all_parameters_in_plugins(file: Path) -> None:
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.args.kwarg is None, f"{name(file)}:{node.lineno} takes **{node.args.kwarg.arg}"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_everything_public_is_documented(file: Path) -> None:
+    module = tree(file)
+    assert ast.get_docstring(module), "the module has no docstring"
+    for node in public(module):
+        assert ast.get_docstring(node), f"{node.name} has no docstring"
+        if isinstance(node, ast.ClassDef):
+            for member in public(ast.Module(node.body, [])):
+                assert ast.get_docstring(member), f"{node.name}.{member.name} has no docstring"
+
+
+# -- the rules bite
+
+
+def test_the_readers_of_the_source_see_what_they_look_for() -> None:
+    bad = ast.parse(
+        "import torch as t, numpy as np\nfrom numpy import random as r\nfrom backstop.platform import experiment\n"
+        "t.manual_seed(0); np.random.rand(3); r.choice([1]); t.randperm(4); x.normal_(); t.cdist(a, b)\n"
+    )
+    assert {module for _, module in imports(bad)} == {"torch", "numpy", "backstop.platform.experiment"}
+    found = {called for _, called in calls(bad)}
+    assert found == {"torch.manual_seed", "numpy.random.rand", "numpy.random.choice", "torch.randperm", ".normal_", "torch.cdist"}
+    assert len(PLUGINS) > 10
+    assert len(PLATFORM) > 5
+
+
+# -- what is built
+
+
+@pytest.mark.slow
+def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_path: Path) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    copy.mkdir()
+    out.mkdir()
+    for item in (*LINKS, "src"):
+        shutil.copytree(ROOT / item, copy / item, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for item in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt"):
+        shutil.copy(ROOT / item, copy / item)
+    script = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", script, str(out)], cwd=copy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    expected = {"backstop/__init__.py", "backstop/py.typed"} | {f"backstop/{name(file)}" for file in SOURCES}
+    (wheel,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
+        metadata = archive.read(f"backstop-{backstop.__version__}.dist-info/METADATA").decode()
+        entry_points = archive.read(f"backstop-{backstop.__version__}.dist-info/entry_points.txt").decode()
+    assert {entry for entry in held if entry.endswith((".py", "py.typed"))} == expected
+    assert f"\nVersion: {backstop.__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "backstop = backstop.platform.cli:main" in entry_points
+
+    (source,) = out.glob("*.tar.gz")
+    with tarfile.open(source) as archive_:
+        members = {member.name.partition("/")[2]: member for member in archive_.getmembers()}
+    assert {f"src/{entry}" for entry in expected} <= set(members)
+    assert not any(member.issym() for member in members.values())  # real files: unpacks anywhere
+    assert "constraints.txt" in members

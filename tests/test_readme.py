@@ -1,0 +1,86 @@
+"""The README does what it says: Python blocks run, marked console blocks run, commands and files exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from backstop.platform import plugins
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"(?P<mark><!-- run -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*backstop (?P<verb>\w+)", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    language: str
+    text: str
+    marked: bool  # `<!-- run -->` stands before it
+
+
+BLOCKS = [Block(found["language"], found["text"], bool(found["mark"])) for found in FENCE.finditer(README)]
+PYTHON = [block.text for block in BLOCKS if block.language == "python"]
+MARKED = [block.text for block in BLOCKS if block.marked]
+
+
+def backstop(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would, in a folder of its own."""
+    script = "import sys; from backstop.platform.cli import main; sys.exit(main())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
+    return subprocess.run([sys.executable, "-c", script, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_python_blocks_run_in_order() -> None:
+    names: dict[str, Any] = {"__name__": "readme"}
+    assert PYTHON
+    for number, text in enumerate(PYTHON):
+        exec(compile(text, f"README.md block {number}", "exec"), names)  # warnings are errors in every test
+
+
+def test_the_example_defense_is_a_plugin(tmp_path: Path) -> None:
+    file = tmp_path / "median_clip.py"
+    file.write_text(PYTHON[0], encoding="utf-8")
+    plugin = plugins.load_file(str(file), "defenses")
+    assert plugin.summary == "Clip every update to the round's median norm."
+    assert plugin.parameters["factor"].text
+    assert plugin.parameters["factor"].range is not None
+
+
+def test_marked_console_blocks_run(tmp_path: Path) -> None:
+    assert all(line.startswith("$ backstop ") for text in MARKED for line in text.splitlines()[:1])
+    for text in MARKED:
+        shown: list[str] = []
+        printed = ""
+        for line in text.splitlines():
+            if line.startswith("$ "):
+                done = backstop(shlex.split(line)[2:], tmp_path)
+                assert done.returncode == 0, done.stderr
+                printed += done.stdout
+            elif line.strip() and line.strip() != "…":
+                shown.append(line)
+        for line in shown:
+            assert line in printed, f"the README shows {line!r}, the command printed {printed}"
+
+
+def test_every_command_of_the_readme_exists_and_every_command_is_in_it(tmp_path: Path) -> None:
+    done = backstop(["--help"], tmp_path)
+    assert done.returncode == 0
+    known = {found[1] for found in re.finditer(r"^ {4}(\w+) ", done.stdout, re.MULTILINE)}
+    table = {found[1] for found in re.finditer(r"^\| `backstop (\w+)", README, re.MULTILINE)}
+    assert table == known
+    assert {found["verb"] for found in COMMAND.finditer("\n".join(block.text for block in BLOCKS))} <= known
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
+def test_every_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()

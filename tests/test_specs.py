@@ -1,0 +1,346 @@
+"""Specs as text, as JSON and as ids."""
+
+from __future__ import annotations
+
+import json
+import keyword
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backstop.platform import plugins, specs
+from backstop.platform.contract import Part, Scalar, Spec
+from backstop.platform.params import BadInput
+
+BASE = Spec(dataset=Part("pictures"), model=Part("line"))
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,11}", fullmatch=True).filter(lambda word: word not in specs.WORDS and not keyword.iskeyword(word))
+SCALARS: st.SearchStrategy[Scalar] = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False), NAMES
+)
+
+
+PARTS = st.builds(Part, NAMES, st.dictionaries(NAMES, SCALARS, max_size=4))
+
+
+def spec(**changes: Any) -> Spec:
+    """A spec on the toy plug-ins."""
+    return BASE.replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("  ", ()),
+        ("median", (Part("median"),)),
+        ("median()", (Part("median"),)),
+        ("clip(norm=1)+median", (Part("clip", {"norm": 1}), Part("median"))),
+        (" clip( norm = 1.5 ) + median ", (Part("clip", {"norm": 1.5}), Part("median"))),
+        ("a+b+c+d", (Part("a"), Part("b"), Part("c"), Part("d"))),
+        ("a(x=-1, y=1e-3, z=true, w=none, v=False, u=None)", (Part("a", {"x": -1, "y": 1e-3, "z": True, "w": None, "v": False, "u": None}),)),
+        ("a(mode=exact, name='two words')", (Part("a", {"mode": "exact", "name": "two words"}),)),
+    ],
+)
+def test_text_forms(text: str, expected: tuple[Part, ...]) -> None:
+    found = specs.parts(text)
+    assert found == expected
+    assert [list(map(type, item.params.values())) for item in found] == [list(map(type, item.params.values())) for item in expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a(", "a)", "a b", "a(3)", "a(x)", "a(*x)", "a(**x)", "a-b", "a+", "+a", "1", "'a'", "a.b", "a(x=1)(y=2)", "a;b", "a[0]", "a+(b-c)", "a=1"],
+)
+def test_text_that_is_no_chain(text: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        specs.parts(text)
+    assert str(caught.value).startswith(f"{text!r} is not of the form name(key=value)+name; example: ")
+
+
+@given(st.lists(PARTS, min_size=1, max_size=4))
+def test_text_form_round_trip(chain: list[Part]) -> None:
+    assert specs.parts(specs.text(chain, "attack")) == tuple(chain)
+
+
+def test_text_of_a_part_does_not_depend_on_the_order_of_parameters() -> None:
+    items = [("size", 3), ("target", 1), ("loud", True)]
+    assert {str(Part("a", dict(order))) for order in permutations(items)} == {"a(loud=True, size=3, target=1)"}
+
+
+@pytest.mark.parametrize(("role", "nothing"), [("attack", "none"), ("defense", "fedavg")])
+def test_the_empty_chain_has_a_name(role: str, nothing: str) -> None:
+    assert specs.text((), role) == nothing
+    assert specs.stages(nothing, role) == ()
+    assert specs.stages([Part(nothing), "other"], role) == (Part("other"),)
+    assert specs.stages(f"{nothing}+other", role) == (Part("other"),)
+
+
+@pytest.mark.parametrize("given_", ["a+b", ["a", "b"], [Part("a"), "b"], (Part("a"), Part("b"))])
+def test_chains_from_any_form(given_: Any) -> None:
+    assert specs.stages(given_, "attack") == (Part("a"), Part("b"))
+
+
+@pytest.mark.parametrize("text", ["a+b", ""])
+def test_one_part_is_one_part(text: str) -> None:
+    with pytest.raises(BadInput, match="where exactly one is needed"):
+        specs.part(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("3", 3), ("-3", -3), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("True", True), ("none", None), ("None", None), ("word", "word")],
+)
+def test_scalars_from_text(text: str, expected: Scalar) -> None:
+    found = specs.value(text)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["(1, 2)", "[1]", "{}", "1 +", "a b", "__import__('os')"])
+def test_text_that_is_no_scalar_stays_text(text: str) -> None:
+    assert specs.value(text) == text
+
+
+def test_the_scalars_are_all_fields_but_the_parts() -> None:
+    assert set(specs.scalars()) == {item.name for item in fields(Spec)} - {"dataset", "model", "attack", "defense", "optimizer"}
+    assert all(parameter.text for parameter in specs.scalars().values())
+
+
+# -- validation
+
+
+def test_validate_fills_every_default_in(toys: Path) -> None:
+    found = specs.validate(spec(attack=(Part("stamp", {"size": 2}), Part("scale")), defense=(Part("clip"),), optimizer=Part("sgd", {"lr": 1})))
+    assert found.attack == (Part("stamp", {"target": 0, "size": 2}), Part("scale", {"factor": 10.0}))
+    assert found.defense == (Part("clip", {"norm": 1.0}),)
+    assert found.optimizer == Part("sgd", {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0})
+    assert specs.validate(found) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attack": (Part("stmp"),)}, "unknown attack 'stmp'; did you mean 'stamp'?"),
+        ({"defense": (Part("clipp"),)}, "unknown defense 'clipp'; did you mean 'clip'?"),
+        ({"dataset": Part("picture")}, "unknown dataset 'picture'; did you mean 'pictures'?"),
+        ({"model": Part("lin")}, "unknown model 'lin'; did you mean 'line'?"),
+        ({"optimizer": Part("sdg")}, "unknown optimizer 'sdg'; did you mean 'sgd'?"),
+        ({"optimizer": Part("sgd", {"rate": 1})}, "optimizer sgd: unknown parameter 'rate'"),
+        ({"optimizer": Part("sgd", {"lr": 0})}, "lr is a number in (0, 1e+06]"),
+        ({"defense": (Part("clip", {"norm": -1}),)}, "norm=-1.0 is not allowed"),
+        ({"defense": (Part("clip", {"nrm": 1}),)}, "defense clip: unknown parameter 'nrm'; did you mean 'norm'?"),
+        ({"defense": (Part("middle", {"how": "lowe"}),)}, "did you mean 'low'?"),
+        ({"clients": 10, "per_round": 11}, "per_round=11 is more than clients=10"),
+        ({"attack_start": 5, "attack_stop": 5}, "attack_stop=5 must come after attack_start=5"),
+        ({"rounds": 0}, "spec: rounds=0 is not allowed; rounds is an integer in [1, 1e+09]"),
+        ({"rounds": 2.5}, "rounds=2.5 is not allowed"),
+        ({"malicious": 1.01}, "malicious=1.01 is not allowed"),
+        ({"malicious": float("nan")}, "malicious=nan is not allowed"),
+        ({"selection": "fxed"}, "did you mean 'fixed'?"),
+        ({"alpha": 0.0}, "alpha=0.0 is not allowed"),
+        ({"alpha": "naturl"}, "did you mean 'natural'?"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
+        ({"dataset": Part("sheet"), "attack": (Part("stamp"),)}, "attack stamp takes image data; dataset sheet is table data"),
+        ({"attack": (Part("stamp"), Part("scale"), Part("flip"))}, "stamp and flip both define the trigger; keep one of them"),
+    ],
+)
+def test_bad_specs(toys: Path, changes: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        specs.validate(spec(**changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("alpha", [None, "natural", "shards", 0.5, 1])
+def test_every_form_of_alpha(toys: Path, alpha: Any) -> None:
+    assert specs.validate(spec(alpha=alpha)).alpha == alpha
+
+
+# -- identity
+
+
+def test_an_id_is_stable_however_the_spec_is_written(toys: Path) -> None:
+    short = spec(attack=(Part("stamp"), Part("scale", {"factor": 10})), defense=(Part("fedavg"), Part("clip")))
+    stamps = [Part("stamp", dict(order)) for order in permutations([("target", 0), ("size", 3)])]
+    longs = [spec(attack=(stamp, Part("scale")), defense=(Part("clip", {"norm": 1}),), seed=0, alpha=0.5) for stamp in stamps]
+    assert {item.id for item in [short, *longs]} == {short.id}
+    assert specs.validate(short).id == short.id
+    assert len(short.id) == 64
+
+
+def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> None:
+    other: dict[str, Any] = {
+        "dataset": Part("sheet"),
+        "model": Part("line", {"width": 9}),
+        "attack": (Part("scale"),),
+        "defense": (Part("clip"),),
+        "clients": 101,
+        "per_round": 19,
+        "malicious": 0.1,
+        "selection": "fixed",
+        "alpha": None,
+        "rounds": 31,
+        "local_epochs": 2,
+        "batch": 32,
+        "optimizer": Part("adam"),
+        "server_lr": 0.5,
+        "attack_start": 1,
+        "attack_stop": 9,
+        "attack_every": 2,
+        "eval_every": 2,
+        "root_size": 99,
+        "block": 9,
+        "seed": 1,
+    }
+    assert set(other) == {item.name for item in fields(Spec)}  # a new field belongs here
+    ids = [BASE.id, *(spec(**{name: value}).id for name, value in other.items())]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_order_of_stages_matters(toys: Path) -> None:
+    clip, middle = Part("clip"), Part("middle")
+    assert spec(defense=(clip, middle)).id != spec(defense=(middle, clip)).id
+
+
+def test_an_id_changes_with_the_version_of_a_plugin_it_uses(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attacked, clean = spec(attack=(Part("stamp"),)), spec()
+    before = (specs.identity(attacked), specs.identity(clean))
+    find = plugins.find
+
+    def raised(group: str, name: str) -> plugins.Plugin:
+        found = find(group, name)
+        return found._replace(facts={**found.facts, "VERSION": 2}) if name == "stamp" else found
+
+    monkeypatch.setattr(plugins, "find", raised)
+    assert specs.identity(attacked) != before[0]
+    assert specs.identity(clean) == before[1]
+
+
+def test_an_id_changes_with_the_engine(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = specs.identity(BASE)
+    monkeypatch.setattr(specs, "ENGINE", specs.ENGINE + 1)
+    assert specs.identity(BASE) != before
+
+
+def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
+    text = specs.canonical(spec(attack=(Part("flip"),)))
+    document = json.loads(text)
+    assert text == json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert document["versions"] == {"datasets.pictures": 1, "models.line": 1, "attacks.flip": 3}
+
+
+def test_a_bad_spec_has_no_id(toys: Path) -> None:
+    with pytest.raises(BadInput):
+        _ = spec(rounds=0).id
+
+
+# -- JSON
+
+
+@given(st.lists(PARTS, max_size=3), st.lists(PARTS, max_size=3), st.one_of(st.none(), st.just("natural"), st.floats(0.01, 10)), st.integers(0, 2**31 - 1))
+def test_json_round_trip(attack: list[Part], defense: list[Part], alpha: Any, seed: int) -> None:
+    given_ = spec(attack=tuple(attack), defense=tuple(defense), alpha=alpha, seed=seed)
+    assert specs.from_json(json.loads(json.dumps(specs.to_json(given_)))) == given_
+
+
+def test_json_of_an_unknown_field() -> None:
+    with pytest.raises(BadInput, match="spec: unknown field 'round'; did you mean 'rounds'?"):
+        specs.from_json({"round": 3})
+
+
+@pytest.mark.parametrize("part", [{"nam": "x", "params": {}}, {"name": "x"}, [{"name": "x"}], ["x"]])
+def test_json_of_a_broken_part(part: Any) -> None:
+    with pytest.raises(BadInput, match="a plug-in is written"):
+        specs.from_json({"attack": part})
+
+
+# -- changes, strength and grids
+
+
+@pytest.mark.parametrize(
+    ("key", "new", "expected"),
+    [
+        ("rounds", 5, {"rounds": 5}),
+        ("alpha", None, {"alpha": None}),
+        ("malicious", 0, {"malicious": 0.0}),
+        ("model", "line(width=2)", {"model": Part("line", {"width": 2})}),
+        ("attack", "none", {"attack": ()}),
+        ("attack", "flip", {"attack": (Part("flip"),)}),
+        ("model.width", 3, {"model": Part("line", {"width": 3})}),
+        ("optimizer.lr", 0.1, {"optimizer": Part("sgd", {"lr": 0.1})}),
+        ("attack.stamp.size", 4, {"attack": (Part("stamp", {"size": 4}), Part("scale", {"factor": 2}))}),
+        ("attack.strength", 7, {"attack": (Part("stamp"), Part("scale", {"factor": 7}))}),
+        ("defense.clip.norm", 7, {"defense": (Part("clip", {"norm": 7}),)}),
+    ],
+)
+def test_changes(toys: Path, key: str, new: Scalar, expected: Mapping[str, Any]) -> None:
+    start = spec(attack=(Part("stamp"), Part("scale", {"factor": 2})), defense=(Part("clip"),))
+    assert specs.change(start, key, new) == start.replace(**expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("round", "unknown key 'round'; did you mean 'rounds'?"),
+        ("rounds.x", "unknown key 'rounds.x'"),
+        ("defence", "did you mean 'defense'?"),
+        ("attack.strength", "unknown key 'attack.strength' for attack stamp"),
+        ("attack.stmp.size", "did you mean 'attack.stamp.…'?"),
+        ("attack.size", "unknown key 'attack.size'"),
+        ("defense.clip.norm", "for defense fedavg"),
+    ],
+)
+def test_changes_of_what_is_not_there(toys: Path, key: str, hint: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        specs.change(spec(attack=(Part("stamp"),)), key, 1)
+    assert hint in str(caught.value)
+
+
+def test_a_change_is_checked(toys: Path) -> None:
+    with pytest.raises(BadInput, match="--set: rounds='x' is not allowed"):
+        specs.change(BASE, "rounds", "x")
+
+
+def test_strength(toys: Path) -> None:
+    assert specs.strength(BASE) is None
+    assert specs.strength(spec(attack=(Part("stamp"),))) is None
+    assert specs.strength(spec(attack=(Part("stamp"), Part("scale")))) == 10.0
+    assert specs.strength(spec(attack=(Part("scale", {"factor": 3}), Part("stamp")))) == 3.0
+
+
+def test_a_grid_is_an_ordered_product() -> None:
+    found = specs.grid(BASE, attack=["none", "stamp"], defense=["fedavg", ["clip(norm=2)", "middle"]], seed=range(2))
+    assert [(specs.text(item.attack, "attack"), specs.text(item.defense, "defense"), item.seed) for item in found] == [
+        ("none", "fedavg", 0),
+        ("none", "fedavg", 1),
+        ("none", "clip(norm=2)+middle", 0),
+        ("none", "clip(norm=2)+middle", 1),
+        ("stamp", "fedavg", 0),
+        ("stamp", "fedavg", 1),
+        ("stamp", "clip(norm=2)+middle", 0),
+        ("stamp", "clip(norm=2)+middle", 1),
+    ]
+    assert specs.grid(BASE) == [BASE]
+    assert specs.grid(BASE, seed=[]) == []
+
+
+def test_a_grid_consumes_each_axis_once() -> None:
+    assert len(specs.grid(BASE, rounds=(n for n in (1, 2)), seed=(n for n in (3, 4, 5)))) == 6
+
+
+def test_a_grid_over_nothing_known() -> None:
+    with pytest.raises(BadInput, match="grid: unknown field 'defence'; did you mean 'defense'?"):
+        specs.grid(BASE, defence=["clip"])
+
+
+def test_specs_are_values() -> None:
+    assert spec(seed=3) == spec(seed=3)
+    with pytest.raises(AttributeError):
+        BASE.seed = 4  # type: ignore[misc]

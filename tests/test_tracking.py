@@ -1,0 +1,345 @@
+"""MLflow read back: what is written is read, sent twice is stored once, and a store that goes away loses nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+import sqlite3
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backstop.platform import specs, tracking
+from backstop.platform.contract import Part, Record, Spec
+from backstop.platform.finals import final
+from backstop.platform.params import BadInput
+
+SPEC = Spec(
+    dataset=Part("pictures"),
+    model=Part("line"),
+    attack=(Part("stamp"), Part("scale", {"factor": 5.0})),
+    defense=(Part("clip", {"norm": 2.0}), Part("clip"), Part("middle")),
+    rounds=12,
+    seed=3,
+)
+
+
+def record(number: int, accuracy: float = 0.5, **timing: float) -> Record:
+    metrics = {"round/clean_accuracy": accuracy, "round/attack_success_rate": 1 - accuracy, "defense/kept_weight_benign": 0.25}
+    return Record(SPEC.id, number, metrics, {f"time/{name}": value for name, value in timing.items()})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tracking.Store:
+    """One store for all tests of this file: making its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    store = tracking.store(folder)
+    tracking.reachable(store)
+    tracking.open_experiment(store, "first")
+    return store
+
+
+@pytest.fixture
+def experiment(made: tracking.Store, request: pytest.FixtureRequest, toys: Path) -> tuple[tracking.Store, str, str]:
+    """The store, a fresh experiment's id and its name."""
+    name = request.node.name.replace("[", "-").replace("]", "")
+    return made, tracking.open_experiment(made, name), name
+
+
+def log(experiment: tuple[tracking.Store, str, str], spec: Spec = SPEC, **changes: Any) -> tracking.Log:
+    return tracking.Log(experiment[0], experiment[1], spec, **{"fingerprint": "cpu", "space": "quick", **changes})
+
+
+def points(store: tracking.Store, run_id: str) -> list[tuple[Any, ...]]:
+    database = tracking.database(store)
+    assert database is not None
+    with sqlite3.connect(database) as connection:
+        return list(connection.execute("SELECT key, step, value, timestamp FROM metrics WHERE run_uuid = ? ORDER BY 1, 2, 3", [run_id]))
+
+
+def test_what_is_written_is_read(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, number, name = experiment
+    mother = tracking.parent(store, number, "quick", note="# quick")
+    assert tracking.parent(store, number, "quick") == mother
+    one = log(experiment, parent=mother)
+    records = [record(step, step / 16, train_s=0.5) for step in range(4)]
+    for item in records[:2]:
+        one.log(item)
+    assert one.flush()
+    assert one.pending["metrics"] == []
+    assert tracking.finished(store, number) == {}
+    assert tracking.read(store, name) == []
+    for item in records[2:]:
+        one.log(item)
+    assert one.finish(final(records), {"weight": torch.arange(3.0)}, {"notes/extra.txt": "hello"})
+    (run,) = tracking.read(store, name)
+    assert run.id == SPEC.id
+    assert specs.from_json(run.spec) == specs.validate(SPEC)
+    assert run.metrics == {
+        "final/attack_success_rate": 13 / 16,
+        "final/clean_accuracy": 3 / 16,
+        "final/diverged": 0.0,
+        "final/kept_weight_benign": 0.25,
+    }
+    assert (run.timing, run.fingerprint, run.status) == ({"time/train_s": 2.0}, "cpu", "FINISHED")
+    assert tracking.finished(store, number) == {SPEC.id: run.run_id}
+    (drawn,) = tracking.curves(store, [run], [run.id], ["round/clean_accuracy"])
+    assert drawn.curves == {"round/clean_accuracy": [(step, step / 16) for step in range(4)]}
+    stored = tracking._client(store.uri).get_run(run.run_id)
+    assert stored.data.params == tracking.params(SPEC)
+    assert stored.data.tags["mlflow.parentRunId"] == mother
+    assert stored.data.tags["backstop.kind"] == "trial"
+    assert stored.data.tags["backstop.space"] == "quick"
+    assert "backstop run --dataset pictures" in stored.data.tags["mlflow.note.content"]
+    folder = Path(store.artifacts, name, run.run_id, "artifacts")
+    assert json.loads((folder / "spec.json").read_text())["id"] == SPEC.id
+    assert load_file(folder / "model.safetensors")["weight"].tolist() == [0, 1, 2]
+    assert (folder / "notes" / "extra.txt").read_text() == "hello"
+
+
+def test_params_are_one_scalar_per_key(toys: Path) -> None:
+    found = tracking.params(SPEC.replace(optimizer=Part("sgd", {"lr": 0.125})))
+    assert found["attack.name"] == "stamp(size=3, target=0)+scale(factor=5.0)"
+    assert found["defense.name"] == "clip(norm=2.0)+clip(norm=1.0)+middle(count=None, how=low)"
+    assert found["attack.strength"] == found["attack.scale.factor"] == "5.0"
+    assert (found["defense.clip.norm"], found["defense.clip.2.norm"], found["defense.middle.count"]) == ("2.0", "1.0", "none")
+    assert (found["dataset.name"], found["model.name"], found["model.width"], found["optimizer.lr"]) == ("pictures", "line", "8", "0.125")
+    assert (found["fl.rounds"], found["fl.attack_stop"], found["seed"]) == ("12", "none", "3")
+    assert "fl.seed" not in found
+    bare = tracking.params(SPEC.replace(attack=(), defense=()))
+    assert (bare["attack.name"], bare["defense.name"], "attack.strength" in bare) == ("none", "fedavg", False)
+
+
+def test_command_gives_the_spec_again(toys: Path) -> None:
+    line = tracking.command(specs.validate(SPEC))
+    assert "--attack 'stamp(size=3, target=0)+scale(factor=5.0)'" in line
+    assert "--attack-stop none" in line
+    assert "--per-round 20" in line
+
+
+def test_sending_twice_stores_once(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, _, name = experiment
+    records = [record(step, train_s=0.25) for step in range(3)]
+    for finishes in (False, True, True):
+        again = log(experiment)
+        for item in records:
+            again.log(item)
+        assert again.finish(final(records)) if finishes else again.flush()
+    (run,) = tracking.read(store, name)
+    assert again.run_id == run.run_id
+    found = points(store, run.run_id)
+    assert len({(key, step) for key, step, *_ in found}) == len(found) == 3 * 4 + 4 + 1
+    assert run.timing == {"time/train_s": 0.75}
+
+
+def test_a_failed_run_is_taken_up_again(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, number, name = experiment
+    one = log(experiment)
+    one.log(record(0))
+    assert one.fail("ValueError: no luck")
+    (run,) = tracking.read(store, name, status=None)
+    assert (run.status, run.metrics) == ("FAILED", {})
+    two = log(experiment)
+    two.log(record(1))
+    assert two.flush()
+    assert two.run_id == run.run_id
+    assert tracking.read(store, name, status=None)[0].status == "RUNNING"
+    assert two.finish(final([record(0), record(1)]))
+    assert two.fail("too late")
+    assert tracking.finished(store, number) == {SPEC.id: run.run_id}
+
+
+def test_numbers_that_are_none_are_not_stored(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, _, name = experiment
+    records = [record(0), Record(SPEC.id, 1, {"round/clean_accuracy": 0.1, "round/train_loss": float("inf"), "round/x": float("nan")})]
+    one = log(experiment)
+    for item in records:
+        one.log(item)
+    assert one.finish(final(records))
+    (run,) = tracking.read(store, name)
+    assert run.metrics == {"final/clean_accuracy": 0.1, "final/diverged": 1.0}
+    assert {key for key, *_ in points(store, run.run_id)}.isdisjoint({"round/train_loss", "round/x"})
+
+
+def test_a_store_that_goes_away_loses_nothing(experiment: tuple[tracking.Store, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, number, name = experiment
+    records = [record(step, train_s=1.0) for step in range(4)]
+    one = log(experiment)
+    one.log(records[0])
+    assert one.flush()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = store._replace(uri=f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    one.store = gone
+    for item in records[1:3]:
+        one.log(item)
+    assert not one.flush()
+    assert "127.0.0.1" in one.error
+    assert not one.finish(final(records[:3]))
+    assert tracking.finished(store, number) == {}
+    kept = pickle.loads(pickle.dumps(one.pending))
+    two = log(experiment, pending=kept)
+    two.log(records[3])
+    assert two.finish(final(records))
+    assert two.error == ""
+    (run,) = tracking.curves(store, tracking.read(store, name), [SPEC.id], ["round/clean_accuracy"])
+    assert [step for step, _ in run.curves["round/clean_accuracy"]] == [0, 1, 2, 3]
+    assert run.timing == {"time/train_s": 4.0}
+    assert len(points(store, run.run_id)) == 4 * 4 + 4 + 1
+
+
+def test_a_dead_store_is_left_alone_for_a_while(experiment: tuple[tracking.Store, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = log(experiment)
+    one.log(record(0))
+    calls = []
+
+    def dead(uri: str) -> None:
+        calls.append(uri)
+        raise ConnectionRefusedError("nobody there")
+
+    monkeypatch.setattr(tracking, "_client", dead)
+    assert not one.flush(force=False)
+    assert not one.flush(force=False)
+    assert (len(calls), one.error) == (1, "nobody there")
+    assert not one.flush()
+    assert len(calls) == 2
+
+
+def test_our_own_mistakes_are_not_taken_for_a_dead_store(experiment: tuple[tracking.Store, str, str]) -> None:
+    one = log(experiment)
+    one.log(Record(SPEC.id, 0, {"no@metric": 1.0}))
+    with pytest.raises(Exception, match="no@metric"):
+        one.flush()
+
+
+def test_a_spec_too_long_for_a_tag_is_read_from_its_artifact(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, _, name = experiment
+    long = SPEC.replace(defense=tuple(Part("clip", {"norm": 1.0 + place / 1024}) for place in range(250)))
+    one = log(experiment, long)
+    one.log(record(0))
+    assert one.finish({"final/clean_accuracy": 0.5})
+    (run,) = tracking.read(store, name)
+    assert specs.from_json(run.spec) == specs.validate(long)
+
+
+RACE = """
+import os, sys
+from pathlib import Path
+from backstop.platform import tracking
+
+store = tracking.store(Path(sys.argv[1]))
+tracking._client_class()  # imported once, before the processes part
+children = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        print(tracking.open_experiment(store, "one"), flush=True)
+        os._exit(0)
+    children.append(child)
+sys.exit(max(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_processes_that_open_a_new_store_at_once_agree(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", RACE, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n" * 4, "")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.store(tmp_path) == (f"sqlite:///{tmp_path}/mlflow.db", f"{tmp_path}/mlartifacts")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here/runs.db")
+    assert tracking.store(Path("elsewhere")) == (f"sqlite:///{tmp_path}/here/runs.db", f"{tmp_path}/here/mlartifacts")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/")
+    assert tracking.store(tmp_path) == ("http://host:5000", "")
+    for wrong in ("sqlite://", "sqlite:///:memory:", "mlruns", f"file://{tmp_path}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wrong)
+        with pytest.raises(BadInput, match="MLFLOW_TRACKING_URI"):
+            tracking.store(tmp_path)
+
+
+def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        tracking.reachable(tracking.store(tmp_path / "file"))
+    for content in (b"no database at all", b"SQLite format 3\x00" + b"\x01" * 5000):
+        (tmp_path / "mlflow.db").write_bytes(content)
+        with pytest.raises(BadInput, match="not a sound MLflow database"):
+            tracking.reachable(tracking.store(tmp_path))
+    (tmp_path / "mlflow.db").unlink()
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE other (x)")
+    with pytest.raises(BadInput, match="not a sound MLflow database"):
+        tracking.reachable(tracking.store(tmp_path))
+
+
+def test_a_database_that_was_cut_short_is_refused(made: tracking.Store, tmp_path: Path) -> None:
+    database = tracking.database(made)
+    assert database is not None
+    (tmp_path / "mlflow.db").write_bytes(database.read_bytes()[:-50_000])
+    with pytest.raises(BadInput, match="not a sound MLflow database"):
+        tracking.reachable(tracking.store(tmp_path))
+
+
+def test_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Health(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self) -> None:
+            self.send_response(self.status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Nothing on stderr."""
+
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    Thread(target=server.serve_forever, daemon=True).start()
+    store = tracking.Store(f"http://127.0.0.1:{server.server_port}", "")
+    tracking.reachable(store)
+    Health.status = 404  # something answers; an MLflow behind a gateway may hide its health page
+    tracking.reachable(store)
+    Health.status = 503
+    with pytest.raises(BadInput, match="answers 503"):
+        tracking.reachable(store)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(BadInput, match="cannot be reached"):
+        tracking.reachable(store)
+
+
+def test_what_is_not_there_is_said(made: tracking.Store, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean 'first'"):
+        tracking.read(made, "frist")
+    with pytest.raises(BadInput, match="no database yet"):
+        tracking.read(tracking.store(tmp_path), "first")
+
+
+@pytest.mark.parametrize("name", ["", " a", "a/b", "..", "a'b", "x" * 101, "end."])
+def test_experiment_names(made: tracking.Store, name: str) -> None:
+    with pytest.raises(BadInput, match="is not allowed"):
+        tracking.open_experiment(made, name)
+
+
+def test_a_deleted_experiment_is_refused(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, number, name = experiment
+    tracking._client(store.uri).delete_experiment(number)
+    with pytest.raises(BadInput, match="was deleted"):
+        tracking.open_experiment(store, name)
+
+
+def test_finals_are_the_mean_of_the_last_tenth() -> None:
+    records = [Record("", step, {"round/clean_accuracy": step / 32, "defense/masked_fraction": 0.5}) for step in range(20)]
+    records[19] = Record("", 19, {"round/clean_accuracy": 0.25, "time/odd": 1.0})
+    assert final(records) == {"final/clean_accuracy": (18 / 32 + 0.25) / 2, "final/masked_fraction": 0.5, "final/diverged": 0.0}
+    assert final([]) == {"final/diverged": 0.0}
+    assert final([Record("", 0, {"defense/x": float("nan")}), Record("", 1, {})]) == {"final/diverged": 0.0}
