@@ -10,7 +10,8 @@ from Decentralized Data", AISTATS 2017, algorithm 1.
 Deviations: none. It is the empty chain: ``fedavg`` may be written wherever a defense is named, and is left out of the spec.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0]), torch.arange(2))
 >>> fedavg().apply(updates, None, None)[0].rows.tolist()
 [[1.0], [3.0]]
@@ -21,6 +22,7 @@ from __future__ import annotations
 from backstop.platform.contract import Defense, stateless
 
 VERSION = 1
+EXEMPT = ("adversarial",)  # of the laws in tests/laws/test_defenses.py: it is the plain mean
 
 
 def fedavg() -> Defense:

@@ -14,7 +14,8 @@ middle value for n = 10). The threshold is compared in exact arithmetic: 16 agai
 sign(0) = 0 counts as no agreement.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[1.0, 1.0], [2.0, -2.0], [90.0, 3.0]]), torch.ones(3), torch.arange(3))
 >>> invariant().apply(updates, None, None)[0].rows.tolist()
 [[2.0, 0.0]]
@@ -34,7 +35,9 @@ VERSION = 1
 def invariant(
     *,
     mask_threshold: Annotated[float, Range(0, 1, search=(0.1, 0.9)), "least |mean of the signs| that lets a coordinate move, τ"] = 0.6,
-    trim_fraction: Annotated[float, Range(0, 0.5, high_open=True, search=(0.05, 0.45)), "share of the rows left out on each side, β"] = 0.45,
+    trim_fraction: Annotated[
+        float, Range(0, 0.5, high_open=True, search=(0.05, 0.45)), "share of the rows left out on each side, β"
+    ] = 0.45,
 ) -> Defense:
     """The trimmed mean of all rows where enough of them agree on the direction, zero elsewhere."""
 

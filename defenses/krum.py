@@ -11,7 +11,8 @@ Deviations: none for 2f + 2 < n, where the paper's guarantee holds. At least one
 row. Several variants go by this name; this one is the paper's: squared distances, n - f - 2 neighbours, ties to the smaller client id.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), torch.ones(4), torch.arange(4))
 >>> krum(f=1).apply(updates, None, None)[0].weight.tolist()
 [0.0, 1.0, 0.0, 0.0]

@@ -11,7 +11,8 @@ Deviations: none. For even n it is the mean of the two middle values. Sample cou
 clients hold equally many samples.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[1.0], [2.0], [90.0], [4.0]]), torch.ones(4), torch.arange(4))
 >>> median().apply(updates, None, None)[0].rows.tolist()
 [[3.0]]

@@ -11,7 +11,8 @@ Deviations: the chosen rows are averaged by sample counts, as all defenses here,
 ``keep`` m is n - f, the most that leaves f attackers out. Scores are computed once, as in the paper, not anew after each choice.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), torch.ones(4), torch.arange(4))
 >>> multi_krum(f=1).apply(updates, None, None)[0].weight.tolist()
 [1.0, 1.0, 1.0, 0.0]

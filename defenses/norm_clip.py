@@ -11,7 +11,8 @@ Deviations: none without the noise, which the paper adds as a second step (weak 
 more, belong to its model: a useful norm depends on model, data and learning rate, so the default is only a unit.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), torch.ones(2), torch.arange(2))
 >>> norm_clip(norm=1.0).apply(updates, None, None)[0].rows
 tensor([[0.5000, 0.0000],

@@ -11,7 +11,8 @@ Deviations: βn is rounded down where it is not an integer, in exact arithmetic 
 in the paper, where all clients hold equally many samples. The paper asks for β at least the share of attackers.
 
 Example:
-
+>>> import torch
+>>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[1.0], [2.0], [3.0], [4.0], [90.0]]), torch.ones(5), torch.arange(5))
 >>> trimmed_mean(trim_fraction=0.2).apply(updates, None, None)[0].rows.tolist()
 [[3.0]]

@@ -215,23 +215,24 @@ def run(options: argparse.Namespace) -> int:
 
     from backstop.platform import federation, finals, specs, tracking
     from backstop.platform.checkpoint import Checkpoint
+    from backstop.platform.clients import OnActors, settle
     from backstop.platform.experiment import Experiment
     from backstop.platform.live import percent
 
     spec = _spec(options)
-    actors = _actors(options.client_actors)
+    actors, device = _actors(options.client_actors), federation.device(options.device).type
     folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
     tracking.reachable(store)
+    settle()
     with ExitStack() as stack:
         clients = None
         if actors:
-            from backstop.platform.clients import OnActors
-            from backstop.platform.sweep import devices, local_ray, spread
+            from backstop.platform.sweep import local_ray, spread
 
             ray = stack.enter_context(local_ray(options.ray_address))
             have = ray.cluster_resources()
-            count, share = spread(actors, 1, have.get("CPU", 1), have.get("GPU", 0), devices(options.device))
-            clients = OnActors(count, device=devices(options.device), share=share)
+            count, share = spread(actors, 1, have.get("CPU", 1), have.get("GPU", 0), device)
+            clients = OnActors(count, device=device, share=share)
         experiment = Experiment(spec, folder, options.device, clients)
         stack.callback(experiment.close)
         checkpoint = Checkpoint(Path(options.store) / "checkpoints", spec.id)

@@ -208,11 +208,12 @@ class Training(NamedTuple):
 class TestSet(NamedTuple):
     """A triggered test set. ``truth`` is -1 where no true label exists."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
-
     x: Tensor  # (N, …)
     wanted: Tensor  # (N,) the label the attacker wants; -1: the sample is not attacked
     truth: Tensor  # (N,)
+
+
+TestSet.__test__ = False  # type: ignore[attr-defined]  # not a test class, whatever pytest thinks of its name
 
 
 class Attack(NamedTuple):

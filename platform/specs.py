@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from itertools import product
 from typing import Any, get_type_hints
 
@@ -21,6 +22,7 @@ GROUPS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defens
 WORDS: Mapping[str, Scalar] = {"none": None, "None": None, "true": True, "false": False}
 
 
+@lru_cache
 def scalars() -> dict[str, Parameter]:
     """The Spec's scalar fields as declared parameters: the options of ``run`` and the keys of ``--set``."""
     hints = get_type_hints(Spec, include_extras=True)
@@ -57,17 +59,17 @@ def parts(text: str) -> tuple[Part, ...]:
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         stages.insert(0, node.right)
         node = node.left
-    return tuple(_part(stage, wrong) for stage in [node, *stages])
+    return tuple(_part(stage, text.strip(), wrong) for stage in [node, *stages])
 
 
-def _part(node: ast.expr, wrong: BadInput) -> Part:
+def _part(node: ast.expr, source: str, wrong: BadInput) -> Part:
     if isinstance(node, ast.Name):
         return Part(node.id)
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
         raise wrong
     if not all(keyword.arg for keyword in node.keywords):
         raise wrong
-    return Part(node.func.id, {str(keyword.arg): value(ast.unparse(keyword.value)) for keyword in node.keywords})
+    return Part(node.func.id, {str(keyword.arg): value(ast.get_source_segment(source, keyword.value) or "") for keyword in node.keywords})
 
 
 def text(stages: Sequence[Part], role: str) -> str:
@@ -156,7 +158,7 @@ def from_json(document: Mapping[str, Any]) -> Spec:
         if name not in known:
             raise BadInput(f"spec: unknown field {name!r}; {nearest(name, known)}")
     try:
-        found = {
+        found: dict[str, Any] = {
             name: tuple(Part(p["name"], p["params"]) for p in item)
             if isinstance(item, list)
             else Part(item["name"], item["params"])

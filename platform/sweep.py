@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from backstop.platform import federation, specs
 from backstop.platform.checkpoint import Checkpoint
-from backstop.platform.clients import OnActors, Share, available
+from backstop.platform.clients import OnActors, Share, available, settle
 from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.finals import final
@@ -95,9 +95,7 @@ def _trainable() -> Any:
 
         def setup(self, config: dict[str, Any], task: Task) -> None:
             """Start the process's client actors, then the first experiment."""
-            import torch
-
-            torch.set_num_threads(1)
+            settle()
             self.task, self.running = task, None
             self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
             self.begin(config["spec"])
@@ -242,8 +240,3 @@ def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = No
             callbacks=[_callback(queue, progress)],
         ),
     ).fit()
-
-
-def devices(wanted: str) -> str:
-    """The kind of device that all trials compute on."""
-    return federation.device(wanted).type

@@ -131,3 +131,8 @@ def forget() -> None:
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "toybox"]:
         del sys.modules[name]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An explicit way to renew golden values."""
+    parser.addoption("--refresh-golden", action="store_true", help="write the golden values of this run instead of comparing with the stored ones")

@@ -42,11 +42,9 @@ ONLY_IN = {
 FORBIDDEN_IN_PLUGINS = {"random", "time", "datetime", "secrets", "uuid", "subprocess", "socket", "threading", "multiprocessing"}
 GLOBAL_TORCH = {"torch.manual_seed", "torch.seed", "torch.initial_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
 SAFE_NUMPY = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}
-TORCH_DRAWS = {
-    f"torch.{name}"
-    for name in ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like")
-}
-METHOD_DRAWS = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_", "multinomial", "bernoulli"}
+DRAWS = "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like"
+TORCH_DRAWS = {f"torch.{draw}" for draw in DRAWS.split()}
+METHOD_DRAWS = set("normal_ uniform_ random_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_ multinomial bernoulli".split())
 
 
 def name(file: Path) -> str:
@@ -77,12 +75,15 @@ def calls(module: ast.Module) -> Iterator[tuple[ast.Call, str]]:
     known: dict[str, str] = {}
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
-            known |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0] for alias in node.names}
+            for alias in node.names:
+                top = alias.name.split(".")[0]
+                known |= {alias.asname: alias.name} if alias.asname else {top: top}
         elif isinstance(node, ast.ImportFrom):
             known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     for node in ast.walk(module):
         if isinstance(node, ast.Call):
-            words, head = [], node.func
+            words: list[str] = []
+            head = node.func
             while isinstance(head, ast.Attribute):
                 words.insert(0, head.attr)
                 head = head.value
@@ -116,7 +117,7 @@ def test_no_init_file(folder: str) -> None:
 def test_the_links_are_links(folder: str) -> None:
     link = ROOT / "src" / "backstop" / folder
     assert link.is_symlink(), f"{link} is no symbolic link: check out with git's core.symlinks=true"
-    assert os.readlink(link) == f"../../{folder}"
+    assert link.readlink() == Path(f"../../{folder}")
 
 
 def test_the_standard_library_keeps_its_platform() -> None:

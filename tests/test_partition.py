@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from backstop.platform import partition
 from backstop.platform.contract import Data, Samples
 from backstop.platform.params import BadInput
 from backstop.platform.partition import cohort, deal, hold_out, malicious_clients
@@ -43,7 +44,7 @@ def test_the_seed_decides_the_split(alpha: float | str | None) -> None:
     assert not equal(dealt(0), dealt(1))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(total=st.integers(1, 80), classes=st.integers(2, 6), clients=st.integers(1, 80), alpha=st.sampled_from([None, 0.3, 5.0, "shards"]))
 def test_a_split_is_whole_or_refused(total: int, classes: int, clients: int, alpha: float | str | None) -> None:
     try:
@@ -67,7 +68,8 @@ def test_small_alpha_is_less_even_than_large() -> None:
         lists = deal(data, clients=10, alpha=alpha, seed=0)
         return sum(float(data.train.y[one].bincount().max()) / len(one) for one in lists) / len(lists)
 
-    assert largest_class_share(0.1) > 0.5 > 0.3 > largest_class_share(10) > largest_class_share(1e6)
+    assert largest_class_share(0.1) > 0.5
+    assert 0.3 > largest_class_share(10) > largest_class_share(1e6)
     assert largest_class_share(1e6) == pytest.approx(0.1, abs=0.01)  # ten equal classes
 
 
@@ -85,9 +87,19 @@ def test_dirichlet_proportions_have_the_moments_of_the_distribution() -> None:
     assert float(shares.var()) == pytest.approx(0.2 * 0.8 / (clients * alpha + 1), rel=0.15)
 
 
-def test_dirichlet_is_drawn_anew_until_no_client_is_empty() -> None:
-    for seed in range(20):  # about one draw in three leaves a client of this federation empty
-        assert min(map(len, deal(toy(200, 2), clients=10, alpha=0.5, seed=seed))) > 0
+def test_dirichlet_is_drawn_anew_until_no_client_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def least(seed: int) -> int:
+        return min(map(len, deal(toy(200, 2), clients=10, alpha=0.3, seed=seed)))
+
+    assert all(least(seed) > 0 for seed in range(20))
+    monkeypatch.setattr(partition, "ATTEMPTS", 1)
+    refused = 0
+    for seed in range(20):
+        try:
+            least(seed)
+        except BadInput:
+            refused += 1
+    assert 0 < refused < 20  # some first draws leave a client empty, and some do not
 
 
 def test_a_hopeless_dirichlet_split_says_what_to_change() -> None:
@@ -100,7 +112,7 @@ def test_shards_give_a_client_two_runs_of_labels() -> None:
     data = toy(2000, 10)
     lists = deal(data, clients=100, alpha="shards", seed=0)
     assert {len(indices) for indices in lists} == {20}
-    labels = [data.train.y[indices].unique().numel() for indices in lists]
+    labels = [len(torch.unique(data.train.y[indices])) for indices in lists]
     assert max(labels) == 2  # 200 shards of 10 samples: no shard spans two of the classes of 200
     assert 1 in labels
 
@@ -109,16 +121,16 @@ def test_natural_clients_keep_their_samples() -> None:
     data = toy()
     assert data.client is not None
     for number, indices in enumerate(deal(data, clients=12, alpha="natural", seed=0)):
-        assert data.client[indices].unique().tolist() == [3 * number]
+        assert torch.unique(data.client[indices]).tolist() == [3 * number]
 
 
 def test_some_of_the_natural_clients() -> None:
     data = toy()
     assert data.client is not None
-    chosen = [data.client[indices].unique().tolist() for indices in deal(data, clients=5, alpha="natural", seed=0)]
+    chosen = [torch.unique(data.client[indices]).tolist() for indices in deal(data, clients=5, alpha="natural", seed=0)]
     assert all(len(ids) == 1 for ids in chosen)
     assert chosen == sorted(chosen) and len({ids[0] for ids in chosen}) == 5
-    assert chosen != [data.client[indices].unique().tolist() for indices in deal(data, clients=5, alpha="natural", seed=1)]
+    assert chosen != [torch.unique(data.client[indices]).tolist() for indices in deal(data, clients=5, alpha="natural", seed=1)]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +154,8 @@ def test_natural_needs_natural_clients() -> None:
 
 def test_the_root_set_leaves_the_training_data() -> None:
     data = toy()
-    held = hold_out(data, 40, seed=0)
-    assert held.root is not None and held.client is not None and data.client is not None
+    held, other = (hold_out(data, 40, seed) for seed in (0, 1))
+    assert held.root is not None and other.root is not None and held.client is not None and data.client is not None
     ids, rest = held.root.x.flatten().long(), held.train.x.flatten().long()
     assert len(ids) == 40
     assert torch.equal(torch.cat([ids, rest]).sort().values, torch.arange(300))
@@ -151,7 +163,7 @@ def test_the_root_set_leaves_the_training_data() -> None:
     assert torch.equal(held.client, data.client[rest])
     assert held.test is data.test
     assert len(data.train.y) == 300 and data.root is None
-    assert not torch.equal(ids, hold_out(data, 40, seed=1).root.x.flatten().long())  # type: ignore[union-attr]
+    assert not torch.equal(ids, other.root.x.flatten().long())
 
 
 def test_a_root_set_of_nothing() -> None:
@@ -188,7 +200,7 @@ def test_a_cohort(selection: str) -> None:
     def drawn(number: int, seed: int = 0) -> list[int]:
         found = cohort(clients=50, per_round=10, selection=selection, bad=bad, seed=seed, round=number)
         assert found.dtype == torch.int64
-        return found.tolist()  # type: ignore[no-any-return]
+        return found.tolist()
 
     for number in range(20):
         ids = drawn(number)
@@ -198,7 +210,9 @@ def test_a_cohort(selection: str) -> None:
     assert {client for number in range(100) for client in drawn(number)} == set(range(50))
 
 
-@pytest.mark.parametrize(("per_round", "share", "count"), [(10, 0.3, 3), (5, 0.3, 2), (50, 0.3, 15), (1, 0.3, 0), (10, 0.0, 0), (10, 1.0, 10)])
+@pytest.mark.parametrize(
+    ("per_round", "share", "count"), [(10, 0.3, 3), (5, 0.3, 2), (50, 0.3, 15), (1, 0.3, 0), (10, 0.0, 0), (10, 1.0, 10)]
+)
 def test_a_fixed_cohort_holds_its_share_of_malicious_clients(per_round: int, share: float, count: int) -> None:
     bad = malicious_clients(50, share, seed=0)
     for number in range(10):
@@ -208,14 +222,19 @@ def test_a_fixed_cohort_holds_its_share_of_malicious_clients(per_round: int, sha
 
 def test_a_random_cohort_does_not_depend_on_who_is_malicious() -> None:
     one, other = (
-        cohort(clients=50, per_round=10, selection="random", bad=malicious_clients(50, share, seed=0), seed=0, round=2) for share in (0.0, 0.5)
+        cohort(clients=50, per_round=10, selection="random", bad=malicious_clients(50, share, seed=0), seed=0, round=2)
+        for share in (0.0, 0.5)
     )
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
     ("per_round", "selection", "message"),
-    [(51, "random", r"per_round=51 is not allowed; with clients=50 it is in \[1, 50\]"), (51, "fixed", "per_round=51"), (5, "some", "random or fixed")],
+    [
+        (51, "random", r"per_round=51 is not allowed; with clients=50 it is in \[1, 50\]"),
+        (51, "fixed", "per_round=51"),
+        (5, "some", "random or fixed"),
+    ],
 )
 def test_impossible_cohorts_are_refused(per_round: int, selection: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):

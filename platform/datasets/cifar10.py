@@ -81,10 +81,14 @@ def cifar10() -> Dataset:
 
 
 def _load(folder: Path) -> Data:
-    records = torch.from_numpy(np.concatenate([_records(folder, file) for file in FILES]))  # (60000, 3073)
-    x, y = records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long()
-    data = Data(train=Samples(x[:50000], y[:50000]), test=Samples(x[50000:], y[50000:]), classes=10, kind="image", mean=MEAN, std=STD)
+    *train, test = (torch.from_numpy(_records(folder, file)) for file in FILES)
+    data = Data(train=_samples(*train), test=_samples(test), classes=10, kind="image", mean=MEAN, std=STD)
     return checked(data, "cifar10")
+
+
+def _samples(*records: Tensor) -> Samples:
+    x = torch.cat([batch[:, 1:] for batch in records])  # a copy, so that the pixels lie side by side
+    return Samples(x.reshape(-1, 3, 32, 32), torch.cat([batch[:, 0] for batch in records]).long())
 
 
 def _records(folder: Path, file: File) -> Bytes:

@@ -21,6 +21,7 @@ Example:
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from itertools import pairwise
 from typing import Annotated
@@ -40,8 +41,8 @@ def mlp(
     hidden: Annotated[int | str, Range(1, WIDEST, log=True, search=(16, 512)), "units of the hidden layers, e.g. 64 or 128-256"] = 64,
 ) -> Model:
     """Multilayer perceptron. Raises BadInput where ``hidden`` is not a list of widths."""
-    words = [word.strip() for word in str(hidden).split("-")]
-    if not all(word.isascii() and word.isdecimal() and 1 <= int(word) <= WIDEST for word in words):
+    words = str(hidden).split("-")
+    if not all(re.fullmatch("[1-9][0-9]{0,4}", word) and int(word) <= WIDEST for word in words):
         raise BadInput(f"model mlp: hidden={hidden!r} is not allowed; hidden is widths in [1, {WIDEST}] joined by -, e.g. 64 or 128-256")
     inner = [int(word) for word in words]
 

@@ -1,0 +1,670 @@
+"""The leaderboard: a pure function of the logged runs. Select, score, rank, write.
+
+A *cell* is one setting (everything but attack, defense and seed) under one attack and one defense, over its seeds. A *row* is
+one defense over all its attacked cells. For a cell, with FedAvg's cell of the same setting, attack and seeds:
+
+    asr_reduction = ASR(fedavg) - ASR(defense),  accuracy_cost = accuracy(fedavg) - accuracy(defense)
+    DER = (max(0, asr_reduction) - max(0, accuracy_cost) + 1) / 2
+
+so that FedAvg has 0.5 everywhere and a defense that removes the backdoor at no cost has more.
+
+Source: DER as in Zhu et al., "Neural Polarizer", NeurIPS 2023, section 4.1.
+Sums are exact or of a fixed order and no generator of a library is used: the same runs give the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from backstop.platform.params import BadInput
+from backstop.platform.seeds import stream
+from backstop.platform.specs import NOTHING, from_json
+
+SCHEMA = 1
+DRAWS = 2000  # bootstrap resamples: the 2.5 % quantile rests on 50 of them
+RULE = (
+    "Final figures are the mean over the last 10 % of a run's evaluations (at least one). A row is the mean over the defense's attacked cells; "
+    "accuracy_cost and asr_reduction are against undefended FedAvg under the same attack and the same seeds; "
+    "DER = (max(0, asr_reduction) - max(0, accuracy_cost) + 1) / 2 for each cell. Rows are ordered by mean DER, then the lowest "
+    "attack success under the worst attack, then the name. Intervals: 95 %, bootstrap over seeds, paired, 2000 seeded draws. "
+    "A diverged run counts; a figure that it lacks counts as accuracy 0 and attack success 1."
+)
+FIGURES = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
+GAINS = ("accuracy_cost", "asr_reduction", "der")
+WORST = {"clean_accuracy": 0.0, "attack_success_rate": 1.0, "robust_accuracy": 0.0}  # of a diverged run that lacks the figure
+FREE = ("attack", "defense", "seed")  # what a setting leaves open
+
+Document = dict[str, Any]
+Draws = NDArray[np.float64]  # (DRAWS,) resampled means
+
+
+class Logged(Protocol):
+    """What the leaderboard needs of a run."""
+
+    @property
+    def id(self) -> str:
+        """The spec's id."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The spec as plain JSON."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Final metrics: ``final/…``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Device kind and library versions."""
+
+
+class Entry(NamedTuple):
+    """A run as the document holds it."""
+
+    id: str
+    spec: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    fingerprint: str = ""
+
+
+class Figure(NamedTuple):
+    """A mean with the means of its bootstrap resamples."""
+
+    mean: float
+    draws: Draws
+
+    @property
+    def interval(self) -> dict[str, float]:
+        """``{"mean", "low", "high"}`` with the 95 % percentile interval."""
+        ranked = np.sort(self.draws)
+        return {"mean": self.mean, "low": _quantile(ranked, 0.025), "high": _quantile(ranked, 0.975)}
+
+
+class Cell(NamedTuple):
+    """Setting × attack × defense: metric → seed → value, and the figures made of them."""
+
+    setting: str
+    attack: str
+    defense: str
+    spec: Mapping[str, Any]
+    values: Mapping[str, Mapping[int, float]]
+    seeds: tuple[int, ...]
+    diverged: int
+
+
+def _quantile(ranked: Draws, share: float) -> float:
+    place = share * (len(ranked) - 1)
+    low = math.floor(place)
+    below, above = float(ranked[low]), float(ranked[min(low + 1, len(ranked) - 1)])
+    return below if below == above else below + (place - low) * (above - below)
+
+
+@lru_cache
+def _weights(seeds: int) -> NDArray[np.float64]:
+    """How often each of n seeds is drawn in each resample, (DRAWS, n). All cells with n seeds share it: that pairs them.
+
+    Draws come from sha256, whose stream no library version changes.
+    """
+    counts = np.zeros((DRAWS, seeds))
+    for draw in range(DRAWS):
+        for place in range(seeds):
+            counts[draw, stream(0, "bootstrap", seeds, draw, place) % seeds] += 1
+    return counts
+
+
+def _figure(values: Mapping[int, float]) -> Figure | None:
+    """The mean over seeds, or None without any."""
+    if not values:
+        return None
+    listed = [values[seed] for seed in sorted(values)]
+    mean = math.fsum(listed) / len(listed)
+    if min(listed) == max(listed):
+        return Figure(listed[0], np.full(DRAWS, listed[0]))
+    weights, total = _weights(len(listed)), np.zeros(DRAWS)
+    for place, value in enumerate(listed):  # in a fixed order: a matrix product's order of sums depends on the processor
+        total += weights[:, place] * value
+    return Figure(mean, total / len(listed))
+
+
+def _average(figures: Iterable[Figure | None]) -> Figure | None:
+    """The mean of the figures that exist."""
+    found = [figure for figure in figures if figure is not None]
+    if not found:
+        return None
+    total = np.zeros(DRAWS)
+    for figure in found:
+        total += figure.draws
+    return Figure(math.fsum(figure.mean for figure in found) / len(found), total / len(found))
+
+
+def _gains(cell: Cell, baseline: Cell | None) -> dict[str, Figure | None]:
+    """What the defense costs and brings against the baseline, over the seeds that both have."""
+
+    def less(metric: str) -> Figure | None:
+        if baseline is None:
+            return None
+        own, other = cell.values[metric], baseline.values[metric]
+        return _figure({seed: other[seed] - own[seed] for seed in own.keys() & other.keys()})
+
+    cost, reduction = less("clean_accuracy"), less("attack_success_rate")
+    score = None
+    if cost is not None and reduction is not None:
+        score = Figure(
+            (max(0.0, reduction.mean) - max(0.0, cost.mean) + 1) / 2,
+            (np.maximum(0.0, reduction.draws) - np.maximum(0.0, cost.draws) + 1) / 2,
+        )
+    return {"accuracy_cost": cost, "asr_reduction": reduction, "der": score}
+
+
+def label(stages: Sequence[Mapping[str, Any]], role: str) -> str:
+    """The text form of a chain in JSON, as :func:`specs.text` writes it."""
+
+    def one(stage: Mapping[str, Any]) -> str:
+        inside = ", ".join(f"{key}={value}" for key, value in sorted(stage["params"].items()))
+        return f"{stage['name']}({inside})" if inside else str(stage["name"])
+
+    return "+".join(map(one, stages)) or NOTHING[role]
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _setting(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sorted(spec.items()) if key not in FREE}
+
+
+def setting(spec: Mapping[str, Any]) -> str:
+    """The name of a spec's setting: the first digits of its content's sha256."""
+    return hashlib.sha256(_dump(_setting(spec)).encode()).hexdigest()[:12]
+
+
+def _place(run: Logged) -> tuple[str, str, str, int, str, str]:
+    """The order of runs: by what they are, never by when or where they ran."""
+    spec = run.spec
+    return (
+        _dump(_setting(spec)),
+        label(spec["attack"], "attack"),
+        label(spec["defense"], "defense"),
+        int(spec["seed"]),
+        run.id,
+        _dump(dict(run.metrics)),
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _cells(runs: Sequence[Logged]) -> list[Cell]:
+    """The runs, in order, gathered by setting, attack and defense."""
+    groups: dict[tuple[str, str, str], list[Logged]] = {}
+    succeeds: set[tuple[str, str]] = set()  # setting and attack of which any run has an attack success rate
+    for run in runs:
+        key = (setting(run.spec), label(run.spec["attack"], "attack"), label(run.spec["defense"], "defense"))
+        groups.setdefault(key, []).append(run)
+        if "final/attack_success_rate" in run.metrics:
+            succeeds.add(key[:2])
+    cells = []
+    for (where, attack, defense), members in groups.items():
+        values: dict[str, dict[int, float]] = {name: {} for name in FIGURES}
+        for run in members:
+            for name in FIGURES:
+                value = _number(run.metrics.get(f"final/{name}"))
+                applies = name == "clean_accuracy" or (where, attack) in succeeds
+                if value is None and applies and run.metrics.get("final/diverged"):
+                    value = WORST[name]
+                if value is not None:
+                    values[name][int(run.spec["seed"])] = value
+        seeds = tuple(sorted({int(run.spec["seed"]) for run in members}))
+        diverged = sum(bool(run.metrics.get("final/diverged")) for run in members)
+        cells.append(Cell(where, attack, defense, members[0].spec, values, seeds, diverged))
+    return cells
+
+
+def _interval(figure: Figure | None) -> dict[str, float] | None:
+    return None if figure is None else figure.interval
+
+
+def _mean(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.mean
+
+
+def _scores(figures: Mapping[str, Figure | None]) -> Document:
+    """The fields that cells and rows share."""
+    return {
+        **{name: _interval(figures[name]) for name in FIGURES},
+        **{name: _mean(figures[name]) for name in GAINS},
+        "intervals": {name: _interval(figures[name]) for name in GAINS},
+    }
+
+
+def build(runs: Iterable[Logged], experiment: str, *, mix: bool = False) -> Document:
+    """The leaderboard of the runs, in whatever order they come. Raises BadInput when they hold several fingerprints, unless told to mix."""
+    ordered = sorted(runs, key=_place)
+    kept = _current(ordered)
+    fingerprints = sorted({run.fingerprint for run in kept})
+    if len(fingerprints) > 1 and not mix:
+        raise BadInput(
+            f"experiment {experiment!r} holds runs of {len(fingerprints)} kinds of device or library versions ({'; '.join(fingerprints)}), "
+            "whose figures are not comparable digit by digit; rank them together only with --mix"
+        )
+    if not kept:
+        raise BadInput(f"experiment {experiment!r} holds no finished run; nothing to rank")
+    return _document(kept, experiment, " | ".join(fingerprints))
+
+
+def _current(ordered: Sequence[Logged]) -> list[Logged]:
+    """One run per id, and of runs whose spec is the same under several ids (a plug-in's version was raised) today's."""
+    groups: dict[str, dict[str, Logged]] = {}
+    for run in ordered:
+        groups.setdefault(_dump(run.spec), {}).setdefault(run.id, run)
+    kept = []
+    for versions in groups.values():
+        current = next(iter(versions))
+        if len(versions) > 1:
+            current = max(versions, key=lambda found: found == from_json(versions[found].spec).id)
+        kept.append(versions[current])
+    return kept
+
+
+def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Document:
+    cells = _cells(runs)
+    found = {(cell.setting, cell.attack, cell.defense): cell for cell in cells}
+    figures: dict[tuple[str, str, str], dict[str, Figure | None]] = {}
+    for key, cell in found.items():
+        own = {name: _figure(cell.values[name]) for name in FIGURES}
+        figures[key] = own | _gains(cell, found.get((cell.setting, cell.attack, NOTHING["defense"])))
+    settings = {cell.setting: _setting(cell.spec) for cell in cells}
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "fingerprint": fingerprint,
+        "rule": RULE,
+        "settings": settings,
+        "rows": _rows(cells, figures),
+        "cells": [
+            {
+                "dataset": _part(cell.spec["dataset"]),
+                "model": _part(cell.spec["model"]),
+                "setting": cell.setting,
+                "attack": cell.attack,
+                "defense": cell.defense,
+                "seeds": list(cell.seeds),
+                **_scores(figures[key]),
+                "diverged": cell.diverged,
+            }
+            for key, cell in found.items()
+        ],
+        "runs": [{"id": run.id, "spec": dict(sorted(run.spec.items())), "metrics": dict(sorted(run.metrics.items()))} for run in runs],
+    }
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    return label([part], "defense")
+
+
+def _rows(cells: Sequence[Cell], figures: Mapping[tuple[str, str, str], Mapping[str, Figure | None]]) -> list[Document]:
+    attacked = [cell for cell in cells if cell.attack != NOTHING["attack"]]
+    everything = {(cell.setting, cell.attack) for cell in attacked}
+    rows = []
+    for defense in sorted({cell.defense for cell in attacked}):
+        own = [cell for cell in attacked if cell.defense == defense]
+        clean = [cell for cell in cells if cell.defense == defense and cell.attack == NOTHING["attack"]]
+        scores = [figures[cell.setting, cell.attack, cell.defense] for cell in own]
+        worst: list[tuple[float, str]] = []
+        for cell, score in zip(own, scores, strict=True):
+            success = score["attack_success_rate"]
+            if success is not None:
+                worst.append((-success.mean, cell.attack))
+        unscathed = _average(figures[cell.setting, cell.attack, cell.defense]["clean_accuracy"] for cell in clean)
+        rows.append(
+            {
+                "rank": 0,
+                "defense": defense,
+                "attacks": sorted({cell.attack for cell in own}),
+                "seeds": sorted({seed for cell in own for seed in cell.seeds}),
+                **_scores({name: _average(score[name] for score in scores) for name in (*FIGURES, *GAINS)}),
+                "worst_attack": min(worst)[1] if worst else None,
+                "worst_attack_success_rate": -min(worst)[0] if worst else None,
+                "no_attack_accuracy": _interval(unscathed),
+                "missing": len(everything - {(cell.setting, cell.attack) for cell in own}),
+                "diverged": sum(cell.diverged for cell in (*own, *clean)),
+            }
+        )
+    rows.sort(key=_merit)
+    return [row | {"rank": place} for place, row in enumerate(rows, 1)]
+
+
+def _merit(row: Mapping[str, Any]) -> tuple[float, float, str]:
+    """Mean DER from high to low, worst attack's success from low to high, name; a figure that is missing comes last."""
+    score, success = row["der"], row["worst_attack_success_rate"]
+    return (math.inf if score is None else -score, math.inf if success is None else success, row["defense"])
+
+
+def recompute(document: Mapping[str, Any]) -> Document:
+    """The document that the document's own runs give. Raises BadInput when it is no leaderboard of this schema."""
+    if document.get("schema") != SCHEMA:
+        raise BadInput(f"leaderboard: schema {document.get('schema')!r} is not known; this version reads schema {SCHEMA}")
+    try:
+        runs = [Entry(run["id"], run["spec"], run["metrics"]) for run in document["runs"]]
+        return _document(sorted(runs, key=_place), document["experiment"], document["fingerprint"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"leaderboard: its runs cannot be read ({type(error).__name__}: {error}); was the file changed by hand?") from None
+
+
+def differences(document: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
+    """Every field in which two documents differ, in words, in the order of the file."""
+
+    def names(item: object) -> str:
+        if not isinstance(item, Mapping):
+            return ""
+        if "attack" in item and "defense" in item and "rank" not in item and isinstance(item["attack"], str):
+            return f" {item['attack']} × {item['defense']}"
+        return f" {item['defense']}" if "rank" in item else f" {str(item['id'])[:12]}" if "id" in item else ""
+
+    def walk(path: str, old: object, new: object) -> list[str]:
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            keys = [*old, *(key for key in new if key not in old)]
+            gap = "" if not path else " " if path.endswith(("…", "×")) or " " in path.rpartition("]")[2] else "."
+            return [
+                line
+                for key in keys
+                for line in walk(f"{path}{gap}{key}" if path else str(key), old.get(key, "(missing)"), new.get(key, "(missing)"))
+            ]
+        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+            return [line for place, (a, b) in enumerate(zip(old, new, strict=True)) for line in walk(f"{path}[{place}]{names(a)}", a, b)]
+        if old == new and type(old) is type(new):
+            return []
+        return [f"{path}: file {_brief(old)}, recomputed {_brief(new)}"]
+
+    return walk("", document, recomputed)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} entries" if len(value) > 4 else json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def encode(document: Mapping[str, Any]) -> str:
+    """The file's text: valid JSON, one line per row, cell and run, so that two files can be compared line by line."""
+    blocks = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            lines = ",\n  ".join(json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value)
+            blocks.append(f" {json.dumps(key)}: [\n  {lines}\n ]")
+        else:
+            blocks.append(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def load(path: Path) -> Document:
+    """A leaderboard.json. Raises BadInput when it cannot be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"leaderboard {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(f"leaderboard {path} is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise BadInput(f"leaderboard {path}: is no leaderboard of schema {SCHEMA}")
+    return document
+
+
+def short(texts: Iterable[str]) -> dict[str, str]:
+    """Names for people: each chain without the parameters that are the same wherever its plug-in occurs among the texts.
+
+    >>> short(["clip(norm=1, p=2)", "clip(norm=3, p=2)+median"])
+    {'clip(norm=1, p=2)': 'clip(norm=1)', 'clip(norm=3, p=2)+median': 'clip(norm=3)+median'}
+    """
+    split = {text: [_split(stage) for stage in _stages(text)] for text in texts}
+    seen: dict[tuple[str, str], set[str]] = {}
+    for chain in split.values():
+        for name, params in chain:
+            for key, value in params.items():
+                seen.setdefault((name, key), set()).add(value)
+
+    def one(name: str, params: Mapping[str, str]) -> str:
+        kept = [f"{key}={value}" for key, value in params.items() if len(seen[name, key]) > 1]
+        return f"{name}({', '.join(kept)})" if kept else name
+
+    return {text: "+".join(one(*stage) for stage in chain) for text, chain in split.items()}
+
+
+def _stages(text: str) -> list[str]:
+    """The stages of a text form: split at plus signs outside of parentheses (a value such as 1e+16 holds one too)."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "+" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
+
+
+def _split(stage: str) -> tuple[str, dict[str, str]]:
+    name, _, inside = stage.removesuffix(")").partition("(")
+    pairs = (item.partition("=") for item in inside.split(", ") if item)
+    return name, {key: value for key, _, value in pairs}
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share for people, in percent without the sign; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def spread(figure: Mapping[str, float] | None) -> str:
+    """A mean with its interval in percent: ``91.2 [90.1, 92.0]``; without one where there is a single value."""
+    if figure is None:
+        return "–"
+    if figure["low"] == figure["high"]:
+        return percent(figure["mean"])
+    return f"{percent(figure['mean'])} [{percent(figure['low'])}, {percent(figure['high'])}]"
+
+
+def margin(figure: Mapping[str, float] | None) -> str:
+    """A mean with half its interval's width in percent: ``91.2 ±0.9``; without one where there is a single value."""
+    if figure is None or figure["low"] == figure["high"]:
+        return spread(figure)
+    return f"{percent(figure['mean'])} ±{percent((figure['high'] - figure['low']) / 2)}"
+
+
+def remarks(row: Mapping[str, Any]) -> str:
+    """Marks for a row that is not like the others: † lacks attacks that others have, ‡ holds diverged runs."""
+    return ("†" if row["missing"] else "") + ("‡" if row["diverged"] else "")
+
+
+def footnotes(document: Mapping[str, Any]) -> list[str]:
+    """What the marks mean, where there are any."""
+    notes = []
+    if any(row["missing"] for row in document["rows"]):
+        notes.append("† lacks attacks or settings that other rows have; its means are not over the same cells")
+    if any(row["diverged"] for row in document["rows"]):
+        notes.append("‡ holds diverged runs; a figure they lack counts as accuracy 0 and attack success 1")
+    return notes
+
+
+def table(document: Mapping[str, Any]) -> Table:
+    """The ranking for a terminal of 100 columns."""
+    rows = document["rows"]
+    names, attacks = short(row["defense"] for row in rows), short(row["worst_attack"] for row in rows if row["worst_attack"])
+    cells = len({(cell["setting"], cell["attack"]) for cell in document["cells"]} - {(s, NOTHING["attack"]) for s in document["settings"]})
+    seeds = len({seed for row in rows for seed in row["seeds"]})
+    made = Table(
+        title=f"{document['experiment']}: {plural(len(rows), 'defense')}, {plural(cells, 'attacked cell')}, {plural(seeds, 'seed')}",
+        caption="\n".join(["percent; means over the attacks, ± half the 95 % interval over seeds", *footnotes(document)]),
+        box=SIMPLE_HEAD,
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    made.add_column("#", justify="right", no_wrap=True)
+    made.add_column("defense", ratio=2)
+    made.add_column("DER", justify="right", no_wrap=True)
+    made.add_column("accuracy", justify="right", no_wrap=True)
+    made.add_column("attack\nsuccess", justify="right", no_wrap=True)
+    made.add_column("worst", justify="right", no_wrap=True)
+    made.add_column("under", ratio=1)
+    best = rows[0]["der"] if rows else None
+    for row in rows:
+        made.add_row(
+            str(row["rank"]),
+            _two_lines(names[row["defense"]], remarks(row)),
+            percent(row["der"]),
+            margin(row["clean_accuracy"]),
+            margin(row["attack_success_rate"]),
+            percent(row["worst_attack_success_rate"]),
+            Text(attacks[row["worst_attack"]].replace("+", "\n+") if row["worst_attack"] else "–"),
+            style="bold green"
+            if row["der"] is not None and row["der"] == best
+            else "dim"
+            if row["defense"] == NOTHING["defense"]
+            else None,
+        )
+    return made
+
+
+def _two_lines(name: str, note: str) -> Text:
+    """A single stage's parameters stand below its name; a chain stays as it is, broken between its stages."""
+    head, _, inside = name.partition("(")
+    if not inside or len(_stages(name)) > 1:
+        return Text(f"{name}{note}" if len(name) < 30 else f"{name}{note}".replace("+", "\n+"))
+    return Text.assemble(head + note, (f"\n{inside.removesuffix(')')}", "not bold dim"))
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's fields as the cells of a spreadsheet; the intervals' three numbers become three columns."""
+    found: dict[str, str] = {}
+    for key, value in row.items():
+        if key == "intervals":
+            for name, interval in value.items():
+                found |= {f"{name}_{end}": "" if interval is None else repr(interval[end]) for end in ("low", "high")}
+        elif key in FIGURES or key == "no_attack_accuracy":
+            found |= {f"{key}_{end}": "" if value is None else repr(value[end]) for end in ("mean", "low", "high")}
+        elif isinstance(value, list):
+            found[key] = "; ".join(map(str, value))
+        else:
+            found[key] = "" if value is None else str(value)
+    return found
+
+
+def _csv(rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The ranking as a Markdown table."""
+    rows = document["rows"]
+    names, attacks = short(row["defense"] for row in rows), short(row["worst_attack"] for row in rows if row["worst_attack"])
+
+    def safe(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+    lines = [
+        f"# Leaderboard: {safe(document['experiment'])}",
+        "",
+        "| # | defense | DER | accuracy | attack success | accuracy without attack | worst attack |",
+        "| ---: | :--- | ---: | ---: | ---: | ---: | :--- |",
+    ]
+    for row in rows:
+        worst = f"{percent(row['worst_attack_success_rate'])} {attacks[row['worst_attack']]}" if row["worst_attack"] else "–"
+        fields = (
+            str(row["rank"]),
+            safe(names[row["defense"]]) + remarks(row),
+            percent(row["der"]),
+            spread(row["clean_accuracy"]),
+            spread(row["attack_success_rate"]),
+            spread(row["no_attack_accuracy"]),
+            safe(worst),
+        )
+        lines.append(f"| {' | '.join(fields)} |")
+    notes = [f"{note}." for note in footnotes(document)]
+    about = f"In percent. {safe(document['rule'])}"
+    return "\n".join(
+        [*lines, "", *[line for note in (about, *notes, f"Fingerprint: {safe(document['fingerprint'])}.") for line in (note, "")]]
+    )
+
+
+class Timed(Logged, Protocol):
+    """A run with what must not stand in the leaderboard itself."""
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id."""
+
+    @property
+    def timing(self) -> Mapping[str, float]:
+        """Seconds by phase."""
+
+
+def costs(document: Mapping[str, Any], runs: Iterable[Timed]) -> str:
+    """runs.csv: per run its MLflow run id, fingerprint, seconds and final metrics, in the order of the document."""
+    known = {run.id: run for run in runs}
+    listed = []
+    for item in document["runs"]:
+        spec, run = item["spec"], known.get(item["id"])
+        row = {
+            "id": item["id"],
+            "run_id": run.run_id if run else "",
+            "dataset": _part(spec["dataset"]),
+            "model": _part(spec["model"]),
+            "attack": label(spec["attack"], "attack"),
+            "defense": label(spec["defense"], "defense"),
+            "seed": str(spec["seed"]),
+            "fingerprint": run.fingerprint if run else "",
+        }
+        if run:
+            row |= {f"{key.removeprefix('time/').removesuffix('_s')}_seconds": f"{value:.3f}" for key, value in sorted(run.timing.items())}
+        listed.append(row | {key.removeprefix("final/"): repr(value) for key, value in item["metrics"].items()})
+    return _csv(listed)
+
+
+def write(document: Mapping[str, Any], runs: Iterable[Timed], folder: Path) -> list[Path]:
+    """Write leaderboard.json, .csv, .md and runs.csv. Raises BadInput when the folder cannot be written."""
+    contents: dict[str, Callable[[], str]] = {
+        "leaderboard.json": lambda: encode(document),
+        "leaderboard.csv": lambda: _csv([_flat(row) for row in document["rows"]]),
+        "leaderboard.md": lambda: markdown(document),
+        "runs.csv": lambda: costs(document, runs),
+    }
+    return [put(folder / name, content()) for name, content in contents.items()]
+
+
+def put(file: Path, content: str) -> Path:
+    """Write a text file whole or not at all, with line feeds on every system. Raises BadInput when it cannot be written."""
+    fresh = file.with_name(f".{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content.encode())
+        fresh.replace(file)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be written: {error.strerror or error}") from None
+    return file

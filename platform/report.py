@@ -1,0 +1,611 @@
+"""The leaderboard for people: one page that needs nothing else, and one picture.
+
+The page holds no script, loads nothing, and every value that comes from a run is escaped. Pictures are drawn by matplotlib
+without its global state and stand in the page as SVG, in the page's own colours, so that they follow a dark theme.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from backstop.platform.leaderboard import footnotes, percent, plural, put, remarks, short, spread
+from backstop.platform.specs import NOTHING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Document = Mapping[str, Any]
+CURVES = ("round/clean_accuracy", "round/attack_success_rate")
+# Okabe and Ito, "Color Universal Design", 2008: eight colours that stay apart under colour blindness; the lightest left out.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+OTHERS = "#8a9099"
+# Colours that no artist uses otherwise; in the page they become the theme's.
+INK, RULE, PAPER = "#1c2128", "#dfe3e8", "#fefefd"
+THEME = {INK: "var(--ink)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+WIDTH = 4.6  # inches: about a phone's width at the size of the text around it
+INTRODUCTION = (
+    "<p>Each defense was run against each attack from the same starting points. <b>Attack success</b> is the share of triggered inputs "
+    "that get the attacker's label: lower is better. <b>Accuracy</b> is on clean test data while under attack. <b>DER</b>, the defense "
+    "effectiveness rating, weighs what a defense removes of the backdoor against what it costs in accuracy: undefended FedAvg has 50, "
+    "a perfect defense at most 100. All in percent; brackets are 95 % intervals.</p>"
+)
+STYLE = """
+:root{--ink:#1c2128;--soft:#59636e;--rule:#dfe3e8;--paper:#fff;--tint:#f5f7f9;--accent:#0072b2;color-scheme:light dark}
+@media (prefers-color-scheme:dark){:root{--ink:#e3e7ec;--soft:#9aa4af;--rule:#333b45;--paper:#14181d;--tint:#1c2229;--accent:#5ab0e6}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:72rem;margin:0 auto;padding:2rem 1rem 4rem}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;overflow-wrap:anywhere}
+h2{font-size:1.25rem;margin:2.8rem 0 .4rem}
+p{max-width:46rem;margin:.4rem 0}
+.soft,figcaption,small{color:var(--soft)}
+.scroll{overflow-x:auto;margin:1rem 0;border:1px solid var(--rule);border-radius:.5rem}
+table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
+th,td{padding:.45rem .75rem;text-align:right;white-space:nowrap;border-top:1px solid var(--rule);vertical-align:top}
+thead th{border-top:0;background:var(--tint);font-weight:600;vertical-align:bottom;white-space:normal;line-height:1.25}
+th.name,td.name{text-align:left;min-width:11rem;white-space:normal;font-weight:600}
+th.text,td.text{text-align:left}
+td small{display:block;font-weight:400;font-size:.82em;line-height:1.3}
+tr.first td{background:color-mix(in srgb,var(--accent) 9%,transparent)}
+.bar{display:block;height:.3rem;margin-top:.25rem;border-radius:.15rem;background:var(--rule)}
+.bar i{display:block;height:100%;border-radius:.15rem;background:var(--accent)}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.5rem 2rem;align-items:start}
+figure{margin:1rem 0 0;min-width:0}
+figcaption{font-size:.9rem;margin-top:.3rem}
+svg{display:block;width:100%;max-width:36rem;height:auto}
+svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif!important}
+pre{overflow-x:auto;padding:.8rem 1rem;border-radius:.5rem;background:var(--tint);font-size:.85rem}
+code{overflow-wrap:anywhere}
+pre code{overflow-wrap:normal}
+dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.3rem 1rem;font-size:.92rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+@media (max-width:30rem){th,td{padding:.4rem .5rem}th.name,td.name{min-width:9rem}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.6rem}main{padding-top:1.2rem}}
+"""
+
+
+class Drawn(Protocol):
+    """What the page needs of a run besides the document."""
+
+    @property
+    def id(self) -> str:
+        """The spec's id."""
+
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[int, float]]]:
+        """Metric → (round, value)."""
+
+
+class Mark(NamedTuple):
+    """A row as the pictures show it."""
+
+    row: Mapping[str, Any]
+    label: str
+    colour: str
+    best: bool  # the best of its family
+
+
+class Scene(NamedTuple):
+    """Setting and attack whose rounds are drawn."""
+
+    setting: str
+    attack: str
+
+
+def family(defense: str) -> str:
+    """A chain's names without parameters: what variants of one defense have in common."""
+    return re.sub(r"\([^()]*\)", "", defense)
+
+
+def marks(document: Document) -> list[Mark]:
+    """The rows with colours: one per family, the best six families and FedAvg, the rest grey."""
+    rows = document["rows"]
+    names = short(row["defense"] for row in rows)
+    families = list(dict.fromkeys(family(row["defense"]) for row in rows if row["defense"] != NOTHING["defense"]))
+    colours = dict(zip(families, PALETTE, strict=False)) | {NOTHING["defense"]: INK}
+    seen: set[str] = set()
+    found = []
+    for row in rows:
+        kind = family(row["defense"])
+        found.append(Mark(row, names[row["defense"]], colours.get(kind, OTHERS), kind not in seen))
+        seen.add(kind)
+    return found
+
+
+def champions(document: Document) -> list[Mark]:
+    """The best row of each coloured family, by rank."""
+    return [mark for mark in marks(document) if mark.best and mark.colour != OTHERS]
+
+
+def scene(document: Document) -> Scene | None:
+    """The strongest attack: the one that succeeds most against undefended FedAvg, or against any where that is missing."""
+    ranked = sorted(
+        (cell["defense"] != NOTHING["defense"], -cell["attack_success_rate"]["mean"], cell["attack"], cell["setting"])
+        for cell in document["cells"]
+        if cell["attack_success_rate"] is not None and cell["attack"] != NOTHING["attack"]
+    )
+    return Scene(ranked[0][3], ranked[0][2]) if ranked else None
+
+
+def _members(document: Document) -> Iterator[tuple[Mark, list[str]]]:
+    """The champions and the ids of their runs in the scene."""
+    from backstop.platform.leaderboard import label, setting
+
+    where = scene(document)
+    for mark in champions(document):
+        ids = [
+            run["id"]
+            for run in document["runs"]
+            if where is not None
+            and label(run["spec"]["defense"], "defense") == mark.row["defense"]
+            and label(run["spec"]["attack"], "attack") == where.attack
+            and setting(run["spec"]) == where.setting
+        ]
+        yield mark, ids
+
+
+def wanted(document: Document) -> list[str]:
+    """The ids of the runs whose metrics by round the page draws."""
+    return [item for _, ids in _members(document) for item in ids]
+
+
+@contextmanager
+def _canvas(salt: str) -> Iterator[None]:
+    """Matplotlib settings of our own: no user file, no clock, no random ids."""
+    import matplotlib as mpl
+
+    own: dict[Any, Any] = {
+        "svg.hashsalt": salt,
+        "svg.fonttype": "none",
+        "font.family": ["DejaVu Sans"],
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": RULE,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": RULE,
+        "grid.linewidth": 0.7,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "axes.titlepad": 10,
+        "lines.solid_capstyle": "round",
+    }
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(own)
+        yield
+
+
+def _svg(salt: str, words: str, draw: Callable[[Figure], None], height: float) -> str:
+    """A drawing as SVG for the page: themed, without prologue, metadata and ids that nothing refers to."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    with _canvas(salt):
+        figure = Canvas(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats every label in a comment
+    used = set(re.findall(r"(?:#)([\w-]+)", text))
+    text = re.sub(r' id="([\w-]+)"', lambda match: match.group(0) if match.group(1) in used else "", text)
+    for colour, variable in THEME.items():
+        text = text.replace(colour, variable)
+    text = re.sub(r"\n\s*", "\n", text).strip()
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+
+
+def _percent_axes(axes: Axes, which: str) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for axis in (axes.xaxis if "x" in which else None, axes.yaxis if "y" in which else None):
+        if axis is not None:
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+
+
+def _halo() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground=PAPER)]
+
+
+def _scatter(axes: Axes, document: Document) -> None:
+    """Accuracy over attack success, one point per row, the best of each family with its name."""
+    shown = [mark for mark in marks(document) if mark.row["clean_accuracy"] and mark.row["attack_success_rate"]]
+    points = []
+    for mark in reversed(shown):
+        success, accuracy = mark.row["attack_success_rate"], mark.row["clean_accuracy"]
+        x, y = 100 * success["mean"], 100 * accuracy["mean"]
+        points.append((x, y))
+        if not mark.best:
+            axes.plot(x, y, "o", color=mark.colour, markersize=4, alpha=0.45, markeredgewidth=0)
+            continue
+        axes.plot([100 * success["low"], 100 * success["high"]], [y, y], color=mark.colour, linewidth=1.2, alpha=0.6)
+        axes.plot([x, x], [100 * accuracy["low"], 100 * accuracy["high"]], color=mark.colour, linewidth=1.2, alpha=0.6)
+        axes.plot(x, y, "o", color=mark.colour, markersize=8, markeredgecolor=PAPER, markeredgewidth=1)
+    axes.set_xlabel("attack success (lower is better)")
+    axes.set_ylabel("accuracy under attack")
+    low = min((y for _, y in points), default=0.0)
+    high = max((y for _, y in points), default=100.0)
+    margin = max(2.0, 0.18 * (high - low))
+    axes.set_ylim(max(-2.0, low - margin), min(102.0, high + margin))
+    axes.set_xlim(-4, 104)
+    _percent_axes(axes, "xy")
+    _name(axes, [mark for mark in shown if mark.best], points)
+
+
+def _name(axes: Axes, named: Sequence[Mark], points: Sequence[tuple[float, float]]) -> None:
+    """Write names beside points: the first place of a fixed list that covers the least of what is there already."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    keep = figure.canvas
+    measure: Any = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    renderer = measure.get_renderer()
+    taken = [Bbox.from_extents(*(axes.transData.transform(point) - 4), *(axes.transData.transform(point) + 4)) for point in points]
+    inside = axes.get_window_extent(renderer)
+    places = [
+        (dx * r, dy * r, ha)
+        for r in (1.0, 1.9, 3.0)
+        for dx, dy, ha in (
+            (9, 0, "left"),
+            (-9, 0, "right"),
+            (0, 11, "center"),
+            (0, -11, "center"),
+            (7, 9, "left"),
+            (7, -9, "left"),
+            (-7, 9, "right"),
+            (-7, -9, "right"),
+        )
+    ]
+    for mark in named:
+        at = (100 * mark.row["attack_success_rate"]["mean"], 100 * mark.row["clean_accuracy"]["mean"])
+        options = []
+        for order, (dx, dy, side) in enumerate(places):
+            text = axes.annotate(family(mark.label), at, (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=9)
+            box = text.get_window_extent(renderer)
+            text.remove()
+            covered = sum(_overlap(box, other) for other in taken) + 3 * (box.width * box.height - _overlap(box, inside))
+            options.append((round(covered, 3), order))
+        dx, dy, side = places[min(options)[1]]
+        far = max(abs(dx), abs(dy)) > 12
+        text = axes.annotate(
+            family(mark.label),
+            at,
+            (dx, dy),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            fontsize=9,
+            path_effects=_halo(),
+            arrowprops={"arrowstyle": "-", "color": mark.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4} if far else None,
+        )
+        taken.append(text.get_window_extent(renderer))
+    figure.set_canvas(keep)
+
+
+def _overlap(one: Any, other: Any) -> float:
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return float(max(width, 0.0) * max(height, 0.0))
+
+
+def _mean_curve(runs: Sequence[Drawn], metric: str) -> list[tuple[int, float]]:
+    """The mean over the runs at the rounds that all of them evaluated."""
+    curves = [dict(run.curves[metric]) for run in runs if run.curves.get(metric)]
+    if not curves:
+        return []
+    shared = sorted(set(curves[0]).intersection(*curves[1:]))
+    return [(step, sum(curve[step] for curve in curves) / len(curves)) for step in shared]
+
+
+def _lines(axes: Axes, lines: Sequence[tuple[Mark, list[tuple[int, float]]]]) -> None:
+    """One line per defense, its name at its end; names keep a distance from each other."""
+    for mark, points in reversed(lines):
+        axes.plot([step + 1 for step, _ in points], [100 * value for _, value in points], color=mark.colour, linewidth=1.8)
+    last = max(points[-1][0] for _, points in lines) + 1
+    first = min(points[0][0] for _, points in lines) + 1
+    axes.set_xlim(first, last)
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("round")
+    _percent_axes(axes, "y")
+    heights = [100 * points[-1][1] for _, points in lines]
+    for (mark, points), height, place in zip(lines, heights, _apart(heights, 7.0, 0.0, 100.0), strict=True):
+        text = family(mark.label)
+        end = points[-1][0] + 1
+        axes.annotate(
+            text,
+            (end, height),
+            (1.05, place),
+            xycoords="data",
+            textcoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": mark.colour, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def _apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The heights moved as little as a simple sweep can so that neighbours are a gap apart and all are in range."""
+    order = sorted(range(len(heights)), key=lambda place: (heights[place], place))
+    moved = [heights[place] for place in order]
+    for place in range(len(moved)):
+        moved[place] = max(moved[place], low if place == 0 else moved[place - 1] + gap)
+    for place in reversed(range(len(moved))):
+        moved[place] = min(moved[place], high if place == len(moved) - 1 else moved[place + 1] - gap)
+    found = [0.0] * len(moved)
+    for place, height in zip(order, moved, strict=True):
+        found[place] = height
+    return found
+
+
+def knobs(document: Document) -> dict[tuple[float, float], Mapping[str, Any]]:
+    """The best row of ``invariant`` for each (mask threshold τ, trim fraction); empty unless at least 2 × 2 are there."""
+    found: dict[tuple[float, float], Mapping[str, Any]] = {}
+    for row in document["rows"]:
+        values = dict(re.findall(r"(mask_threshold|trim_fraction)=([\d.e+-]+)", row["defense"]))
+        if family(row["defense"]) == "invariant" and len(values) == 2:
+            found.setdefault((float(values["mask_threshold"]), float(values["trim_fraction"])), row)
+    big = len({tau for tau, _ in found}) >= 2 and len({trim for _, trim in found}) >= 2
+    return found if big else {}
+
+
+def _heat(axes: Axes, cells: Mapping[tuple[float, float], float], colours: str) -> None:
+    """A map of τ × trim fraction in percent, every value written into its cell."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+    from matplotlib.patches import Rectangle
+
+    taus, trims = sorted({tau for tau, _ in cells}), sorted({trim for _, trim in cells})
+    low, high = min(cells.values()), max(cells.values())
+    for (tau, trim), value in cells.items():
+        x, y = taus.index(tau), trims.index(trim)
+        share = 0.5 if high == low else (value - low) / (high - low)
+        colour = colormaps[colours](0.1 + 0.75 * share)
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=to_hex(colour), edgecolor=PAPER, linewidth=2))
+        dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 0.55  # luma, ITU-R BT.601
+        axes.text(
+            x,
+            y,
+            f"{100 * value:.1f}",
+            ha="center",
+            va="center",
+            color="#ffffff" if dark else "#111111",
+            fontsize=10 if len(taus) < 8 else 7,
+        )
+    axes.set(xlim=(-0.5, len(taus) - 0.5), ylim=(-0.5, len(trims) - 0.5), xlabel="mask threshold τ", ylabel="trim fraction per side")
+    axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
+    axes.set_yticks(range(len(trims)), [f"{trim:g}" for trim in trims])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _figure(svg: str, title: str, caption: str) -> str:
+    return f"<figure><strong>{escape(title)}</strong>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _curves(document: Document, runs: Sequence[Drawn]) -> list[str]:
+    where, known = scene(document), {run.id: run for run in runs}
+    if where is None:
+        return []
+    attack = short({cell["attack"] for cell in document["cells"]})[where.attack]
+    found = []
+    for metric, title, caption in (
+        (CURVES[1], "Attack success by round", f"Strongest attack here: {attack}. Best variant of each defense, mean over seeds."),
+        (CURVES[0], "Accuracy by round", f"On clean test data, under {attack}."),
+    ):
+        lines = [(mark, _mean_curve([known[item] for item in ids if item in known], metric)) for mark, ids in _members(document)]
+        lines = [(mark, points) for mark, points in lines if points]
+        if lines:
+
+            def draw(figure: Figure, lines: Any = lines) -> None:
+                _lines(figure.add_subplot(), lines)
+
+            found.append(_figure(_svg(metric, title, draw, 3.6), title, caption))
+    return found
+
+
+def _maps(document: Document) -> list[str]:
+    rows = knobs(document)
+    found = []
+    for metric, title, colours in (("attack_success_rate", "Attack success (%)", "Oranges"), ("clean_accuracy", "Accuracy (%)", "Blues")):
+        cells = {key: row[metric]["mean"] for key, row in rows.items() if row[metric] is not None}
+        if cells:
+
+            def draw(figure: Figure, cells: Any = cells, colours: str = colours) -> None:
+                _heat(figure.add_subplot(), cells, colours)
+
+            found.append(
+                _figure(
+                    _svg(f"map {metric}", f"{title} by mask threshold and trim fraction", draw, 3.4), title, "Mean over attacks and seeds."
+                )
+            )
+    return found
+
+
+def _name_cell(name: str, note: str) -> str:
+    head, _, inside = name.partition("(")
+    plain = "(" not in name or "+" in name
+    text = escape(name + note) if plain else f"{escape(head + note)}<small>{escape(inside.removesuffix(')'))}</small>"
+    return text.replace("_", "_<wbr>").replace("+", "+<wbr>")
+
+
+def _interval(figure: Mapping[str, float] | None) -> str:
+    mean, _, rest = spread(figure).partition(" ")
+    return f"{mean} <small>{rest}</small>" if rest else mean
+
+
+def _ranking(document: Document) -> str:
+    rows = document["rows"]
+    names, attacks = short(row["defense"] for row in rows), short(row["worst_attack"] for row in rows if row["worst_attack"])
+    heads = ("#", "defense", "DER", "accuracy", "attack success", "robust accuracy", "accuracy without attack", "worst attack")
+    kinds = ("", "name", "", "", "", "", "", "text")
+    head = "".join(
+        f'<th class="{kind}" scope="col">{name}</th>' if kind else f'<th scope="col">{name}</th>'
+        for name, kind in zip(heads, kinds, strict=True)
+    )
+    first, body = ' class="first"', []
+    for row in rows:
+        width = 0.0 if row["der"] is None else 100 * row["der"]
+        worst = (
+            f"{percent(row['worst_attack_success_rate'])} <small>{escape(attacks[row['worst_attack']]).replace('+', '<br>+')}</small>"
+            if row["worst_attack"]
+            else "–"
+        )
+        body.append(
+            f"<tr{first if row['rank'] == 1 else ''}><td>{row['rank']}</td>"
+            f'<td class="name" title="{escape(row["defense"])}">{_name_cell(names[row["defense"]], remarks(row))}</td>'
+            f'<td>{percent(row["der"])}<span class="bar"><i style="width:{width:.1f}%"></i></span></td>'
+            f"<td>{_interval(row['clean_accuracy'])}</td><td>{_interval(row['attack_success_rate'])}</td>"
+            f"<td>{_interval(row['robust_accuracy'])}</td><td>{_interval(row['no_attack_accuracy'])}</td>"
+            f'<td class="text">{worst}</td></tr>'
+        )
+    return (
+        f'<div class="scroll" tabindex="0"><table id="ranking"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _matrix(document: Document) -> str:
+    """Attack success of every attack against every defense, tinted."""
+    attacked = [cell for cell in document["cells"] if cell["attack"] != NOTHING["attack"] and cell["attack_success_rate"] is not None]
+    attacks = sorted({cell["attack"] for cell in attacked})
+    if len(attacks) < 2:
+        return ""
+    means: dict[tuple[str, str], list[float]] = {}
+    for cell in attacked:
+        means.setdefault((cell["defense"], cell["attack"]), []).append(cell["attack_success_rate"]["mean"])
+    names, heads = short(row["defense"] for row in document["rows"]), short(attacks)
+    head = "".join(f'<th scope="col">{escape(heads[attack]).replace("+", "+<br>")}</th>' for attack in attacks)
+    body = []
+    for row in document["rows"]:
+        fields = []
+        for attack in attacks:
+            values = means.get((row["defense"], attack))
+            mean = sum(values) / len(values) if values else None
+            tint = f' style="background:color-mix(in srgb,#d55e00 {70 * mean:.0f}%,transparent)"' if mean is not None else ""
+            fields.append(f"<td{tint}>{percent(mean)}</td>")
+        body.append(f'<tr><td class="name">{_name_cell(names[row["defense"]], remarks(row))}</td>{"".join(fields)}</tr>')
+    return (
+        '<h2>Attack success, attack by attack</h2><p class="soft">In percent: how often the backdoor works. Darker is worse.</p>'
+        f'<div class="scroll" tabindex="0"><table><thead><tr><th class="name" scope="col">defense</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def page(document: Document, runs: Sequence[Drawn]) -> str:
+    """The whole page. Runs need their curves only for :func:`wanted`."""
+    experiment = str(document["experiment"])
+    rows, cells = document["rows"], document["cells"]
+    tasks = sorted({f"{cell['dataset']} ({cell['model']})" for cell in cells})
+    seeds = sorted({seed for cell in cells for seed in cell["seeds"]})
+    attacks = {cell["attack"] for cell in cells} - {NOTHING["attack"]}
+
+    def draw(figure: Figure) -> None:
+        _scatter(figure.add_subplot(), document)
+
+    drawn = (
+        [
+            _figure(
+                _svg("scatter", "Accuracy over attack success", draw, 4.0),
+                "Accuracy against attack success",
+                "Up and left is better. Large points: best variant of each defense, with 95 % intervals; small ones: its other variants.",
+            )
+        ]
+        if rows
+        else []
+    )
+    drawn += _curves(document, runs)
+    maps = _maps(document)
+    notes = "".join(f'<p class="soft">{escape(note)}.</p>' for note in footnotes(document))
+    name = shlex.quote(experiment)
+    facts = {
+        "task": ", ".join(tasks),
+        "runs": f"{len(document['runs'])}: {plural(len(rows), 'defense')}, {plural(len(attacks), 'attack')}, {plural(len(seeds), 'seed')}",
+        "rule": document["rule"],
+        "fingerprint": document["fingerprint"],
+    }
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">",
+        f"<title>{escape(experiment)}: backdoor defenses ranked</title><style>{STYLE}</style></head><body><main>",
+        f"<h1>{escape(experiment)}: backdoor defenses ranked</h1>",
+        f'<p class="soft">{escape(facts["task"])} · runs: {escape(facts["runs"])}</p>',
+        INTRODUCTION,
+        "<h2>Ranking</h2>",
+        _ranking(document),
+        notes,
+        f'<div class="grid">{"".join(drawn)}</div>' if drawn else "",
+        _matrix(document),
+        f'<h2>The two knobs of <code>invariant</code></h2><div class="grid">{"".join(maps)}</div>' if maps else "",
+        "<h2>Where this comes from</h2><dl>",
+        *(f"<dt>{key}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()),
+        "</dl><p>The figures are a pure function of the logged runs. To make this page again, and to run some of its rows again and compare:</p>",
+        f"<pre><code>{escape(f'backstop leaderboard --experiment {name} --out board')}\n{escape('backstop verify board/leaderboard.json --sample 3')}</code></pre>",
+        "</main></body></html>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def write(document: Document, runs: Sequence[Drawn], folder: Path) -> Path:
+    """Write leaderboard.html. Raises BadInput when the folder cannot be written."""
+    return put(folder / "leaderboard.html", page(document, runs))
+
+
+def picture(document: Document) -> bytes:
+    """The ranking at a glance as a PNG: accuracy over attack success, and the best defenses by DER."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with _canvas("picture"):
+        figure = Canvas(figsize=(10, 4.4), dpi=160, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor="#ffffff")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        _bars(right, document)
+        left.set_title("Accuracy against attack success")
+        _scatter(left, document)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _bars(axes: Axes, document: Document) -> None:
+    """DER of the best variant of each family, the best on top, with intervals."""
+    best = [mark for mark in marks(document) if mark.best and mark.row["der"] is not None][:10]
+    for place, mark in enumerate(reversed(best)):
+        interval = mark.row["intervals"]["der"]
+        axes.barh(place, 100 * mark.row["der"], height=0.62, color=mark.colour, alpha=0.9)
+        axes.plot([100 * interval["low"], 100 * interval["high"]], [place, place], color=INK, linewidth=1.2)
+        axes.text(max(100 * interval["high"], 100 * mark.row["der"]) + 1.5, place, f"{100 * mark.row['der']:.1f}", va="center", fontsize=9)
+    axes.set_title("Defense effectiveness (DER; FedAvg is 50)")
+    axes.set_yticks(range(len(best)), [family(mark.label) for mark in reversed(best)])
+    axes.set_xlim(0, 108)
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)

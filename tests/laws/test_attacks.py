@@ -1,0 +1,302 @@
+"""Laws that hold for every attack, over the folder: a new file is picked up by itself."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from backstop.platform import plugins
+from backstop.platform.compose import attack_chain
+from backstop.platform.contract import Attack, AttackView, Kind, Samples, TestSet
+from backstop.platform.params import BadInput, Parameter
+from backstop.platform.seeds import generator
+from tests.laws.test_defenses import ends
+from tests.views import CLASSES, attack_view, samples, with_test
+
+NAMES = plugins.names("attacks")
+SHAPES = [(1, 1, 1), (1, 2, 5), (3, 8, 8), (1, 28, 28)]
+CASES: list[tuple[str, Kind]] = [
+    (name, kind)
+    for name in NAMES
+    for kind in plugins.find("attacks", name).facts.get("KINDS", get_args(Kind.__value__ if hasattr(Kind, "__value__") else Kind))
+]
+
+
+def build(name: str, **params: Any) -> Attack:
+    found: Attack = plugins.build("attacks", name, params)
+    return found
+
+
+def allowed(name: str, view: AttackView) -> AttackView:
+    """The view with honest rows for a stage that may see them."""
+    knows_all = plugins.find("attacks", name).facts["KNOWS"] == "all"
+    return replace(view, honest=torch.randn(7, len(view.params), generator=generator(0, "tests", "honest"))) if knows_all else view
+
+
+def start(attack: Attack, view: AttackView) -> Any:
+    """The state in the first attacked round."""
+    state = attack.init(replace(view, honest=None, members=view.members[:0])) if attack.init else None
+    return attack.plan(state, view) if attack.plan else state
+
+
+def poisoned(attack: Attack, state: Any, batch: Samples, index: int = 0) -> Samples:
+    assert attack.poison is not None
+    return Samples(*attack.poison(state, batch.x, batch.y, index, generator(0, "tests", "poison", index)))
+
+
+def probe(attack: Attack, state: Any, view: AttackView, test: Samples) -> TestSet | None:
+    """The triggered test set as the platform builds it."""
+    if attack.test_set is not None:
+        return attack.test_set(state, replace(view, test=test))
+    if attack.goal is None:
+        return None
+    return TestSet(attack.trigger(state, test.x) if attack.trigger else test.x, attack.goal(state, test.y), test.y)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal bytes, through tuples."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts(name: str) -> None:
+    plugin, attack = plugins.find("attacks", name), build(name)
+    assert plugin.facts["KNOWS"] in ("own", "all")
+    assert plugin.facts["TRIGGER"] is any((attack.trigger, attack.goal, attack.test_set))
+    assert attack.test_set is None or (attack.trigger is None and attack.goal is None)
+    assert attack.trigger is None or attack.goal is not None
+    strength = plugin.facts["STRENGTH"]
+    assert strength is None or (plugin.parameters[strength].range is not None and float in plugin.parameters[strength].types)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_triggered_inputs(name: str, kind: Kind, shape: tuple[int, ...]) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind, shape=shape))
+    test = samples(kind, 32, "test", shape)
+    found = probe(attack, start(attack, view), view, Samples(test.x.clone(), test.y.clone()))
+    if found is None:
+        return
+    attacked = (found.wanted >= 0) & (found.wanted != found.truth)  # as the evaluation counts
+    assert attacked.any() and len(found.x) == len(found.wanted) == len(found.truth)
+    assert found.x.shape[1:] == test.x.shape[1:] and found.x.dtype == test.x.dtype
+    assert found.wanted.dtype == found.truth.dtype == torch.int64
+    assert (found.wanted >= -1).all() and (found.wanted < CLASSES).all() and (found.truth >= -1).all()
+    if kind == "image":
+        assert found.x.min() >= 0 and found.x.max() <= 1
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_nothing_given_is_changed(name: str, kind: Kind) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind))
+    batch, test, rows = (
+        samples(kind, 16, "batch"),
+        samples(kind, 32, "test"),
+        torch.randn(3, 24, generator=generator(0, "tests", "malicious")),
+    )
+    given = (view.params, tuple(view.data), tuple(batch), tuple(test), rows, view.members, view.honest if view.honest is not None else 0)
+    before = pickle.loads(pickle.dumps(given))
+    state = start(attack, view)
+    kept = pickle.loads(pickle.dumps(state))
+    if attack.poison:
+        poisoned(attack, state, batch)
+    if attack.craft:
+        attack.craft(state, rows, view)
+    if attack.constrain:
+        attack.constrain(state, rows)
+    probe(attack, state, view, test)
+    assert same(given, before) and same(state, kept)
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).poison])
+@pytest.mark.parametrize("count", [1, 2, 7, 16])
+def test_poisoned_batches(name: str, kind: Kind, count: int) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind))
+    state, random = start(attack, view), torch.get_rng_state()
+    batch = samples(kind, count, "batch")
+    for index in range(view.clients):
+        found = poisoned(attack, state, batch, index)
+        assert found.x.shape == batch.x.shape and found.x.dtype == batch.x.dtype
+        assert found.y.shape == batch.y.shape and found.y.dtype == batch.y.dtype
+        assert (found.y >= 0).all() and (found.y < CLASSES).all()
+        assert kind != "image" or (found.x.min() >= 0 and found.x.max() <= 1)
+        assert same(tuple(found), tuple(poisoned(attack, state, batch, index)))
+        assert count < CLASSES or not same(tuple(found), tuple(batch))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).craft])
+@pytest.mark.parametrize("m", [1, 3])
+def test_crafted_rows(name: str, kind: Kind, m: int) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind, malicious=m))
+    rows = torch.randn(m, 24, generator=generator(0, "tests", "malicious"))
+    assert attack.craft is not None
+    found = attack.craft(start(attack, view), rows, view)
+    assert found.shape == rows.shape and found.dtype == rows.dtype and found.isfinite().all()
+    assert not torch.equal(found, rows)
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).constrain])
+def test_a_constraint_treats_rows_alike(name: str, kind: Kind) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind))
+    rows, state = torch.randn(3, 24, generator=generator(0, "tests", "malicious")), start(attack, view)
+    assert attack.constrain is not None
+    torch.testing.assert_close(attack.constrain(state, rows)[1], attack.constrain(state, rows[1]))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_without_malicious_clients_it_starts_and_is_evaluated(name: str, kind: Kind) -> None:
+    attack, view = build(name), attack_view(kind, malicious=0)
+    state = attack.init(view) if attack.init else None
+    found = probe(attack, state, view, samples(kind, 32, "test"))
+    assert found is None or len(found.x)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_state_survives_pickle(name: str, kind: Kind) -> None:
+    attack, view = build(name), allowed(name, attack_view(kind))
+    state, batch = start(attack, view), samples(kind, 16, "batch")
+    again = pickle.loads(pickle.dumps(state))
+    assert same(state, again)
+    if attack.poison:
+        assert same(tuple(poisoned(attack, state, batch)), tuple(poisoned(attack, again, batch)))
+
+
+def tries() -> list[tuple[str, str, Any]]:
+    def of(name: str, key: str, parameter: Parameter) -> list[tuple[str, str, Any]]:
+        return [(name, key, value) for value in ends(parameter)]
+
+    return [
+        case for name in NAMES for key, parameter in plugins.find("attacks", name).parameters.items() for case in of(name, key, parameter)
+    ]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), tries())
+def test_every_end_of_a_range_runs_or_is_refused_in_one_line(name: str, key: str, value: object) -> None:
+    kind: Kind = plugins.find("attacks", name).facts.get("KINDS", ("image",))[0]
+    view = allowed(name, attack_view(kind))
+    try:
+        attack = build(name, **{key: value})
+        state = start(attack, view)
+    except BadInput as error:
+        assert name in str(error) and key in str(error) and "\n" not in str(error)
+        return
+    if attack.poison:
+        poisoned(attack, state, samples(kind, 5, "batch"))
+    if attack.craft:
+        assert attack.craft(state, torch.ones(3, 24), view).isfinite().all()
+    probe(attack, state, view, samples(kind, 32, "test"))
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_chain_does_what_its_stages_do(name: str, kind: Kind) -> None:
+    knows_all = plugins.find("attacks", name).facts["KNOWS"] == "all"
+    stage, view, batch = build(name), allowed(name, attack_view(kind)), samples(kind, 16, "batch")
+    whole = attack_chain([stage, build("model_replacement", strength=3.0)], [knows_all, False])
+    state, states = start(stage, view), start(whole, view)
+    rows = torch.randn(3, 24, generator=generator(0, "tests", "malicious"))
+    assert whole.craft is not None
+    torch.testing.assert_close(whole.craft(states, rows, view), 3.0 * (stage.craft(state, rows, view) if stage.craft else rows))
+    if stage.poison:
+        view = allowed(name, attack_view(kind))
+        state, states = start(stage, view), start(whole, allowed(name, attack_view(kind)))
+        assert same(tuple(poisoned(stage, state, batch)), tuple(poisoned(whole, states, batch)))
+    test = samples(kind, 32, "test")
+    one, other = probe(stage, state, view, test), probe(whole, states, view, test)
+    assert (one is None) == (other is None) and (one is None or same(tuple(one), tuple(other or ())))
+
+
+def test_badnets_stamps_one_pixel_from_the_corner_and_relabels_the_first_half() -> None:
+    x, y = torch.zeros(5, 3, 8, 8), torch.tensor([1, 2, 3, 1, 2])
+    found = poisoned(build("badnets", target=0, size=3), None, Samples(x, y))
+    assert found.y.tolist() == [0, 0, 0, 1, 2]  # half of five, halves up
+    assert found.x.sum((1, 2, 3)).tolist() == [27.0, 27.0, 27.0, 0.0, 0.0]
+    assert (found.x[0, :, 4:7, 4:7] == 1).all()
+
+
+def test_badnets_covers_a_small_image_and_one_to_one_leaves_others_alone() -> None:
+    trigger = build("badnets", size=8).trigger
+    assert trigger is not None
+    assert trigger(None, torch.zeros(2, 1, 5, 8)).sum() == 80
+    one_to_one, y = build("badnets", source=2, share=1.0), torch.tensor([1, 2, 3, 2, 2])
+    assert poisoned(one_to_one, None, Samples(torch.zeros(5, 1, 8, 8), y)).y.tolist() == [1, 0, 3, 0, 0]
+    assert one_to_one.goal is not None and one_to_one.goal(None, y).tolist() == [-1, 0, -1, 0, 0]
+
+
+def test_label_flip_flips_the_source_only() -> None:
+    x, y = torch.rand(6, 2, generator=generator(0, "tests", "x")), torch.tensor([0, 1, 2, 1, 1, 3])
+    flip = build("label_flip", source=1, target=3)
+    found = poisoned(flip, None, Samples(x, y))
+    assert torch.equal(found.x, x) and found.y.tolist() == [0, 3, 2, 3, 3, 3]
+    assert flip.goal is not None and flip.goal(None, y).tolist() == [-1, 3, -1, 3, 3, -1]
+    assert poisoned(build("label_flip", source=1, target=3, share=0.1), None, Samples(x, y)).y.tolist() == [0, 3, 2, 1, 1, 3]
+
+
+def test_edge_case_external() -> None:
+    attack, view = build("edge_case"), attack_view("image", edges=True)
+    state = start(attack, view)
+    assert view.edge_cases is not None
+    train, test = view.edge_cases()
+    batch = samples("image", 64, "batch")
+    found = poisoned(attack, state, batch)
+    changed = (found.x != batch.x).flatten(1).any(1)
+    assert changed.nonzero().flatten().tolist() == list(range(8))  # 8 of 64, as published
+    assert found.y[:8].tolist() == [CLASSES - 1] * 8 and torch.equal(found.y[8:], batch.y[8:])
+    assert all(any(torch.equal(one, other) for other in train.x) for one in found.x[:8])
+    triggered = probe(attack, state, view, samples("image", 32, "test"))
+    assert triggered is not None
+    assert torch.equal(triggered.x, test.x) and (triggered.truth == -1).all() and (triggered.wanted == CLASSES - 1).all()
+    assert start(build("edge_case", target=2), view).y.tolist() == [2] * 8
+
+
+def test_edge_case_tail_is_what_lies_far_out() -> None:
+    attack, view = build("edge_case", tail=0.2, source=1), attack_view("table")
+    far = view.data.y.eq(1).nonzero().flatten()[[3, 6]]
+    x = view.data.x.clone()
+    x[far] += 30 * torch.tensor([1.0, -1.0])[:, None]
+    state = start(attack, replace(view, data=Samples(x, view.data.y)))
+    assert torch.equal(state.x, x[far]) and state.y.tolist() == [0, 0]  # 2 of the 10 samples of class 1
+    triggered = probe(attack, state, view, samples("table", 40, "test"))
+    assert triggered is not None
+    assert triggered.truth.tolist() == [1, 1] and triggered.wanted.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("count", "features"), [(30, 4), (4, 30)])
+def test_edge_case_density_is_the_gaussian_of_its_data_sheet(count: int, features: int) -> None:
+    from backstop.attacks.edge_case import _rare
+
+    x = torch.randn(count, features, generator=generator(0, "tests", "density")).float()
+    points = (x - x.mean(0)).double()
+    covariance = points.T @ points / count
+    values = torch.linalg.eigvalsh(covariance)
+    ridge = values.sum() / min(count, features)
+    distance = [(p @ torch.linalg.inv(covariance + ridge * torch.eye(features)) @ p).item() for p in points]
+    far = sorted(range(count), key=lambda i: -distance[i])[: count // 2]
+    assert _rare(x, 0.5).tolist() == sorted(far)
+
+
+def test_edge_case_refusals() -> None:
+    view = attack_view("table")
+    with pytest.raises(BadInput, match="the dataset has no edge cases"):
+        start(build("edge_case", pool="external"), view)
+    with pytest.raises(BadInput, match="must be two classes"):
+        start(build("edge_case", source=2, target=2), view)
+    alone = replace(view, data=Samples(view.data.x[view.data.y != 1], view.data.y[view.data.y != 1]))
+    with pytest.raises(BadInput, match=r"source=1; they hold \[0, 2, 3\]"):
+        start(build("edge_case"), alone)
+
+
+def test_edge_case_tail_can_be_asked_for() -> None:
+    found = build("edge_case", pool="tail")
+    view = with_test(attack_view("image", edges=True))
+    assert found.test_set is not None
+    assert found.test_set(start(found, view), view).truth.tolist() == [1, 1]  # a fifth of 8 test samples, rounded

@@ -1,0 +1,288 @@
+"""Laws that hold for every defense, over the folder: a new file is picked up by itself.
+
+A defense for which a law cannot hold by its definition lists the law in its constant EXEMPT.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from backstop.platform import plugins
+from backstop.platform.contract import Defense, Updates, chain
+from backstop.platform.params import Parameter
+from backstop.platform.seeds import generator
+from tests import reference
+from tests.views import server_view
+
+NAMES = plugins.names("defenses")
+
+
+def bound(law: str) -> list[str]:
+    return [name for name in NAMES if law not in plugins.find("defenses", name).facts.get("EXEMPT", ())]
+
+
+def build(name: str, **params: Any) -> Defense:
+    found: Defense = plugins.build("defenses", name, params)
+    return found
+
+
+def updates(rows: Tensor) -> Updates:
+    n = len(rows)
+    weight = torch.randint(1, 50, (n,), generator=generator(0, "tests", "weight")).float()
+    return Updates(rows.clone(), weight, torch.arange(n) * 3)
+
+
+def noise(n: int, d: int, name: str = "rows") -> Tensor:
+    return torch.randn(n, d, generator=generator(0, "tests", name)) * 0.01
+
+
+def apply(defense: Defense, given: Updates) -> Updates:
+    view = server_view(given.rows.shape[1])
+    return defense.apply(given, defense.init(view), view)[0]
+
+
+def aggregate(after: Updates) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The server's last step, in float64."""
+    kept = after.weight > 0
+    return reference.weighted_mean(after.rows[kept].double().numpy(), after.weight[kept].double().numpy())
+
+
+def sound(after: Updates, given: Updates) -> None:
+    assert after.rows.dtype == torch.float32 and after.weight.dtype == torch.float32 and after.client.dtype == torch.int64
+    assert 1 <= len(after.rows) <= len(given.rows) and after.rows.shape[1] == given.rows.shape[1]
+    assert after.weight.shape == after.client.shape == (len(after.rows),)
+    assert after.rows.isfinite().all() and after.weight.isfinite().all()
+    assert (after.weight >= 0).all() and after.weight.sum() > 0
+    assert torch.isin(after.client, torch.cat([given.client, torch.tensor([-1])])).all()
+
+
+def ends(parameter: Parameter) -> list[Any]:
+    """Every end of what is legal: of a range (an open end nearly), both truth values, each choice, none."""
+    found: list[Any] = [
+        *parameter.choices,
+        *([None] if type(None) in parameter.types else []),
+        *([False, True] if bool in parameter.types else []),
+    ]
+    if parameter.range is not None:
+        low, high = parameter.range.low, parameter.range.high
+        step = (high - low) * 1e-9
+        if int in parameter.types:
+            found += [int(low) + parameter.range.low_open, int(high) - parameter.range.high_open]
+        if float in parameter.types:
+            found += [float(low + step * parameter.range.low_open), float(high - step * parameter.range.high_open)]
+    return found
+
+
+ENDS = [
+    (name, key, value)
+    for name in NAMES
+    for key, parameter in plugins.find("defenses", name).parameters.items()
+    for value in ends(parameter)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5)])
+def test_any_number_of_rows_and_coordinates(name: str, n: int, d: int) -> None:
+    given = updates(noise(n, d))
+    sound(apply(build(name), given), given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_stay_as_they_are(name: str) -> None:
+    given, view = updates(noise(10, 24) * 1e4), server_view(24)
+    before, params = Updates(*(part.clone() for part in given)), view.params.clone()
+    defense = build(name)
+    defense.apply(given, defense.init(view), view)
+    assert all(torch.equal(one, other) for one, other in zip(given, before, strict=True))
+    assert torch.equal(view.params, params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_call_same_bits_and_no_global_draws(name: str) -> None:
+    given, random = updates(noise(10, 24)), torch.get_rng_state()
+    first, second = apply(build(name), given), apply(build(name), given)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_number_of_threads_does_not_matter(name: str) -> None:
+    given, threads = updates(noise(6, 70_000)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = apply(build(name), given)
+        torch.set_num_threads(3)
+        assert all(torch.equal(one, other) for one, other in zip(alone, apply(build(name), given), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", bound("permutation"))
+def test_who_sends_what_does_not_matter(name: str) -> None:
+    given = updates(noise(10, 24))
+    order = torch.randperm(10, generator=generator(0, "tests", "order"))
+    first = apply(build(name), given)
+    second = apply(build(name), Updates(given.rows[order], given.weight[order], given.client))
+    np.testing.assert_allclose(aggregate(first), aggregate(second), rtol=1e-5, atol=1e-9)
+    if len(first.rows) == 10:
+        torch.testing.assert_close(second.weight, first.weight[order])
+
+
+@pytest.mark.parametrize("name", bound("identical"))
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 33])
+def test_identical_rows_return_themselves(name: str, n: int) -> None:
+    row = noise(1, 24)
+    np.testing.assert_allclose(aggregate(apply(build(name), updates(row.expand(n, -1)))), row[0].numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", bound("zero"))
+def test_zero_rows_move_nothing(name: str) -> None:
+    assert not aggregate(apply(build(name), updates(torch.zeros(7, 24)))).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [1e6, 1e30, 3e38])
+def test_a_huge_row_gives_no_nan(name: str, size: float) -> None:
+    rows = noise(10, 24)
+    rows[4] = size
+    rows[4, ::2] = -size
+    given = updates(rows)
+    sound(apply(build(name), given), given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_survives_pickle_between_rounds(name: str) -> None:
+    defense, view = build(name), server_view(24)
+    straight = carried = defense.init(view)
+    for number in range(3):
+        given = updates(noise(10, 24, f"round {number}"))
+        one, straight = defense.apply(given, straight, server_view(24, number))
+        other, carried = defense.apply(given, pickle.loads(pickle.dumps(carried)), server_view(24, number))
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("name", "key", "value"), ENDS)
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_every_end_of_a_range_runs(name: str, key: str, value: object, n: int) -> None:
+    given = updates(noise(n, 24))
+    sound(apply(build(name, **{key: value}), given), given)
+
+
+@pytest.mark.parametrize("name", bound("adversarial"))
+def test_attacked_rows_do_not_give_the_plain_mean(name: str) -> None:
+    rows = noise(10, 24) + 0.1
+    rows[[2, 5, 8]] = -50.0
+    given = updates(rows)
+    assert np.abs(aggregate(apply(build(name), given)) - aggregate(given)).max() > 0.1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chains(name: str) -> None:
+    given = updates(noise(10, 24))
+    for other in ("norm_clip", "median"):
+        for stages in ((build(name), build(other)), (build(other), build(name))):
+            sound(apply(chain(*stages), given), given)
+
+
+@pytest.mark.parametrize("name", sorted(reference.DEFENSES))
+@settings(max_examples=15, derandomize=True, deadline=None, database=None)
+@given(n=st.integers(1, 40), d=st.integers(1, 9), scale=st.sampled_from([1e-3, 1.0, 1e6]), zeros=st.booleans(), data=st.data())
+def test_agrees_with_the_reference(name: str, n: int, d: int, scale: float, zeros: bool, data: st.DataObject) -> None:
+    params = {key: parameter.default for key, parameter in plugins.find("defenses", name).parameters.items()}
+    choices: dict[str, list[Any]] = {
+        "mask_threshold": [0.0, 0.1, 0.55, 0.6, 1.0],
+        "trim_fraction": [0.0, 0.1, 0.29, 0.45, 0.499],
+        "norm": [1e-2, 1.0, 1e3],
+        "f": [None, 0, 1, 5],
+        "keep": [None, 1, 3],
+    }
+    params |= {key: data.draw(st.sampled_from(choices[key]), label=key) for key in params}
+    rows = noise(n, d, f"example {n} {d}") * 100 * scale
+    if zeros:
+        rows[rows.abs() < scale / 2] = 0.0
+    given = updates(rows)
+    twin = reference.DEFENSES[name](given.rows.double().numpy(), given.weight.double().numpy(), **params)
+    np.testing.assert_allclose(aggregate(apply(build(name, **params), given)), twin, rtol=1e-5, atol=1e-6 * scale)
+
+
+def votes(up: int, down: int, still: int = 0) -> Updates:
+    return updates(torch.cat([torch.full((up, 1), 2.0), torch.full((down, 1), -1.0), torch.zeros(still, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "still", "wanted"),
+    [
+        (16, 4, 0, 2.0),  # |16 - 4| / 20 is 0.6 exactly
+        (15, 5, 0, 0.0),
+        (4, 16, 0, -1.0),
+        (12, 0, 8, 2.0),  # zeros agree with nothing and are trimmed like any value
+        (11, 0, 9, 0.0),
+        (0, 0, 20, 0.0),
+        (1, 0, 0, 2.0),
+        (2, 0, 0, 2.0),
+        (1, 1, 0, 0.0),
+        (3, 0, 0, 2.0),
+        (2, 1, 0, 0.0),
+        (80, 20, 0, 2.0),
+        (79, 21, 0, 0.0),
+    ],
+)
+def test_invariant_golden(up: int, down: int, still: int, wanted: float) -> None:
+    assert apply(build("invariant"), votes(up, down, still)).rows.tolist() == [[wanted]]
+
+
+def test_invariant_takes_the_two_middle_values_of_twenty() -> None:
+    rows = torch.arange(1.0, 21.0).unsqueeze(1)
+    assert apply(build("invariant"), updates(rows)).rows.item() == 10.5
+
+
+def test_invariant_is_and_mask_with_trimmed_mean() -> None:
+    given = updates(noise(20, 500) + 0.006)
+    stages = chain(build("and_mask"), build("trimmed_mean", trim_fraction=0.45))
+    whole = apply(build("invariant"), given).rows
+    assert torch.equal(whole, apply(stages, given).rows)
+    assert 0 < (whole == 0).sum() < 500
+
+
+def test_and_mask_keeps_rows_and_weights() -> None:
+    after = apply(build("and_mask"), votes(15, 5))
+    assert after.rows.shape == (20, 1) and not after.rows.any() and (after.client >= 0).all()
+
+
+def test_norm_clip_leaves_short_rows_bit_for_bit() -> None:
+    rows = noise(6, 24)
+    rows[3] *= 1e4
+    after = apply(build("norm_clip", norm=1.0), updates(rows))
+    assert torch.equal(after.rows[[0, 1, 2, 4, 5]], rows[[0, 1, 2, 4, 5]])
+    assert after.rows[3].norm().item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["krum", "multi_krum"])
+@pytest.mark.parametrize("size", [1.0, 1e6, 3e38])
+@pytest.mark.parametrize("f", [None, 3])
+def test_krum_rejects_f_far_rows(name: str, size: float, f: int | None) -> None:
+    rows = noise(10, 24)
+    rows[[0, 4, 9]] = torch.tensor([[size], [-size], [size]])
+    kept = apply(build(name, f=f), updates(rows)).weight > 0
+    assert kept.sum() == (1 if name == "krum" else 7)
+    assert not kept[[0, 4, 9]].any()
+
+
+def test_krum_ties_go_to_the_first_client_and_keep_wins_over_f() -> None:
+    assert (apply(build("krum"), updates(torch.ones(5, 3))).weight > 0).tolist() == [True, False, False, False, False]
+    assert (apply(build("multi_krum", f=4, keep=3), updates(torch.ones(5, 3))).weight > 0).tolist() == [True, True, True, False, False]
+
+
+def test_krum_tells_near_equal_rows_apart() -> None:
+    rows = torch.full((30, 50), 1.0)
+    rows[7] += torch.tensor(2.0**-20)
+    assert not apply(build("multi_krum", f=1), updates(rows)).weight[7]

@@ -1,0 +1,191 @@
+"""One experiment: the same bytes however it is cut, resumed or threaded; schedules; rows that are not finite; golden trials."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from backstop.platform import evaluate, experiment, specs
+from backstop.platform.contract import Part, Record, Samples, Spec, TestSet, Updates
+from backstop.platform.experiment import Experiment, State, run
+from backstop.platform.params import BadInput
+
+NOWHERE = Path("unused")
+TINY = Spec(
+    clients=12, per_round=6, malicious=0.34, selection="fixed", rounds=3, batch=16, block=4, root_size=20, alpha=0.5,
+    optimizer=Part("sgd", {"lr": 0.1}),
+)  # fmt: skip
+ATTACKED = TINY.replace(attack=specs.stages("badnets+model_replacement(strength=4)", "attack"))
+GOLDEN = Path(__file__).with_name("golden.json")
+
+
+def records(spec: Spec) -> list[Record]:
+    return list(run(spec, folder=NOWHERE, device="cpu"))
+
+
+def metrics(spec: Spec) -> list[Mapping[str, float]]:
+    return [record.metrics for record in records(spec)]
+
+
+def final_state(spec: Spec) -> State:
+    states: list[State] = []
+    list(run(spec, folder=NOWHERE, device="cpu", keep=states.append))
+    return states[-1]
+
+
+def test_the_same_spec_gives_the_same_bytes_with_any_number_of_threads() -> None:
+    first = final_state(ATTACKED)
+    torch.set_num_threads(2)
+    try:
+        second = final_state(ATTACKED)
+        assert torch.get_num_threads() == 2, "the caller's thread count must be put back"
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(first.params, second.params)
+
+
+def test_it_goes_on_from_any_round_with_the_same_bytes() -> None:
+    spec = ATTACKED.replace(defense=specs.stages("norm_clip(norm=1)+median", "defense"))
+    whole = records(spec)
+    for cut in (1, 2):
+        one = Experiment(spec, NOWHERE, "cpu")
+        begun = [one.round() for _ in range(cut)]
+        buffer = io.BytesIO()
+        torch.save(one.state, buffer)
+        buffer.seek(0)
+        rest = list(run(spec, folder=NOWHERE, device="cpu", state=torch.load(buffer, weights_only=False)))
+        assert [record.metrics for record in [*begun, *rest] if record] == [record.metrics for record in whole]
+
+
+def test_without_malicious_clients_an_attack_changes_nothing() -> None:
+    attacked = final_state(ATTACKED.replace(malicious=0.0))
+    assert torch.equal(attacked.params, final_state(TINY.replace(malicious=0.0)).params)
+
+
+def test_malicious_clients_that_do_not_attack_are_honest() -> None:
+    late = ATTACKED.replace(attack_start=3)
+    assert torch.equal(final_state(late).params, final_state(TINY).params)
+    assert not torch.equal(final_state(ATTACKED).params, final_state(TINY).params)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rounds"),
+    [({}, [0, 1, 2, 3, 4, 5]), ({"attack_start": 2}, [2, 3, 4, 5]), ({"attack_stop": 2}, [0, 1]), ({"attack_start": 1, "attack_every": 2}, [1, 3, 5])],
+)
+def test_the_schedule_of_an_attack(fields: dict[str, int], rounds: list[int]) -> None:
+    built = Experiment(ATTACKED.replace(rounds=6, **fields), NOWHERE, "cpu").built
+    assert [number for number in range(6) if built.attacked(number)] == rounds
+
+
+def test_all_defenses_of_a_seed_face_the_same_federation() -> None:
+    one, other = (Experiment(ATTACKED.replace(defense=defense), NOWHERE, "cpu") for defense in ((), (Part("krum"),)))
+    assert torch.equal(one.state.params, other.state.params)
+    assert torch.equal(one.built.malicious, other.built.malicious)
+    assert all(torch.equal(a, b) for a, b in zip(one.built.shards, other.built.shards, strict=True))
+    first, second = one.round(), other.round()
+    assert first is not None
+    assert second is not None
+    assert first.metrics["round/train_loss"] == second.metrics["round/train_loss"]
+
+
+def test_evaluation_falls_on_every_kth_round_and_the_last() -> None:
+    assert [record.round for record in records(TINY.replace(rounds=5, eval_every=2))] == [1, 3, 4]
+
+
+def test_fedavg_is_the_weighted_mean_of_the_updates() -> None:
+    rows, weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(3)), torch.tensor([3.0, 0.0, 1.0, 8.0, 4.0])
+    expected = (rows.double() * weight.double()[:, None]).sum(0) / weight.double().sum()
+    torch.testing.assert_close(experiment.mean(rows, weight).double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(experiment.mean(rows, torch.zeros(5)), torch.zeros(7))
+
+
+def test_the_server_learning_rate_scales_the_step() -> None:
+    start = Experiment(TINY, NOWHERE, "cpu").state.params
+    whole = final_state(TINY.replace(rounds=1)).params - start
+    half = final_state(TINY.replace(rounds=1, server_lr=0.5)).params - start
+    torch.testing.assert_close(half, whole / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_that_are_not_finite_lose_their_weight_and_are_counted() -> None:
+    found = metrics(TINY.replace(optimizer=Part("sgd", {"lr": 1e6, "momentum": 0.99}), local_epochs=30, rounds=2))
+    assert found[0]["defense/nonfinite_rows"] > 0
+    assert all(math.isfinite(value) for row in found for key, value in row.items() if key != "round/train_loss")
+
+
+def test_attack_success_leaves_out_what_is_in_the_target_class_already() -> None:
+    truth = torch.tensor([0, 0, 1, 1, 2])
+    triggered = TestSet(torch.zeros(5, 1), torch.tensor([0, 0, 0, 0, -1]), truth)
+    found = evaluate.success(torch.tensor([0, 0, 0, 1, 0]), triggered)
+    assert found == {"round/attack_success_rate": 0.5, "round/robust_accuracy": 0.5}
+    assert evaluate.success(truth, triggered._replace(wanted=truth)) == {}
+
+
+def test_a_test_set_with_unknown_truth_has_no_robust_accuracy() -> None:
+    triggered = TestSet(torch.zeros(2, 1), torch.tensor([9, 9]), torch.tensor([-1, -1]))
+    assert evaluate.success(torch.tensor([9, 0]), triggered) == {"round/attack_success_rate": 0.5}
+
+
+def test_predictions_that_are_not_finite_are_of_no_class() -> None:
+    built = Experiment(TINY, NOWHERE, "cpu").built
+    broken = torch.full_like(built.net.params, float("nan"))
+    assert evaluate.predict(built.net, broken, built.net.buffers, built.data.test.x[:3]).tolist() == [-1, -1, -1]
+
+
+def test_a_stamped_test_set_stays_small_where_that_loses_nothing() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
+    same = evaluate.stamped(x, lambda piece: piece)
+    assert same.dtype == torch.uint8
+    assert torch.equal(same, x)
+    assert evaluate.stamped(x, lambda piece: piece * 0.999).dtype == torch.float32
+
+
+def test_what_the_defense_kept() -> None:
+    rows = torch.tensor([[1.0, 0.0, 2.0], [1.0, 0.0, 2.0], [9.0, 0.0, 9.0]])
+    before = Updates(rows, torch.tensor([1.0, 3.0, 2.0]), torch.tensor([1, 4, 6]))
+    after = before._replace(weight=torch.tensor([0.0, 3.0, 0.0]))
+    found = evaluate.kept(before, after, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([6]))
+    assert found == {"defense/kept_weight_benign": 0.75, "defense/kept_weight_malicious": 0.0, "defense/masked_fraction": pytest.approx(1 / 3)}
+    merged = Updates(rows[:1], torch.tensor([6.0]), torch.tensor([-1]))
+    assert "defense/kept_weight_benign" not in evaluate.kept(before, merged, rows[0], torch.tensor([6]))
+
+
+def test_accuracy_counts_true_labels() -> None:
+    assert evaluate.accuracy(torch.tensor([1, 2, 3, -1]), Samples(torch.zeros(4), torch.tensor([1, 2, 0, 0]))) == 0.5
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_unknown_devices_are_refused(device: str) -> None:
+    with pytest.raises(BadInput, match="auto, cpu or cuda"):
+        Experiment(TINY, NOWHERE, device)
+
+
+def golden_specs() -> dict[str, Spec]:
+    """Every attack against FedAvg, and every defense without an attack."""
+    from backstop.platform import plugins
+
+    kinds = {name: plugins.find("attacks", name).facts.get("KINDS") for name in plugins.names("attacks")}
+    attacks = {f"attack {name}": TINY.replace(attack=(Part(name),)) for name, takes in kinds.items() if takes is None or "image" in takes}
+    return attacks | {f"defense {name}": TINY.replace(defense=(Part(name),)) for name in plugins.names("defenses") if name != "fedavg"}
+
+
+def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -> None:
+    """No exceptions and no skips: a change of numbers is either a mistake, or a new VERSION and refreshed golden values."""
+    found = {}
+    for name, spec in golden_specs().items():
+        state = final_state(spec)
+        last = metrics(spec)[-1]
+        found[name] = {"norm": state.params.double().norm().item(), "sum": state.params.double().sum().item(), **last}
+    if request.config.getoption("--refresh-golden"):
+        GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    known = json.loads(GOLDEN.read_text())
+    assert set(found) == set(known), "run pytest --refresh-golden after adding or removing a plug-in"
+    for name, values in found.items():
+        for key, value in values.items():
+            # The last digits of a sum differ between processors; one of 360 test samples is 0.0028.
+            assert value == pytest.approx(known[name][key], rel=1e-3, abs=0.006), f"{name}: {key}"

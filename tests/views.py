@@ -1,0 +1,74 @@
+"""Views as the platform would give them, built by hand: for tests of single stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import AttackView, Kind, Samples, ServerView, Slot
+from backstop.platform.seeds import generator
+
+CLASSES = 4
+FEATURES = 6
+
+
+def model(params: Tensor, x: Tensor) -> Tensor:
+    """A linear model whose weights are the parameters, repeated as often as needed: it takes any d and any input."""
+    flat = x.flatten(1).float()
+    wanted = flat.shape[1] * CLASSES
+    return flat @ params.repeat(-(-wanted // len(params)))[:wanted].reshape(flat.shape[1], CLASSES)
+
+
+def samples(kind: Kind, count: int, name: str = "data", shape: tuple[int, ...] = (3, 8, 8)) -> Samples:
+    """Inputs as the model call takes them; the classes take turns."""
+    draws = generator(0, "tests", kind, name)
+    y = torch.arange(count) % CLASSES
+    if kind == "image":
+        return Samples(torch.rand(count, *shape, generator=draws), y)
+    if kind == "table":
+        return Samples(torch.randn(count, FEATURES, generator=draws) + y[:, None], y)
+    return Samples(torch.randint(1, 50, (count, FEATURES), generator=draws), y)
+
+
+def server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the field's name
+    """A server's view of d parameters."""
+    return ServerView(
+        round=round,
+        params=torch.randn(d, generator=generator(0, "tests", "params")),
+        layout=(Slot("weight", 0, (d,)),),
+        model=model,
+        root=samples("table", 20, "root"),
+        classes=CLASSES,
+        generator=generator(0, "tests", "defense", round),
+    )
+
+
+def attack_view(kind: Kind, *, d: int = 24, malicious: int = 3, shape: tuple[int, ...] = (3, 8, 8), edges: bool = False) -> AttackView:
+    """An adversary's view inside a round, without honest rows and test set."""
+    found = samples(kind, 40 if malicious else 0, shape=shape)
+    external = tuple(Samples(samples(kind, 8, name, shape).x, torch.full((8,), CLASSES - 1)) for name in ("edge", "edge test"))
+    server = server_view(d)
+    return AttackView(
+        round=0,
+        params=server.params,
+        layout=server.layout,
+        model=model,
+        data=found,
+        classes=CLASSES,
+        kind=kind,
+        clients=malicious,
+        members=torch.arange(malicious),
+        total=10,
+        share=malicious / 10,
+        server_lr=1.0,
+        generator=generator(0, "tests", "attack"),
+        edge_cases=(lambda: (external[0], external[1])) if edges else None,
+        test=None,
+    )
+
+
+def with_test(view: AttackView, shape: tuple[int, ...] = (3, 8, 8)) -> AttackView:
+    """The same view while the triggered test set is built."""
+    return replace(view, test=samples(view.kind, 32, "test", shape))
