@@ -215,7 +215,7 @@ def run(options: argparse.Namespace) -> int:
 
     from backstop.platform import federation, finals, specs, tracking
     from backstop.platform.checkpoint import Checkpoint
-    from backstop.platform.clients import OnActors, settle
+    from backstop.platform.clients import OnActors, local_ray, settle, spread
     from backstop.platform.experiment import Experiment
     from backstop.platform.live import percent
 
@@ -227,8 +227,6 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         clients = None
         if actors:
-            from backstop.platform.sweep import local_ray, spread
-
             ray = stack.enter_context(local_ray(options.ray_address))
             have = ray.cluster_resources()
             count, share = spread(actors, 1, have.get("CPU", 1), have.get("GPU", 0), device)
@@ -326,7 +324,8 @@ def _conduct(options: argparse.Namespace, source: Any, title: str, name: str, fo
     if not queue.fill():
         _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
         return []
-    from backstop.platform.sweep import Progress, Task, local_ray, spread
+    from backstop.platform.clients import local_ray, spread
+    from backstop.platform.sweep import Progress, Task
     from backstop.platform.sweep import sweep as run_all
 
     with local_ray(options.ray_address) as ray:
@@ -384,7 +383,7 @@ def _rank(options: argparse.Namespace, name: str) -> None:
     runs = tracking.read(store, name)
     if not runs:
         raise BadInput(f"experiment {name!r} has no finished run to rank")
-    document = boards.build(name, runs, mix=options.mix_fingerprints)
+    document = boards.build(runs, name, mix=options.mix_fingerprints)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     try:
         boards.write(document, runs, out)

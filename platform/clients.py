@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from backstop.platform.contract import Data, Samples, Spec
 from backstop.platform.evaluate import BATCH, Probe
 from backstop.platform.federation import Federation
 from backstop.platform.local_sgd import Trained
+from backstop.platform.params import BadInput
 
 START = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
 TRIES = 5  # replacements for one actor in a row before the experiment fails
@@ -313,9 +315,41 @@ class OnActors:
 
 def available() -> int:
     """CPUs that this process may use."""
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextmanager
+def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
+    """A Ray to work on: the cluster at ``address``, or a private local one that ends with the block. Quiet, without
+    dashboard and usage statistics; a local Ray never joins a cluster that happens to run on this machine."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
+    import ray
 
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=cpus or available(), include_dashboard=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadInput(f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def spread(wanted: str | int, trials: int, cpus: float, gpus: float, device: str) -> tuple[int, Share]:
+    """Client actors of a trial and what each takes.
+
+    ``auto`` gives whole trials to cores while there are at least as many trials as cores, and spreads a trial over client
+    actors when there are not. More actors than cores share them.
+    """
+    if wanted == "auto":
+        wanted = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
+    count = int(wanted)
+    share = Share(cpus=min(1.0, cpus / count) if count else 1.0, gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0)
+    return count, share

@@ -86,8 +86,9 @@ def fingerprint(where: torch.device) -> str:
 
 def build(spec: Spec, data: Data, where: torch.device) -> Federation:
     """Everything that stays the same, from a validated spec and its dataset."""
-    data = partition.hold_out(data, spec.root_size, spec.seed)
-    shards = partition.deal(data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed)
+    root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
+    data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))
+    shards = partition.deal(data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed, among=rest)
     make = plugins.build("models", spec.model.name, spec.model.params)
     with seeds.seeded(spec.seed, "model"):
         module = make(tuple(data.train.x.shape[1:]), data.classes)

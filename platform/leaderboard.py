@@ -202,8 +202,12 @@ def _place(run: Logged) -> tuple[str, str, str, int, str, str]:
         label(spec["defense"], "defense"),
         int(spec["seed"]),
         run.id,
-        _dump(dict(run.metrics)),
+        _dump(_finite(run.metrics)),
     )
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in sorted(metrics.items()) if math.isfinite(value)}
 
 
 def _number(value: float | None) -> float | None:
@@ -310,7 +314,7 @@ def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Docu
             }
             for key, cell in found.items()
         ],
-        "runs": [{"id": run.id, "spec": dict(sorted(run.spec.items())), "metrics": dict(sorted(run.metrics.items()))} for run in runs],
+        "runs": [{"id": run.id, "spec": dict(sorted(run.spec.items())), "metrics": _finite(run.metrics)} for run in runs],
     }
 
 

@@ -29,7 +29,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 OTHERS = "#8a9099"
 # Colours that no artist uses otherwise; in the page they become the theme's.
 INK, RULE, PAPER = "#1c2128", "#dfe3e8", "#fefefd"
-THEME = {INK: "var(--ink)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+THEME = {INK: "var(--ink)", RULE: "var(--rule)", PAPER: "var(--paper)", "#0072b2": "var(--blue)"}  # that blue is too dark on black
 WIDTH = 4.6  # inches: about a phone's width at the size of the text around it
 INTRODUCTION = (
     "<p>Each defense was run against each attack from the same starting points. <b>Attack success</b> is the share of triggered inputs "
@@ -38,8 +38,8 @@ INTRODUCTION = (
     "a perfect defense at most 100. All in percent; brackets are 95 % intervals.</p>"
 )
 STYLE = """
-:root{--ink:#1c2128;--soft:#59636e;--rule:#dfe3e8;--paper:#fff;--tint:#f5f7f9;--accent:#0072b2;color-scheme:light dark}
-@media (prefers-color-scheme:dark){:root{--ink:#e3e7ec;--soft:#9aa4af;--rule:#333b45;--paper:#14181d;--tint:#1c2229;--accent:#5ab0e6}}
+:root{--ink:#1c2128;--soft:#59636e;--rule:#dfe3e8;--paper:#fff;--tint:#f5f7f9;--accent:#0072b2;--blue:#0072b2;color-scheme:light dark}
+@media (prefers-color-scheme:dark){:root{--ink:#e3e7ec;--soft:#9aa4af;--rule:#333b45;--paper:#14181d;--tint:#1c2229;--accent:#5ab0e6;--blue:#2f95d8}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:72rem;margin:0 auto;padding:2rem 1rem 4rem}
@@ -53,6 +53,7 @@ th,td{padding:.45rem .75rem;text-align:right;white-space:nowrap;border-top:1px s
 thead th{border-top:0;background:var(--tint);font-weight:600;vertical-align:bottom;white-space:normal;line-height:1.25}
 th.name,td.name{text-align:left;min-width:11rem;white-space:normal;font-weight:600}
 th.text,td.text{text-align:left}
+td small span{white-space:nowrap}
 td small{display:block;font-weight:400;font-size:.82em;line-height:1.3}
 tr.first td{background:color-mix(in srgb,var(--accent) 9%,transparent)}
 .bar{display:block;height:.3rem;margin-top:.25rem;border-radius:.15rem;background:var(--rule)}
@@ -208,7 +209,7 @@ def _svg(salt: str, words: str, draw: Callable[[Figure], None], height: float) -
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)  # matplotlib repeats every label in a comment
     used = set(re.findall(r"(?:#)([\w-]+)", text))
-    text = re.sub(r' id="([\w-]+)"', lambda match: match.group(0) if match.group(1) in used else "", text)
+    text = re.sub(r' id="([^"]*)"', lambda match: match.group(0) if match.group(1) in used else "", text)
     for colour, variable in THEME.items():
         text = text.replace(colour, variable)
     text = re.sub(r"\n\s*", "\n", text).strip()
@@ -282,29 +283,26 @@ def _name(axes: Axes, named: Sequence[Mark], points: Sequence[tuple[float, float
             (-7, -9, "right"),
         )
     ]
+    point = figure.dpi / 72  # pixels
     for mark in named:
         at = (100 * mark.row["attack_success_rate"]["mean"], 100 * mark.row["clean_accuracy"]["mean"])
+        text = axes.annotate(family(mark.label), at, (0, 0), textcoords="offset points", va="center", fontsize=9, path_effects=_halo())
+        size = text.get_window_extent(renderer)
+        x, y = axes.transData.transform(at)
         options = []
         for order, (dx, dy, side) in enumerate(places):
-            text = axes.annotate(family(mark.label), at, (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=9)
-            box = text.get_window_extent(renderer)
-            text.remove()
+            left = x + dx * point - size.width * {"left": 0.0, "center": 0.5, "right": 1.0}[side]
+            low = y + dy * point - size.height / 2
+            box = Bbox.from_bounds(left, low, size.width, size.height)
             covered = sum(_overlap(box, other) for other in taken) + 3 * (box.width * box.height - _overlap(box, inside))
-            options.append((round(covered, 3), order))
-        dx, dy, side = places[min(options)[1]]
-        far = max(abs(dx), abs(dy)) > 12
-        text = axes.annotate(
-            family(mark.label),
-            at,
-            (dx, dy),
-            textcoords="offset points",
-            ha=side,
-            va="center",
-            fontsize=9,
-            path_effects=_halo(),
-            arrowprops={"arrowstyle": "-", "color": mark.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4} if far else None,
-        )
-        taken.append(text.get_window_extent(renderer))
+            options.append((round(covered, 3), order, box))
+        _, order, box = min(options, key=lambda option: option[:2])
+        dx, dy, side = places[order]
+        text.set(position=(dx, dy), ha=side)
+        taken.append(box)
+        if max(abs(dx), abs(dy)) > 12:  # far from its point
+            line = {"arrowstyle": "-", "color": mark.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", at, (0.6 * dx, 0.6 * dy), textcoords="offset points", arrowprops=line)
     figure.set_canvas(keep)
 
 
@@ -334,19 +332,12 @@ def _lines(axes: Axes, lines: Sequence[tuple[Mark, list[tuple[int, float]]]]) ->
     axes.set_xlabel("round")
     _percent_axes(axes, "y")
     heights = [100 * points[-1][1] for _, points in lines]
-    for (mark, points), height, place in zip(lines, heights, _apart(heights, 7.0, 0.0, 100.0), strict=True):
-        text = family(mark.label)
+    width = last - first
+    for (mark, points), height, place in zip(lines, heights, _apart(heights, 6.2, 0.0, 104.0), strict=True):
         end = points[-1][0] + 1
-        axes.annotate(
-            text,
-            (end, height),
-            (1.05, place),
-            xycoords="data",
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": mark.colour, "linewidth": 1.0, "shrinkA": 1, "shrinkB": 0},
-        )
+        axes.plot([end, last + 0.04 * width], [height, place], color=mark.colour, linewidth=1, clip_on=False)
+        axes.text(last + 0.055 * width, place, family(mark.label), va="center", fontsize=9)
+    axes.set_xlim(first, last)
 
 
 def _apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -451,8 +442,10 @@ def _maps(document: Document) -> list[str]:
 def _name_cell(name: str, note: str) -> str:
     head, _, inside = name.partition("(")
     plain = "(" not in name or "+" in name
-    text = escape(name + note) if plain else f"{escape(head + note)}<small>{escape(inside.removesuffix(')'))}</small>"
-    return text.replace("_", "_<wbr>").replace("+", "+<wbr>")
+    if plain:
+        return escape(name + note).replace("+", "+<wbr>")
+    params = ", ".join(f"<span>{escape(item)}</span>" for item in inside.removesuffix(")").split(", "))
+    return f"{escape(head + note)}<small>{params}</small>"
 
 
 def _interval(figure: Mapping[str, float] | None) -> str:

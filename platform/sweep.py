@@ -6,20 +6,21 @@ is started again and goes on from there, and so does the same command after the 
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
 from backstop.platform import federation, specs
 from backstop.platform.checkpoint import Checkpoint
-from backstop.platform.clients import OnActors, Share, available, settle
+from backstop.platform.clients import OnActors, Share, settle
 from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.finals import final
-from backstop.platform.params import BadInput
 from backstop.platform.plan import Finals, Queue
 from backstop.platform.tracking import Log, Store
 
@@ -49,194 +50,170 @@ class Progress(NamedTuple):
     ended: Callable[[Spec, Finals | None], None]  # None: failed for good
 
 
-@contextmanager
-def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
-    """A Ray to work on: the cluster at ``address``, or a private local one that ends with the block. Quiet, without
-    dashboard and usage statistics; a local Ray never joins a cluster that happens to run on this machine."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
-    import ray
+class Trial(tune.Trainable):  # type: ignore[misc]
+    """One experiment after another in one process; client actors outlive a trial."""
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=cpus or available(), include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    def setup(self, config: dict[str, Any], task: Task) -> None:
+        """Start the process's client actors, then the first experiment."""
+        settle()
+        self.task, self.running = task, None
+        self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
+        self.begin(config["spec"])
 
+    def begin(self, document: dict[str, Any]) -> None:
+        """Take up an experiment where its checkpoint left off, if it has one."""
+        task, self.begun = self.task, time.perf_counter()
+        spec = specs.from_json(document)
+        self.running = Experiment(spec, task.folder, task.device, self.workers)
+        self.checkpoint = Checkpoint(task.checkpoints, spec.id)
+        self.records = self.checkpoint.restore(self.running)
+        label = federation.fingerprint(self.running.built.device)
+        self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent)
+        for record in self.records:  # what an earlier process has sent already is the same and is stored once
+            self.log.log(record)
 
-def spread(wanted: str | int, trials: int, cpus: float, gpus: float, device: str) -> tuple[int, Share]:
-    """Client actors of a trial and what each takes.
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The process takes up the next trial."""
+        self.begin(new_config["spec"])
+        return True
 
-    ``auto`` gives whole trials to cores while there are at least as many trials as cores, and spreads a trial over client
-    actors when there are not. More actors than cores share them.
-    """
-    if wanted == "auto":
-        wanted = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
-    count = int(wanted)
-    share = Share(cpus=min(1.0, cpus / count) if count else 1.0, gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0)
-    return count, share
-
-
-def _trainable() -> Any:
-    """The Tune trainable. Made in a function, because importing Tune takes a second."""
-    from ray import tune
-
-    class Trial(tune.Trainable):
-        """One experiment after another in one process; client actors outlive a trial."""
-
-        def setup(self, config: dict[str, Any], task: Task) -> None:
-            """Start the process's client actors, then the first experiment."""
-            settle()
-            self.task, self.running = task, None
-            self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
-            self.begin(config["spec"])
-
-        def begin(self, document: dict[str, Any]) -> None:
-            """Take up an experiment where its checkpoint left off, if it has one."""
-            task, self.begun = self.task, time.perf_counter()
-            spec = specs.from_json(document)
-            self.running = Experiment(spec, task.folder, task.device, self.workers)
-            self.checkpoint = Checkpoint(task.checkpoints, spec.id)
-            self.records = self.checkpoint.restore(self.running)
-            label = federation.fingerprint(self.running.built.device)
-            self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent)
-            for record in self.records:  # what an earlier process has sent already is the same and is stored once
+    def step(self) -> dict[str, Any]:
+        """Rounds for some seconds; at the end the final metrics, once all of them are in MLflow."""
+        running, until = self.running, time.perf_counter() + STEP
+        assert running is not None  # noqa: S101 -- setup has begun one
+        while running.state.round < running.spec.rounds:
+            record = self.attempt(running)
+            if record is not None:
+                self.records.append(record)
                 self.log.log(record)
+            if time.perf_counter() > until:
+                break
+        done = running.state.round >= running.spec.rounds
+        last = self.records[-1].metrics if self.records else {}
+        result: dict[str, Any] = {"id": running.spec.id, "rounds": running.state.round, "last": dict(last), "done": done}
+        if done:
+            result["final"] = self.finish()
+        else:
+            self.checkpoint.save(running, self.records)
+            self.log.flush(force=False)
+        return result
 
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            """The process takes up the next trial."""
-            self.begin(new_config["spec"])
-            return True
+    def attempt(self, running: Experiment) -> Record | None:
+        """A round; what it raises is written to the MLflow run."""
+        try:
+            return running.round()
+        except Exception as error:
+            self.log.fail(f"round {running.state.round}: {type(error).__name__}: {error}")
+            raise
 
-        def step(self) -> dict[str, Any]:
-            """Rounds for some seconds; at the end the final metrics, once all of them are in MLflow."""
-            running, until = self.running, time.perf_counter() + STEP
-            assert running is not None  # noqa: S101 -- setup has begun one
-            while running.state.round < running.spec.rounds:
-                record = self.attempt(running)
-                if record is not None:
-                    self.records.append(record)
-                    self.log.log(record)
-                if time.perf_counter() > until:
-                    break
-            done = running.state.round >= running.spec.rounds
-            last = self.records[-1].metrics if self.records else {}
-            result: dict[str, Any] = {"id": running.spec.id, "rounds": running.state.round, "last": dict(last), "done": done}
-            if done:
-                result["final"] = self.finish()
-            else:
-                self.checkpoint.save(running, self.records)
-                self.log.flush(force=False)
-            return result
+    def finish(self) -> dict[str, float]:
+        """Write the run. What a tracking server that is away has missed stays in the checkpoint for the next command."""
+        running = self.running
+        assert running is not None  # noqa: S101 -- setup has begun one
+        finals = final(self.records)
+        seconds = time.perf_counter() - self.begun
+        if self.log.finish(finals, running.built.net.tensors(running.state.params, running.state.buffers)):
+            self.checkpoint.drop()
+        else:
+            self.checkpoint.save(running, self.records)
+        return {**finals, "seconds": seconds}
 
-        def attempt(self, running: Experiment) -> Record | None:
-            """A round; what it raises is written to the MLflow run."""
-            try:
-                return running.round()
-            except Exception as error:
-                self.log.fail(f"round {running.state.round}: {type(error).__name__}: {error}")
-                raise
-
-        def finish(self) -> dict[str, float]:
-            """Write the run. What a tracking server that is away has missed stays in the checkpoint for the next command."""
-            running = self.running
-            assert running is not None  # noqa: S101 -- setup has begun one
-            finals = final(self.records)
-            seconds = time.perf_counter() - self.begun
-            if self.log.finish(finals, running.built.net.tensors(running.state.params, running.state.buffers)):
-                self.checkpoint.drop()
-            else:
-                self.checkpoint.save(running, self.records)
-            return {**finals, "seconds": seconds}
-
-        def cleanup(self) -> None:
-            """Give the client actors back."""
-            if self.workers is not None:
-                self.workers.close()
-
-    return Trial
+    def cleanup(self) -> None:
+        """Give the client actors back."""
+        if self.workers is not None:
+            self.workers.close()
 
 
-def _searcher(queue: Queue) -> Any:
+class Generations(Searcher):  # type: ignore[misc]
     """Hands specs to Tune in the queue's order and holds the next generation back until the last one is done."""
-    from ray.tune.search import Searcher
 
-    class Generations(Searcher):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(metric="rounds", mode="max")
-            self.owner: dict[str, str] = {}
+    def __init__(self, queue: Queue) -> None:
+        """Take the queue, which the driver goes on to read."""
+        super().__init__(metric="rounds", mode="max")
+        self.queue = queue
+        self.owner: dict[str, str] = {}
 
-        def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-            return True
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its searcher for a restore of its own; ours reads MLflow instead, so there is nothing to keep."""
+        return (type(self), (None,))
 
-        def suggest(self, trial_id: str) -> Any:
-            if not queue.waiting and queue.open:
-                return None
-            if not queue.waiting and not queue.fill():
-                return Searcher.FINISHED
-            spec = queue.waiting.pop(0)
-            self.owner[trial_id] = spec.id
-            return {"id": spec.id, "spec": specs.to_json(spec)}
+    def __deepcopy__(self, memo: dict[int, Any]) -> Generations:
+        """The driver reads the queue, so there is only one."""
+        return self
 
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            queue.results[self.owner[trial_id]] = None if error or not result else result.get("final")
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Nothing that Tune could set matters here."""
+        return True
 
-        def save(self, checkpoint_path: str) -> None:
-            """Nothing to save: what is done is read from MLflow."""
+    def suggest(self, trial_id: str) -> Any:
+        """The next spec; None while a generation is not done."""
+        if not self.queue.waiting and self.queue.open:
+            return None
+        if not self.queue.waiting and not self.queue.fill():
+            return Searcher.FINISHED
+        spec = self.queue.waiting.pop(0)
+        self.owner[trial_id] = spec.id
+        return {"id": spec.id, "spec": specs.to_json(spec)}
 
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing to restore."""
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial is done, or has failed for good."""
+        self.queue.results[self.owner[trial_id]] = None if error or not result else result.get("final")
 
-    return Generations()
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: what is done is read from MLflow."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
 
 
-def _callback(queue: Queue, progress: Progress) -> Any:
-    from ray.tune import Callback
+class Watching(tune.Callback):  # type: ignore[misc]
+    """Tells the driver's table how trials go."""
 
-    class Watching(Callback):
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            progress.started(queue.specs[trial.config["id"]])
+    def __init__(self, queue: Queue, progress: Progress) -> None:
+        """``queue`` knows the specs by id."""
+        self.queue, self.progress = queue, progress
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-            progress.result(queue.specs[trial.config["id"]], result["rounds"], result["last"])
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its callbacks for a restore of its own, which is not used."""
+        return (type(self), (None, None))
 
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            progress.ended(queue.specs[trial.config["id"]], trial.last_result.get("final"))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Watching:
+        """There is one table."""
+        return self
 
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            progress.ended(queue.specs[trial.config["id"]], None)
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has its resources."""
+        self.progress.started(self.queue.specs[trial.config["id"]])
 
-    return Watching()
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """A trial has done some rounds."""
+        self.progress.result(self.queue.specs[trial.config["id"]], result["rounds"], result["last"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is done."""
+        self.progress.ended(self.queue.specs[trial.config["id"]], trial.last_result.get("final"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed for good."""
+        self.progress.ended(self.queue.specs[trial.config["id"]], None)
 
 
 def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = None) -> None:
     """Run everything that is in the queue, on the Ray that is running; the final metrics are in ``queue.results`` by spec id,
     None for a run that failed for good. ``at_once`` bounds the trials that run together."""
-    from ray import tune
-    from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
-
     own = {"CPU": 1.0} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     client = {"CPU": task.share.cpus} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     bundles = [{}, *[client] * task.actors] if task.actors else [own]
-    trainable = tune.with_resources(tune.with_parameters(_trainable(), task=task), PlacementGroupFactory(bundles, strategy="PACK"))
+    trainable = tune.with_resources(tune.with_parameters(Trial, task=task), PlacementGroupFactory(bundles, strategy="PACK"))
     Tuner(
         trainable,
-        tune_config=TuneConfig(search_alg=_searcher(queue), num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once),
+        tune_config=TuneConfig(search_alg=Generations(queue), num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once),
         run_config=RunConfig(
             name="tune",
             storage_path=str(task.checkpoints.parent),
             verbose=0,
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_callback(queue, progress)],
+            callbacks=[Watching(queue, progress)],
         ),
     ).fit()

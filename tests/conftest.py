@@ -135,4 +135,6 @@ def forget() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """An explicit way to renew golden values."""
-    parser.addoption("--refresh-golden", action="store_true", help="write the golden values of this run instead of comparing with the stored ones")
+    parser.addoption(
+        "--refresh-golden", action="store_true", help="write the golden values of this run instead of comparing with the stored ones"
+    )

@@ -44,7 +44,18 @@ GLOBAL_TORCH = {"torch.manual_seed", "torch.seed", "torch.initial_seed", "torch.
 SAFE_NUMPY = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}
 DRAWS = "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like"
 TORCH_DRAWS = {f"torch.{draw}" for draw in DRAWS.split()}
-METHOD_DRAWS = set("normal_ uniform_ random_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_ multinomial bernoulli".split())
+METHOD_DRAWS = {
+    "normal_",
+    "uniform_",
+    "random_",
+    "bernoulli_",
+    "exponential_",
+    "cauchy_",
+    "log_normal_",
+    "geometric_",
+    "multinomial",
+    "bernoulli",
+}
 
 
 def name(file: Path) -> str:
@@ -270,7 +281,9 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
         shutil.copytree(ROOT / item, copy / item, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for item in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt"):
         shutil.copy(ROOT / item, copy / item)
-    script = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
+    script = (
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"  # b changes argv
+    )
     done = subprocess.run([sys.executable, "-c", script, str(out)], cwd=copy, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -153,29 +153,31 @@ def test_natural_needs_natural_clients() -> None:
 
 
 def test_the_root_set_leaves_the_training_data() -> None:
-    data = toy()
-    held, other = (hold_out(data, 40, seed) for seed in (0, 1))
-    assert held.root is not None and other.root is not None and held.client is not None and data.client is not None
-    ids, rest = held.root.x.flatten().long(), held.train.x.flatten().long()
-    assert len(ids) == 40
-    assert torch.equal(torch.cat([ids, rest]).sort().values, torch.arange(300))
-    assert torch.equal(held.root.y, data.train.y[ids]) and torch.equal(held.train.y, data.train.y[rest])
-    assert torch.equal(held.client, data.client[rest])
-    assert held.test is data.test
-    assert len(data.train.y) == 300 and data.root is None
-    assert not torch.equal(ids, other.root.x.flatten().long())
+    (root, rest), (other, _) = (hold_out(300, 40, seed) for seed in (0, 1))
+    assert len(root) == 40
+    assert torch.equal(torch.cat([root, rest]).sort().values, torch.arange(300))
+    assert torch.equal(rest, rest.sort().values)
+    assert not torch.equal(root, other)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.5, "shards", "natural"])
+def test_what_is_held_out_is_dealt_to_nobody(alpha: float | str | None) -> None:
+    root, rest = hold_out(300, 40, seed=0)
+    dealt = torch.cat(deal(toy(), clients=12, alpha=alpha, seed=0, among=rest)).sort().values
+    assert torch.equal(dealt, rest)
+    assert not torch.isin(dealt, root).any()
 
 
 def test_a_root_set_of_nothing() -> None:
-    held = hold_out(toy()._replace(client=None), 0, seed=0)
-    assert held.root is not None and held.root.x.shape == (0, 1) and held.root.y.shape == (0,)
-    assert len(held.train.y) == 300 and held.client is None
+    root, rest = hold_out(300, 0, seed=0)
+    assert len(root) == 0
+    assert torch.equal(rest, torch.arange(300))
 
 
 @pytest.mark.parametrize("size", [300, 301, -1])
 def test_a_root_set_must_leave_something(size: int) -> None:
     with pytest.raises(BadInput, match=rf"root_size={size} is not allowed; the dataset has 300 training samples"):
-        hold_out(toy(), size, seed=0)
+        hold_out(300, size, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_marked_console_blocks_run(tmp_path: Path) -> None:
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it(tmp_path: Path) -> None:
     done = backstop(["--help"], tmp_path)
     assert done.returncode == 0
-    known = {found[1] for found in re.finditer(r"^ {4}(\w+) ", done.stdout, re.MULTILINE)}
+    known = {found[1] for found in re.finditer(r"^ {4}(\w+)(?: |$)", done.stdout, re.MULTILINE)}
     table = {found[1] for found in re.finditer(r"^\| `backstop (\w+)", README, re.MULTILINE)}
     assert table == known
     assert {found["verb"] for found in COMMAND.finditer("\n".join(block.text for block in BLOCKS))} <= known

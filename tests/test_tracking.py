@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -343,3 +346,57 @@ def test_finals_are_the_mean_of_the_last_tenth() -> None:
     assert final(records) == {"final/clean_accuracy": (18 / 32 + 0.25) / 2, "final/masked_fraction": 0.5, "final/diverged": 0.0}
     assert final([]) == {"final/diverged": 0.0}
     assert final([Record("", 0, {"defense/x": float("nan")}), Record("", 1, {})]) == {"final/diverged": 0.0}
+
+
+@pytest.mark.slow
+def test_a_real_server_that_goes_away_and_comes_back(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's own server, with artifacts through it: stopped in mid-run, started again, nothing is lost."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    store = tracking.store(tmp_path)
+    root = f"sqlite:///{tmp_path}/server.db"
+    line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", root, "--artifacts-destination", str(tmp_path / "kept")]
+    line += ["--serve-artifacts", "--workers", "1", "--port", str(port)]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+
+    def start() -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        for _ in range(240):
+            try:
+                tracking.reachable(store)
+            except BadInput:
+                time.sleep(0.5)
+            else:
+                return server
+        pytest.fail("the server did not start")
+
+    def stop(server: subprocess.Popen[bytes]) -> None:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+    records = [record(step, train_s=1.0) for step in range(3)]
+    server = start()
+    try:
+        number = tracking.open_experiment(store, "far")
+        assert tracking.open_experiment(store, "far") == number
+        one = tracking.Log(store, number, SPEC, fingerprint="cpu", parent=tracking.parent(store, number, "quick"))
+        one.log(records[0])
+        assert one.flush()
+        stop(server)
+        one.log(records[1])
+        begun = time.monotonic()
+        assert not one.flush()
+        assert time.monotonic() - begun < 60
+        assert not one.flush(force=False)
+        server = start()
+        one.log(records[2])
+        assert one.finish(final(records), {"weight": torch.arange(3.0)})
+        (run,) = tracking.curves(store, tracking.read(store, "far"), [SPEC.id], ["round/clean_accuracy"])
+        assert [step for step, _ in run.curves["round/clean_accuracy"]] == [0, 1, 2]
+        assert (run.status, run.timing) == ("FINISHED", {"time/train_s": 3.0})
+        assert {path.name for path in (tmp_path / "kept").rglob("*.*")} == {"spec.json", "model.safetensors"}
+    finally:
+        stop(server)

@@ -227,9 +227,18 @@ def test_badnets_covers_a_small_image_and_one_to_one_leaves_others_alone() -> No
     trigger = build("badnets", size=8).trigger
     assert trigger is not None
     assert trigger(None, torch.zeros(2, 1, 5, 8)).sum() == 80
+    assert trigger(None, torch.zeros(2, 1, 8, 8)).sum() == 128
+    assert trigger(None, torch.zeros(2, 1, 9, 9))[..., :8, :8].sum() == 128
     one_to_one, y = build("badnets", source=2, share=1.0), torch.tensor([1, 2, 3, 2, 2])
     assert poisoned(one_to_one, None, Samples(torch.zeros(5, 1, 8, 8), y)).y.tolist() == [1, 0, 3, 0, 0]
     assert one_to_one.goal is not None and one_to_one.goal(None, y).tolist() == [-1, 0, -1, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["badnets", "label_flip", "edge_case"])
+def test_the_smallest_share_poisons_one_sample(name: str) -> None:
+    attack, view = build(name, share=1e-6), attack_view("image")
+    batch = Samples(samples("image", 9, "batch").x, torch.ones(9, dtype=torch.int64))
+    assert (poisoned(attack, start(attack, view), batch).y != batch.y).nonzero().flatten().tolist() == [0]
 
 
 def test_label_flip_flips_the_source_only() -> None:
@@ -274,7 +283,7 @@ def test_edge_case_tail_is_what_lies_far_out() -> None:
 def test_edge_case_density_is_the_gaussian_of_its_data_sheet(count: int, features: int) -> None:
     from backstop.attacks.edge_case import _rare
 
-    x = torch.randn(count, features, generator=generator(0, "tests", "density")).float()
+    x = torch.randn(count, features, generator=generator(0, "tests", "density")) * torch.logspace(0, -2, features)
     points = (x - x.mean(0)).double()
     covariance = points.T @ points / count
     values = torch.linalg.eigvalsh(covariance)

@@ -1,0 +1,154 @@
+"""Client actors: the same bytes for any number of them, in any order, and when one dies in the middle of a round."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backstop.platform import clients as pool
+from backstop.platform import local_sgd, specs
+from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
+from backstop.platform.contract import Part, Spec
+from backstop.platform.experiment import Experiment, run
+from backstop.platform.local_sgd import Trained
+
+NOWHERE = Path("unused")
+SPEC = Spec(
+    clients=12, per_round=8, malicious=0.25, selection="fixed", rounds=3, batch=16, block=3, root_size=20, alpha=0.5,
+    optimizer=Part("sgd", {"lr": 0.1}), attack=specs.stages("badnets+model_replacement(strength=3)", "attack"), defense=(Part("median"),),
+)  # fmt: skip
+SPECS = {"vmap": SPEC, "loop": SPEC.replace(model=Part("cnn")), "buffers": SPEC.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1)}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A private Ray with room for the actors of these tests."""
+    with local_ray(None, cpus=4) as found:
+        yield found
+
+
+def curve(spec: Spec, workers: OnActors | InProcess | None = None) -> list[tuple[int, dict[str, float]]]:
+    return [(record.round, dict(record.metrics)) for record in run(spec, folder=NOWHERE, device="cpu", clients=workers)]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_any_number_of_actors_gives_the_same_digits(ray: Any, name: str) -> None:
+    spec = SPECS[name]
+    alone = curve(spec)
+    assert len(alone) == spec.rounds
+    for count in (1, 3):
+        assert curve(spec, OnActors(count, share=Share(cpus=0.5))) == alone
+
+
+def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
+    workers = OnActors(2, share=Share(cpus=0.5))
+    pids = []
+    for spec in (SPEC, SPEC.replace(seed=5), SPEC.replace(attack=()), SPEC):
+        experiment = Experiment(spec, NOWHERE, "cpu", workers)
+        while experiment.state.round < spec.rounds:
+            record = experiment.round()
+        assert record is not None
+        assert dict(record.metrics) == curve(spec)[-1][1]
+        pids.append(_pids(workers))
+    assert len({tuple(found) for found in pids}) == 1, "the actors must outlive an experiment"
+    workers.close()
+
+
+def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> None:
+    workers = OnActors(2, share=Share(cpus=0.5))
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+    before = _pids(workers)
+    calls = itertools.count()
+    original = workers._map
+
+    def murderous(work: Sequence[Any]) -> list[Any]:
+        def wrap(call: Any) -> Any:
+            def sent(actor: Any) -> Any:
+                ref = call(actor)
+                if next(calls) == 3:  # some blocks of the first round are done, this one is under way
+                    os.kill(before[0], signal.SIGKILL)
+                return ref
+
+            return sent
+
+        return original([wrap(call) for call in work])
+
+    workers._map = murderous  # type: ignore[method-assign]
+    found = [record.metrics for record in iter_rounds(experiment)]
+    assert [dict(row) for row in found] == [row for _, row in curve(SPECS["loop"])]
+    after = _pids(workers)
+    assert before[0] not in after
+    assert before[1] in after
+    workers.close()
+
+
+def iter_rounds(experiment: Experiment) -> Iterator[Any]:
+    while experiment.state.round < experiment.spec.rounds:
+        yield experiment.round()
+
+
+def _pids(workers: OnActors) -> list[int]:
+    refs = [actor.__ray_call__.remote(lambda self: __import__("os").getpid()) for actor in workers.actors]
+    return list(workers.ray.get(refs))
+
+
+@pytest.mark.parametrize("name", ["vmap", "loop"])
+def test_the_order_of_blocks_does_not_matter(name: str) -> None:
+    spec = SPECS[name]
+    built = Experiment(spec, NOWHERE, "cpu").built
+    cohort = list(range(8))
+    units = local_sgd.blocks(built, 0, cohort, attacked=True)
+    state = (None, None)
+
+    def rows(order: Sequence[list[int]]) -> Trained:
+        return gather([local_sgd.train(built, 0, unit, built.net.params, built.net.buffers, state, attacked=True) for unit in order])
+
+    forward, backward = rows(units), rows(units[::-1])
+    assert forward.client.tolist() == cohort
+    assert torch.equal(forward.rows, backward.rows)
+    assert torch.equal(forward.loss, backward.loss)
+
+
+def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
+    experiment = Experiment(SPEC, NOWHERE, "cpu")
+    arrays = pack(experiment.built.data)
+    for value in arrays.values():
+        if hasattr(value, "flags"):
+            value.flags.writeable = False
+    worker = Worker("cpu")
+    worker.open(experiment.spec, "key", arrays)
+    params = experiment.state.params.numpy().copy()
+    params.flags.writeable = False
+    found = worker.train(0, [0, 1], params, experiment.state.buffers.numpy(), experiment.state.attack, attacked=True)
+    expected = local_sgd.train(experiment.built, 0, [0, 1], experiment.state.params, experiment.state.buffers, experiment.state.attack, attacked=True)
+    assert torch.equal(torch.from_numpy(found[1]), expected.rows)
+    assert unpack(arrays).train.x.data_ptr() == arrays["train_x"].ctypes.data
+
+
+@pytest.mark.parametrize(
+    ("wanted", "trials", "cpus", "gpus", "device", "actors", "share"),
+    [
+        ("auto", 78, 2, 0, "cpu", 0, Share(1.0, 0.0)),
+        ("auto", 1, 2, 0, "cpu", 2, Share(1.0, 0.0)),
+        ("auto", 3, 16, 0, "cpu", 5, Share(1.0, 0.0)),
+        (4, 78, 2, 0, "cpu", 4, Share(0.5, 0.0)),
+        (0, 1, 8, 0, "cpu", 0, Share(1.0, 0.0)),
+        (4, 1, 16, 1, "cuda", 4, Share(1.0, 0.25)),
+        ("auto", 78, 16, 1, "cuda", 0, Share(1.0, 1.0)),
+    ],
+)
+def test_how_a_trial_is_spread(wanted: str | int, trials: int, cpus: float, gpus: float, device: str, actors: int, share: Share) -> None:
+    assert spread(wanted, trials, cpus, gpus, device) == (actors, share)
+
+
+def test_the_evaluation_batches_cover_a_set_once() -> None:
+    assert pool.cuts(0) == []
+    for count in (1, pool.BATCH, pool.BATCH + 1, 3 * pool.BATCH - 1):
+        assert [index for start, stop in pool.cuts(count) for index in range(start, stop)] == list(range(count))

@@ -1,0 +1,231 @@
+"""The ranking against numbers worked out by hand, its order, its bytes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from backstop.platform import leaderboard
+from backstop.platform.params import BadInput
+from backstop.platform.tracking import Run
+from tests.boards import BASE, run, runs
+
+A, B = "badnets(size=3)", "label_flip(target=0)"
+
+
+def figures(accuracy: float, success: float | None = None, **others: float) -> dict[str, float]:
+    return {"clean_accuracy": accuracy, **({} if success is None else {"attack_success_rate": success}), **others}
+
+
+def hand() -> list[Run]:
+    """Two attacks, three defenses, two seeds, in eighths and sixteenths: every mean below is exact."""
+    table = {
+        # (attack, defense): (accuracy, success) for seeds 0 and 1
+        (A, "fedavg"): [(0.875, 1.0), (1.0, 0.875)],  # means 0.9375, 0.9375
+        (B, "fedavg"): [(0.875, 0.5), (0.875, 0.5)],
+        (A, "median"): [(0.75, 0.25), (0.75, 0.125)],  # means 0.75, 0.1875
+        (B, "median"): [(0.75, 0.75), (0.75, 0.75)],  # the attack succeeds more
+        (A, "krum(f=1)"): [(1.0, 0.5), (1.0, 0.5)],  # accuracy is higher
+        (B, "krum(f=1)"): [(0.875, 0.25), (0.875, 0.25)],
+    }
+    found = [run(*cell, seed, figures(*pair)) for cell, pairs in table.items() for seed, pair in enumerate(pairs)]
+    return [*found, run("none", "fedavg", 0, figures(1.0)), run("none", "fedavg", 1, figures(0.75))]
+
+
+def rows(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["defense"]: row for row in document["rows"]}
+
+
+def test_numbers_worked_out_by_hand() -> None:
+    document = leaderboard.build(hand(), "hand")
+    assert [(row["rank"], row["defense"]) for row in document["rows"]] == [(1, "krum(f=1)"), (2, "median"), (3, "fedavg")]
+    krum, median, fedavg = document["rows"]
+    # krum: A saves 0.4375 at no cost → 0.71875; B saves 0.25 → 0.625
+    assert krum["der"] == (0.71875 + 0.625) / 2
+    assert (krum["accuracy_cost"], krum["asr_reduction"]) == ((-0.0625 + 0.0) / 2, (0.4375 + 0.25) / 2)
+    # median: A (0.75 - 0.1875 + 1) / 2; B saves nothing and costs 0.125: (0 - 0.125 + 1) / 2
+    assert median["der"] == (0.78125 + 0.4375) / 2
+    assert median["clean_accuracy"] == {"mean": 0.75, "low": 0.75, "high": 0.75}
+    assert median["attack_success_rate"]["mean"] == (0.1875 + 0.75) / 2
+    assert (median["worst_attack"], median["worst_attack_success_rate"]) == (B, 0.75)
+    assert (fedavg["der"], fedavg["accuracy_cost"], fedavg["asr_reduction"]) == (0.5, 0.0, 0.0)
+    assert (fedavg["worst_attack"], fedavg["worst_attack_success_rate"]) == (A, 0.9375)
+    assert fedavg["no_attack_accuracy"]["mean"] == 0.875
+    assert median["no_attack_accuracy"] is None
+    assert fedavg["robust_accuracy"] is None
+    assert (median["attacks"], median["seeds"], median["missing"], median["diverged"]) == ([A, B], [0, 1], 0, 0)
+    assert {"schema": 1, "experiment": "hand", "fingerprint": "cpu"}.items() <= document.items()
+    (cell,) = [item for item in document["cells"] if (item["attack"], item["defense"]) == (A, "median")]
+    assert (cell["dataset"], cell["model"], cell["seeds"], cell["der"]) == ("digits", "mlp", [0, 1], 0.78125)
+    assert cell["attack_success_rate"]["mean"] == 0.1875
+
+
+def test_intervals_are_paired_over_seeds() -> None:
+    """A cost that is the same for every seed has no spread, however much the seeds differ."""
+    noisy = {0: 0.5, 1: 0.75, 2: 1.0, 3: 0.625}
+    given = [run(A, "fedavg", seed, figures(value, 1.0)) for seed, value in noisy.items()]
+    given += [run(A, "median", seed, figures(value - 0.125, 0.5)) for seed, value in noisy.items()]
+    median = rows(leaderboard.build(given, "x"))["median"]
+    assert median["intervals"]["accuracy_cost"] == {"mean": 0.125, "low": 0.125, "high": 0.125}
+    interval = median["clean_accuracy"]
+    assert min(noisy.values()) - 0.125 <= interval["low"] < interval["mean"] < interval["high"] <= max(noisy.values()) - 0.125
+    # the means of 4 draws with replacement of these values: quantiles by all 256 of them
+    values = sorted(value - 0.125 for value in noisy.values())
+    exact = sorted((a + b + c + d) / 4 for a in values for b in values for c in values for d in values)
+    assert interval["low"] == pytest.approx(exact[math.floor(0.025 * 255)], abs=0.03)
+    assert interval["high"] == pytest.approx(exact[math.ceil(0.975 * 255)], abs=0.03)
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    given = [run(A, "fedavg", 0, figures(1.0, 1.0)), run(A, "fedavg", 1, figures(0.5, 0.5)), run(A, "median", 1, figures(0.25, 0.25))]
+    median = rows(leaderboard.build(given, "x"))["median"]
+    assert (median["accuracy_cost"], median["asr_reduction"]) == (0.25, 0.25)
+    alone = rows(leaderboard.build([given[0], run(A, "krum", 7, figures(0.5, 0.5))], "x"))["krum"]
+    assert (alone["accuracy_cost"], alone["asr_reduction"], alone["der"], alone["intervals"]["der"]) == (None, None, None, None)
+
+
+def test_ties_are_broken_by_the_worst_attack_and_then_by_name() -> None:
+    base = [run(attack, "fedavg", 0, figures(1.0, 1.0)) for attack in (A, B)]
+    even = [run(attack, name, 0, figures(1.0, 0.5)) for name in ("zebra", "aardvark") for attack in (A, B)]
+    uneven = [run(A, "bear", 0, figures(1.0, 0.25)), run(B, "bear", 0, figures(1.0, 0.75))]
+    unknown = [run(A, "cat", 0, figures(1.0))]
+    document = leaderboard.build([*uneven, *even, *base, *unknown], "x")
+    assert [(row["rank"], row["defense"], row["der"]) for row in document["rows"]] == [
+        (1, "aardvark", 0.75),
+        (2, "zebra", 0.75),
+        (3, "bear", 0.75),
+        (4, "fedavg", 0.5),
+        (5, "cat", None),
+    ]
+    assert rows(document)["cat"]["missing"] == 1
+
+
+def test_shuffled_runs_of_another_store_give_the_same_bytes() -> None:
+    given = runs()
+    other = [item._replace(run_id="elsewhere", timing={"time/train_s": 99.0}) for item in given]
+    orders = [given, given[::-1], sorted(given, key=lambda item: item.id[-5:]), other, given + other]
+    assert len({leaderboard.encode(leaderboard.build(order, "x")) for order in orders}) == 1
+
+
+def test_the_file_is_json_without_clock_or_place() -> None:
+    document = leaderboard.build(runs(), "x")
+    text = leaderboard.encode(document)
+    assert json.loads(text) == document
+    assert not any(word in text for word in ("mlflow-", "time/", "NaN", "Infinity"))
+    assert text.endswith("}\n")
+
+
+def test_settings_are_not_mixed() -> None:
+    longer = BASE.replace(rounds=40)
+    given = [
+        run(A, "fedavg", 0, figures(1.0, 1.0)),
+        run(A, "median", 0, figures(0.5, 0.5)),
+        run(A, "fedavg", 0, figures(0.75, 0.5), longer),
+        run(A, "median", 0, figures(0.75, 0.25), longer),
+    ]
+    document = leaderboard.build(given, "x")
+    assert len(document["cells"]) == 4
+    assert sorted(setting["rounds"] for setting in document["settings"].values()) == [20, 40]
+    assert {cell["setting"] for cell in document["cells"]} == set(document["settings"])
+    median = rows(document)["median"]
+    assert (median["accuracy_cost"], median["asr_reduction"]) == ((0.5 + 0.0) / 2, (0.5 + 0.25) / 2)
+
+
+def test_diverged_runs_count_with_their_worst() -> None:
+    given = [run(A, "fedavg", seed, figures(1.0, 1.0)) for seed in (0, 1)]
+    given += [run(A, "median", 0, figures(0.5, 0.5)), run(A, "median", 1, {"diverged": 1.0})]
+    median = rows(leaderboard.build(given, "x"))["median"]
+    assert (median["clean_accuracy"]["mean"], median["attack_success_rate"]["mean"], median["diverged"]) == (0.25, 0.75, 1)
+    kept = [*given[:-1], run(A, "median", 1, figures(0.25, 0.25, diverged=1.0))]
+    assert rows(leaderboard.build(kept, "x"))["median"]["clean_accuracy"]["mean"] == 0.375
+    untargeted = [run(B, "fedavg", 0, figures(1.0)), run(B, "median", 0, {"diverged": 1.0})]
+    assert rows(leaderboard.build(untargeted, "x"))["median"]["attack_success_rate"] is None
+
+
+def test_numbers_that_are_none_do_not_reach_the_file() -> None:
+    document = leaderboard.build([run(A, "fedavg", 0, figures(1.0, math.nan))], "x")
+    assert rows(document)["fedavg"]["attack_success_rate"] is None
+    assert document["runs"][0]["metrics"] == {"final/clean_accuracy": 1.0, "final/diverged": 0.0}
+    assert json.loads(leaderboard.encode(document), parse_constant=pytest.fail) == document
+
+
+def test_fingerprints_are_not_mixed_unless_told() -> None:
+    given = [run(A, "fedavg", 0, figures(1.0, 1.0)), run(A, "median", 0, figures(1.0, 0.5), fingerprint="gpu")]
+    with pytest.raises(BadInput, match=r"2 kinds .*cpu; gpu.*--mix"):
+        leaderboard.build(given, "x")
+    assert leaderboard.build(given, "x", mix=True)["fingerprint"] == "cpu | gpu"
+    with pytest.raises(BadInput, match="no finished run"):
+        leaderboard.build([], "x")
+
+
+def test_a_changed_file_is_found_out() -> None:
+    document = leaderboard.build(hand(), "hand")
+    again = json.loads(leaderboard.encode(document))
+    assert leaderboard.differences(again, leaderboard.recompute(again)) == []
+    again["cells"][2]["clean_accuracy"]["mean"] += 0.25
+    again["rows"][0]["der"] = 0.9
+    where, changed = again["cells"][2], again["cells"][2]["clean_accuracy"]["mean"]
+    assert changed - 0.25 == document["cells"][2]["clean_accuracy"]["mean"]
+    assert leaderboard.differences(again, leaderboard.recompute(again)) == [
+        f"rows[0] krum(f=1) der: file 0.9, recomputed {document['rows'][0]['der']}",
+        f"cells[2] {where['attack']} × {where['defense']} clean_accuracy mean: file {changed}, recomputed {changed - 0.25}",
+    ]
+    del again["runs"][-1]
+    assert any("runs: file" in line or "cells" in line for line in leaderboard.differences(again, document))
+    with pytest.raises(BadInput, match="schema 2"):
+        leaderboard.recompute(again | {"schema": 2})
+    again["runs"][0] = {"id": "x"}
+    with pytest.raises(BadInput, match="changed by hand"):
+        leaderboard.recompute(again)
+
+
+def test_files(tmp_path: Path) -> None:
+    given = runs()
+    document = leaderboard.build(given, "x")
+    names = [path.name for path in leaderboard.write(document, given, tmp_path / "new")]
+    assert names == ["leaderboard.json", "leaderboard.csv", "leaderboard.md", "runs.csv"]
+    assert leaderboard.load(tmp_path / "new" / "leaderboard.json") == document
+    table = list(csv.DictReader(io.StringIO((tmp_path / "new" / "leaderboard.csv").read_text())))
+    assert [row["defense"] for row in table] == [row["defense"] for row in document["rows"]]
+    assert float(table[0]["clean_accuracy_mean"]) == document["rows"][0]["clean_accuracy"]["mean"]
+    costs = list(csv.DictReader(io.StringIO((tmp_path / "new" / "runs.csv").read_text())))
+    assert [row["id"] for row in costs] == [item["id"] for item in document["runs"]]
+    assert {row["train_seconds"] for row in costs} == {"1.500"}
+    assert costs[0]["run_id"].startswith("mlflow-")
+    text = (tmp_path / "new" / "leaderboard.md").read_text()
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + len(document["rows"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        leaderboard.write(document, given, tmp_path / "file")
+    for content, message in (("{", "is not JSON"), ("[]", "no leaderboard")):
+        (tmp_path / "file").write_text(content)
+        with pytest.raises(BadInput, match=message):
+            leaderboard.load(tmp_path / "file")
+    with pytest.raises(BadInput, match="No such file"):
+        leaderboard.load(tmp_path / "absent")
+
+
+def test_the_terminal_table_fits_100_columns() -> None:
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(leaderboard.table(leaderboard.build(runs(), "x")))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert all(word in text for word in ("fedavg", "mask_threshold=0.6, trim_fraction=0.2", "+model_replacement", "x: 20 defenses"))
+
+
+def test_short_names_leave_out_what_does_not_vary() -> None:
+    assert leaderboard.short(["krum(f=1)", "krum(f=2)+median(a=1e+16)", "median(a=1e+16)"]) == {
+        "krum(f=1)": "krum(f=1)",
+        "krum(f=2)+median(a=1e+16)": "krum(f=2)+median",
+        "median(a=1e+16)": "median",
+    }
+    assert leaderboard.short(["invariant(a=1)"]) == {"invariant(a=1)": "invariant"}

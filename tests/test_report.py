@@ -1,0 +1,197 @@
+"""The page opened in a real browser, the same bytes every time, and nothing from a run that acts in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from backstop.platform import leaderboard, report
+from backstop.platform.params import BadInput
+from backstop.platform.tracking import Run
+from tests.boards import run, runs
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PROBE = """<script>
+document.body.dataset.width = document.documentElement.scrollWidth + " of " + document.documentElement.clientWidth;
+document.body.dataset.tables = document.querySelectorAll("table#ranking tbody tr").length;
+document.body.dataset.pictures = [...document.querySelectorAll("svg")].filter(svg => svg.getBoundingClientRect().width > 200).length;
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def given() -> list[Run]:
+    return runs()
+
+
+@pytest.fixture(scope="module")
+def document(given: list[Run]) -> leaderboard.Document:
+    return leaderboard.build(given, "demo")
+
+
+@pytest.fixture(scope="module")
+def text(document: leaderboard.Document, given: list[Run]) -> str:
+    return report.page(document, given)
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and checks that what is opened is closed."""
+
+    VOID = ("meta", "br", "wbr", "link")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_else(text: str) -> None:
+    tags = Tags(text)
+    assert {"script", "link", "img", "iframe", "image", "object"}.isdisjoint(tags.tags)
+    links = [value for name, value in tags.attributes if name in ("href", "xlink:href", "src")]
+    assert all(value is not None and value.startswith("#") for value in links)
+    assert not re.search(r"url\((?!#)", text)
+    assert "default-src 'none'" in text
+    ids = [value for name, value in tags.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_holds_what_it_must(text: str, document: leaderboard.Document) -> None:
+    assert Tags(text).tags.count("svg") == 5  # scatter, two curves, two maps
+    assert text.count("<tr") == 2 * (1 + len(document["rows"]))
+    for words in ("demo", document["rule"][:40], "backstop leaderboard --experiment demo", "mask threshold τ", "model_replacement"):
+        assert words in text
+
+
+def test_same_runs_same_bytes(text: str, document: leaderboard.Document, given: list[Run]) -> None:
+    assert report.page(leaderboard.build(given[::-1], "demo"), given[::-1]) == text
+    assert report.picture(document) == report.picture(document)
+
+
+def test_a_bare_experiment_has_a_page() -> None:
+    """One run, no attack success, no curves, no interval."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for metrics in ({"clean_accuracy": 0.5}, {"clean_accuracy": 0.5, "attack_success_rate": 0.25}, {}):
+            small = leaderboard.build([run("badnets", "fedavg", 0, metrics)], "one")
+            Tags(report.page(small, []))
+            assert report.picture(small).startswith(b"\x89PNG")
+        clean = leaderboard.build([run("none", "fedavg", 0, {"clean_accuracy": 0.5})], "clean")
+        assert clean["rows"] == []
+        Tags(report.page(clean, []))
+
+
+def test_the_map_needs_two_by_two(document: leaderboard.Document, given: list[Run]) -> None:
+    cells = report.knobs(document)
+    assert set(cells) == {(tau, trim) for tau in (0.2, 0.4, 0.6, 0.8) for trim in (0.1, 0.2, 0.3)}
+    one = [item for item in given if "0.6" in str(item.spec["defense"]) or not item.spec["defense"]]
+    assert report.knobs(leaderboard.build(one, "x")) == {}
+
+
+def test_curves_are_asked_for_only_where_they_are_drawn(document: leaderboard.Document, given: list[Run]) -> None:
+    where = report.scene(document)
+    assert where is not None
+    assert where.attack == "badnets(size=3, target=0)+model_replacement(strength=5.0)"
+    wanted = report.wanted(document)
+    assert len(wanted) == 2 * len(report.champions(document)) == 2 * 7
+    names = {leaderboard.label(item.spec["defense"], "defense") for item in given if item.id in wanted}
+    assert names == {mark.row["defense"] for mark in report.champions(document)}
+
+
+def test_names_at_the_ends_of_lines_keep_their_distance() -> None:
+    assert report._apart([50.0, 50.0, 10.0], 7.0, 0.0, 100.0) == [50.0, 57.0, 10.0]
+    assert report._apart([99.0, 98.0], 7.0, 0.0, 100.0) == [100.0, 93.0]
+
+
+def evil(given: list[Run]) -> tuple[leaderboard.Document, list[Run]]:
+    """Runs whose every text is an attack on the page."""
+    code = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;"
+
+    def spoilt(item: Run) -> Run:
+        spec = dict(item.spec)
+        for role in ("attack", "defense"):
+            spec[role] = [{"name": f"{stage['name']}{code}", "params": {f"a{code}": code, **stage["params"]}} for stage in spec[role]]
+        spec["dataset"] = {"name": code, "params": {code: code}}
+        spec["model"] = {"name": code, "params": {}}
+        return item._replace(spec=spec, fingerprint=code, run_id=code)
+
+    spoilt_runs = [spoilt(item) for item in given[:44]]
+    return leaderboard.build(spoilt_runs, f"x{code}"), spoilt_runs
+
+
+def test_what_comes_from_a_run_is_escaped(given: list[Run]) -> None:
+    text = report.page(*evil(given))
+    tags = Tags(text)
+    assert {"script", "img"}.isdisjoint(tags.tags)
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_files(document: leaderboard.Document, given: list[Run], text: str, tmp_path: Path) -> None:
+    assert report.write(document, given, tmp_path / "new").read_text() == text
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        report.write(document, given, tmp_path / "file")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: the page is not opened in a browser")
+@pytest.mark.parametrize(("width", "spoilt"), [(390, False), (1200, False), (390, True)])
+def test_in_a_browser(width: int, spoilt: bool, text: str, given: list[Run], tmp_path: Path) -> None:
+    """No console message, the table is there, and the page is no wider than the window."""
+    if spoilt:
+        text = report.page(*evil(given))
+    # Windows of a headless browser are at least 500 wide, so the page is put into a frame of the width in question.
+    (tmp_path / "page.html").write_text(re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{PROBE}</body>"))
+    (tmp_path / "strict.html").write_text(text)
+    (tmp_path / "frames.html").write_text(
+        "<!doctype html><body>"
+        + "".join(f'<iframe src="{name}.html" style="border:0;width:{width}px;height:900px"></iframe>' for name in ("page", "strict"))
+        + "<script>onload = () => { const {width, tables, pictures} = frames[0].document.body.dataset;"
+        "document.title = [width, tables, pictures, frames[1].document.querySelectorAll('#ranking').length].join('; '); }</script>"
+    )
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr", "--v=0")
+    done = subprocess.run(
+        [
+            str(BROWSER),
+            *flags,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={2 * width + 100},1000",
+            "--dump-dom",
+            (tmp_path / "frames.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr
+    wide, tables, pictures, strict = title.group(1).split("; ")
+    needed, there = map(int, wide.split(" of "))
+    assert width - 20 <= there <= width  # less a scroll bar
+    assert needed <= there
+    assert int(tables) == len(set(re.findall(r"<td>(\d+)</td><td class=\"name\" title", text)))
+    assert int(pictures) == text.count("<svg")
+    assert strict == "1"
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
