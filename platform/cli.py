@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """All commands and their options."""
-    top = Parser(prog="backstop", description="Every federated backdoor attack against every defense, as a leaderboard anyone can regenerate.")
+    top = Parser(
+        prog="backstop", description="Every federated backdoor attack against every defense, as a leaderboard anyone can regenerate."
+    )
     top.add_argument("--version", action="version", version=f"backstop {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
@@ -76,7 +78,9 @@ def parser() -> Parser:
     many.add_argument("--experiment", metavar="NAME", help="MLflow experiment (default: the space's name)")
     many.add_argument("--out", metavar="DIR", help="folder for the leaderboard files (default: leaderboards/NAME in the store)")
     many.add_argument("--seeds", metavar="N|A,B,…", help="how many seeds, or which, in place of the space's own")
-    many.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every spec, e.g. rounds=5 or attack.strength=10")
+    many.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change every spec, e.g. rounds=5 or attack.strength=10"
+    )
     many.add_argument("--trials", type=int, metavar="N", help="proposals of a search, in place of its own number")
     many.add_argument("--max-concurrent", type=int, metavar="N", help="at most N trials at a time (default: as many as fit)")
     many.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
@@ -124,17 +128,36 @@ def _spec_options(to: Parser) -> None:
 
     group = to.add_argument_group("experiment")
     plain = Spec()
-    for name, text in (("dataset", "dataset"), ("model", "model"), ("attack", "attack stages joined by +"), ("defense", "defense stages joined by +"), ("optimizer", "of local training, e.g. 'adam(lr=0.001)'")):
+    for name, text in (
+        ("dataset", "dataset"),
+        ("model", "model"),
+        ("attack", "attack stages joined by +"),
+        ("defense", "defense stages joined by +"),
+        ("optimizer", "of local training, e.g. 'adam(lr=0.001)'"),
+    ):
         now = getattr(plain, name)
         default = specs.text(now, name) if name in specs.NOTHING else str(now)
-        group.add_argument(f"--{name}", metavar="TEXT", help=f"{text}, e.g. {_example(name)} (default: {default})" if name != "optimizer" else f"{text} (default: {default})")
+        group.add_argument(
+            f"--{name}",
+            metavar="TEXT",
+            help=f"{text}, e.g. {_example(name)} (default: {default})" if name != "optimizer" else f"{text} (default: {default})",
+        )
     for name, declared in specs.scalars().items():
         default = "none" if declared.default is None else declared.default
-        group.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", help=f"{declared.text}; {declared.allowed} (default: {default})".replace("%", "%%"))
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="VALUE",
+            help=f"{declared.text}; {declared.allowed} (default: {default})".replace("%", "%%"),
+        )
 
 
 def _example(name: str) -> str:
-    return {"dataset": "cifar10", "model": "cnn", "attack": "'badnets(size=3)+model_replacement(strength=5)'", "defense": "'invariant(mask_threshold=0.6)'"}[name]
+    return {
+        "dataset": "cifar10",
+        "model": "cnn",
+        "attack": "'badnets(size=3)+model_replacement(strength=5)'",
+        "defense": "'invariant(mask_threshold=0.6)'",
+    }[name]
 
 
 def _device_options(to: Parser) -> None:
@@ -143,12 +166,27 @@ def _device_options(to: Parser) -> None:
 
 
 def _store_option(to: Parser) -> None:
-    to.add_argument("--store", default="backstop-store", metavar="DIR", help="folder of runs and checkpoints (default: ./backstop-store); $MLFLOW_TRACKING_URI moves the runs")
+    to.add_argument(
+        "--store",
+        default="backstop-store",
+        metavar="DIR",
+        help="folder of runs and checkpoints (default: ./backstop-store); $MLFLOW_TRACKING_URI moves the runs",
+    )
 
 
 def _compute_options(to: Parser, actors: str) -> None:
-    to.add_argument("--client-actors", default=actors, metavar="auto|K", help=f"Ray actors that train the clients of one trial; 0: its own process (default: {actors})")
-    to.add_argument("--ray-address", default=os.environ.get("RAY_ADDRESS") or None, metavar="ADDRESS", help="Ray cluster (default: $RAY_ADDRESS, else a private local Ray)")
+    to.add_argument(
+        "--client-actors",
+        default=actors,
+        metavar="auto|K",
+        help=f"Ray actors that train the clients of one trial; 0: its own process (default: {actors})",
+    )
+    to.add_argument(
+        "--ray-address",
+        default=os.environ.get("RAY_ADDRESS") or None,
+        metavar="ADDRESS",
+        help="Ray cluster (default: $RAY_ADDRESS, else a private local Ray)",
+    )
     _device_options(to)
     _store_option(to)
 
@@ -215,7 +253,7 @@ def run(options: argparse.Namespace) -> int:
 
     from backstop.platform import federation, finals, specs, tracking
     from backstop.platform.checkpoint import Checkpoint
-    from backstop.platform.clients import OnActors, local_ray, settle, spread
+    from backstop.platform.clients import OnActors, local_ray, spread
     from backstop.platform.experiment import Experiment
     from backstop.platform.live import percent
 
@@ -223,7 +261,6 @@ def run(options: argparse.Namespace) -> int:
     actors, device = _actors(options.client_actors), federation.device(options.device).type
     folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
     tracking.reachable(store)
-    settle()
     with ExitStack() as stack:
         clients = None
         if actors:
@@ -235,7 +272,9 @@ def run(options: argparse.Namespace) -> int:
         stack.callback(experiment.close)
         checkpoint = Checkpoint(Path(options.store) / "checkpoints", spec.id)
         records = checkpoint.restore(experiment)
-        _say(f"{specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
+        _say(
+            f"{specs.text(spec.attack, 'attack')} × {specs.text(spec.defense, 'defense')} on {spec.dataset}, {spec.model}; id {spec.id[:12]}"
+        )
         if records:
             _say(f"going on after round {experiment.state.round} of {spec.rounds}")
         try:
@@ -256,7 +295,9 @@ def run(options: argparse.Namespace) -> int:
             return INTERRUPTED
         final = finals.final(records)
         built = experiment.built
-        log = tracking.Log(store, tracking.open_experiment(store, options.experiment), spec, fingerprint=federation.fingerprint(built.device))
+        log = tracking.Log(
+            store, tracking.open_experiment(store, options.experiment), spec, fingerprint=federation.fingerprint(built.device)
+        )
         for record in records:
             log.log(record)
         sent = log.finish(final, built.net.tensors(experiment.state.params, experiment.state.buffers))
@@ -267,7 +308,10 @@ def run(options: argparse.Namespace) -> int:
             _say(f"backstop: the tracking server {store.uri} is away ({log.error}); the same command sends the run when it is back")
     if options.json:
         rounds = [{"round": record.round, "metrics": dict(record.metrics)} for record in records]
-        timing = {name: sum(record.timing.get(name, 0.0) for record in records) for name in ("time/train_s", "time/aggregate_s", "time/evaluate_s")}
+        timing = {
+            name: sum(record.timing.get(name, 0.0) for record in records)
+            for name in ("time/train_s", "time/aggregate_s", "time/evaluate_s")
+        }
         _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": log.run_id})
     return DONE
 
@@ -332,7 +376,9 @@ def _conduct(options: argparse.Namespace, source: Any, title: str, name: str, fo
         have = ray.cluster_resources()
         count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
         checkpoints = Path(options.store).resolve() / "checkpoints"
-        task = Task(store, experiment, tracking.parent(store, experiment, title), title, checkpoints, folder.resolve(), device, count, share)
+        task = Task(
+            store, experiment, tracking.parent(store, experiment, title), title, checkpoints, folder.resolve(), device, count, share
+        )
         with Watch(title, skipped=queue.skipped, expected=expected) as watch:
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), options.max_concurrent)
     tracking.close(store, task.parent, "FINISHED")
@@ -362,13 +408,25 @@ def _print_trials(options: argparse.Namespace, source: Any) -> None:
     best = source.best()
     if options.json:
         trials = [{"number": number, "values": values, "score": score} for number, (values, score) in enumerate(source.trials)]
-        _print_json({"space": options.space, "objective": source.search.objective, "trials": trials, "best": best and {"values": best[0], "score": best[1]}})
+        _print_json(
+            {
+                "space": options.space,
+                "objective": source.search.objective,
+                "trials": trials,
+                "best": best and {"values": best[0], "score": best[1]},
+            }
+        )
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("trial", *source.search.free, source.search.objective):
         table.add_column(name, justify="right")
     for number, (values, score) in enumerate(source.trials):
-        table.add_row(str(number), *(f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in source.search.free), f"{score:.4f}", style="green" if best and values == best[0] else "")
+        table.add_row(
+            str(number),
+            *(f"{values[key]:.4g}" if isinstance(values[key], float) else str(values[key]) for key in source.search.free),
+            f"{score:.4f}",
+            style="green" if best and values == best[0] else "",
+        )
     Console().print(table)
 
 
@@ -407,26 +465,13 @@ def leaderboard(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _document(file: str) -> dict[str, Any]:
-    try:
-        document = json.loads(Path(file).read_text())
-        if document["schema"] != 1 or not isinstance(document["runs"], list):
-            raise KeyError
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{file}: is not a leaderboard.json of schema 1") from None
-    found: dict[str, Any] = document
-    return found
-
-
 def verify(options: argparse.Namespace) -> int:
     """``backstop verify``: is every figure of the file what its runs say, and are the runs what their specs give?"""
     from backstop.platform import federation, finals, specs
     from backstop.platform import leaderboard as boards
     from backstop.platform.experiment import run as run_spec
 
-    document = _document(options.file)
+    document = boards.load(Path(options.file))
     wrong = [*boards.differences(document, boards.recompute(document))]
     folder = federation.data_folder(options.data_dir)
     here = federation.fingerprint(federation.device(options.device))
@@ -439,7 +484,11 @@ def verify(options: argparse.Namespace) -> int:
             wrong.append(f"{label}: the spec's id is {spec.id[:12]}, so the spec was changed or this is another version of Backstop")
             continue
         again = finals.final(list(run_spec(spec, folder=folder, device=options.device)))
-        off = [f"{label} {key}: file {entry['metrics'].get(key)!r}, again {again.get(key)!r}" for key in sorted({*again, *entry["metrics"]}) if entry["metrics"].get(key) != again.get(key)]
+        off = [
+            f"{label} {key}: file {entry['metrics'].get(key)!r}, again {again.get(key)!r}"
+            for key in sorted({*again, *entry["metrics"]})
+            if entry["metrics"].get(key) != again.get(key)
+        ]
         wrong += off
         _say(f"{label}: {'differs' if off else 'agrees'}")
     for line in wrong:
@@ -459,7 +508,11 @@ def _facts(group: str, name: str) -> dict[str, Any]:
     parameters = [
         {"name": item.name, "default": item.default, "allowed": item.allowed, "text": item.text} for item in plugin.parameters.values()
     ]
-    facts = {key.lower(): list(fact) if isinstance(fact, tuple) else fact for key, fact in plugin.facts.items() if key in ("KINDS", "KNOWS", "STRENGTH", "NEEDS", "TRIGGER")}
+    facts = {
+        key.lower(): list(fact) if isinstance(fact, tuple) else fact
+        for key, fact in plugin.facts.items()
+        if key in ("KINDS", "KNOWS", "STRENGTH", "NEEDS", "TRIGGER")
+    }
     return {"name": name, "group": group, "summary": plugin.summary, "version": plugin.version, "parameters": parameters, **facts}
 
 

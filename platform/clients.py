@@ -7,11 +7,10 @@ the how-many-th time, so an actor that dies is replaced and its blocks are simpl
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -98,25 +97,12 @@ class InProcess:
         """Nothing to give back."""
 
 
-def settle() -> None:
-    """Make this process a compute process: one thread, and freed memory kept for the next step.
-
-    glibc gives large blocks back to the system at once and asks for them again in the next step: measured, up to 1400 page
-    faults a step of a small CNN, 3 of its 10 ms. Other C libraries do without.
-    """
-    torch.set_num_threads(1)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        for option, value in ((-3, 1 << 30), (-1, 2**31 - 1), (-2, 64 << 20)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD: malloc.h
-            libc.mallopt(option, value)
-
-
 class Worker:
     """What runs inside a client actor: a federation of its own, built from the spec and the shared dataset."""
 
     def __init__(self, device: str) -> None:
-        """Settle the process on its device."""
-        settle()
+        """Pin the process to one thread and its device."""
+        torch.set_num_threads(1)
         self.device = federation.device(device)
         self.sets: dict[str, Tensor] = {}
         self.staged: tuple[str, Data] | None = None
@@ -166,14 +152,11 @@ def pack(data: Data) -> dict[str, Any]:
     return {name: None if tensor is None else tensor.numpy() for name, tensor in arrays.items()} | plain
 
 
-def unpack(arrays: dict[str, Any]) -> Data:
+def unpack(arrays: Mapping[str, Any]) -> Data:
     """The dataset that :func:`pack` packed, on the shared memory."""
-    tensors = {name: view(value) if isinstance(value, np.ndarray) else value for name, value in arrays.items()}
-    return Data(
-        train=Samples(tensors["train_x"], tensors["train_y"]),
-        test=Samples(tensors["test_x"], tensors["test_y"]),
-        **{name: tensors[name] for name in ("classes", "kind", "mean", "std", "client")},
-    )
+    found: dict[str, Any] = {name: view(value) if isinstance(value, np.ndarray) else value for name, value in arrays.items()}
+    train, test = Samples(found.pop("train_x"), found.pop("train_y")), Samples(found.pop("test_x"), found.pop("test_y"))
+    return Data(train=train, test=test, **found)
 
 
 class Share(NamedTuple):
@@ -244,7 +227,8 @@ class OnActors:
     def _map(self, calls: Sequence[Callable[[Any], Any]]) -> list[Any]:
         """Do all calls on whichever actor is free; results in the order of the calls. A dead actor's call is done again."""
         results: list[Any] = [None] * len(calls)
-        waiting, busy = list(range(len(calls)))[::-1], {}
+        waiting = list(range(len(calls)))[::-1]
+        busy: dict[Any, tuple[int, int]] = {}
         free = list(range(len(self.actors)))[::-1]
         while waiting or busy:
             while waiting and free:
@@ -291,8 +275,7 @@ class OnActors:
 
         found = self._map([call(*item) for item in work])
         labels = {
-            name: torch.tensor(np.concatenate([part for part, item in zip(found, work, strict=True) if item[0] == name]))
-            for name in sets
+            name: torch.tensor(np.concatenate([part for part, item in zip(found, work, strict=True) if item[0] == name])) for name in sets
         }
         return labels["clean"].to(params.device), labels["triggered"].to(params.device) if probe.triggered else None
 
@@ -321,14 +304,15 @@ def available() -> int:
 @contextmanager
 def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     """A Ray to work on: the cluster at ``address``, or a private local one that ends with the block. Quiet, without
-    dashboard and usage statistics; a local Ray never joins a cluster that happens to run on this machine."""
+    dashboard and usage statistics; a local Ray never joins a cluster that happens to run on this machine.
+    """
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if address is not None:
             ray.init(address=address, **quiet)

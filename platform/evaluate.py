@@ -61,7 +61,8 @@ def success(predicted: Tensor, triggered: TestSet) -> dict[str, float]:
 
 def kept(before: Updates, after: Updates, aggregate: Tensor, malicious: Tensor) -> Mapping[str, float]:
     """What the defense let through: kept weight of benign and malicious rows, where rows keep their identity, and the
-    share of coordinates that some row wanted to move and the aggregate does not."""
+    share of coordinates that some row wanted to move and the aggregate does not.
+    """
     found = {}
     if (after.client >= 0).all():
         for name, wanted in (("benign", False), ("malicious", True)):

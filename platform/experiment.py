@@ -64,7 +64,7 @@ class Experiment:
     def _server_view(self, state: State) -> ServerView:
         built, spec = self.built, self.spec
         root = built.data.root
-        assert root is not None  # noqa: S101 -- the federation always holds a root set, if an empty one
+        assert root is not None
         return ServerView(
             round=state.round,
             params=state.params,
@@ -241,4 +241,3 @@ def run(
                 yield record
     finally:
         experiment.close()
-

@@ -108,7 +108,7 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
 
 
 def _move(data: Data, where: torch.device) -> Data:
-    def moved(samples: Samples | None) -> Samples | None:
-        return samples and Samples(samples.x.to(where), samples.y.to(where))
+    def moved(samples: Samples) -> Samples:
+        return Samples(samples.x.to(where), samples.y.to(where))
 
-    return data._replace(train=moved(data.train), test=moved(data.test), root=moved(data.root))
+    return data._replace(train=moved(data.train), test=moved(data.test), root=moved(data.root) if data.root else None)

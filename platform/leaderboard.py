@@ -8,7 +8,8 @@ one defense over all its attacked cells. For a cell, with FedAvg's cell of the s
 
 so that FedAvg has 0.5 everywhere and a defense that removes the backdoor at no cost has more.
 
-Source: DER as in Zhu et al., "Neural Polarizer", NeurIPS 2023, section 4.1.
+Source: DER is equation 7 of M. Zhu, S. Wei, L. Shen, Y. Fan and B. Wu, "Enhancing Fine-Tuning Based Backdoor Defense with
+Sharpness-Aware Minimization", ICCV 2023.
 Sums are exact or of a fixed order and no generator of a library is used: the same runs give the same bytes anywhere.
 """
 
@@ -19,6 +20,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -265,7 +267,7 @@ def build(runs: Iterable[Logged], experiment: str, *, mix: bool = False) -> Docu
     if len(fingerprints) > 1 and not mix:
         raise BadInput(
             f"experiment {experiment!r} holds runs of {len(fingerprints)} kinds of device or library versions ({'; '.join(fingerprints)}), "
-            "whose figures are not comparable digit by digit; rank them together only with --mix"
+            "whose figures are not comparable digit by digit; rank them together only with --mix-fingerprints"
         )
     if not kept:
         raise BadInput(f"experiment {experiment!r} holds no finished run; nothing to rank")
@@ -404,6 +406,23 @@ def _brief(value: object) -> str:
         return f"{len(value)} entries" if len(value) > 4 else json.dumps(value, ensure_ascii=False)
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def sample(document: Mapping[str, Any], count: int, wrong: Sequence[str] = ()) -> list[Document]:
+    """The runs to do again: those of the cells that differences name, then others in the order of their ids, ``count`` in all."""
+    doubted = set()
+    for line in wrong:
+        found = re.match(r"cells\[(\d+)\]", line)
+        if found and int(found[1]) < len(document["cells"]):
+            cell = document["cells"][int(found[1])]
+            doubted.add((cell["setting"], cell["attack"], cell["defense"]))
+
+    def order(run: Document) -> tuple[bool, str]:
+        spec = run["spec"]
+        place = (setting(spec), label(spec["attack"], "attack"), label(spec["defense"], "defense"))
+        return place not in doubted, str(run["id"])
+
+    return sorted(document["runs"], key=order)[: max(0, count)]
 
 
 def encode(document: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -42,7 +43,7 @@ class Watch:
         self.began, self.logged = time.monotonic(), 0.0
         self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         """Begin to draw, where somebody is looking."""
         if self.console.is_terminal:
             self.live.start()
@@ -109,7 +110,14 @@ class Watch:
     def draw(self) -> Group:
         """The live table: running trials above the last finished ones."""
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, side in (("attack", "left"), ("defense", "left"), ("seed", "right"), ("round", "right"), ("accuracy", "right"), ("attack success", "right")):
+        for name, side in (
+            ("attack", "left"),
+            ("defense", "left"),
+            ("seed", "right"),
+            ("round", "right"),
+            ("accuracy", "right"),
+            ("attack success", "right"),
+        ):
             table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
         for spec, rounds, last in self.running.values():
             self._row(table, spec, f"{rounds}/{spec.rounds}", last, "round", "cyan")

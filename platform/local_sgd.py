@@ -39,9 +39,7 @@ def batches(federation: Federation, number: int, client: int, attacking: bool) -
     training = federation.attack.training if attacking else None
     epochs = training.epochs if training and training.epochs is not None else spec.local_epochs
     order = seeds.generator(spec.seed, "batches", number, client)
-    return [
-        piece for _ in range(epochs) for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch) if len(piece)
-    ]
+    return [piece for _ in range(epochs) for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch) if len(piece)]
 
 
 def blocks(federation: Federation, number: int, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
@@ -81,8 +79,8 @@ def _steps(federation: Federation, number: int, client: int, state: Any, bad: di
     """The batches of one client as (x, y), poisoned if it attacks."""
     data, poison = federation.data.train, federation.attack.poison
     draws = seeds.generator(federation.spec.seed, "poison", number, client)
-    for index in batches(federation, number, client, client in bad):
-        index = index.to(data.y.device)
+    for batch in batches(federation, number, client, client in bad):
+        index = batch.to(data.y.device)
         x, y = flat.unit(data.x[index]), data.y[index]
         yield poison(state, x, y, bad[client], draws) if client in bad and poison else (x, y)
 
@@ -129,9 +127,7 @@ def _train_one(
     return total / max(seen, 1)
 
 
-def _train_block(
-    federation: Federation, number: int, clients: Sequence[int], start: Tensor, state: Any, bad: dict[int, int]
-) -> Trained:
+def _train_block(federation: Federation, number: int, clients: Sequence[int], start: Tensor, state: Any, bad: dict[int, int]) -> Trained:
     """All clients of a block at once: parameters (block, d), batches (block, batch, …), dead samples and clients masked."""
     attack, width = federation.attack, federation.spec.block
     special = any(client in bad for client in clients) and _differs(federation)
@@ -140,7 +136,9 @@ def _train_block(
     rate = attack.training.lr if special and attack.training else None
     optimizer = federation.optimizer(rate)
     memory = optimizer.start(params.detach())
-    forward = torch.func.vmap(lambda vector, x: torch.func.functional_call(federation.net.module, flat.split(vector, federation.net.layout), (x,)))
+    forward = torch.func.vmap(
+        lambda vector, x: torch.func.functional_call(federation.net.module, flat.split(vector, federation.net.layout), (x,))
+    )
     total, seen = start.new_zeros(width), start.new_zeros(width)
     for step in range(max(map(len, feeds))):
         now = [feed[step] if step < len(feed) else None for feed in feeds]

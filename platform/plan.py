@@ -73,7 +73,8 @@ def distinct(found: Iterable[Spec]) -> list[Spec]:
 
 def with_twins(found: Sequence[Spec]) -> list[Spec]:
     """The specs, and after them what the leaderboard compares them with where it is missing: for every setting and seed
-    undefended FedAvg under the same attack, and its clean twin without any attack."""
+    undefended FedAvg under the same attack, and its clean twin without any attack.
+    """
     listed = {spec.id: spec for spec in found}
     for spec in found:
         for twin in (spec.replace(defense=()), spec.replace(attack=(), defense=())):
@@ -109,8 +110,7 @@ class Queue:
         self.skipped = 0
         self._asked = False
 
-    @property
-    def open(self) -> bool:
+    def unfinished(self) -> bool:
         """Whether some run that was asked for has not ended."""
         return any(spec_id not in self.results for spec_id in self.specs)
 
@@ -132,7 +132,8 @@ class Queue:
 
 def rehearse(found: Iterable[Spec], folder: Path, device: str) -> None:
     """Set up every federation of the plan once, so that whatever a spec cannot be run for stops the sweep before it starts:
-    missing or corrupt files, a split that leaves a client empty, a set of edge cases that is not there."""
+    missing or corrupt files, a split that leaves a client empty, a set of edge cases that is not there.
+    """
     from backstop.platform.experiment import Experiment
 
     settings = {json.dumps({**specs.to_json(spec), "defense": [], "rounds": 0}, sort_keys=True): spec for spec in found}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backstop.platform.leaderboard import footnotes, percent, plural, put, remarks, short, spread
 from backstop.platform.specs import NOTHING
+from backstop.platform.tracking import Run, Store, curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -565,9 +566,9 @@ def page(document: Document, runs: Sequence[Drawn]) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def write(document: Document, runs: Sequence[Drawn], folder: Path) -> Path:
-    """Write leaderboard.html. Raises BadInput when the folder cannot be written."""
-    return put(folder / "leaderboard.html", page(document, runs))
+def write(document: Document, runs: Sequence[Run], store: Store, folder: Path) -> Path:
+    """Write leaderboard.html, with the metrics by round that it draws from the store. Raises BadInput when it cannot be written."""
+    return put(folder / "leaderboard.html", page(document, curves(store, runs, wanted(document), CURVES)))
 
 
 def picture(document: Document) -> bytes:

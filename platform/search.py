@@ -142,12 +142,14 @@ class Proposals:
 
     def _score(self, proposed: list[Spec], results: Mapping[str, Finals | None]) -> float:
         """The mean objective over the seeds; the worst finite value where a run failed, diverged or has no such metric."""
+        pairs = [(results[spec.replace(defense=()).id] or {}, results[spec.id] or {}) for spec in proposed]
+        if not all(math.isfinite(value) for _, run in pairs for value in run.values()):
+            return WORST  # max(0, NaN) is 0: it would pass for a good run
         try:
-            scores = [self.score(results[spec.replace(defense=()).id] or {}, results[spec.id] or {}) for spec in proposed]
+            scores = [self.score(baseline, run) for baseline, run in pairs]
         except KeyError:
             return WORST
-        found = sum(scores) / len(scores)
-        return found if math.isfinite(found) else WORST
+        return sum(scores) / len(scores)
 
     def best(self) -> tuple[dict[str, Scalar], float] | None:
         """The best proposal so far."""

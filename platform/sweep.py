@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
 from backstop.platform import federation, specs
 from backstop.platform.checkpoint import Checkpoint
-from backstop.platform.clients import OnActors, Share, settle
+from backstop.platform.clients import OnActors, Share
 from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.finals import final
@@ -50,13 +51,15 @@ class Progress(NamedTuple):
     ended: Callable[[Spec, Finals | None], None]  # None: failed for good
 
 
-class Trial(tune.Trainable):  # type: ignore[misc]
+class Trial(tune.Trainable):
     """One experiment after another in one process; client actors outlive a trial."""
 
-    def setup(self, config: dict[str, Any], task: Task) -> None:
+    running: Experiment
+
+    def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]  # tune.with_parameters adds the task
         """Start the process's client actors, then the first experiment."""
-        settle()
-        self.task, self.running = task, None
+        torch.set_num_threads(1)
+        self.task = task
         self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
         self.begin(config["spec"])
 
@@ -80,7 +83,6 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Rounds for some seconds; at the end the final metrics, once all of them are in MLflow."""
         running, until = self.running, time.perf_counter() + STEP
-        assert running is not None  # noqa: S101 -- setup has begun one
         while running.state.round < running.spec.rounds:
             record = self.attempt(running)
             if record is not None:
@@ -109,7 +111,6 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def finish(self) -> dict[str, float]:
         """Write the run. What a tracking server that is away has missed stays in the checkpoint for the next command."""
         running = self.running
-        assert running is not None  # noqa: S101 -- setup has begun one
         finals = final(self.records)
         seconds = time.perf_counter() - self.begun
         if self.log.finish(finals, running.built.net.tensors(running.state.params, running.state.buffers)):
@@ -124,7 +125,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             self.workers.close()
 
 
-class Generations(Searcher):  # type: ignore[misc]
+class Generations(Searcher):
     """Hands specs to Tune in the queue's order and holds the next generation back until the last one is done."""
 
     def __init__(self, queue: Queue) -> None:
@@ -147,7 +148,7 @@ class Generations(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """The next spec; None while a generation is not done."""
-        if not self.queue.waiting and self.queue.open:
+        if not self.queue.waiting and self.queue.unfinished():
             return None
         if not self.queue.waiting and not self.queue.fill():
             return Searcher.FINISHED
@@ -166,7 +167,7 @@ class Generations(Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-class Watching(tune.Callback):  # type: ignore[misc]
+class Watching(tune.Callback):
     """Tells the driver's table how trials go."""
 
     def __init__(self, queue: Queue, progress: Progress) -> None:
@@ -200,7 +201,8 @@ class Watching(tune.Callback):  # type: ignore[misc]
 
 def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = None) -> None:
     """Run everything that is in the queue, on the Ray that is running; the final metrics are in ``queue.results`` by spec id,
-    None for a run that failed for good. ``at_once`` bounds the trials that run together."""
+    None for a run that failed for good. ``at_once`` bounds the trials that run together.
+    """
     own = {"CPU": 1.0} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     client = {"CPU": task.share.cpus} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     bundles = [{}, *[client] * task.actors] if task.actors else [own]

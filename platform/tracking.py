@@ -15,6 +15,8 @@ import math
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -646,3 +648,21 @@ def _history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
     for point in _client(store.uri).get_metric_history(run_id, metric):
         points.setdefault(point.step, point.value)
     return sorted(points.items())
+
+
+def ui(store: Store, port: int) -> int:
+    """MLflow's own pages on the store, until interrupted: its exit code. A server has its own, whose address is said."""
+    if store.uri.startswith(("http://", "https://")):
+        print(f"the tracking server's own pages: {store.uri}", file=sys.stderr)
+        return 0
+    file = database(store)
+    if file is not None and _empty(file):
+        raise BadInput(f"store {file}: there is no database yet; run a sweep first, or name its folder with --store")
+    print(f"http://127.0.0.1:{port} shows {store.uri}; Ctrl-C ends it", file=sys.stderr)
+    line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port)]
+    # one worker and no job runners: the defaults start eleven processes for a single reader
+    environment = {**QUIET, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    try:
+        return subprocess.call([*line, "--workers", "1"], env=environment)
+    except KeyboardInterrupt:
+        return 130

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from backstop.platform import clients as pool
-from backstop.platform import local_sgd, specs
+from backstop.platform import clients, evaluate, local_sgd, specs
 from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment, run
@@ -24,7 +23,11 @@ SPEC = Spec(
     clients=12, per_round=8, malicious=0.25, selection="fixed", rounds=3, batch=16, block=3, root_size=20, alpha=0.5,
     optimizer=Part("sgd", {"lr": 0.1}), attack=specs.stages("badnets+model_replacement(strength=3)", "attack"), defense=(Part("median"),),
 )  # fmt: skip
-SPECS = {"vmap": SPEC, "loop": SPEC.replace(model=Part("cnn")), "buffers": SPEC.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1)}
+SPECS = {
+    "vmap": SPEC,
+    "loop": SPEC.replace(model=Part("cnn")),
+    "buffers": SPEC.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> No
 
         return original([wrap(call) for call in work])
 
-    workers._map = murderous  # type: ignore[method-assign]
+    workers._map = murderous  # type: ignore[method-assign, assignment]
     found = [record.metrics for record in iter_rounds(experiment)]
     assert [dict(row) for row in found] == [row for _, row in curve(SPECS["loop"])]
     after = _pids(workers)
@@ -127,7 +130,9 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
     params = experiment.state.params.numpy().copy()
     params.flags.writeable = False
     found = worker.train(0, [0, 1], params, experiment.state.buffers.numpy(), experiment.state.attack, attacked=True)
-    expected = local_sgd.train(experiment.built, 0, [0, 1], experiment.state.params, experiment.state.buffers, experiment.state.attack, attacked=True)
+    expected = local_sgd.train(
+        experiment.built, 0, [0, 1], experiment.state.params, experiment.state.buffers, experiment.state.attack, attacked=True
+    )
     assert torch.equal(torch.from_numpy(found[1]), expected.rows)
     assert unpack(arrays).train.x.data_ptr() == arrays["train_x"].ctypes.data
 
@@ -149,6 +154,6 @@ def test_how_a_trial_is_spread(wanted: str | int, trials: int, cpus: float, gpus
 
 
 def test_the_evaluation_batches_cover_a_set_once() -> None:
-    assert pool.cuts(0) == []
-    for count in (1, pool.BATCH, pool.BATCH + 1, 3 * pool.BATCH - 1):
-        assert [index for start, stop in pool.cuts(count) for index in range(start, stop)] == list(range(count))
+    assert clients.cuts(0) == []
+    for count in (1, evaluate.BATCH, evaluate.BATCH + 1, 3 * evaluate.BATCH - 1):
+        assert [index for start, stop in clients.cuts(count) for index in range(start, stop)] == list(range(count))

@@ -76,7 +76,12 @@ def test_malicious_clients_that_do_not_attack_are_honest() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "rounds"),
-    [({}, [0, 1, 2, 3, 4, 5]), ({"attack_start": 2}, [2, 3, 4, 5]), ({"attack_stop": 2}, [0, 1]), ({"attack_start": 1, "attack_every": 2}, [1, 3, 5])],
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"attack_start": 2}, [2, 3, 4, 5]),
+        ({"attack_stop": 2}, [0, 1]),
+        ({"attack_start": 1, "attack_every": 2}, [1, 3, 5]),
+    ],
 )
 def test_the_schedule_of_an_attack(fields: dict[str, int], rounds: list[int]) -> None:
     built = Experiment(ATTACKED.replace(rounds=6, **fields), NOWHERE, "cpu").built
@@ -150,7 +155,11 @@ def test_what_the_defense_kept() -> None:
     before = Updates(rows, torch.tensor([1.0, 3.0, 2.0]), torch.tensor([1, 4, 6]))
     after = before._replace(weight=torch.tensor([0.0, 3.0, 0.0]))
     found = evaluate.kept(before, after, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([6]))
-    assert found == {"defense/kept_weight_benign": 0.75, "defense/kept_weight_malicious": 0.0, "defense/masked_fraction": pytest.approx(1 / 3)}
+    assert found == {
+        "defense/kept_weight_benign": 0.75,
+        "defense/kept_weight_malicious": 0.0,
+        "defense/masked_fraction": pytest.approx(1 / 3),
+    }
     merged = Updates(rows[:1], torch.tensor([6.0]), torch.tensor([-1]))
     assert "defense/kept_weight_benign" not in evaluate.kept(before, merged, rows[0], torch.tensor([6]))
 

@@ -159,7 +159,7 @@ def test_numbers_that_are_none_do_not_reach_the_file() -> None:
 
 def test_fingerprints_are_not_mixed_unless_told() -> None:
     given = [run(A, "fedavg", 0, figures(1.0, 1.0)), run(A, "median", 0, figures(1.0, 0.5), fingerprint="gpu")]
-    with pytest.raises(BadInput, match=r"2 kinds .*cpu; gpu.*--mix"):
+    with pytest.raises(BadInput, match=r"2 kinds .*cpu; gpu.*--mix-fingerprints"):
         leaderboard.build(given, "x")
     assert leaderboard.build(given, "x", mix=True)["fingerprint"] == "cpu | gpu"
     with pytest.raises(BadInput, match="no finished run"):
@@ -185,6 +185,18 @@ def test_a_changed_file_is_found_out() -> None:
     again["runs"][0] = {"id": "x"}
     with pytest.raises(BadInput, match="changed by hand"):
         leaderboard.recompute(again)
+
+
+def test_runs_to_do_again_are_those_in_doubt_first() -> None:
+    document = leaderboard.build(hand(), "hand")
+    ids = sorted(item["id"] for item in document["runs"])
+    assert [item["id"] for item in leaderboard.sample(document, 3)] == ids[:3]
+    assert len(leaderboard.sample(document, 99)) == len(ids)
+    changed = json.loads(leaderboard.encode(document))
+    victim = next(item for item in changed["runs"] if item["id"] == ids[-1])
+    victim["metrics"]["final/clean_accuracy"] -= 0.125
+    wrong = leaderboard.differences(changed, leaderboard.recompute(changed))
+    assert ids[-1] in [item["id"] for item in leaderboard.sample(changed, 2, wrong)]
 
 
 def test_files(tmp_path: Path) -> None:

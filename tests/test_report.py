@@ -13,7 +13,7 @@ import pytest
 
 from backstop.platform import leaderboard, report
 from backstop.platform.params import BadInput
-from backstop.platform.tracking import Run
+from backstop.platform.tracking import Run, Store
 from tests.boards import run, runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -148,11 +148,22 @@ def test_what_comes_from_a_run_is_escaped(given: list[Run]) -> None:
     assert "&lt;script&gt;alert(1)" in text
 
 
-def test_files(document: leaderboard.Document, given: list[Run], text: str, tmp_path: Path) -> None:
-    assert report.write(document, given, tmp_path / "new").read_text() == text
+def test_files(document: leaderboard.Document, given: list[Run], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = [item._replace(curves={}) for item in given]
+    asked: list[list[str]] = []
+
+    def curves(store: Store, runs: list[Run], ids: list[str], metrics: tuple[str, ...]) -> list[Run]:
+        asked.append(ids)
+        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, report.CURVES)
+        return given
+
+    monkeypatch.setattr(report, "curves", curves)
+    store = Store("sqlite:///there.db", "")
+    assert report.write(document, bare, store, tmp_path / "new").read_text() == text
+    assert asked == [report.wanted(document)]
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        report.write(document, given, tmp_path / "file")
+        report.write(document, bare, store, tmp_path / "file")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: the page is not opened in a browser")

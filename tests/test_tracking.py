@@ -348,6 +348,26 @@ def test_finals_are_the_mean_of_the_last_tenth() -> None:
     assert final([Record("", 0, {"defense/x": float("nan")}), Record("", 1, {})]) == {"final/diverged": 0.0}
 
 
+def test_ui(made: tracking.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[list[str]] = []
+
+    def call(line: list[str], env: dict[str, str]) -> int:
+        lines.append(line)
+        if len(lines) == 2:
+            raise KeyboardInterrupt
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    assert tracking.ui(tracking.Store("http://host:5000", ""), 5001) == 0
+    assert lines == []
+    assert "http://host:5000" in capsys.readouterr().err
+    assert tracking.ui(made, 5001) == 0
+    assert lines[0][1:6] == ["-m", "mlflow", "server", "--backend-store-uri", made.uri]
+    assert tracking.ui(made, 5001) == 130
+    with pytest.raises(BadInput, match="no database yet"):
+        tracking.ui(tracking.store(tmp_path), 5001)
+
+
 @pytest.mark.slow
 def test_a_real_server_that_goes_away_and_comes_back(tmp_path: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's own server, with artifacts through it: stopped in mid-run, started again, nothing is lost."""

@@ -1,0 +1,92 @@
+"""The plan: spaces by name and by path, twins, duplicates, overrides, and a queue that runs nothing twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backstop.platform import plan, specs
+from backstop.platform.contract import Part, Search, Spec
+from backstop.platform.params import BadInput
+from backstop.platform.plan import Fixed, Queue
+from backstop.platform.specs import grid
+
+BASE = Spec(rounds=2, attack=(Part("badnets"),), defense=(Part("median"),))
+
+
+def test_twins_are_added_once() -> None:
+    found = plan.with_twins(grid(BASE, defense=["median", "krum"], seed=[0, 1]))
+    texts = [(specs.text(spec.attack, "attack"), specs.text(spec.defense, "defense"), spec.seed) for spec in found]
+    assert texts[:4] == [("badnets", "median", 0), ("badnets", "median", 1), ("badnets", "krum", 0), ("badnets", "krum", 1)]
+    assert sorted(texts[4:]) == [("badnets", "fedavg", 0), ("badnets", "fedavg", 1), ("none", "fedavg", 0), ("none", "fedavg", 1)]
+    assert plan.with_twins(found) == found
+
+
+def test_a_spec_that_stands_twice_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"one spec twice: badnets × median, seed 0"):
+        plan.distinct([BASE, BASE.replace(defense=(Part("median", {}),))])
+
+
+def test_overrides_reach_every_spec_and_drop_the_doubles_they_make() -> None:
+    found = plan.altered(grid(BASE, rounds=[2, 3], seed=[0, 1]), {"rounds": 5}, None)
+    assert isinstance(found, list)
+    assert [(spec.rounds, spec.seed) for spec in found] == [(5, 0), (5, 1)]
+    reseeded = plan.altered([BASE], {}, [3, 4])
+    assert isinstance(reseeded, list)
+    assert [spec.seed for spec in reseeded] == [3, 4]
+    search = plan.altered(Search(base=BASE, free=()), {"batch": 8}, [1])
+    assert isinstance(search, Search)
+    assert (search.base.batch, search.seeds) == (8, (1,))
+    with pytest.raises(BadInput, match="did you mean 'rounds'"):
+        plan.altered([BASE], {"round": 5}, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def mine():\n    return 1 / 0", r"raised ZeroDivisionError: division by zero"),
+        ("def mine():\n    return []", r"must return a non-empty list of Specs or a Search"),
+        ("raise SystemExit('no')", r"raised SystemExit: no"),
+        ("x = 1", r"has no function mine\(\)"),
+        ("def mine(:", r"raised SyntaxError"),
+    ],
+)
+def test_a_space_that_cannot_be_used_says_why(tmp_path: Path, source: str, message: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(source)
+    with pytest.raises(BadInput, match=message):
+        plan.space(str(file))
+
+
+def test_spaces_by_name_and_by_path(tmp_path: Path) -> None:
+    assert isinstance(plan.space("smoke"), list)
+    with pytest.raises(BadInput, match="did you mean 'smoke'"):
+        plan.space("smok")
+    with pytest.raises(BadInput, match="no such Python file"):
+        plan.space(str(tmp_path / "absent.py"))
+    file = tmp_path / "mine.py"
+    file.write_text("from backstop.platform.contract import Spec\n\ndef mine():\n    return [Spec(rounds=1)]\n")
+    assert plan.space(str(file)) == [Spec(rounds=1)]
+
+
+def test_the_queue_skips_what_is_done_and_ends() -> None:
+    planned = grid(BASE, seed=[0, 1, 2])
+    queue = Queue(Fixed(planned), {planned[1].id: {"final/clean_accuracy": 0.5}})
+    assert queue.fill()
+    assert [spec.seed for spec in queue.waiting] == [0, 2]
+    assert queue.skipped == 1
+    assert queue.unfinished()
+    for spec in planned:
+        queue.results[spec.id] = {}
+    queue.waiting = []
+    assert not queue.unfinished()
+    assert not queue.fill()
+
+
+def test_a_rehearsal_finds_what_cannot_run(tmp_path: Path) -> None:
+    plan.rehearse([BASE, BASE.replace(seed=1)], tmp_path, "cpu")
+    with pytest.raises(BadInput, match="leaves one of clients=100 without samples"):
+        plan.rehearse([BASE, BASE.replace(alpha=0.001)], tmp_path, "cpu")
+    with pytest.raises(BadInput, match="mnist"):
+        plan.rehearse([BASE.replace(dataset=Part("mnist"))], tmp_path, "cpu")
