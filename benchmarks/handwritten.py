@@ -37,7 +37,8 @@ class Net(nn.Module):
         x = torch.flatten(x, 1)
         x = F.relu(self.fc1(x))
         x = F.relu(self.fc2(x))
-        return self.fc3(x)
+        logits: Tensor = self.fc3(x)
+        return logits
 
 
 def network(name: str) -> nn.Module:

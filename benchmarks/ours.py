@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from work import ATTACKED, CLEAN
 
 from backstop.platform import federation, partition
-from backstop.platform.clients import Clients, InProcess, OnActors, local_ray, settle
+from backstop.platform.clients import Clients, InProcess, OnActors, local_ray
 from backstop.platform.contract import Spec
 from backstop.platform.experiment import Experiment
 
@@ -50,7 +50,6 @@ if __name__ == "__main__":
     parser.add_argument("--actors", type=int, default=0, help="client actors; 0: this process")
     options = parser.parse_args()
     spec = (CLEAN | {"attacked": ATTACKED})[options.work].replace(rounds=options.rounds)
-    settle()
     with ExitStack() as stack:
         if options.actors:
             stack.enter_context(local_ray(None))

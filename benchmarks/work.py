@@ -28,7 +28,7 @@ def problem(name: str) -> str:
     try:
         federation.load(CLEAN[name].dataset, federation.data_folder())
     except BadInput as error:
-        return str(error)
+        return str(error).replace(str(federation.data_folder()), "$BACKSTOP_DATA")
     return ""
 
 

@@ -10,7 +10,9 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +41,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = parser().parse_args(arguments)
         code: int = options.command(options)
@@ -52,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     return code
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """A polite request to stop is an interruption too."""
+    raise KeyboardInterrupt
 
 
 def parser() -> Parser:
@@ -232,6 +241,13 @@ def _spec(options: argparse.Namespace) -> Any:
     return specs.validate(spec)
 
 
+def _console() -> Any:
+    """A terminal's own width; room for a table where stdout is a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
 def _print_json(document: Any) -> None:
     def plain(item: Any) -> Any:
         if isinstance(item, float) and not math.isfinite(item):
@@ -345,43 +361,62 @@ def sweep(options: argparse.Namespace) -> int:
     folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
     tracking.check_name(name)
     tracking.reachable(store)
-    plan.rehearse(planned, folder, device)
-    lost = _conduct(options, source, title, name, folder, device, expected)
+    lost = _conduct(options, source, planned, title, name, folder, device, expected)
     if isinstance(source, plan.Fixed):
         _rank(options, name)
     else:
         _print_trials(options, source)
-    for spec_id in lost:
-        _say(f"backstop: run {spec_id[:12]} failed; the tag backstop.error of its MLflow run says why; the same command tries again")
+    if lost:
+        _say(
+            f"backstop: {len(lost)} run{'s' * (len(lost) > 1)} failed ({', '.join(spec_id[:12] for spec_id in lost[:3])}{', …' if len(lost) > 3 else ''}); the tag backstop.error in MLflow says why; the same command tries again"
+        )
     return FAILED if lost else DONE
 
 
-def _conduct(options: argparse.Namespace, source: Any, title: str, name: str, folder: Path, device: str, expected: int) -> list[str]:
-    """Open the store, start Ray, run what is left; the ids of the runs that failed."""
-    from backstop.platform import tracking
+def _conduct(
+    options: argparse.Namespace, source: Any, planned: Sequence[Any], title: str, name: str, folder: Path, device: str, expected: int
+) -> list[str]:
+    """Open the store, rehearse, start Ray, run what is left; the ids of the runs that failed."""
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import ExitStack
+
+    from backstop.platform import plan, tracking
+    from backstop.platform.clients import local_ray, spread
     from backstop.platform.live import Watch
-    from backstop.platform.plan import Queue
 
     actors, store = _actors(options.client_actors), tracking.store(Path(options.store))
-    experiment = tracking.open_experiment(store, name)
-    queue = Queue(source, {run.id: run.metrics for run in tracking.read(store, name)})
-    if not queue.fill():
-        _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
-        return []
-    from backstop.platform.clients import local_ray, spread
-    from backstop.platform.sweep import Progress, Task
-    from backstop.platform.sweep import sweep as run_all
 
-    with local_ray(options.ray_address) as ray:
+    def opened() -> tuple[str, plan.Queue]:
+        experiment = tracking.open_experiment(store, name)
+        return experiment, plan.Queue(source, {run.id: run.metrics for run in tracking.read(store, name)})
+
+    with ExitStack() as stack:
+        # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old store may hold all there is to run.
+        opening = stack.enter_context(ThreadPoolExecutor(1)).submit(opened)
+        fresh = tracking.is_new(store)
+        if fresh:
+            plan.rehearse(planned, folder, device)
+            _say(f"{title}: starting Ray and a new store in {options.store} …")
+            ray = stack.enter_context(local_ray(options.ray_address))
+        experiment, queue = opening.result()
+        if not queue.fill():
+            _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
+            return []
+        if not fresh:
+            plan.rehearse(queue.waiting, folder, device)
+            _say(f"{title}: starting Ray; {queue.skipped} of {expected} runs are finished already …")
+            ray = stack.enter_context(local_ray(options.ray_address))
+        from backstop.platform.sweep import Progress, Task
+        from backstop.platform.sweep import sweep as run_all
+
         have = ray.cluster_resources()
         count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
         checkpoints = Path(options.store).resolve() / "checkpoints"
-        task = Task(
-            store, experiment, tracking.parent(store, experiment, title), title, checkpoints, folder.resolve(), device, count, share
-        )
+        parent = tracking.parent(store, experiment, title)
+        task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share)
         with Watch(title, skipped=queue.skipped, expected=expected) as watch:
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), options.max_concurrent)
-    tracking.close(store, task.parent, "FINISHED")
+        tracking.close(store, parent, "FINISHED")
     return [spec_id for spec_id, finals in queue.results.items() if finals is None]
 
 
@@ -402,7 +437,6 @@ def _dry_run(options: argparse.Namespace, found: Any, planned: Sequence[Any]) ->
 
 def _print_trials(options: argparse.Namespace, source: Any) -> None:
     """The proposals of a search in order, and the best of them."""
-    from rich.console import Console
     from rich.table import Table
 
     best = source.best()
@@ -427,13 +461,11 @@ def _print_trials(options: argparse.Namespace, source: Any) -> None:
             f"{score:.4f}",
             style="green" if best and values == best[0] else "",
         )
-    Console().print(table)
+    _console().print(table)
 
 
 def _rank(options: argparse.Namespace, name: str) -> None:
     """Read the finished runs back from MLflow, write the leaderboard files and print the ranked table."""
-    from rich.console import Console
-
     from backstop.platform import leaderboard as boards
     from backstop.platform import report, tracking
 
@@ -443,15 +475,12 @@ def _rank(options: argparse.Namespace, name: str) -> None:
         raise BadInput(f"experiment {name!r} has no finished run to rank")
     document = boards.build(runs, name, mix=options.mix_fingerprints)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
-    try:
-        boards.write(document, runs, out)
-        report.write(document, runs, store, out)
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written: {error.strerror}") from None
+    boards.write(document, runs, out)
+    report.write(document, runs, store, out)
     if options.json:
         _print_json(document)
     else:
-        Console().print(boards.table(document))
+        _console().print(boards.table(document))
     _say("wrote " + ", ".join(str(out / f"leaderboard.{suffix}") for suffix in ("json", "csv", "md", "html")))
 
 
@@ -472,7 +501,7 @@ def verify(options: argparse.Namespace) -> int:
     from backstop.platform.experiment import run as run_spec
 
     document = boards.load(Path(options.file))
-    wrong = [*boards.differences(document, boards.recompute(document))]
+    wrong = boards.differences(document, boards.recompute(document))
     folder = federation.data_folder(options.data_dir)
     here = federation.fingerprint(federation.device(options.device))
     if here != document["fingerprint"]:
@@ -518,7 +547,6 @@ def _facts(group: str, name: str) -> dict[str, Any]:
 
 def list_(options: argparse.Namespace) -> int:
     """``backstop list``: the plug-ins with a line each."""
-    from rich.console import Console
     from rich.table import Table
 
     from backstop.platform import plugins
@@ -535,13 +563,12 @@ def list_(options: argparse.Namespace) -> int:
         for item in found:
             if item["group"] == group:
                 table.add_row(item["name"], item.get("summary") or item["error"])
-        Console().print(table)
+        _console().print(table)
     return DONE
 
 
 def show(options: argparse.Namespace) -> int:
     """``backstop show``: the data sheet and the parameters of a plug-in."""
-    from rich.console import Console
     from rich.table import Table
 
     from backstop.platform import plugins
@@ -555,7 +582,7 @@ def show(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({**facts, "sheet": plugin.sheet})
         return DONE
-    console = Console()
+    console = _console()
     console.print(f"{plugins.SINGULAR[group]} {wanted}, version {plugin.version}", style="bold", highlight=False)
     console.print(plugin.sheet, markup=False, highlight=False)
     for key in ("kinds", "knows", "needs", "strength"):

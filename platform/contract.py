@@ -73,7 +73,7 @@ class Spec:
     attack_every: Annotated[int, Range(1, MANY), "attack in every k-th round from the start on"] = 1
     eval_every: Annotated[int, Range(1, MANY), "evaluate every k-th round and the last"] = 1
     root_size: Annotated[int, Range(0, MANY), "training samples the server holds out of the clients' data"] = 100
-    block: Annotated[int, Range(1, MANY), "clients trained together by the vectorised engine"] = 10
+    block: Annotated[int, Range(1, MANY), "clients trained together by the vectorised engine (at most per_round)"] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property

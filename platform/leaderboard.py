@@ -541,12 +541,12 @@ def table(document: Mapping[str, Any]) -> Table:
         collapse_padding=True,
     )
     made.add_column("#", justify="right", no_wrap=True)
-    made.add_column("defense", ratio=2)
+    made.add_column("defense", min_width=20, overflow="fold")
     made.add_column("DER", justify="right", no_wrap=True)
     made.add_column("accuracy", justify="right", no_wrap=True)
     made.add_column("attack\nsuccess", justify="right", no_wrap=True)
     made.add_column("worst", justify="right", no_wrap=True)
-    made.add_column("under", ratio=1)
+    made.add_column("under", overflow="fold")
     best = rows[0]["der"] if rows else None
     for row in rows:
         made.add_row(

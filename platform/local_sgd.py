@@ -5,7 +5,7 @@ once. Every batch order and every draw of an attack comes from a generator named
 does not depend on who else is in the block, nor on where and when the block is trained:
 
 * in the loop, clients do not meet at all;
-* under vmap all tensors of a block have the same shape whatever its members (``spec.block`` clients, ``spec.batch``
+* under vmap all tensors of a block have the same shape whatever its members (``spec.block`` clients, at most a cohort, ``spec.batch``
   samples, padded with weight 0), and with equal shapes a client's row is bit-equal whatever its block-mates.
 """
 
@@ -55,9 +55,14 @@ def blocks(federation: Federation, number: int, cohort: Sequence[int], attacked:
         return [[client] for client in longest]
     apart = bad if _differs(federation) else set()
     groups = [[c for c in longest if c in apart], [c for c in longest if c not in apart]]
-    width = federation.spec.block
-    cut = [group[start : start + width] for group in groups for start in range(0, len(group), width)]
+    size = width(federation)
+    cut = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
     return sorted(cut, key=lambda block: (-steps[block[0]], block[0]))
+
+
+def width(federation: Federation) -> int:
+    """Clients in a block: a function of the spec alone, never of how many there are to train."""
+    return min(federation.spec.block, federation.spec.per_round)
 
 
 def _differs(federation: Federation) -> bool:
@@ -128,32 +133,27 @@ def _train_one(
 
 
 def _train_block(federation: Federation, number: int, clients: Sequence[int], start: Tensor, state: Any, bad: dict[int, int]) -> Trained:
-    """All clients of a block at once: parameters (block, d), batches (block, batch, …), dead samples and clients masked."""
-    attack, width = federation.attack, federation.spec.block
+    """All clients of a block at once: parameters (k, d), batches (k, b, …), dead samples and clients masked."""
+    attack, net = federation.attack, federation.net
     special = any(client in bad for client in clients) and _differs(federation)
-    feeds = [list(_steps(federation, number, client, state, bad)) for client in clients]
-    params = start.expand(width, -1).clone().requires_grad_()  # (k, d)
-    rate = attack.training.lr if special and attack.training else None
-    optimizer = federation.optimizer(rate)
+    feed = _Feed(federation, number, clients, state, bad)
+    params = start.expand(width(federation), -1).clone().requires_grad_()  # (k, d)
+    optimizer = federation.optimizer(attack.training.lr if special and attack.training else None)
     memory = optimizer.start(params.detach())
-    forward = torch.func.vmap(
-        lambda vector, x: torch.func.functional_call(federation.net.module, flat.split(vector, federation.net.layout), (x,))
-    )
-    total, seen = start.new_zeros(width), start.new_zeros(width)
-    for step in range(max(map(len, feeds))):
-        now = [feed[step] if step < len(feed) else None for feed in feeds]
-        x, y, weight = _pad(federation, now)
+    forward = torch.func.vmap(lambda vector, x: torch.func.functional_call(net.module, flat.split(vector, net.layout), (x,)))
+    total, seen = start.new_zeros(len(params)), start.new_zeros(len(params))
+    for x, y, weight in feed:
         counts = weight.sum(1)  # (k,)
-        logits = forward(params, federation.net.normalise(x))
+        logits = forward(params, net.normalise(x))
         each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
         losses = (each * weight).sum(1) / counts.clamp_min(1)
         total += losses.detach() * counts
         seen += counts
         loss = losses.sum()
         if special and attack.objective is not None:
-            for row, batch in enumerate(now):
-                if batch is not None:
-                    loss = loss + attack.objective(state, params[row] - start, *batch, logits[row, : len(batch[1])])
+            for row, count in enumerate(counts.int().tolist()):
+                if count:
+                    loss = loss + attack.objective(state, params[row] - start, x[row, :count], y[row, :count], logits[row, :count])
         (grad,) = torch.autograd.grad(loss, params)
         alive = (counts > 0).float().unsqueeze(1)  # (k, 1): a client without a batch stays where it is
         with torch.no_grad():
@@ -164,15 +164,27 @@ def _train_block(federation: Federation, number: int, clients: Sequence[int], st
     return Trained(torch.tensor(list(clients)), rows, rows.new_zeros(len(clients), 0), (total / seen.clamp_min(1))[: len(clients)])
 
 
-def _pad(federation: Federation, now: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of a block in fixed shapes: x (k, b, …), y (k, b), weight (k, b), zeros where there is no sample."""
-    width, batch = federation.spec.block, federation.spec.batch
-    sample = next(pair[0] for pair in now if pair is not None)
-    x = sample.new_zeros(width, batch, *sample.shape[1:])
-    y = torch.zeros(width, batch, dtype=torch.int64, device=sample.device)
-    weight = torch.zeros(width, batch, device=sample.device)
-    for row, pair in enumerate(now):
-        if pair is not None:
-            count = len(pair[1])
-            x[row, :count], y[row, :count], weight[row, :count] = pair[0], pair[1], 1
-    return x, y, weight
+class _Feed:
+    """The local steps of a block in fixed shapes: x (k, b, …), y (k, b), weight (k, b), 0 where there is no sample."""
+
+    def __init__(self, federation: Federation, number: int, clients: Sequence[int], state: Any, bad: dict[int, int]) -> None:
+        plans = [batches(federation, number, client, client in bad) for client in clients]
+        shape = (max(map(len, plans)), width(federation), federation.spec.batch)
+        index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+        for row, plan in enumerate(plans):
+            for step, piece in enumerate(plan):
+                index[step, row, : len(piece)], weight[step, row, : len(piece)] = piece, 1
+        self.data, self.poison, self.state = federation.data.train, federation.attack.poison, state
+        self.index, self.weight = index.to(self.data.y.device), weight.to(self.data.y.device)
+        draws = {client: seeds.generator(federation.spec.seed, "poison", number, client) for client in clients if client in bad}
+        self.bad = [(row, bad[client], draws[client], plans[row]) for row, client in enumerate(clients) if client in bad and self.poison]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Step after step."""
+        for step, (index, weight) in enumerate(zip(self.index, self.weight, strict=True)):
+            x, y = flat.unit(self.data.x[index]), self.data.y[index]
+            for row, number, draws, plan in self.bad:
+                if step < len(plan) and self.poison is not None:
+                    count = len(plan[step])
+                    x[row, :count], y[row, :count] = self.poison(self.state, x[row, :count], y[row, :count], number, draws)
+            yield x, y, weight

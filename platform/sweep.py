@@ -6,11 +6,13 @@ is started again and goes on from there, and so does the same command after the 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ray
 import torch
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
@@ -158,7 +160,9 @@ class Generations(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial is done, or has failed for good."""
-        self.queue.results[self.owner[trial_id]] = None if error or not result else result.get("final")
+        flat = {} if error or not result else result  # Tune hands its searchers a flattened result: final/final/clean_accuracy
+        finals = {key.removeprefix("final/"): value for key, value in flat.items() if key.startswith("final/")}
+        self.queue.results[self.owner[trial_id]] = finals or None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: what is done is read from MLflow."""
@@ -199,6 +203,13 @@ class Watching(tune.Callback):
         self.progress.ended(self.queue.specs[trial.config["id"]], None)
 
 
+def slots(task: Task, have: Mapping[str, float]) -> int:
+    """Trials that fit on the cluster at a time, at least one."""
+    width = max(task.actors, 1)
+    need = {"CPU": task.share.cpus * width if task.actors else 1.0, "GPU": task.share.gpus * width}
+    return max(1, min(int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items() if amount))
+
+
 def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = None) -> None:
     """Run everything that is in the queue, on the Ray that is running; the final metrics are in ``queue.results`` by spec id,
     None for a run that failed for good. ``at_once`` bounds the trials that run together.
@@ -206,6 +217,9 @@ def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = No
     own = {"CPU": 1.0} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     client = {"CPU": task.share.cpus} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     bundles = [{}, *[client] * task.actors] if task.actors else [own]
+    # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the pending one over and stops the actor that
+    # starts for it, so that with short trials a second actor never comes up. As many pending trials as fit start all actors together.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(task, ray.cluster_resources()))
     trainable = tune.with_resources(tune.with_parameters(Trial, task=task), PlacementGroupFactory(bundles, strategy="PACK"))
     Tuner(
         trainable,

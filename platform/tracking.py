@@ -111,6 +111,12 @@ def database(store: Store) -> Path | None:
     return Path(store.uri.removeprefix("sqlite:///")) if store.uri.startswith("sqlite:") else None
 
 
+def is_new(store: Store) -> bool:
+    """Whether the store is a database that does not exist yet."""
+    file = database(store)
+    return file is not None and _empty(file)
+
+
 def reachable(store: Store) -> None:
     """Check, without MLflow, that the store can be used. Raises BadInput with one line that says why not."""
     file = database(store)

@@ -16,15 +16,15 @@ BASE = Spec(
     per_round=20,
     malicious=0.2,
     selection="fixed",
-    alpha=1.0,
-    rounds=40,
+    alpha=10.0,
+    rounds=100,
     local_epochs=2,
     batch=16,
     optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
     root_size=50,
-    eval_every=2,
+    eval_every=5,
 )
-ATTACKS = ["none", *(f"badnets+model_replacement(strength={strength})" for strength in (1, 3))]
+ATTACKS = ["none", *(f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3))]
 DEFENSES = [
     "fedavg",
     *(f"trimmed_mean(trim_fraction={trim})" for trim in (0.2, 0.45)),

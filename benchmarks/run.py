@@ -1,0 +1,316 @@
+"""``make bench``: Backstop beside a hand-written loop and beside Flower on the same federations, its start and its memory.
+
+All contenders take turns, several times over, each in a process of its own; the first round of each is a warm-up and is not counted. Prints the
+table and writes it to benchmarks/results.md. What cannot be measured here (a dataset or an environment that is missing) is named, not left out
+in silence. CIFAR-10 is looked for in the data folder ($BACKSTOP_DATA).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import work
+
+from backstop import __version__
+
+HERE = Path(__file__).resolve().parent
+FLOWER = HERE.parent / ".venv-flower"
+MARK = "BACKSTOP_BENCHMARK"  # environment variable by which the processes of one measurement are known
+PATIENCE = 900.0  # seconds a contender gets
+QUIET = 0.2  # cores that other work may keep busy: timers and daemons; more slows a contender with several threads out of proportion
+AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}  # what the project holds itself to
+BACKSTOP = [sys.executable, "-c", "import sys; from backstop.platform.cli import main; sys.exit(main())"]
+
+
+@dataclass
+class Contender:
+    """Somebody who does a work, and what was measured."""
+
+    work: str
+    name: str
+    command: Sequence[str | Path]
+    aim: str = ""
+    seconds: list[float] = field(default_factory=list)
+    samples: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)  # cores that other work kept busy just before each turn
+    problem: str = ""
+
+
+@dataclass
+class Start:
+    """A ``backstop run`` from the command to the first round's line, and the memory of all its processes."""
+
+    name: str
+    options: Sequence[str]
+    aim: str = ""
+    first: list[float] = field(default_factory=list)
+    peak: list[float] = field(default_factory=list)  # MiB
+    others: list[float] = field(default_factory=list)  # as in Contender
+    problem: str = ""
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
+
+
+def flower(renew: bool) -> tuple[Path | None, str]:
+    """The Python of Flower's own environment, made where it is missing, or why there is none. PyTorch is the one in use here."""
+    python, mark = FLOWER / "bin" / "python", FLOWER / f".ready-{torch.__version__}"
+    if mark.exists() and not renew:
+        return python, ""
+    site = Path(torch.__file__).parents[1]
+    steps: list[list[str | Path]] = [
+        [sys.executable, "-m", "venv", "--clear", FLOWER],
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "flwr[simulation]"],
+        [python, "-c", f"import site; open(site.getsitepackages()[0] + '/torch.pth', 'w').write({str(site)!r})"],
+        [python, "-c", "import flwr.simulation, ray, torch"],
+    ]
+    print("making an environment for Flower (minutes, the first time) …", file=sys.stderr, flush=True)
+    for step in steps:
+        try:
+            done = subprocess.run(step, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            return None, f"{FLOWER.name} could not be made: {step[1:4]} took more than {PATIENCE:.0f} s"
+        if done.returncode:
+            return None, f"{FLOWER.name} could not be made: {last_line(done.stderr)}"
+    (FLOWER / ".gitignore").write_text("*\n")
+    mark.touch()
+    return python, ""
+
+
+def contenders(folder: Path, rounds: int, actors: int, python: Path | None, why: str, only: Sequence[str]) -> list[Contender]:
+    """Everybody who takes part; the first of each work is the one that the others are compared with."""
+    ours: list[str | Path] = [sys.executable, HERE / "ours.py"]
+    hand: list[str | Path] = [sys.executable, HERE / "handwritten.py"]
+    spread, turns = ["--actors", str(actors)], ["--rounds", str(rounds)]
+    listed = []
+    for name in work.CLEAN:
+        if name not in only:
+            continue
+        missing = work.problem(name)
+        if not missing:
+            work.write(name, rounds, folder / name)
+        alone = Contender(name, "Backstop in one process", [*ours, name, *turns])
+        many = Contender(name, f"Backstop, {actors} client actors", [*ours, name, *turns, *spread])
+        listed += [many, alone] if name == "image" else [alone]
+        if name == "image":
+            busy = [*ours, "attacked", *turns, *spread]
+            listed.append(Contender(name, f"Backstop, {actors} client actors, attacked and defended", busy, AIMS["attacked"]))
+        listed.append(Contender(name, "by hand, PyTorch's threads", [*hand, folder / name]))
+        listed.append(Contender(name, "by hand, one thread", [*hand, folder / name, "--threads", "1"]))
+        listed.append(Contender(name, "Flower", [python or "python", HERE / "flower_app.py", folder / name], problem=why))
+        for item in listed:
+            item.problem = item.problem or (missing if item.work == name else "")
+    return listed
+
+
+def others() -> float:
+    """Cores that are busy now, while none of the contenders runs (Linux; elsewhere the load of the last minute)."""
+
+    def busy() -> int:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(ticks) - ticks[3] - ticks[4]  # all but idle and iowait
+
+    try:
+        before, started = busy(), time.perf_counter()
+        time.sleep(1)
+        return (busy() - before) / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - started)
+    except OSError:
+        return os.getloadavg()[0]
+
+
+def measure(contender: Contender, folder: Path) -> None:
+    """One turn."""
+    contender.others.append(others())
+    environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(contender.command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment)
+        report = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        contender.problem = f"failed: {last_line(str(error))}"
+        return
+    if report is None:
+        contender.problem = f"failed: {last_line(done.stderr)}"
+        return
+    contender.seconds += report["seconds"][1:]
+    contender.samples += report["samples"][1:]
+
+
+def memory(mark: str) -> float:
+    """MiB held now by all processes that carry the mark; memory that several of them share is counted once (Linux: Pss)."""
+    total = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if mark.encode() in (entry / "environ").read_bytes():
+                total += int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0])
+    return total / 1024
+
+
+@contextlib.contextmanager
+def watched(mark: str) -> Iterator[list[float]]:
+    """The largest memory of the marked processes, looked at five times a second, in a list that grows."""
+    seen, over = [0.0], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            seen.append(memory(mark))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def begin(start: Start, folder: Path) -> None:
+    """One ``backstop run``, in a store of its own."""
+    start.others.append(others())
+    mark = uuid.uuid4().hex
+    environment = os.environ | {MARK: mark, "PYTHONWARNINGS": "ignore"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [*BACKSTOP, "run", *start.options, "--rounds", "2", "--device", "cpu", "--store", str(folder / mark)]
+    began, first, said = time.perf_counter(), None, ""
+    with watched(mark) as seen:
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment)
+        assert running.stderr is not None
+        for line in running.stderr:
+            said += line
+            if first is None and line.startswith("round "):
+                first = time.perf_counter() - began
+        code = running.wait()
+    shutil.rmtree(folder / mark, ignore_errors=True)
+    if code or first is None:
+        start.problem = f"failed: {last_line(said)}"
+        return
+    start.first.append(first)
+    start.peak.append(max(seen))
+
+
+def starts(actors: int) -> list[Start]:
+    """The runs whose start and memory are measured."""
+    image = ["--dataset", "cifar10", "--model", "cnn", "--malicious", "0", "--optimizer", "sgd(lr=0.01, momentum=0.9)"]
+    missing = work.problem("image")
+    return [
+        Start("backstop run, digits and the other defaults", []),
+        Start("backstop run, CNN on CIFAR-10", image, AIMS["start"], problem=missing),
+        Start(f"backstop run, CNN on CIFAR-10, {actors} client actors", [*image, "--client-actors", str(actors)], problem=missing),
+    ]
+
+
+def spread_of(values: Sequence[float], digits: int) -> str:
+    """Median, smallest and largest as three cells of a table."""
+    return " | ".join(f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+
+
+def rounds_table(listed: Sequence[Contender]) -> Iterator[str]:
+    """Seconds a round."""
+    yield "| work | contender | rounds | median s | min s | max s | times ours | samples a round | other work, cores | aim |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    for item in listed:
+        if item.problem:
+            yield f"| {item.work} | {item.name} | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
+            continue
+        base = next(other for other in listed if other.work == item.work)
+        ratio = f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}" if base.seconds else "–"
+        yield (
+            f"| {item.work} | {item.name} | {len(item.seconds)} | {spread_of(item.seconds, 3)} | {ratio} "
+            f"| {statistics.mean(item.samples):.0f} | {max(item.others):.1f} | {item.aim} |"
+        )
+
+
+def starts_table(listed: Sequence[Start]) -> Iterator[str]:
+    """Seconds to the first result, and memory."""
+    yield "| command | runs | first round, median s | min s | max s | peak memory, median MiB | min | max | other work, cores | aim |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    for item in listed:
+        if item.problem:
+            yield f"| {item.name} | – | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
+        else:
+            cells = f"{spread_of(item.first, 1)} | {spread_of(item.peak, 0)} | {max(item.others):.1f}"
+            yield f"| {item.name} | {len(item.first)} | {cells} | {item.aim} |"
+
+
+def machine() -> str:
+    """What this was measured on."""
+    with contextlib.suppress(OSError, IndexError):
+        model = Path("/proc/cpuinfo").read_text().split("model name\t: ")[1].splitlines()[0]
+        return f"{os.cpu_count()} × {model}"
+    return f"{os.cpu_count()} × {platform.machine()}"
+
+
+def page(listed: Sequence[Contender], begun: Sequence[Start]) -> str:
+    """benchmarks/results.md."""
+    most = max([0.0, *(max(item.others, default=0.0) for item in listed), *(max(run.others, default=0.0) for run in begun)])
+    quiet = "" if most < QUIET else f" **Other work kept up to {most:.1f} cores busy: these figures are not to be relied on.**"
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench`. Backstop {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}, {machine()}.{quiet}",
+        "",
+        "A round is local training of 20 of 100 clients (Dirichlet 0.5, one epoch, batches of 64, SGD 0.01 with momentum 0.9), aggregation and the",
+        "whole test set. `image`: the tutorial CNN on CIFAR-10; `table`: an MLP 30-128-256-2 on 8,844 rows. Attacked and defended: a fifth of the",
+        "clients attack with badnets, the server takes the trimmed mean, and the triggered test set is evaluated as well.",
+        "",
+        *(rounds_table(listed) if listed else ()),
+        "",
+        *(starts_table(begun) if begun else ()),
+        "",
+        "Memory is that of all processes, Ray's included; shared memory is counted once.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure and report; 1 where something that is there did not run."""
+    parser = argparse.ArgumentParser(description="Measure Backstop beside others.")
+    parser.add_argument("--repetitions", type=int, default=3, help="turns of each contender (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of a turn, the first of which is not counted (default: 5)")
+    parser.add_argument("--actors", type=int, default=2, help="client actors (default: 2)")
+    parser.add_argument("--only", nargs="+", choices=[*work.CLEAN, "start"], default=[*work.CLEAN, "start"], help="measure only this")
+    parser.add_argument("--without-flower", action="store_true", help="leave Flower out")
+    parser.add_argument("--renew-flower", action="store_true", help="make Flower's environment anew")
+    parser.add_argument("--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted = not options.without_flower and bool({*work.CLEAN} & {*options.only})
+        python, why = flower(options.renew_flower) if wanted else (None, "left out by --without-flower")
+        listed = contenders(folder, options.rounds, options.actors, python, why, options.only)
+        begun = starts(options.actors) if "start" in options.only else []
+        for turn in range(options.repetitions):
+            for item in listed:
+                if not item.problem:
+                    print(f"turn {turn + 1}: {item.work}, {item.name}", file=sys.stderr, flush=True)
+                    measure(item, folder)
+            for run in begun:
+                if not run.problem:
+                    print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
+                    begin(run, folder)
+    text = page(listed, begun)
+    options.out.write_text(text)
+    print(text)
+    problems = [item.problem for item in listed] + [run.problem for run in begun]
+    return int(any(problem.startswith("failed") for problem in problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

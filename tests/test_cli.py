@@ -1,0 +1,303 @@
+"""The command line: what each command prints, and one clear line and exit code 2 for everything that cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstop.platform import cli, plugins
+
+RUN = ["--rounds", "2", "--clients", "10", "--per-round", "5", "--root-size", "20", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a folder of its own as working directory, store and home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKSTOP_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr with which a command is refused."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("backstop: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
+    """The JSON document that a command prints."""
+    assert cli.main(arguments) == code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "--attack", "badnet"], ["unknown attack 'badnet'", "did you mean 'badnets'"]),
+        (["run", "--defense", "medain"], ["unknown defense 'medain'", "did you mean 'median'"]),
+        (["run", "--dataset", "digit"], ["unknown dataset 'digit'", "did you mean 'digits'"]),
+        (["run", "--model", "mpl"], ["unknown model 'mpl'", "did you mean 'mlp'"]),
+        (["run", "--optimizer", "sdg"], ["unknown optimizer 'sdg'", "did you mean 'sgd'"]),
+        (["run", "--defense", "invariant(mask_threshold=1.5)"], ["mask_threshold=1.5 is not allowed", "[0, 1]"]),
+        (["run", "--defense", "invariant(mask_treshold=0.5)"], ["unknown parameter 'mask_treshold'", "did you mean 'mask_threshold'"]),
+        (["run", "--defense", "invariant(trim_fraction=0.5)"], ["trim_fraction=0.5 is not allowed", "[0, 0.5)"]),
+        (["run", "--attack", "badnets(size=big)"], ["size='big' is not allowed", "an integer"]),
+        (["run", "--attack", "badnets(size=2.5)"], ["size=2.5 is not allowed", "an integer"]),
+        (["run", "--attack", "badnets(3"], ["not of the form"]),
+        (["run", "--attack", "badnets+label_flip"], ["badnets and label_flip both define the trigger"]),
+        (["run", "--dataset", "synthetic", "--attack", "badnets"], ["badnets takes image data", "synthetic is table data"]),
+        (["run", "--clients", "10", "--per-round", "11"], ["per_round=11 is more than clients=10"]),
+        (["run", "--rounds", "0"], ["rounds=0 is not allowed", "[1, 1e+09]"]),
+        (["run", "--malicious", "half"], ["malicious='half' is not allowed", "a number in [0, 1]"]),
+        (["run", "--selection", "fixd"], ["selection='fixd' is not allowed", "did you mean 'fixed'"]),
+        (["run", "--attack-start", "5", "--attack-stop", "5"], ["attack_stop=5 must come after attack_start=5"]),
+        (["run", "--alpha", "0.001", "--root-size", "0"], ["alpha=0.001 leaves one of clients=100 without samples", "raise alpha"]),
+        (["run", "--root-size", "5000"], ["root_size=5000 is not allowed"]),
+        (["run", "--dataset", "mnist"], ["MNIST", "data"]),
+        (["run", "--roundz", "3"], ["unknown option '--roundz'", "did you mean '--rounds'"]),
+        (["run", "--client-actors", "two"], ["--client-actors 'two'", "auto or a number"]),
+        (["run", "--device", "gpu"], ["device 'gpu'", "auto, cpu or cuda"]),
+        (["run", "--attack", "edge_case(pool=external)"], ["the dataset has no edge cases"]),
+        (["runn"], ["unknown word 'runn'", "did you mean 'run'"]),
+        ([], ["COMMAND"]),
+        (["sweep", "smok"], ["unknown search space 'smok'", "did you mean 'smoke'"]),
+        (["sweep", "absent.py"], ["there is no such Python file"]),
+        (["sweep", "smoke", "--set", "rounds"], ["not of the form key=value"]),
+        (["sweep", "smoke", "--set", "round=3"], ["unknown key 'round'", "did you mean 'rounds'"]),
+        (["sweep", "smoke", "--set", "rounds=many"], ["rounds='many' is not allowed"]),
+        (["sweep", "smoke", "--seeds", "x"], ["--seeds 'x'"]),
+        (["sweep", "smoke", "--seeds", "0"], ["--seeds '0'"]),
+        (["sweep", "smoke", "--trials", "5"], ["--trials is for a search"]),
+        (["sweep", "smoke", "--experiment", "a/b"], ["experiment name 'a/b' is not allowed"]),
+        (["leaderboard", "--experiment", "nothing"], ["there is no database yet"]),
+        (["leaderboard"], ["--experiment"]),
+        (["verify", "absent.json"], ["absent.json", "No such file"]),
+        (["list", "atacks"], ["unknown word 'atacks'", "did you mean 'attacks'"]),
+        (["show", "invarient"], ["unknown plug-in 'invarient'", "did you mean 'invariant'"]),
+        (["data", "mnits"], ["unknown dataset 'mnits'", "did you mean 'mnist'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value and not value[0].startswith(("unknown", "not ")) else "",
+)
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], elsewhere: Path, arguments: list[str], expected: list[str]) -> None:
+    message = refused(capsys, *arguments)
+    for words in expected:
+        assert words in message
+    assert not list(elsewhere.glob("**/*.db")), "nothing may be started"
+
+
+def test_a_store_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    (elsewhere / "file").write_text("in the way")
+    for command in (["run", *RUN], ["sweep", "smoke"]):
+        assert "cannot be written" in refused(capsys, *command, "--store", str(elsewhere / "file" / "store"))
+
+
+def test_a_store_that_is_no_database_is_refused_and_kept(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    (elsewhere / "store").mkdir()
+    (elsewhere / "store" / "mlflow.db").write_bytes(b"something else entirely" * 100)
+    assert "is not a sound MLflow database" in refused(capsys, "run", *RUN, "--store", "store")
+    assert (elsewhere / "store" / "mlflow.db").read_bytes() == b"something else entirely" * 100
+
+
+def test_an_unreachable_tracking_server_is_refused_at_the_start(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for command in (["run", *RUN], ["sweep", "smoke"], ["leaderboard", "--experiment", "x"]):
+        assert "tracking server http://127.0.0.1:9 cannot be reached" in refused(capsys, *command)
+
+
+def test_corrupt_data_is_named(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    raw = elsewhere / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (raw / name).write_bytes(b"not an idx file")
+    message = refused(capsys, "run", "--dataset", "mnist")
+    assert "train-images-idx3-ubyte" in message
+
+
+def test_a_space_that_raises_is_named(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    (elsewhere / "mine.py").write_text("def mine():\n    raise RuntimeError('two\\nlines')\n")
+    assert "mine.py raised RuntimeError: two lines" in refused(capsys, "sweep", "mine.py")
+
+
+def test_list_names_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in plugins.PACKAGES:
+        found = printed(capsys, "list", group.replace("_", "-"), "--json")
+        assert [item["name"] for item in found] == plugins.names(group)
+        assert all(item["summary"] and "error" not in item for item in found)
+    assert cli.main(["list"]) == 0
+    assert "model_replacement" in capsys.readouterr().out
+
+
+def test_show_is_the_data_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "invariant"]) == 0
+    out = capsys.readouterr().out
+    for words in ("AISTATS 2024", "mask_threshold", "[0, 0.5)", "defense invariant, version 1"):
+        assert words in out
+    found = printed(capsys, "show", "model-replacement", "--json")
+    assert found["strength"] == "strength"
+    assert [item["name"] for item in found["parameters"]] == ["strength"]
+
+
+def test_data_says_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {item["name"]: item for item in printed(capsys, "data", "--json")}
+    assert found["digits"]["usable"]
+    assert not found["cifar10"]["usable"]
+    assert all(file["state"] == "missing" and file["hint"] for file in found["mnist"]["files"])
+    assert cli.main(["data", "mnist"]) == 0
+    assert "missing" in capsys.readouterr().out
+
+
+def test_data_on_the_real_folder(capsys: pytest.CaptureFixture[str], data_folder: Path) -> None:
+    found = {item["name"]: item for item in printed(capsys, "data", "--json", "--data-dir", str(data_folder))}
+    assert found["mnist"]["usable"]
+    assert found["cifar10"]["usable"]
+
+
+def test_help_states_every_field_of_the_spec(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["run", "--help"])
+    out = capsys.readouterr().out
+    for option in ("--per-round", "--local-epochs", "--malicious", "--alpha", "--eval-every", "--seed", "--server-lr", "--attack-every"):
+        assert option in out
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    plan = printed(capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2")
+    assert len(plan["specs"]) == 12
+    assert {item["spec"]["rounds"] for item in plan["specs"]} == {2}
+    assert {item["spec"]["seed"] for item in plan["specs"]} == {0, 1}
+    assert cli.main(["sweep", "tune_invariant", "--dry-run"]) == 0
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["run", *RUN, "--attack", "badnets+model_replacement(strength=5)", "--defense", "invariant(mask_threshold=0.6)", "--json"]
+    found = printed(capsys, *arguments)
+    assert set(found) == {"id", "spec", "rounds", "final", "timing", "run_id"}
+    assert [row["round"] for row in found["rounds"]] == [0, 1]
+    assert set(found["timing"]) == {"time/train_s", "time/aggregate_s", "time/evaluate_s"}
+    assert all(not key.startswith("time/") for row in found["rounds"] for key in row["metrics"])
+    assert {"round/clean_accuracy", "round/attack_success_rate", "round/robust_accuracy", "round/train_loss"} <= set(
+        found["rounds"][0]["metrics"]
+    )
+    assert found["spec"]["defense"] == [{"name": "invariant", "params": {"mask_threshold": 0.6, "trim_fraction": 0.45}}]
+    again = printed(capsys, *arguments)
+    assert {key: again[key] for key in ("id", "rounds", "final", "run_id")} == {
+        key: found[key] for key in ("id", "rounds", "final", "run_id")
+    }
+    board = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "board")
+    assert [run["id"] for run in board["runs"]] == [found["id"]]
+    assert {file.name for file in Path("board").iterdir()} == {f"leaderboard.{kind}" for kind in ("json", "csv", "md", "html")} | {
+        "runs.csv"
+    }
+
+
+def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    for defense in ("fedavg", "median"):
+        printed(capsys, "run", *RUN, "--attack", "badnets", "--defense", defense, "--json")
+    printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "board")
+    file = Path("board/leaderboard.json")
+    assert cli.main(["verify", str(file), "--sample", "2"]) == 0
+    assert capsys.readouterr().out == f"{file}: agrees\n"
+    document = json.loads(file.read_text())
+    metrics = document["runs"][1]["metrics"]
+    metrics["final/clean_accuracy"] += 0.01
+    file.write_text(json.dumps(document))
+    assert cli.main(["verify", str(file), "--sample", "1"]) == 1
+    out = capsys.readouterr().out
+    assert document["runs"][1]["id"][:12] in out
+    assert "final/clean_accuracy" in out
+    assert out.endswith("DIFFERS\n")
+    metrics["final/clean_accuracy"] -= 0.01
+    document["rows"][0]["der"] = 0.123
+    file.write_text(json.dumps(document))
+    assert cli.main(["verify", str(file), "--sample", "1"]) == 1
+    assert "der: file 0.123" in capsys.readouterr().out
+    file.write_text("{}")
+    assert "leaderboard" in refused(capsys, "verify", str(file))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_from_there(elsewhere: Path, number: signal.Signals) -> None:
+    arguments = [
+        "run",
+        "--clients",
+        "10",
+        "--per-round",
+        "5",
+        "--rounds",
+        "60",
+        "--local-epochs",
+        "5",
+        "--batch",
+        "4",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    command = [sys.executable, "-m", "backstop.platform.cli", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("round  3/60"):
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "the same command goes on from there" in rest
+    assert "Traceback" not in rest
+    assert list((elsewhere / "backstop-store" / "checkpoints").glob("*.pt"))
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on after round" in again.stderr
+    whole = subprocess.run([*command, "--store", "other"], capture_output=True, text=True, check=True)
+    resumed, undisturbed = json.loads(again.stdout), json.loads(whole.stdout)
+    assert resumed["rounds"] == undisturbed["rounds"]
+    assert resumed["final"] == undisturbed["final"]
+    assert not list((elsewhere / "backstop-store" / "checkpoints").glob("*.pt"))
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m backstop.platform.cli list --json | head -c 10; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+
+
+def test_the_first_round_comes_soon() -> None:
+    """Not a timing: heavy imports (ray, mlflow, optuna, pandas, matplotlib) must not stand before the first round."""
+    code = (
+        "import sys, backstop.platform.cli as cli\n"
+        "from backstop.platform.experiment import Experiment\n"
+        "real = Experiment.round\n"
+        "def first(self):\n"
+        "    print([name for name in ('ray', 'mlflow', 'optuna', 'pandas', 'matplotlib') if name in sys.modules]); raise KeyboardInterrupt\n"
+        "Experiment.round = first\n"
+        f"sys.exit(cli.main({['run', *RUN]!r}))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    assert found.stdout == "[]\n", found.stderr
+    assert found.returncode == 130
+
+
+def test_time_stands_still_in_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    printed(capsys, "run", *RUN, "--json")
+    first = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "one")
+    time.sleep(1.1)
+    second = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "two")
+    assert first == second
+    assert Path("one/leaderboard.json").read_bytes() == Path("two/leaderboard.json").read_bytes()
+    assert Path("one/leaderboard.html").read_bytes() == Path("two/leaderboard.html").read_bytes()

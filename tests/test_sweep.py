@@ -1,0 +1,134 @@
+"""Sweeps on Ray Tune: everything finishes, nothing runs twice, a kill loses nothing, and the worker count changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+from backstop.platform.contract import Part, Spec
+from backstop.platform.specs import grid
+
+BASE = Spec(model=Part("logistic"), clients=10, per_round=5, rounds=6, batch=16, root_size=20, optimizer=Part("sgd", {"lr": 0.1}))
+
+def little():
+    return grid(BASE, attack=["badnets+model_replacement(strength=3)"], defense=["median", "invariant"], seed=range(2))
+"""
+BROKEN = """
+from typing import Annotated
+from backstop.platform.contract import Defense
+
+def broken() -> Defense:
+    def apply(updates, state, view):
+        raise RuntimeError("the defense broke")
+    return Defense(init=lambda view: None, apply=apply)
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "backstop.platform.cli", *arguments]
+
+
+def sweep(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    found = subprocess.run(command("sweep", *arguments), cwd=folder, capture_output=True, text=True, check=False)
+    assert found.returncode == code, found.stderr
+    assert "Traceback" not in found.stderr
+    return found
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> str:
+    (tmp_path / "little.py").write_text(SPACE)
+    return "little.py"
+
+
+def board(folder: Path, store: str) -> bytes:
+    return (folder / store / "leaderboards" / "little" / "leaderboard.json").read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(tmp_path: Path, space: str) -> None:
+    first = sweep(tmp_path, space, "--store", "one")
+    assert "8/8 done" in first.stderr
+    assert "invariant" in first.stdout
+    assert len(first.stderr.splitlines()) < 30, f"a quiet run, no wall of log lines:\n{first.stderr}"
+    before = board(tmp_path, "one")
+    again = sweep(tmp_path, space, "--store", "one")
+    assert "all 8 runs are finished already" in again.stderr
+    assert board(tmp_path, "one") == before
+    sweep(tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1")
+    assert board(tmp_path, "two") == before
+    document = json.loads(before)
+    assert {row["defense"].partition("(")[0] for row in document["rows"]} == {"fedavg", "median", "invariant"}
+    assert len(document["runs"]) == 8, "four specs, FedAvg under attack and the clean twin, for two seeds"
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_sweep_goes_on_and_gives_the_same_bytes(tmp_path: Path, space: str) -> None:
+    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=400")  # trials of some seconds, so that the kill hits some
+    (tmp_path / space).write_text(slow)
+    sweep(tmp_path, space, "--store", "whole")
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command("sweep", space, "--store", "cut"), cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True
+        )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and finished(tmp_path / "cut") < 2:
+            time.sleep(0.3)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = finished(tmp_path / "cut")
+    assert 2 <= done < 8, log.read_text()
+    found = sweep(tmp_path, space, "--store", "cut")
+    assert "8/8 done" in found.stderr
+    assert board(tmp_path, "cut") == board(tmp_path, "whole")
+    assert not list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
+
+
+def finished(store: Path) -> int:
+    """Runs whose model has been stored."""
+    return len(list(store.glob("mlartifacts/*/*/artifacts/model.safetensors")))
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "broken.py").write_text(BROKEN)
+    info = tmp_path / "plugins" / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[backstop.defenses]\nbroken = broken:broken\n")
+    text = SPACE.replace('"median", "invariant"', '"median", "broken"').replace("range(2)", "range(1)")
+    (tmp_path / space).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "plugins"), os.environ.get("PYTHONPATH", "")])}
+    found = subprocess.run(
+        command("sweep", space, "--store", "s"), cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert found.returncode == 1, found.stderr
+    assert "1 run failed" in found.stderr
+    assert "median" in found.stdout
+    from backstop.platform import tracking
+
+    runs = tracking.read(tracking.store(tmp_path / "s"), "little", status=None)
+    assert sorted(run.status for run in runs) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
+
+
+@pytest.mark.timeout(600)
+def test_a_search_is_the_same_with_one_and_with_two_trials_at_a_time(tmp_path: Path) -> None:
+    small = ["--trials", "6", "--set", "rounds=4", "--set", "local_epochs=1", "--json"]
+    one = sweep(tmp_path, "tune_invariant", "--store", "one", "--max-concurrent", "1", *small)
+    two = sweep(tmp_path, "tune_invariant", "--store", "two", "--max-concurrent", "2", *small)
+    first, second = json.loads(one.stdout), json.loads(two.stdout)
+    assert len(first["trials"]) == 6
+    assert first == second
+    again = sweep(tmp_path, "tune_invariant", "--store", "two", *small)
+    assert json.loads(again.stdout) == first
+    assert "finished already" in again.stderr
