@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 FLOWER = HERE.parent / ".venv-flower"
 MARK = "BACKSTOP_BENCHMARK"  # environment variable by which the processes of one measurement are known
 PATIENCE = 900.0  # seconds a contender gets
-QUIET = 0.2  # cores that other work may keep busy: timers and daemons; more slows a contender with several threads out of proportion
+QUIET = 0.3  # cores that other work may keep busy: daemons, and what a watch misses; more slows several threads out of proportion
 AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}  # what the project holds itself to
 BACKSTOP = [sys.executable, "-c", "import sys; from backstop.platform.cli import main; sys.exit(main())"]
 
@@ -48,7 +48,7 @@ class Contender:
     aim: str = ""
     seconds: list[float] = field(default_factory=list)
     samples: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)  # cores that other work kept busy just before each turn
+    others: list[float] = field(default_factory=list)  # cores that other work kept busy beside each turn
     problem: str = ""
 
 
@@ -121,27 +121,64 @@ def contenders(folder: Path, rounds: int, actors: int, python: Path | None, why:
     return listed
 
 
-def others() -> float:
-    """Cores that are busy now, while none of the contenders runs (Linux; elsewhere the load of the last minute)."""
-
-    def busy() -> int:
+def busy() -> float:
+    """Seconds that all cores together have worked since the machine started (Linux; elsewhere 0)."""
+    with contextlib.suppress(OSError):
         ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return sum(ticks) - ticks[3] - ticks[4]  # all but idle and iowait
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
+    return 0.0
 
+
+class Watch:
+    """Looks after the processes that carry a mark in their environment: their memory, and what other work does beside them (Linux)."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark.encode()
+        self.worked: dict[str, float] = {}  # process → seconds of a core
+        self.peak = 0.0  # MiB; memory that several processes share is counted once (Pss)
+        self.others = 0.0  # cores that other work kept busy
+
+    def look(self, with_memory: bool) -> None:
+        """Take a look now."""
+        total = 0
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if self.mark in (entry / "environ").read_bytes():
+                    used = (entry / "stat").read_text().rpartition(")")[2].split()[11:13]
+                    self.worked[entry.name] = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+                    total += int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) if with_memory else 0
+        self.peak = max(self.peak, total / 1024)
+
+
+@contextlib.contextmanager
+def watched(mark: str, *, every: float, with_memory: bool) -> Iterator[Watch]:
+    """A watch over the marked processes while the block runs."""
+    watch, over, began, before = Watch(mark), threading.Event(), time.perf_counter(), busy()
+
+    def keep_looking() -> None:
+        while not over.wait(every):
+            watch.look(with_memory)
+
+    watcher = threading.Thread(target=keep_looking)
+    watcher.start()
     try:
-        before, started = busy(), time.perf_counter()
-        time.sleep(1)
-        return (busy() - before) / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - started)
-    except OSError:
-        return os.getloadavg()[0]
+        yield watch
+    finally:
+        over.set()
+        watcher.join()
+        mine = sum(watch.worked.values())
+        watch.others = max(0.0, busy() - before - mine) / (time.perf_counter() - began)
 
 
 def measure(contender: Contender, folder: Path) -> None:
     """One turn."""
-    contender.others.append(others())
-    environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    mark = uuid.uuid4().hex
+    environment = os.environ | {MARK: mark, "FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     try:
-        done = subprocess.run(contender.command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment)
+        with watched(mark, every=1.0, with_memory=False) as watch:
+            done = subprocess.run(
+                contender.command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment
+            )
         report = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         contender.problem = f"failed: {last_line(str(error))}"
@@ -151,45 +188,17 @@ def measure(contender: Contender, folder: Path) -> None:
         return
     contender.seconds += report["seconds"][1:]
     contender.samples += report["samples"][1:]
-
-
-def memory(mark: str) -> float:
-    """MiB held now by all processes that carry the mark; memory that several of them share is counted once (Linux: Pss)."""
-    total = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError):
-            if mark.encode() in (entry / "environ").read_bytes():
-                total += int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0])
-    return total / 1024
-
-
-@contextlib.contextmanager
-def watched(mark: str) -> Iterator[list[float]]:
-    """The largest memory of the marked processes, looked at five times a second, in a list that grows."""
-    seen, over = [0.0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.2):
-            seen.append(memory(mark))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watcher.join()
+    contender.others.append(watch.others)
 
 
 def begin(start: Start, folder: Path) -> None:
     """One ``backstop run``, in a store of its own."""
-    start.others.append(others())
     mark = uuid.uuid4().hex
     environment = os.environ | {MARK: mark, "PYTHONWARNINGS": "ignore"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     command = [*BACKSTOP, "run", *start.options, "--rounds", "2", "--device", "cpu", "--store", str(folder / mark)]
     began, first, said = time.perf_counter(), None, ""
-    with watched(mark) as seen:
+    with watched(mark, every=0.2, with_memory=True) as watch:
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment)
         assert running.stderr is not None
         for line in running.stderr:
@@ -202,7 +211,8 @@ def begin(start: Start, folder: Path) -> None:
         start.problem = f"failed: {last_line(said)}"
         return
     start.first.append(first)
-    start.peak.append(max(seen))
+    start.peak.append(watch.peak)
+    start.others.append(watch.others)
 
 
 def starts(actors: int) -> list[Start]:
@@ -305,9 +315,8 @@ def main() -> int:
                 if not run.problem:
                     print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
                     begin(run, folder)
-    text = page(listed, begun)
-    options.out.write_text(text)
-    print(text)
+            options.out.write_text(page(listed, begun))  # what an interruption leaves
+    print(options.out.read_text())
     problems = [item.problem for item in listed] + [run.problem for run in begun]
     return int(any(problem.startswith("failed") for problem in problems))
 

@@ -26,16 +26,20 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line and exits with 2."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A command refuses its own unknown options, since it knows the near ones."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            known = [option for action in self._actions for option in action.option_strings]
+            hint = f"; {nearest(rest[0].split('=')[0], known)}" if rest[0].startswith("-") else ""
+            self.error(f"unknown {'option' if hint else 'word'} {rest[0]!r}{hint}")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
-        """One line, with the nearest match where an option or a command is misspelt."""
-        given = message.rpartition(": ")[2].split()
-        known = [option for action in self._actions for option in action.option_strings]
-        if message.startswith("unrecognized arguments") and given[0].startswith("-"):
-            message = f"unknown option {given[0]!r}; {nearest(given[0].split('=')[0], known)}"
+        """One line, with the nearest match where a word is misspelt."""
         if "invalid choice" in message:
             word = message.split("invalid choice: ")[1].split("'")[1]
-            choices = [str(choice) for action in self._actions for choice in action.choices or ()]
-            message = f"unknown word {word!r}; {nearest(word, choices)}"
+            message = f"unknown word {word!r}; {nearest(word, [str(choice) for action in self._actions for choice in action.choices or ()])}"
         raise BadInput(f"{message} (see {self.prog} --help)")
 
 
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     """A polite request to stop is an interruption too."""
     raise KeyboardInterrupt
 
@@ -415,7 +419,7 @@ def _conduct(
         parent = tracking.parent(store, experiment, title)
         task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share)
         with Watch(title, skipped=queue.skipped, expected=expected) as watch:
-            run_all(queue, task, Progress(watch.started, watch.result, watch.ended), options.max_concurrent)
+            run_all(queue, task, Progress(watch.started, watch.result, watch.ended), have, options.max_concurrent)
         tracking.close(store, parent, "FINISHED")
     return [spec_id for spec_id, finals in queue.results.items() if finals is None]
 
@@ -584,7 +588,7 @@ def show(options: argparse.Namespace) -> int:
         return DONE
     console = _console()
     console.print(f"{plugins.SINGULAR[group]} {wanted}, version {plugin.version}", style="bold", highlight=False)
-    console.print(plugin.sheet, markup=False, highlight=False)
+    console.print(plugin.sheet, markup=False, highlight=False, soft_wrap=True)
     for key in ("kinds", "knows", "needs", "strength"):
         if facts.get(key):
             given = facts[key]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
 import torch
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
@@ -210,16 +209,16 @@ def slots(task: Task, have: Mapping[str, float]) -> int:
     return max(1, min(int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items() if amount))
 
 
-def sweep(queue: Queue, task: Task, progress: Progress, at_once: int | None = None) -> None:
+def sweep(queue: Queue, task: Task, progress: Progress, have: Mapping[str, float], at_once: int | None = None) -> None:
     """Run everything that is in the queue, on the Ray that is running; the final metrics are in ``queue.results`` by spec id,
-    None for a run that failed for good. ``at_once`` bounds the trials that run together.
+    None for a run that failed for good. ``have`` are the cluster's resources, ``at_once`` bounds the trials that run together.
     """
     own = {"CPU": 1.0} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     client = {"CPU": task.share.cpus} | ({"GPU": task.share.gpus} if task.share.gpus else {})
     bundles = [{}, *[client] * task.actors] if task.actors else [own]
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the pending one over and stops the actor that
     # starts for it, so that with short trials a second actor never comes up. As many pending trials as fit start all actors together.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(task, ray.cluster_resources()))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(task, have))
     trainable = tune.with_resources(tune.with_parameters(Trial, task=task), PlacementGroupFactory(bundles, strategy="PACK"))
     Tuner(
         trainable,
