@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -149,6 +150,13 @@ class Watch:
                     total += int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) if with_memory else 0
         self.peak = max(self.peak, total / 1024)
 
+    def clear(self) -> None:
+        """End what is left of the marked processes: a simulation that was cut short leaves its Ray behind."""
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if self.mark in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+
 
 @contextlib.contextmanager
 def watched(mark: str, *, every: float, with_memory: bool) -> Iterator[Watch]:
@@ -166,6 +174,7 @@ def watched(mark: str, *, every: float, with_memory: bool) -> Iterator[Watch]:
     finally:
         over.set()
         watcher.join()
+        watch.clear()
         mine = sum(watch.worked.values())
         watch.others = max(0.0, busy() - before - mine) / (time.perf_counter() - began)
 
@@ -300,6 +309,7 @@ def main() -> int:
     parser.add_argument("--renew-flower", action="store_true", help="make Flower's environment anew")
     parser.add_argument("--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended as well
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = not options.without_flower and bool({*work.CLEAN} & {*options.only})
