@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
         """One line, with the nearest match where a word is misspelt."""
         if "invalid choice" in message:
             word = message.split("invalid choice: ")[1].split("'")[1]
-            message = f"unknown word {word!r}; {nearest(word, [str(choice) for action in self._actions for choice in action.choices or ()])}"
+            message = (
+                f"unknown word {word!r}; {nearest(word, [str(choice) for action in self._actions for choice in action.choices or ()])}"
+            )
         raise BadInput(f"{message} (see {self.prog} --help)")
 
 

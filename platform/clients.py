@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backstop.platform import evaluate, federation, local_sgd
+from backstop.platform import federation, local_sgd
 from backstop.platform.contract import Data, Samples, Spec
-from backstop.platform.evaluate import BATCH, Probe
+from backstop.platform.evaluate import Probe, Staged, batch_count
 from backstop.platform.federation import Federation
 from backstop.platform.local_sgd import Trained
 from backstop.platform.params import BadInput
@@ -64,11 +64,6 @@ def gather(parts: Sequence[Trained]) -> Trained:
     return Trained(*(column[order.to(column.device)] for column in joined))
 
 
-def cuts(count: int) -> list[tuple[int, int]]:
-    """The evaluation batches of a set of ``count`` samples as (start, stop)."""
-    return [(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
-
-
 class InProcess:
     """All clients in this process, one block after another."""
 
@@ -76,6 +71,7 @@ class InProcess:
         """Take up an experiment."""
         del folder
         self.built = built
+        self.staged: dict[str, Staged] = {}
 
     def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
         """Rows of the cohort in a round, sorted by client id."""
@@ -86,12 +82,14 @@ class InProcess:
 
     def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
         """Predicted labels of the clean and of the triggered test set."""
-
-        def labels(x: Tensor) -> Tensor:
-            return torch.cat([evaluate.predict(self.built.net, params, buffers, x[start:stop]) for start, stop in cuts(len(x))])
-
+        sets = {"clean": probe.clean.x} | ({"triggered": probe.triggered.x} if probe.triggered else {})
+        found = {}
         with one_thread():
-            return labels(probe.clean.x), labels(probe.triggered.x) if probe.triggered else None
+            for name, x in sets.items():
+                if name not in self.staged or self.staged[name].x is not x:
+                    self.staged[name] = Staged(self.built.net, x)
+                found[name] = torch.cat(self.staged[name].predict(params, buffers, range(batch_count(len(x)))))
+        return found["clean"], found.get("triggered")
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -104,7 +102,7 @@ class Worker:
         """Pin the process to one thread and its device."""
         torch.set_num_threads(1)
         self.device = federation.device(device)
-        self.sets: dict[str, Tensor] = {}
+        self.sets: dict[str, Staged] = {}
         self.staged: tuple[str, Data] | None = None
 
     def ready(self) -> bool:
@@ -116,11 +114,11 @@ class Worker:
         if self.staged is None or self.staged[0] != key:
             self.staged = (key, unpack(arrays))
         self.built = federation.build(spec, self.staged[1], self.device)
-        self.sets = {"clean": self.built.data.test.x}
+        self.sets = {"clean": Staged(self.built.net, self.built.data.test.x)}
 
     def probe(self, triggered: Any) -> None:
         """Take the triggered test set, (N, …)."""
-        self.sets["triggered"] = view(triggered).to(self.device)
+        self.sets["triggered"] = Staged(self.built.net, view(triggered).to(self.device))
 
     def train(self, number: int, unit: Sequence[int], params: Any, buffers: Any, state: Any, attacked: bool) -> tuple[Any, ...]:
         """Train one block; numpy in, numpy out."""
@@ -128,11 +126,10 @@ class Worker:
         trained = local_sgd.train(self.built, number, unit, start, first, state, attacked)
         return tuple(column.cpu().numpy() for column in trained)
 
-    def predict(self, name: str, ranges: Sequence[tuple[int, int]], params: Any, buffers: Any) -> Any:
-        """Predicted labels of some batches of a test set, one after another."""
-        now, averages = self._vectors(params, buffers)
-        x = self.sets[name]
-        return torch.cat([evaluate.predict(self.built.net, now, averages, x[start:stop]) for start, stop in ranges]).cpu().numpy()
+    def predict(self, wanted: Mapping[str, Sequence[int]], params: Any, buffers: Any) -> dict[str, list[Any]]:
+        """Predicted labels of some evaluation batches of each test set."""
+        vectors = self._vectors(params, buffers)
+        return {name: [found.cpu().numpy() for found in self.sets[name].predict(*vectors, numbers)] for name, numbers in wanted.items()}
 
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
         return view(params).to(self.device), view(buffers).to(self.device)
@@ -266,18 +263,24 @@ class OnActors:
             for slot, actor in enumerate(self.actors):
                 self._confirm(slot, [actor.probe.remote(self.shown[1])])
         shared = self._put_vectors(params, buffers)
-        sets = {"clean": len(probe.clean.y)} | ({"triggered": len(probe.triggered.wanted)} if probe.triggered else {})
-        chunk = max(1, sum(len(cuts(count)) for count in sets.values()) // (4 * len(self.actors)))
-        work = [(name, cuts(count)[at : at + chunk]) for name, count in sets.items() for at in range(0, len(cuts(count)), chunk)]
+        counts = {"clean": len(probe.clean.y)} | ({"triggered": len(probe.triggered.wanted)} if probe.triggered else {})
+        # The same batches go to the same actor every round, so that each normalises and keeps its own share of them only.
+        dealt = [
+            {name: range(slot, batch_count(count), len(self.actors)) for name, count in counts.items()} for slot in range(len(self.actors))
+        ]
 
-        def call(name: str, ranges: list[tuple[int, int]]) -> Callable[[Any], Any]:
-            return lambda actor: actor.predict.remote(name, ranges, *shared)
+        def call(share: Mapping[str, Sequence[int]]) -> Callable[[Any], Any]:
+            return lambda actor: actor.predict.remote(share, *shared)
 
-        found = self._map([call(*item) for item in work])
-        labels = {
-            name: torch.tensor(np.concatenate([part for part, item in zip(found, work, strict=True) if item[0] == name])) for name in sets
-        }
-        return labels["clean"].to(params.device), labels["triggered"].to(params.device) if probe.triggered else None
+        found = self._map([call(share) for share in dealt])
+        labels = {}
+        for name, count in counts.items():
+            batches: list[Any] = [None] * batch_count(count)
+            for share, answer in zip(dealt, found, strict=True):
+                for number, batch in zip(share[name], answer[name], strict=True):
+                    batches[number] = batch
+            labels[name] = torch.tensor(np.concatenate(batches), device=params.device)
+        return labels["clean"], labels.get("triggered")
 
     def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
         return self._keep("params", params), self._keep("buffers", buffers)

@@ -5,7 +5,7 @@ Actors return predicted labels and everything else is computed from them, so a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from backstop.platform import flat
 from backstop.platform.contract import Samples, TestSet, Updates
 
+KEPT = 1 << 30  # bytes of normalised inputs that are kept for the next round
+CHUNK = 1 << 20  # coordinates looked at together, so that telemetry needs little memory beside the updates
 BATCH = 500  # samples in an evaluation batch; fixed, so that logits never depend on how batches are dealt to actors
 
 
@@ -32,11 +34,35 @@ def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat(small if exact else pieces)
 
 
-def predict(net: flat.Network, params: Tensor, buffers: Tensor, x: Tensor) -> Tensor:
-    """Predicted labels (b,) of one batch of inputs; -1 where the model's output is not finite."""
-    with torch.inference_mode():
-        logits = net.logits(params, x, buffers)
-        return torch.where(logits.isfinite().all(1), logits.argmax(1), -1).clone()
+class Staged:
+    """The inputs of a test set in evaluation batches, normalised once: they stay the same while the model changes."""
+
+    def __init__(self, net: flat.Network, x: Tensor) -> None:
+        """Nothing is computed before a batch is asked for; a large set is not kept."""
+        self.net, self.x = net, x
+        self.batches: dict[int, Tensor] = {}
+        self.keep = x.numel() * 4 <= KEPT
+
+    def batch(self, number: int) -> Tensor:
+        """One evaluation batch as the model takes it."""
+        if number in self.batches:
+            return self.batches[number]
+        made = self.net.normalise(self.x[number * BATCH : (number + 1) * BATCH])
+        if self.keep:
+            self.batches[number] = made
+        return made
+
+    def predict(self, params: Tensor, buffers: Tensor, numbers: Iterable[int]) -> list[Tensor]:
+        """Predicted labels of some batches; -1 where the model's output is not finite."""
+        with torch.inference_mode():
+            outputs = [self.net.forward(params, self.batch(number), buffers) for number in numbers]
+            labels = [torch.where(logits.isfinite().all(1), logits.argmax(1), -1) for logits in outputs]
+        return [found.clone() for found in labels]
+
+
+def batch_count(count: int) -> int:
+    """Evaluation batches of a set of ``count`` samples."""
+    return -(-count // BATCH)
 
 
 def accuracy(predicted: Tensor, samples: Samples) -> float:
@@ -70,8 +96,7 @@ def kept(before: Updates, after: Updates, aggregate: Tensor, malicious: Tensor) 
             left = after.weight[torch.isin(after.client, malicious) == wanted].sum()
             if given > 0:
                 found[f"defense/kept_weight_{name}"] = (left.double() / given.double()).item()
-    moved = torch.zeros_like(aggregate, dtype=torch.bool)
-    for row in before.rows:
-        moved |= row != 0
-    found["defense/masked_fraction"] = ((aggregate == 0) & moved).double().mean().item()
+    still = (aggregate == 0).nonzero().flatten()
+    wanted_to = sum(int((before.rows[:, part] != 0).any(0).sum()) for part in still.split(CHUNK))
+    found["defense/masked_fraction"] = wanted_to / max(len(aggregate), 1)
     return found

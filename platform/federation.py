@@ -30,6 +30,7 @@ class Federation(NamedTuple):
     shards: tuple[Tensor, ...]  # for each client the indices of its training samples, ascending
     malicious: Tensor  # (m,) ids of malicious clients, ascending
     net: flat.Network
+    replica: flat.Replica  # the loop engine's working copy; every client loads the global vectors into it
     attack: Attack  # all stages as one
     defense: Defense  # all stages as one
     device: torch.device
@@ -95,12 +96,14 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
     attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
     knows = [plugins.find("attacks", item.name).facts.get("KNOWS") == "all" for item in spec.attack]
     defenses = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
+    net = flat.network(module, data, where, spec.batch)
     return Federation(
         spec=spec,
         data=_move(data, where),
         shards=tuple(shards),
         malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
-        net=flat.network(module, data, where),
+        net=net,
+        replica=flat.Replica(net),
         attack=attack_chain(attacks, knows),
         defense=chain(*defenses),
         device=where,

@@ -93,7 +93,7 @@ def _steps(federation: Federation, number: int, client: int, state: Any, bad: di
 def _train_loop(
     federation: Federation, number: int, clients: Sequence[int], params: Tensor, buffers: Tensor, state: Any, bad: dict[int, int]
 ) -> Trained:
-    replica = flat.Replica(federation.net)
+    replica = federation.replica
     trained = []
     for client in clients:
         replica.load(params, buffers)

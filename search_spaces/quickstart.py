@@ -17,12 +17,12 @@ BASE = Spec(
     malicious=0.2,
     selection="fixed",
     alpha=10.0,
-    rounds=100,
+    rounds=80,
     local_epochs=2,
     batch=16,
     optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
     root_size=50,
-    eval_every=5,
+    eval_every=4,
 )
 ATTACKS = ["none", *(f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3))]
 DEFENSES = [

@@ -232,7 +232,22 @@ def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str])
 
 
 def test_an_interrupted_run_goes_on_from_there(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    arguments = ["run", "--clients", "10", "--per-round", "5", "--rounds", "40", "--local-epochs", "2", "--batch", "4", "--device", "cpu", "--json"]
+    arguments = [
+        "run",
+        "--clients",
+        "10",
+        "--per-round",
+        "5",
+        "--rounds",
+        "40",
+        "--local-epochs",
+        "2",
+        "--batch",
+        "4",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     command = [sys.executable, "-m", "backstop.platform.cli", *arguments]
     kept = elsewhere / "backstop-store" / "checkpoints"
     for number, after in ((signal.SIGINT, "round  3/40"), (signal.SIGTERM, "round 12/40")):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from backstop.platform import clients, evaluate, local_sgd, specs
+from backstop.platform import evaluate, local_sgd, specs
 from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment, run
@@ -154,6 +154,9 @@ def test_how_a_trial_is_spread(wanted: str | int, trials: int, cpus: float, gpus
 
 
 def test_the_evaluation_batches_cover_a_set_once() -> None:
-    assert clients.cuts(0) == []
-    for count in (1, evaluate.BATCH, evaluate.BATCH + 1, 3 * evaluate.BATCH - 1):
-        assert [index for start, stop in clients.cuts(count) for index in range(start, stop)] == list(range(count))
+    built = Experiment(SPEC, NOWHERE, "cpu").built
+    for count in (0, 1, evaluate.BATCH, evaluate.BATCH + 1, 3 * evaluate.BATCH - 1):
+        staged = evaluate.Staged(built.net, torch.arange(count).float().reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8))
+        first, again = ([staged.batch(number) for number in range(evaluate.batch_count(count))] for _ in range(2))
+        assert sum(map(len, first)) == count
+        assert all(one is other for one, other in zip(first, again, strict=True)), "a batch is normalised once"

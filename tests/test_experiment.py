@@ -139,7 +139,7 @@ def test_a_test_set_with_unknown_truth_has_no_robust_accuracy() -> None:
 def test_predictions_that_are_not_finite_are_of_no_class() -> None:
     built = Experiment(TINY, NOWHERE, "cpu").built
     broken = torch.full_like(built.net.params, float("nan"))
-    assert evaluate.predict(built.net, broken, built.net.buffers, built.data.test.x[:3]).tolist() == [-1, -1, -1]
+    assert evaluate.Staged(built.net, built.data.test.x[:3]).predict(broken, built.net.buffers, [0])[0].tolist() == [-1, -1, -1]
 
 
 def test_a_stamped_test_set_stays_small_where_that_loses_nothing() -> None:
