@@ -31,7 +31,7 @@ DEFENSES = [
     *(f"and_mask(mask_threshold={threshold})" for threshold in (0.4, 0.6)),
     *(f"invariant(mask_threshold={threshold}, trim_fraction={trim})" for threshold in (0.4, 0.6) for trim in (0.2, 0.45)),
     "median",
-    "norm_clip(norm=1)",
+    "norm_clip(norm=0.2)",
     "krum(f=4)",
     "multi_krum(f=4)",
 ]

@@ -72,7 +72,7 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(tmp_path: Pat
 
 @pytest.mark.timeout(600)
 def test_a_killed_sweep_goes_on_and_gives_the_same_bytes(tmp_path: Path, space: str) -> None:
-    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=400")  # trials of some seconds, so that the kill hits some
+    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=150")  # trials of some seconds, so that the kill hits some
     (tmp_path / space).write_text(slow)
     sweep(tmp_path, space, "--store", "whole")
     log = tmp_path / "log"
