@@ -66,6 +66,18 @@ class Start:
     problem: str = ""
 
 
+@dataclass
+class Sweep:
+    """The quickstart as a whole, and what a reused trial process waits before its next trial's first round."""
+
+    cores: int
+    wall: list[float] = field(default_factory=list)
+    ratio: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    problem: str = ""
+
+
 def last_line(text: str) -> str:
     """The last line that says something."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
@@ -224,6 +236,27 @@ def begin(start: Start, folder: Path) -> None:
     start.others.append(watch.others)
 
 
+def sweep(item: Sweep, folder: Path) -> None:
+    """One quickstart in a store of its own."""
+    mark = uuid.uuid4().hex
+    environment = os.environ | {MARK: mark, "PYTHONWARNINGS": "ignore"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, HERE / "sweeping.py", "quickstart", str(folder / mark)]
+    began = time.perf_counter()
+    with watched(mark, every=1.0, with_memory=False) as watch:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment)
+    wall = time.perf_counter() - began
+    shutil.rmtree(folder / mark, ignore_errors=True)
+    if done.returncode:
+        item.problem = f"failed: {last_line(done.stderr)}"
+        return
+    report = json.loads(done.stdout.splitlines()[-1])
+    item.wall.append(wall)
+    item.ratio.append(wall / (sum(report["seconds"]) / item.cores))
+    item.waited += report["waited"][item.cores :]  # the first trial of each process waits for the process
+    item.others.append(watch.others)
+
+
 def starts(actors: int) -> list[Start]:
     """The runs whose start and memory are measured."""
     image = ["--dataset", "cifar10", "--model", "cnn", "--malicious", "0", "--optimizer", "sgd(lr=0.01, momentum=0.9)"]
@@ -268,6 +301,21 @@ def starts_table(listed: Sequence[Start]) -> Iterator[str]:
             yield f"| {item.name} | {len(item.first)} | {cells} | {item.aim} |"
 
 
+def sweep_table(item: Sweep) -> Iterator[str]:
+    """The sweep's figures, one a line."""
+    yield "| quickstart | sweeps | median | min | max | other work, cores | aim |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    if item.problem or not item.wall:
+        yield f"| – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
+        return
+    for name, values, digits, aim in (
+        ("wall time, s", item.wall, 0, "at most 180 s"),
+        ("wall time over (trials' own time / cores)", item.ratio, 2, "at most 1.15"),
+        ("a further trial on a reused process: s before its first round", item.waited, 2, "under 0.5 s"),
+    ):
+        yield f"| {name} | {len(item.wall)} | {spread_of(values, digits)} | {max(item.others):.1f} | {aim} |"
+
+
 def machine() -> str:
     """What this was measured on."""
     with contextlib.suppress(OSError, IndexError):
@@ -276,9 +324,9 @@ def machine() -> str:
     return f"{os.cpu_count()} × {platform.machine()}"
 
 
-def page(listed: Sequence[Contender], begun: Sequence[Start]) -> str:
+def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | None) -> str:
     """benchmarks/results.md."""
-    most = max([0.0, *(max(item.others, default=0.0) for item in listed), *(max(run.others, default=0.0) for run in begun)])
+    most = max([0.0, *(value for item in [*listed, *begun, *([swept] if swept else [])] for value in item.others)])
     quiet = "" if most < QUIET else f" **Other work kept up to {most:.1f} cores busy: these figures are not to be relied on.**"
     lines = [
         "# Benchmarks",
@@ -293,6 +341,8 @@ def page(listed: Sequence[Contender], begun: Sequence[Start]) -> str:
         "",
         *(starts_table(begun) if begun else ()),
         "",
+        *(sweep_table(swept) if swept else ()),
+        "",
         "Memory is that of all processes, Ray's included; shared memory is counted once.",
     ]
     return "\n".join(lines) + "\n"
@@ -304,7 +354,9 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=3, help="turns of each contender (default: 3)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a turn, the first of which is not counted (default: 5)")
     parser.add_argument("--actors", type=int, default=2, help="client actors (default: 2)")
-    parser.add_argument("--only", nargs="+", choices=[*work.CLEAN, "start"], default=[*work.CLEAN, "start"], help="measure only this")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*work.CLEAN, "start", "sweep"], default=[*work.CLEAN, "start", "sweep"], help="measure only this"
+    )
     parser.add_argument("--without-flower", action="store_true", help="leave Flower out")
     parser.add_argument("--renew-flower", action="store_true", help="make Flower's environment anew")
     parser.add_argument("--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)")
@@ -316,6 +368,7 @@ def main() -> int:
         python, why = flower(options.renew_flower) if wanted else (None, "left out by --without-flower")
         listed = contenders(folder, options.rounds, options.actors, python, why, options.only)
         begun = starts(options.actors) if "start" in options.only else []
+        swept = Sweep(len(os.sched_getaffinity(0))) if "sweep" in options.only else None
         for turn in range(options.repetitions):
             for item in listed:
                 if not item.problem:
@@ -325,9 +378,12 @@ def main() -> int:
                 if not run.problem:
                     print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
                     begin(run, folder)
-            options.out.write_text(page(listed, begun))  # what an interruption leaves
+            if swept and not swept.problem and turn == 0:  # minutes long, and its trials are repetitions already
+                print(f"turn {turn + 1}: the quickstart sweep", file=sys.stderr, flush=True)
+                sweep(swept, folder)
+            options.out.write_text(page(listed, begun, swept))  # what an interruption leaves
     print(options.out.read_text())
-    problems = [item.problem for item in listed] + [run.problem for run in begun]
+    problems = [item.problem for item in [*listed, *begun, *([swept] if swept else [])]]
     return int(any(problem.startswith("failed") for problem in problems))
 
 

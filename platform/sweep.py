@@ -60,7 +60,7 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]  # tune.with_parameters adds the task
         """Start the process's client actors, then the first experiment."""
         torch.set_num_threads(1)
-        self.task = task
+        self.task, self.over = task, time.perf_counter()
         self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
         self.begin(config["spec"])
 
@@ -75,6 +75,7 @@ class Trial(tune.Trainable):
         self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent)
         for record in self.records:  # what an earlier process has sent already is the same and is stored once
             self.log.log(record)
+        self.waited = time.perf_counter() - self.over  # since the process's last trial was done: what Tune and the set-up take
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The process takes up the next trial."""
@@ -118,7 +119,8 @@ class Trial(tune.Trainable):
             self.checkpoint.drop()
         else:
             self.checkpoint.save(running, self.records)
-        return {**finals, "seconds": seconds}
+        self.over = time.perf_counter()
+        return {**finals, "seconds": seconds, "waited": self.waited}
 
     def cleanup(self) -> None:
         """Give the client actors back."""

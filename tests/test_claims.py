@@ -19,9 +19,7 @@ SHORT = BASE.replace(rounds=40)
 @lru_cache
 def finals(attack: str, defense: str = "fedavg", malicious: float = 0.2, seed: int = 0) -> Mapping[str, float]:
     """The final metrics of a short experiment."""
-    spec = SHORT.replace(
-        attack=specs.stages(attack, "attack"), defense=specs.stages(defense, "defense"), malicious=malicious, seed=seed
-    )
+    spec = SHORT.replace(attack=specs.stages(attack, "attack"), defense=specs.stages(defense, "defense"), malicious=malicious, seed=seed)
     return final(list(run(spec, folder=Path("unused"), device="cpu")))
 
 
@@ -43,7 +41,8 @@ def test_an_attack_beats_its_clean_twin(attack: str, margin: float) -> None:
 
 def test_strength_bends_the_curve() -> None:
     success = [
-        finals(f"badnets(share=0.05)+model_replacement(strength={strength})", "and_mask")["final/attack_success_rate"] for strength in (1, 3, 10)
+        finals(f"badnets(share=0.05)+model_replacement(strength={strength})", "and_mask")["final/attack_success_rate"]
+        for strength in (1, 3, 10)
     ]
     assert success[0] + 0.1 < success[-1]
     assert success == sorted(success)

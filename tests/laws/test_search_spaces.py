@@ -54,7 +54,9 @@ def test_the_quickstart_sweeps_strength_threshold_and_trim_over_all_first_defens
     specs = planned("quickstart")
     used = {part.name for spec in specs for part in spec.defense}
     assert used == set(plugins.names("defenses")) - {"fedavg"}
-    knobs = {(part.params["mask_threshold"], part.params["trim_fraction"]) for spec in specs for part in spec.defense if part.name == "invariant"}
+    knobs = {
+        (part.params["mask_threshold"], part.params["trim_fraction"]) for spec in specs for part in spec.defense if part.name == "invariant"
+    }
     assert len(knobs) == 4
     assert {spec.seed for spec in specs} == {0, 1}
     assert {len(spec.attack) for spec in specs} == {0, 2}

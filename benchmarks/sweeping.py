@@ -1,0 +1,30 @@
+"""A sweep from its command to its leaderboard: ``python benchmarks/sweeping.py SPACE STORE``.
+
+Prints one JSON object: of each trial, in the order of their ends, its own seconds (taking up, rounds, evaluation) and the seconds that
+its process waited between the last trial's end and this one's first round.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from backstop.platform import cli, live
+from backstop.platform.contract import Spec
+from backstop.platform.plan import Finals
+
+if __name__ == "__main__":
+    space, store = sys.argv[1:]
+    found: list[Finals] = []
+    told = live.Watch.ended
+
+    def ended(watch: live.Watch, spec: Spec, finals: Finals | None) -> None:
+        """Keep what the driver is told."""
+        found.append(finals or {})
+        told(watch, spec, finals)
+
+    live.Watch.ended = ended  # type: ignore[method-assign]
+    code = cli.main(["sweep", space, "--store", store, "--out", str(Path(store) / "board"), "--device", "cpu"])
+    print(json.dumps({name: [finals[name] for finals in found] for name in ("seconds", "waited")}))
+    sys.exit(code)
