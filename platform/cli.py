@@ -624,8 +624,14 @@ def data(options: argparse.Namespace) -> int:
     print(f"data folder: {folder}")
     for item in found:
         print(f"{'✓' if item['usable'] else '✗'} {item['name']}: {item['summary']}")
+        lacking: dict[str, list[str]] = {}
         for file in item["files"]:
-            print(f"    {file['state']:8} {file['path']}" + ("" if file["state"] == "there" else f"  → {file['hint']}"))
+            role = "" if file["role"] == "data" else f" ({file['role']})"
+            print(f"    {file['state']:8} {file['path']}{role}")
+            if file["state"] != "present":
+                lacking.setdefault(file["hint"], []).append(file["path"])
+        for hint in lacking:
+            print(f"    → {hint}")
     return DONE
 
 

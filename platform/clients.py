@@ -311,6 +311,7 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     """
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would end the sweep as if it were done; an interruption is an exit code
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
     import ray

@@ -23,7 +23,7 @@ def look(name: str, folder: Path) -> dict[str, Any]:
     """One dataset as a plain object; ``usable`` when every file that it needs is present. Edge cases are needed by an attack only."""
     plugin, dataset = plugins.find("datasets", name), _dataset(name)
     files = [_row(folder, file, "data") for file in dataset.files]
-    edges = [_row(folder, file, "edge cases") for file in dataset.edge_files]
+    edges = list({file.path: _row(folder, file, "edge cases") for file in dataset.edge_files}.values())
     return {
         "name": name,
         "summary": plugin.summary,
