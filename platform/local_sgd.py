@@ -36,20 +36,28 @@ class Trained(NamedTuple):
 def batches(federation: Federation, number: int, client: int, attacking: bool) -> Batches:
     """The local steps of a client in a round: reshuffled every epoch, the last batch of an epoch may be smaller."""
     spec, shard = federation.spec, federation.shards[client]
-    training = federation.attack.training if attacking else None
-    epochs = training.epochs if training and training.epochs is not None else spec.local_epochs
     order = seeds.generator(spec.seed, "batches", number, client)
-    return [piece for _ in range(epochs) for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch) if len(piece)]
+    return [
+        piece
+        for _ in range(_epochs(federation, attacking))
+        for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch)
+        if len(piece)
+    ]
 
 
-def blocks(federation: Federation, number: int, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
+def _epochs(federation: Federation, attacking: bool) -> int:
+    training = federation.attack.training if attacking else None
+    return training.epochs if training and training.epochs is not None else federation.spec.local_epochs
+
+
+def blocks(federation: Federation, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
     """The cohort cut into units of work, the longest first.
 
     The loop engine takes single clients. The vmap engine takes blocks of clients with about equally many steps, so that
     little is padded; clients whose local steps differ in kind (constrained, with an extra loss) get blocks of their own.
     """
     bad = set(federation.malicious.tolist()) if attacked else set()
-    steps = {client: len(batches(federation, number, client, client in bad)) for client in cohort}
+    steps = {client: _epochs(federation, client in bad) * -(-len(federation.shards[client]) // federation.spec.batch) for client in cohort}
     longest = sorted(cohort, key=lambda client: (-steps[client], client))
     if not federation.net.vectorised:
         return [[client] for client in longest]
@@ -82,12 +90,12 @@ def train(
 
 def _steps(federation: Federation, number: int, client: int, state: Any, bad: dict[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one client as (x, y), poisoned if it attacks."""
-    data, poison = federation.data.train, federation.attack.poison
-    draws = seeds.generator(federation.spec.seed, "poison", number, client)
+    data, poison = federation.data.train, federation.attack.poison if client in bad else None
+    draws = seeds.generator(federation.spec.seed, "poison", number, client) if poison else None
     for batch in batches(federation, number, client, client in bad):
         index = batch.to(data.y.device)
         x, y = flat.unit(data.x[index]), data.y[index]
-        yield poison(state, x, y, bad[client], draws) if client in bad and poison else (x, y)
+        yield poison(state, x, y, bad[client], draws) if poison and draws else (x, y)
 
 
 def _train_loop(
@@ -112,13 +120,13 @@ def _train_one(
     rate = attack.training.lr if attacking and attack.training else None
     optimizer = federation.optimizer(rate)
     memory = optimizer.start(replica.params)
-    total, seen = start.new_zeros(()), 0
+    losses, counts = [], []
     for x, y in steps:
         replica.grad.zero_()
         logits = replica(x)
         loss = cross_entropy(logits, y)
-        total += loss.detach() * len(y)
-        seen += len(y)
+        losses.append(loss.detach())
+        counts.append(float(len(y)))
         if objective is None:
             loss.backward()
         else:
@@ -129,7 +137,8 @@ def _train_one(
         memory = optimizer.step(replica.params, replica.grad, memory, 1.0)
         if constrain is not None:
             replica.params.copy_(start + constrain(state, replica.params - start))
-    return total / max(seen, 1)
+    weight = torch.tensor(counts, device=start.device)
+    return (torch.stack(losses) * weight).sum() / weight.sum()
 
 
 def _train_block(federation: Federation, number: int, clients: Sequence[int], start: Tensor, state: Any, bad: dict[int, int]) -> Trained:
