@@ -121,6 +121,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
     assert sorted(run.status for run in runs) == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow  # a minute of Ray; tests/test_search.py shows the same without it
 @pytest.mark.timeout(600)
 def test_a_search_is_the_same_with_one_and_with_two_trials_at_a_time(tmp_path: Path) -> None:
     small = ["--trials", "6", "--set", "rounds=4", "--set", "local_epochs=1", "--json"]
