@@ -172,13 +172,11 @@ class OnActors:
 
         self.ray = ray
         self.device, self.share = device, share or Share(gpus=0.0 if device == "cpu" else 1.0)
-        self.actors: list[Any] = [None] * count
+        self.actors: list[Any] = [self._start() for _ in range(count)]
         self.shown: tuple[Any, Any] | None = None
         self.kept: dict[str, tuple[Any, Any]] = {}
         self.data: tuple[str, Any] | None = None
         self.experiment: tuple[Any, ...] | None = None
-        for slot in range(count):
-            self.actors[slot] = self._start()
 
     def _start(self) -> Any:
         actor = self.ray.remote(Worker).options(
@@ -288,7 +286,7 @@ class OnActors:
     def _keep(self, name: str, item: Any) -> Any:
         """The reference of an item, put anew only when it is another object than last time."""
         if name not in self.kept or self.kept[name][0] is not item:
-            plain = item.detach().cpu().numpy() if isinstance(item, Tensor) and name != "state" else item
+            plain = item.detach().cpu().numpy() if isinstance(item, Tensor) else item
             self.kept[name] = (item, self.ray.put(plain))
         return self.kept[name][1]
 
