@@ -88,6 +88,7 @@ def parser() -> Parser:
     _spec_options(one)
     _compute_options(one, actors="0")
     one.add_argument("--experiment", default="runs", metavar="NAME", help="MLflow experiment that takes the run (default: runs)")
+    one.add_argument("--save", metavar="FILE", help="write the final model there as .safetensors, for another run's --start")
     one.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     many = command("sweep", sweep, "Run a search space and rank what comes out.")
@@ -275,7 +276,7 @@ def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from contextlib import ExitStack
 
-    from backstop.platform import federation, finals, specs, tracking
+    from backstop.platform import federation, finals, specs, starts, tracking
     from backstop.platform.checkpoint import Checkpoint
     from backstop.platform.clients import OnActors, local_ray, spread
     from backstop.platform.experiment import Experiment
@@ -285,6 +286,9 @@ def run(options: argparse.Namespace) -> int:
     actors, device = _actors(options.client_actors), federation.device(options.device).type
     folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
     tracking.reachable(store)
+    saved = starts.writable(options.save) if options.save else None
+    if spec.warmup:
+        _say(f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg")
     with ExitStack() as stack:
         clients = None
         if actors:
@@ -317,12 +321,15 @@ def run(options: argparse.Namespace) -> int:
             return INTERRUPTED
         final = finals.final(records, spec.attack_start, spec.attack_stop)
         built = experiment.built
+        model = built.net.tensors(experiment.state.params, experiment.state.buffers)
+        if saved:
+            _say(f"wrote {saved}; start from it with --start {saved} ({starts.save(saved, model)[:14]}…)")
         log = tracking.Log(
             store, tracking.open_experiment(store, options.experiment), spec, fingerprint=federation.fingerprint(built.device)
         )
         for record in records:
             log.log(record)
-        sent = log.finish(final, built.net.tensors(experiment.state.params, experiment.state.buffers))
+        sent = log.finish(final, model)
         if sent:
             checkpoint.drop()
         else:

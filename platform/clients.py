@@ -144,7 +144,8 @@ def view(array: Any) -> Tensor:
 
 def pack(data: Data) -> dict[str, Any]:
     """A dataset as numpy arrays and plain values: what the object store shares without copying."""
-    arrays = {"train_x": data.train.x, "train_y": data.train.y, "test_x": data.test.x, "test_y": data.test.y, "client": data.client}
+    samples = {"train_x": data.train.x, "train_y": data.train.y, "test_x": data.test.x, "test_y": data.test.y}
+    arrays = samples | {"client": data.client, "vectors": data.vectors}
     plain = {"classes": data.classes, "kind": data.kind, "mean": data.mean, "std": data.std}
     return {name: None if tensor is None else tensor.numpy() for name, tensor in arrays.items()} | plain
 

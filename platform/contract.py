@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str | None
 Kind = Literal["image", "text", "table"]
-Model = Callable[[tuple[int, ...], int], "nn.Module"]  # what a model plug-in returns: (shape of one input, classes) → module
+# What a model plug-in returns: (shape of one input, classes) → module. Its parameters are trained and its floating-point buffers are averaged;
+# a non-persistent buffer is a constant. One of these, ``class_weights`` (classes,), weighs the samples of each class in the loss of local training.
+Model = Callable[[tuple[int, ...], int], "nn.Module"]
 
 
 class Part(NamedTuple):
@@ -71,6 +73,8 @@ class Spec:
     local_epochs: Annotated[int, Range(1, MANY), "passes over its own samples that a client makes in a round"] = 1
     batch: Annotated[int, Range(1, MANY), "samples in a local step"] = 64
     optimizer: Part = Part("sgd")  # built anew each round on each client
+    start: Annotated[str | None, "checkpoint that the model starts from, named by its content; none: fresh initial values"] = None
+    warmup: Annotated[int, Range(0, MANY), "rounds of clean, undefended FedAvg before the first round"] = 0
     server_lr: Annotated[float, Range(0, 1e6, low_open=True), "factor on the aggregate, the same for every defense"] = 1.0
     attack_start: Annotated[int, Range(0, MANY), "first round in which malicious clients attack"] = 0
     attack_stop: Annotated[int | None, Range(0, MANY), "first round in which they no longer do; none: never"] = None
@@ -119,6 +123,7 @@ class Data(NamedTuple):
     std: tuple[float, ...] | None = None
     client: Tensor | None = None  # (N,) int64: natural client of each training sample
     vocabulary: Mapping[str, int] | None = None  # of text: word → token id, from the training data
+    vectors: Tensor | None = None  # of text: (largest token id + 1, dim) float32, pre-trained initial values of a model's embedding
     root: Samples | None = None  # the server's small root set, set by the platform: held out of train, never of test
 
 

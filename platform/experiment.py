@@ -9,6 +9,7 @@ in another process with the same bytes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -18,12 +19,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform import costs, evaluate, federation, flat, local_sgd, partition, seeds, specs
+from backstop.platform import costs, evaluate, federation, flat, local_sgd, partition, seeds, specs, starts
+from backstop.platform.checkpoint import Checkpoint
 from backstop.platform.clients import Clients, InProcess, one_thread
 from backstop.platform.contract import AttackView, Record, Samples, ServerView, Spec, TestSet, Updates
 from backstop.platform.evaluate import Probe
 from backstop.platform.federation import Federation
 from backstop.platform.local_sgd import Trained
+
+KEPT_EVERY = 60.0  # seconds of a warm-up that a stopped process may lose
 
 
 class State(NamedTuple):
@@ -43,19 +47,28 @@ class Experiment:
         """Validate the spec, load the data, deal it and build the first state. Raises BadInput before anything is trained."""
         self.spec = specs.validate(spec)
         self.folder = folder
+        self.clients: Clients = clients or InProcess()
         with one_thread():
             data = federation.load(self.spec.dataset, folder)
             self.built = federation.build(self.spec, data, federation.device(device))
             self.secret = cache(partial(_malicious_data, self.built))
-            self.state = self._first()
-        self.clients: Clients = clients or InProcess()
+            self.state = self._first(*self._start(device))
         self.clients.open(self.built, folder)
         self.probed: tuple[Any, Probe] | None = None
         self.costs: dict[str, float] = {}
 
-    def _first(self) -> State:
-        net = self.built.net
-        state = State(0, net.params, net.buffers, None, None)
+    def _start(self, device: str) -> tuple[Tensor, Tensor]:
+        """The vectors before the first round: fresh, from a checkpoint, or warmed up."""
+        spec, net, where = self.spec, self.built.net, self.built.device
+        if spec.warmup:
+            clean = starts.clean(spec)
+            key = f"{clean.id}-{federation.digest(spec.dataset, self.folder, where)}"
+            params, buffers = starts.shared(key, lambda place: _warm_up(clean, self.folder, device, self.clients, place))
+            return params.to(where), buffers.to(where)
+        return starts.checkpoint(spec.start, self.folder, net) if spec.start else (net.params, net.buffers)
+
+    def _first(self, params: Tensor, buffers: Tensor) -> State:
+        state = State(0, params, buffers, None, None)
         attack, defense = self.built.attack, self.built.defense
         view = self._attack_view(state, torch.empty(0, dtype=torch.int64), 0, self.spec.malicious)
         plotted = attack.init(view) if attack.init else None
@@ -130,8 +143,9 @@ class Experiment:
         spec, built, state = self.spec, self.built, self.state
         with one_thread():
             bad = built.malicious
+            number = spec.warmup + state.round  # the draws of an experiment go on from those of its warm-up
             cohort = partition.cohort(
-                clients=spec.clients, per_round=spec.per_round, selection=spec.selection, bad=bad, seed=spec.seed, round=state.round
+                clients=spec.clients, per_round=spec.per_round, selection=spec.selection, bad=bad, seed=spec.seed, round=number
             )
             state, trained = self._train(state, cohort)
             finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
@@ -170,13 +184,14 @@ class Experiment:
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         built = self.built
         present = torch.isin(cohort, built.malicious)
-        attacked = built.attacked(state.round) and bool(present.any())
+        number = self.spec.warmup + state.round
+        attacked = built.attacked(number) and bool(present.any())
         members = torch.searchsorted(built.malicious, cohort[present])
         weight = self._weights(cohort)
         share = (weight[present].sum() / weight.sum()).item()
         if attacked and built.attack.plan:
             state = state._replace(attack=built.attack.plan(state.attack, self._attack_view(state, members, len(cohort), share)))
-        trained = self.clients.train(state.round, cohort.tolist(), state.params, state.buffers, state.attack)
+        trained = self.clients.train(number, cohort.tolist(), state.params, state.buffers, state.attack)
         if attacked and built.attack.craft:
             view = replace(self._attack_view(state, members, len(cohort), share), honest=trained.rows[~present])
             rows = trained.rows.clone()
@@ -226,6 +241,20 @@ class Experiment:
     def close(self) -> None:
         """Give the workers back."""
         self.clients.close()
+
+
+def _warm_up(clean: Spec, folder: Path, device: str, clients: Clients, place: Path) -> tuple[Tensor, Tensor]:
+    """The vectors at the end of a clean experiment; what is done when the process is stopped is kept in ``place``."""
+    warm = Experiment(clean, folder, device, clients)
+    checkpoint, until = Checkpoint(place, clean.id), time.perf_counter() + KEPT_EVERY
+    checkpoint.restore(warm)
+    while warm.state.round < clean.rounds:
+        warm.round()
+        if time.perf_counter() > until:
+            checkpoint.save(warm, [])
+            until = time.perf_counter() + KEPT_EVERY
+    checkpoint.drop()
+    return warm.state.params, warm.state.buffers
 
 
 def mean(rows: Tensor, weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ It is a pure function of the spec and the dataset, so the driver and every clien
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from functools import lru_cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backstop import __version__
 from backstop.platform import flat, partition, plugins, seeds
@@ -38,8 +39,9 @@ class Federation(NamedTuple):
     device: torch.device
 
     def attacked(self, number: int) -> bool:
-        """Whether malicious clients attack in this round."""
+        """Whether malicious clients attack in this round, counted from the first of the warm-up."""
         spec = self.spec
+        number -= spec.warmup
         begun = number >= spec.attack_start and (spec.attack_stop is None or number < spec.attack_stop)
         return bool(spec.attack) and begun and (number - spec.attack_start) % spec.attack_every == 0
 
@@ -70,6 +72,20 @@ def load(part: Part, folder: Path) -> Data:
     return _load(part.name, tuple(sorted(part.params.items())), folder)
 
 
+@lru_cache(maxsize=2)
+def _digest(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
+    data, found = _load(name, params, folder), hashlib.sha256()
+    for tensor in (*data.train, *data.test, *([] if data.vectors is None else [data.vectors])):
+        found.update(tensor.contiguous().numpy().data)
+    return found.hexdigest()
+
+
+def digest(part: Part, folder: Path, where: torch.device) -> str:
+    """What besides a spec decides on the bytes of its experiment: the decoded data, the versions and the kind of device."""
+    content = _digest(part.name, tuple(sorted(part.params.items())), folder)
+    return hashlib.sha256(f"{content} {fingerprint(where)}".encode()).hexdigest()[:16]
+
+
 def device(wanted: str = "auto") -> torch.device:
     """The device to compute on; ``auto`` takes a GPU where there is one."""
     if wanted == "auto":
@@ -96,6 +112,8 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
     make = plugins.build("models", spec.model.name, spec.model.params)
     with seeds.seeded(spec.seed, "model"):
         module = make(tuple(data.train.x.shape[1:]), data.classes)
+    if data.vectors is not None:
+        _embed(module, data.vectors, spec)
     attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
     knows = [str(plugins.find("attacks", item.name).facts.get("KNOWS", "own")) for item in spec.attack]
     attack = attack_chain(attacks, knows)
@@ -115,6 +133,18 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
         defense=chain(*defenses),
         device=where,
     )
+
+
+def _embed(module: nn.Module, vectors: Tensor, spec: Spec) -> None:
+    """Give the model's embedding the dataset's pre-trained vectors as initial values."""
+    table = getattr(getattr(module, "embedding", None), "weight", None)
+    if not isinstance(table, Tensor) or table.shape != vectors.shape:
+        has = f"one of {' x '.join(map(str, table.shape))}" if isinstance(table, Tensor) else "none"
+        raise BadInput(
+            f"model {spec.model}: the word vectors of dataset {spec.dataset} need an embedding of"
+            f" {' x '.join(map(str, vectors.shape))}; the model has {has}; set words and dim to fit"
+        )
+    table.data.copy_(vectors)
 
 
 def _move(data: Data, where: torch.device) -> Data:

@@ -1,7 +1,7 @@
 """A model as one flat float32 vector, and the calls that take that vector.
 
 Parameters go through the defense as one vector; floating-point buffers (BatchNorm statistics) form a second vector that is
-averaged outside it; integer counters are never sent.
+averaged outside it; integer counters are never sent. Non-persistent buffers are constants of the model and belong to neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from backstop.platform.contract import Data, Slot
+from backstop.platform.dropout import Dropout
 from backstop.platform.params import BadInput
 
 Layout = tuple[Slot, ...]
@@ -66,6 +67,8 @@ class Network(NamedTuple):
     vectorised: bool  # whether blocks of clients train under vmap on this device
     convolutional: bool
     head: str  # name of the last linear layer
+    keys: tuple[str, ...]  # names of the buffers that decide on the masks of dropout
+    class_weights: Tensor | None  # (classes,): of the classes in the loss of local training
 
     def normalise(self, x: Tensor) -> Tensor:
         """Model input from images in [0, 1] (or uint8), tables or token ids.
@@ -114,7 +117,7 @@ def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> 
     """Flatten a freshly built module; ``batch`` is the size of a local step."""
     module = module.to(device).eval()
     parameters = list(module.named_parameters())
-    buffers = [(name, buffer) for name, buffer in module.named_buffers() if buffer.is_floating_point()]
+    buffers = _averaged(module)
     shift = scale = None
     if data.mean is not None and data.std is not None:
         shape = (-1, 1, 1) if data.kind == "image" else (-1,)
@@ -131,7 +134,15 @@ def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> 
         vectorised=vectorised(module, device, batch),
         convolutional=convolutional(module),
         head=_head(module),
+        keys=tuple(f"{name}.key" for name, part in module.named_modules() if isinstance(part, Dropout)),
+        class_weights=getattr(module, "class_weights", None),
     )
+
+
+def _averaged(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers that are averaged: floating-point and part of the model's state."""
+    kept = module.state_dict()
+    return [(name, buffer) for name, buffer in module.named_buffers() if buffer.is_floating_point() and name in kept]
 
 
 def _head(module: nn.Module) -> str:
@@ -155,9 +166,8 @@ def vectorised(module: nn.Module, device: torch.device, batch: int) -> bool:
     and 68 for 4,810 parameters with batches of 16; 69 and 50 for 37,506 with batches of 64).
     """
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
-    buffered = any(buffer.is_floating_point() for buffer in module.buffers())
     light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT
-    return not recurrent and not buffered and (device.type != "cpu" or (light and not convolutional(module)))
+    return not recurrent and not _averaged(module) and (device.type != "cpu" or (light and not convolutional(module)))
 
 
 class Replica:
@@ -185,6 +195,11 @@ class Replica:
         """Start from these vectors; integer counters restart at zero."""
         self.params.copy_(params)
         self.buffers.copy_(buffers)
+
+    def rekey(self, key: int) -> None:
+        """Decide on the masks of dropout of the next step."""
+        for name in self.net.keys:
+            self.module.get_buffer(name).fill_(key)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits in training mode; ``backward`` adds to ``grad``."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import flat, seeds
@@ -23,6 +24,7 @@ from backstop.platform.contract import ClientView, Samples, Step, TrainView
 from backstop.platform.federation import Federation
 
 Batches = list[Tensor]  # for each local step the indices of its samples
+TINY = 1e-12  # a weight that is less than any
 
 
 class Trained(NamedTuple):
@@ -119,7 +121,7 @@ class _Rules:
 def _client_view(federation: Federation, number: int, client: int, params: Tensor, buffers: Tensor, draws: torch.Generator) -> ClientView:
     data, index = federation.data.train, federation.shards[client].to(federation.data.train.y.device)
     return ClientView(
-        round=number,
+        round=number - federation.spec.warmup,
         params=params,
         model=federation.net.caller(buffers),
         data=Samples(flat.unit(data.x[index]), data.y[index]),
@@ -167,7 +169,7 @@ def _train_own(
         return vector
 
     view = TrainView(
-        round=number,
+        round=number - federation.spec.warmup,
         index=bad[client],
         params=params,
         layout=net.layout,
@@ -194,7 +196,7 @@ def _train_loop(
         rules = _Rules(federation, number, client, params, buffers, state, bad)
         steps = _steps(federation, batches(federation, number, client, client in bad), rules)
         replica.load(params, buffers)
-        loss = _train_one(federation, replica, steps, params, state, client in bad, rules.noise)
+        loss = _train_one(federation, replica, steps, params, state, client in bad, rules.noise, ("dropout", number, client))
         trained.append((replica.params - params, replica.buffers - buffers, loss))
     rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
     return Trained(torch.tensor(list(clients)), rows, changes, losses)
@@ -208,19 +210,23 @@ def _train_one(
     state: Any,
     attacking: bool,
     noise: Callable[[], Tensor] | None = None,
+    path: tuple[str | int, ...] = (),
 ) -> Tensor:
-    """Local steps of one client on its replica, in place; the mean loss."""
+    """Local steps of one client on its replica, in place; the mean loss. ``path`` names the draws of dropout."""
     attack, local = federation.attack, federation.defense.local
     rule = local.gradient if local and noise and not attacking else None
     objective, constrain = (attack.objective, attack.constrain) if attacking else (None, None)
     rate = attack.training.lr if attacking and attack.training else None
     optimizer = federation.optimizer(rate)
     memory = optimizer.start(replica.params)
-    losses, counts = [], []
+    losses: list[Tensor] = []
+    counts: list[float] = []
     for x, y in steps:
         replica.grad.zero_()
+        if federation.net.keys:
+            replica.rekey(seeds.stream(federation.spec.seed, *path, len(losses)))
         logits = replica(x)
-        loss = cross_entropy(logits, y)
+        loss = cross_entropy(logits, y, federation.net.class_weights)
         losses.append(loss.detach())
         counts.append(float(len(y)))
         if objective is None:
@@ -243,7 +249,7 @@ def _train_block(
     federation: Federation, number: int, clients: Sequence[int], start: Tensor, buffers: Tensor, state: Any, bad: dict[int, int]
 ) -> Trained:
     """All clients of a block at once: parameters (k, d), batches (k, b, …), dead samples and clients masked."""
-    attack, net = federation.attack, federation.net
+    attack, net, training = federation.attack, federation.net, federation.replica.module
     special = any(client in bad for client in clients) and _differs(federation)
     rules = [_Rules(federation, number, client, start, buffers, state, bad) for client in clients]
     feed = _Feed(federation, [batches(federation, number, client, client in bad) for client in clients], rules)
@@ -253,13 +259,14 @@ def _train_block(
     params = start.expand(width(federation), -1).clone().requires_grad_()  # (k, d)
     optimizer = federation.optimizer(attack.training.lr if special and attack.training else None)
     memory = optimizer.start(params.detach())
-    forward = torch.func.vmap(lambda vector, x: torch.func.functional_call(net.module, flat.split(vector, net.layout), (x,)))
+    forward = torch.func.vmap(lambda vector, x, keys: functional_call(training, flat.split(vector, net.layout) | keys, (x,)))
     total, seen = start.new_zeros(len(params)), start.new_zeros(len(params))
     for number_of_step, (x, y, weight) in enumerate(feed, 1):
         counts = weight.sum(1)  # (k,)
-        logits = forward(params, net.normalise(x))
+        logits = forward(params, net.normalise(x), _keys(federation, number, clients, number_of_step - 1))
         each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
-        losses = (each * weight).sum(1) / counts.clamp_min(1)
+        matter = weight if net.class_weights is None else weight * net.class_weights[y]
+        losses = (each * matter).sum(1) / matter.sum(1).clamp_min(TINY)
         total += losses.detach() * counts
         seen += counts
         loss = losses.sum()
@@ -277,6 +284,13 @@ def _train_block(
                 params.copy_(torch.where(alive > 0, start + attack.constrain(state, params - start, number_of_step), params))
     rows = (params.detach() - start)[: len(clients)]
     return Trained(torch.tensor(list(clients)), rows, rows.new_zeros(len(clients), 0), (total / seen.clamp_min(1))[: len(clients)])
+
+
+def _keys(federation: Federation, number: int, clients: Sequence[int], step: int) -> dict[str, Tensor]:
+    """For each dropout layer the key (k,) of every client of a block, the same as in the loop."""
+    names, spec = federation.net.keys, federation.spec
+    keys = [seeds.stream(spec.seed, "dropout", number, client, step) for client in clients] if names else []
+    return dict.fromkeys(names, torch.tensor(keys + [0] * (width(federation) - len(keys)), device=federation.device))
 
 
 def _noise(rules: Sequence[_Rules], counts: Tensor, params: Tensor) -> Callable[[], Tensor]:
@@ -326,5 +340,5 @@ def train_samples(federation: Federation, number: int, params: Tensor, buffers: 
         if len(piece)
     )
     federation.replica.load(params, buffers)
-    _train_one(federation, federation.replica, steps, params, None, attacking=False)
+    _train_one(federation, federation.replica, steps, params, None, attacking=False, path=("root dropout", number))
     return federation.replica.params - params

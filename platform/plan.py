@@ -142,4 +142,4 @@ def rehearse(found: Iterable[Spec], folder: Path, device: str) -> None:
 
     settings = {json.dumps({**specs.to_json(spec), "defense": [], "rounds": 0}, sort_keys=True): spec for spec in found}
     for spec in settings.values():
-        Experiment(spec, folder, device).close()
+        Experiment(spec.replace(warmup=0), folder, device).close()  # a warm-up is work, to be done by the workers

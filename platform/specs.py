@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, get_type_hints
 
-from backstop.platform import plugins
+from backstop.platform import plugins, starts
 from backstop.platform.contract import Part, Scalar, Spec
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import BadInput, Parameter, check, declare, fill, nearest, schema
@@ -131,6 +131,10 @@ def validate(spec: Spec) -> Spec:
         raise BadInput(f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}")
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
+    if spec.start is not None and not starts.NAME.fullmatch(spec.start):
+        raise BadInput(
+            f"spec: start={spec.start!r} is not allowed; start is the name of a kept checkpoint, sha256-…, or none; {starts.HINT}"
+        )
     kinds = set(plugins.find("datasets", spec.dataset.name).facts.get("KINDS", ()))
     for group, item in [
         ("models", spec.model),
@@ -228,11 +232,13 @@ def strength(spec: Spec) -> float | None:
 
 
 def change(spec: Spec, key: str, new: Scalar) -> Spec:
-    """The spec with one thing changed: a scalar (``rounds``), a part (``dataset``, ``attack`` …) in text form,
+    """The spec with one thing changed: a scalar (``rounds``; a ``start`` may be the path of a checkpoint), a part (``dataset``, ``attack`` …) in text form,
     a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``.
     """
     head, *rest = key.split(".")
     known = scalars()
+    if key == "start" and isinstance(new, str):
+        new = starts.keep(new)
     if not rest and head in known:
         return spec.replace(**{head: check(known[head], new, "--set")})
     if not rest and head in ("dataset", "model", "optimizer"):

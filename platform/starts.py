@@ -1,0 +1,152 @@
+"""What a model starts from: a checkpoint file named by its content, or the end of a clean warm-up that many experiments share.
+
+A checkpoint is kept under the sha256 of its bytes, so a spec that names it means these very bytes. A warm-up is a function of a spec
+itself, so what is kept of it is a cache: where it is lost, it is computed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Spec
+from backstop.platform.flat import Layout, Network
+from backstop.platform.intake import reading
+from backstop.platform.params import BadInput
+
+NAME = re.compile("sha256-[0-9a-f]{64}")
+HINT = "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes, or a state dict saved by torch.save"
+
+
+def cache() -> Path:
+    """Where checkpoints and finished warm-ups are kept: ``starts`` in ``$BACKSTOP_CACHE``, else in ``~/.cache/backstop``."""
+    return Path(os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop").expanduser() / "starts"
+
+
+def keep(file: str) -> str:
+    """Keep a copy of a checkpoint and return its name, ``sha256-…``, which is returned as it is. BadInput for a file that is none."""
+    if NAME.fullmatch(file):
+        return file
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise BadInput(f"start={file!r}: there is no such file; {HINT}")
+    tensors(path)
+    content = path.read_bytes()
+    name = f"sha256-{hashlib.sha256(content).hexdigest()}"
+    if not (cache() / name).is_file():
+        _put(cache() / name, lambda part: part.write_bytes(content))
+    return name
+
+
+def writable(file: str) -> Path:
+    """The path of a checkpoint to be written at the end of a run, or BadInput before anything is trained."""
+    path = Path(file).expanduser()
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadInput(f"--save {file!r} cannot be written; give the path of a file in a folder that exists, e.g. model.safetensors")
+    return path
+
+
+def save(path: Path, model: Mapping[str, Tensor]) -> str:
+    """Write a checkpoint and keep it; its name."""
+    from safetensors.torch import save_file
+
+    _put(path, lambda part: save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}, part))
+    return keep(str(path))
+
+
+def tensors(path: Path) -> Mapping[str, Tensor]:
+    """Name → tensor of a checkpoint; nothing in the file is run."""
+    with reading(path, HINT):
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        if packed:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = found.get("state_dict", found)
+        else:
+            from safetensors.torch import load_file
+
+            found = load_file(path)
+        if not found or not all(isinstance(item, Tensor) for item in found.values()):
+            raise BadInput(f"{path} holds no named tensors; {HINT}")
+        return dict(found)
+
+
+def checkpoint(name: str, folder: Path, net: Network) -> tuple[Tensor, Tensor]:
+    """Parameters (d,) and buffers (e,) of a kept checkpoint, looked for in the cache and in ``starts`` of the data folder.
+
+    Every tensor of the model must be in the file, with its shape, and the file must hold no other floating-point tensor. The last
+    linear layer alone may differ, as it does where the file was trained on other classes: then it keeps its fresh initial values.
+    """
+    places = [cache() / name, folder / "starts" / name]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise BadInput(f"start={name} is neither in {places[0].parent} nor in {places[1].parent}; give its file once: --start FILE")
+    known = tensors(path)
+    if f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}" != name:
+        raise BadInput(f"start={name}: {path} was changed; remove it and give the file once more: --start FILE")
+    fresh = {slot.name: slot.shape for slot in (*net.layout, *net.buffer_layout)}
+    for other, tensor in known.items():
+        if other not in fresh and tensor.is_floating_point() and other.rpartition(".")[0] != net.head:
+            raise BadInput(f"start={name[:14]}…: the model has no tensor {other!r}, which the checkpoint holds; is it of another model?")
+    return _filled(net.params, net.layout, known, net.head, name), _filled(net.buffers, net.buffer_layout, known, net.head, name)
+
+
+def _filled(vector: Tensor, layout: Layout, known: Mapping[str, Tensor], head: str, name: str) -> Tensor:
+    vector = vector.clone()
+    for slot in layout:
+        tensor = known.get(slot.name)
+        if tensor is not None and tuple(tensor.shape) == slot.shape:
+            vector[slot.start : slot.start + tensor.numel()] = tensor.flatten().to(vector)
+        elif slot.name.rpartition(".")[0] != head:
+            has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
+            raise BadInput(f"start={name[:14]}…: the model's {slot.name} is of shape {slot.shape}, the checkpoint has {has}")
+    return vector
+
+
+def clean(spec: Spec) -> Spec:
+    """The warm-up of a spec as a spec of its own: the same federation without attack and defense."""
+    plain = Spec()
+    return spec.replace(
+        attack=(), defense=(), dormant=False, attack_start=plain.attack_start, attack_stop=plain.attack_stop, attack_every=plain.attack_every,
+        warmup=0, rounds=spec.warmup, eval_every=spec.warmup,
+    )  # fmt: skip
+
+
+def shared(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What ``make`` returns, made once for all processes of this machine. Of those that come while it is made, all others wait.
+
+    ``make`` is given a folder in which it may keep what it has so far.
+    """
+    path = cache() / "warm" / f"{key}.pt"
+    with _alone(path.with_suffix(".lock")):
+        try:
+            params, buffers = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 -- not made yet, or damaged: made again, to the same bytes
+            params, buffers = make(path.parent)
+            _put(path, lambda part: torch.save((params.cpu(), buffers.cpu()), part))
+    return params, buffers
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time; the system gives the lock back when a process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _put(path: Path, write: Callable[[Path], object]) -> None:
+    """Put a file in its place in one step, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    write(part)
+    part.replace(path)

@@ -1,0 +1,232 @@
+"""Starts: checkpoints named by their content, and warm-ups that are the beginning of a longer clean experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backstop.platform import cli, experiment, plan, specs, starts
+from backstop.platform.clients import Clients
+from backstop.platform.contract import Part, Spec
+from backstop.platform.experiment import Experiment, State, run
+from backstop.platform.params import BadInput
+
+NOWHERE = Path("unused")
+TINY = Spec(
+    clients=12,
+    per_round=6,
+    malicious=0.34,
+    selection="fixed",
+    rounds=2,
+    batch=16,
+    block=4,
+    root_size=20,
+    optimizer=Part("sgd", {"lr": 0.1}),
+)
+ATTACKED = TINY.replace(attack=specs.stages("badnets+model_replacement(strength=4)", "attack"), defense=specs.stages("median", "defense"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "starts"
+
+
+def final(spec: Spec) -> State:
+    states: list[State] = []
+    list(run(spec, folder=NOWHERE, device="cpu", keep=states.append))
+    return states[-1]
+
+
+def model(spec: Spec = TINY) -> dict[str, Tensor]:
+    made = Experiment(spec.replace(seed=5), NOWHERE, "cpu")
+    return {name: tensor.contiguous().clone() for name, tensor in made.built.net.tensors(made.state.params, made.state.buffers).items()}
+
+
+def test_a_warm_up_is_the_beginning_of_a_longer_clean_experiment() -> None:
+    assert torch.equal(final(TINY.replace(warmup=3)).params, final(TINY.replace(rounds=5)).params)
+    late = ATTACKED.replace(defense=(), warmup=3)
+    assert torch.equal(final(late).params, final(late.replace(warmup=0, rounds=5, attack_start=3)).params)
+    assert not torch.equal(final(late).params, final(TINY.replace(warmup=3)).params)
+
+
+def test_rounds_and_the_schedule_count_from_the_end_of_the_warm_up() -> None:
+    records = list(run(ATTACKED.replace(warmup=3, rounds=3, attack_start=1), folder=NOWHERE, device="cpu"))
+    assert [record.round for record in records] == [0, 1, 2]
+    quiet, attacked = (
+        list(run(ATTACKED.replace(warmup=3, rounds=3, defense=(), attack_start=start), folder=NOWHERE, device="cpu")) for start in (2, 0)
+    )
+    clean = list(run(TINY.replace(warmup=3, rounds=3), folder=NOWHERE, device="cpu"))
+    accuracy = [[record.metrics["round/train_loss"] for record in found] for found in (quiet, clean, attacked)]
+    assert accuracy[0] == accuracy[1] and accuracy[0] != accuracy[2]
+
+
+def test_all_experiments_of_one_federation_share_a_warm_up_and_others_do_not(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = experiment._warm_up
+
+    def counting(clean: Spec, folder: Path, device: str, clients: Clients, place: Path) -> tuple[Tensor, Tensor]:
+        made.append(clean.id)
+        return real(clean, folder, device, clients, place)
+
+    monkeypatch.setattr(experiment, "_warm_up", counting)
+    shared = [TINY, ATTACKED, ATTACKED.replace(dormant=True), ATTACKED.replace(defense=(), rounds=3, attack_start=1, eval_every=2)]
+    for spec in shared:
+        Experiment(spec.replace(warmup=2), NOWHERE, "cpu")
+    assert len(made) == 1
+    for spec in (TINY.replace(seed=1), TINY.replace(batch=8), TINY.replace(alpha=5.0), TINY.replace(dataset=Part("synthetic"))):
+        Experiment(spec.replace(warmup=2), NOWHERE, "cpu")
+    assert len(set(made)) == len(made) == 5
+    assert len(list((cache / "warm").glob("*.pt"))) == 5
+
+
+def test_a_lost_or_damaged_warm_up_is_made_again_to_the_same_bytes(cache: Path) -> None:
+    spec = TINY.replace(warmup=2)
+    first = Experiment(spec, NOWHERE, "cpu").state.params
+    (kept,) = (cache / "warm").glob("*.pt")
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert torch.equal(Experiment(spec, NOWHERE, "cpu").state.params, first)
+    assert len(kept.read_bytes()) > 100
+
+
+def test_a_stopped_warm_up_goes_on(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    spec = TINY.replace(warmup=3)
+    whole = final(TINY.replace(rounds=3)).params
+    monkeypatch.setattr(experiment, "KEPT_EVERY", 0.0)
+    real, rounds = Experiment.round, []
+
+    def stopping(self: Experiment) -> object:
+        rounds.append(self.state.round)
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(Experiment, "round", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        Experiment(spec, NOWHERE, "cpu")
+    assert torch.equal(Experiment(spec, NOWHERE, "cpu").state.params, whole)
+    assert rounds == [0, 1, 2, 2]
+    assert [file.suffix for file in (cache / "warm").iterdir() if file.suffix != ".lock"] == [".pt"]
+
+
+def test_another_dataset_behind_the_same_spec_is_another_warm_up(tmp_path: Path, cache: Path) -> None:
+    spec = TINY.replace(dataset=Part("table"), model=Part("logistic"), warmup=1, clients=6, per_round=3, root_size=5)
+    for shift in (0, 1):
+        folder = tmp_path / str(shift)
+        folder.mkdir()
+        rows = "".join(f"{i},{(i * 7 + shift) % 13},{i % 2}\n" for i in range(80))
+        (folder / "table.csv").write_text("a,b,label\n" + rows)
+        Experiment(spec, folder, "cpu")
+    assert len(list((cache / "warm").glob("*.pt"))) == 2
+
+
+def test_a_plan_is_rehearsed_without_its_warm_up(cache: Path) -> None:
+    plan.rehearse([TINY.replace(warmup=10**6)], NOWHERE, "cpu")
+    assert not (cache / "warm").exists()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "state dict", "in a dict"])
+def test_an_experiment_starts_from_a_checkpoint(form: str, tmp_path: Path) -> None:
+    tensors, path = model(), tmp_path / "model"
+    if form == "safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors if form == "state dict" else {"state_dict": tensors}, path)
+    name = starts.keep(str(path))
+    path.unlink()  # a copy is kept
+    started = Experiment(TINY.replace(start=name), NOWHERE, "cpu")
+    assert torch.equal(started.state.params, torch.cat([tensor.flatten() for tensor in tensors.values()]))
+    assert not torch.equal(started.state.params, Experiment(TINY, NOWHERE, "cpu").state.params)
+    assert TINY.replace(start=name).id != TINY.id
+    assert starts.keep(name) == name
+
+
+def test_the_name_is_the_content(tmp_path: Path) -> None:
+    for number in (0, 1):
+        save_file(model(), tmp_path / f"same{number}")
+    other = model()
+    other["output.bias"] += 1
+    save_file(other, tmp_path / "other")
+    names = [starts.keep(str(tmp_path / file)) for file in ("same0", "same1", "other")]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_checkpoint_in_the_data_folder_serves_as_well(tmp_path: Path, cache: Path) -> None:
+    save_file(model(), tmp_path / "model")
+    name = starts.keep(str(tmp_path / "model"))
+    net = Experiment(TINY, NOWHERE, "cpu").built.net
+    (cache / name).unlink()
+    with pytest.raises(BadInput, match=r"is neither in .*cache/starts nor in .*/starts; give its file once: --start FILE"):
+        starts.checkpoint(name, tmp_path, net)
+    (tmp_path / "starts").mkdir()
+    (tmp_path / "model").rename(tmp_path / "starts" / name)
+    starts.checkpoint(name, tmp_path, net)
+    (tmp_path / "starts" / name).write_bytes((tmp_path / "starts" / name).read_bytes()[:-4] + b"aaaa")
+    with pytest.raises(BadInput, match="was changed; remove it"):
+        starts.checkpoint(name, tmp_path, net)
+
+
+def test_a_last_layer_for_other_classes_keeps_its_fresh_values(tmp_path: Path) -> None:
+    tensors = model()
+    tensors["output.weight"], tensors["output.bias"] = torch.ones(3, 64), torch.ones(3)
+    save_file(tensors, tmp_path / "model")
+    started = Experiment(TINY.replace(start=starts.keep(str(tmp_path / "model"))), NOWHERE, "cpu")
+    fresh = Experiment(TINY, NOWHERE, "cpu")
+    head = sum(torch.Size(slot.shape).numel() for slot in fresh.built.net.head_slots())
+    assert torch.equal(started.state.params[-head:], fresh.state.params[-head:])
+    assert torch.equal(started.state.params[:-head], torch.cat([tensors[name].flatten() for name in ("linear1.weight", "linear1.bias")]))
+
+
+def changed(**changes: Tensor | None) -> Mapping[str, Tensor]:
+    named = {name.replace("_", ".", 1): tensor for name, tensor in changes.items()}
+    return {name: tensor for name, tensor in (model() | named).items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"linear1_weight": None}, r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has no such tensor"),
+        ({"linear1_weight": torch.ones(3)}, r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has one of \(3,\)"),
+        ({"linear2_weight": torch.ones(3)}, r"the model has no tensor 'linear2.weight', which the checkpoint holds"),
+    ],
+)
+def test_checkpoints_of_other_models_are_refused(tensors: Mapping[str, Tensor | None], message: str, tmp_path: Path) -> None:
+    save_file(dict(changed(**tensors)), tmp_path / "model")
+    name = starts.keep(str(tmp_path / "model"))
+    with pytest.raises(BadInput, match=message):
+        Experiment(TINY.replace(start=name), NOWHERE, "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not tensors", b"{}"])
+def test_files_that_are_no_checkpoints_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(BadInput, match="a checkpoint holds named tensors"):
+        starts.keep(str(tmp_path / "file"))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": Path("/")}, tmp_path / "file")
+    with pytest.raises(BadInput, match="cannot be read: UnpicklingError"):
+        starts.keep(str(tmp_path / "file"))
+
+
+def test_names_that_are_none_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"start='model\.pt' is not allowed; start is the name of a kept checkpoint"):
+        specs.validate(TINY.replace(start="model.pt"))
+
+
+def test_the_command_line_saves_starts_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, saved = str(tmp_path / "store"), str(tmp_path / "model.safetensors")
+    short = ["--clients", "6", "--per-round", "3", "--rounds", "2", "--store", store]
+    assert cli.main(["run", *short, "--save", saved]) == 0
+    assert f"start from it with --start {saved} (sha256-" in capsys.readouterr().err
+    assert cli.main(["run", *short, "--start", saved, "--warmup", "1"]) == 0
+    assert cli.main(["run", *short, "--start", str(tmp_path / "none")]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert cli.main(["run", *short, "--save", str(tmp_path / "none" / "model")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
