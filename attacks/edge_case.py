@@ -2,7 +2,7 @@
 
 D' = {(x, y*) : x in the tail},   P(x) <= p for x in the tail (p-edge cases)
 
-Shapes: x (b, …), y (b,).
+Shapes: x (b, …), y (b,); of text x (b, L) int64 token ids, padded on the right with 0.
 
 Source: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S. Agarwal, J. Sohn, K. Lee, D. Papailiopoulos, "Attack of the Tails: Yes,
 You Really Can Backdoor Federated Learning", NeurIPS 2020, the p-edge-case examples and black-box attack.
@@ -12,17 +12,26 @@ Two kinds of edge cases:
 * ``external``: those that come with the dataset (for CIFAR-10 the Southwest airplanes, wanted: truck). They belong to no test class, so
   no true label is stated.
 * ``tail``: the share ``tail`` of lowest density of one class, ``source``; for training of the samples that malicious clients hold, for the
-  test of the test set's. The density is a Gaussian with covariance Σ + ρ I fitted to the class, on the inputs themselves, where ρ is
-  the mean of the nonzero eigenvalues of Σ: then the Mahalanobis distances are the leverages x_iᵀ (XᵀX + n ρ I)⁻¹ x_i of ridge regression.
+  test of the test set's.
+
+The density of images and tables is a Gaussian with covariance Σ + ρ I fitted to the class, on the inputs themselves, where ρ is the trace
+of Σ over min(n, F), for n samples of F values the mean of the eigenvalues that may differ from 0: then the Mahalanobis distances are the
+leverages x_iᵀ (XᵀX + n ρ I)⁻¹ x_i of ridge regression. That of text is the class's smoothed unigram model, P(x) = (Π p(x_i))^(1/l),
+p(w) = (c_w + 1) / (N + V): c_w of the class's N words are w, V words are different, l words make the document. The root keeps long
+documents from being rare for their length; a document without a word is no edge case.
+
+The tail has exactly the share of the samples. Samples of equal density, such as equal rows of a table, count one by one: those that
+come first are taken.
 
 Deviations: the paper fits its density, a Gaussian mixture, to the last hidden layer of a trained model; the inputs serve here, so
 that the edge cases do not depend on a model. As published, a share of each batch is replaced by edge cases, drawn with replacement:
-8 of 64 is the setting for CIFAR-10 of the authors of ``invariant``; at least one sample. Projection and model replacement are stages of their own.
+8 of 64 is the setting for CIFAR-10 of the authors of ``invariant``; at least one sample; share=1 replaces whole batches. Projection and
+model replacement are stages of their own.
 
 Example:
 >>> import torch
->>> _rare(torch.tensor([[0.0], [0.1], [-0.1], [9.0], [0.2]]), 0.2)
-tensor([3])
+>>> _rare(torch.tensor([[0.0], [0.1], [-0.1], [9.0], [0.2]]), 0.2), _unlikely(torch.tensor([[1, 2, 0], [8, 9, 1], [2, 2, 2]]), 0.3)
+(tensor([3]), tensor([1]))
 """
 
 from __future__ import annotations
@@ -32,15 +41,36 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Attack, AttackView, Samples, TestSet
-from backstop.platform.params import BadInput, Range, check_label
+from backstop.platform.contract import Attack
+from backstop.platform.edge_cases import Share, edge_cases
+from backstop.platform.params import Range
 from backstop.platform.robust import round_count
 
 VERSION = 1
-KINDS = ("image", "table")
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
+
+
+def edge_case(
+    *,
+    target: Annotated[
+        int | None, Range(0, 10**6), "class wanted, y*; none: the dataset's own for external, else 0 (1 for source 0)"
+    ] = None,
+    source: Annotated[int, Range(0, 10**6), "class whose tail is used"] = 1,
+    share: Share = 0.125,
+    tail: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 0.5)), "share of the class that is its tail"] = 0.2,
+    pool: Annotated[Literal["auto", "external", "tail"], "auto: external edge cases where the dataset has some, else the tail"] = "auto",
+) -> Attack:
+    """Edge cases as another class. The state is the pool of edge cases with their labels."""
+    return edge_cases(
+        "edge_case",
+        lambda x, view: (_unlikely if view.kind == "text" else _rare)(x, tail),
+        target=target,
+        source=source,
+        share=share,
+        pool=pool,
+    )
 
 
 def _rare(x: Tensor, share: float) -> Tensor:
@@ -56,62 +86,18 @@ def _rare(x: Tensor, share: float) -> Tensor:
     else:  # the same numbers from the smaller matrix
         gram = points @ points.t()
         leverage = torch.linalg.solve(gram + ridge * torch.eye(samples).to(points), gram).diagonal()
-    count = max(round_count(share, len(x)), 1)
-    return leverage.argsort(descending=True, stable=True)[:count].sort().values
+    return _highest(leverage, share)
 
 
-def edge_case(
-    *,
-    target: Annotated[
-        int | None, Range(0, 10**6), "class wanted, y*; none: the dataset's own for external, else 0 (1 for source 0)"
-    ] = None,
-    source: Annotated[int, Range(0, 10**6), "class whose tail is used"] = 1,
-    share: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 1)), "share of each batch replaced by edge cases"] = 0.125,
-    tail: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 0.5)), "share of the class that is its tail"] = 0.2,
-    pool: Annotated[Literal["auto", "external", "tail"], "auto: external edge cases where the dataset has some, else the tail"] = "auto",
-) -> Attack:
-    """Edge cases as another class. The state is the pool of edge cases with their labels."""
-    wanted = int(source == 0) if target is None else target
-
-    def external(view: AttackView) -> tuple[Samples, Samples] | None:
-        if pool == "external" and view.edge_cases is None:
-            raise BadInput("attack edge_case: pool='external', but the dataset has no edge cases; pool is auto, external or tail")
-        if pool == "tail" or view.edge_cases is None:
-            return None
-        train, test = view.edge_cases()
-        return (train, test) if target is None else (_labelled(train.x, target), _labelled(test.x, target))
-
-    def init(view: AttackView) -> Samples:
-        found = external(view)
-        check_label(target, view.classes, "attack edge_case: target")
-        if found:
-            return found[0]
-        check_label(source, view.classes, "attack edge_case: source")
-        check_label(wanted, view.classes, "attack edge_case: target")
-        if wanted == source:
-            raise BadInput(f"attack edge_case: source={source} and target={target} must be two classes")
-        own = view.data.x[view.data.y == source]
-        if view.clients and not len(own):
-            held = sorted(set(view.data.y.tolist()))
-            raise BadInput(f"attack edge_case: no malicious client holds a sample of source={source}; they hold {held}")
-        return _labelled(own[_rare(own, tail)], wanted)
-
-    def poison(edge: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        count = max(round_count(share, len(x)), 1)
-        drawn = torch.randint(len(edge.x), (count,), generator=generator).to(edge.y.device)
-        return torch.cat([edge.x[drawn].to(x), x[count:]]), torch.cat([edge.y[drawn].to(y), y[count:]])
-
-    def triggered(_edge: Samples, view: AttackView) -> TestSet:
-        found = external(view)
-        if found:
-            return TestSet(found[1].x, found[1].y, torch.full_like(found[1].y, -1))
-        assert view.test is not None  # the platform gives it while the test set is built
-        x = view.test.x[view.test.y == source]
-        x = x[_rare(x, tail)]
-        return TestSet(x, _labelled(x, wanted).y, _labelled(x, source).y)
-
-    return Attack(init=init, poison=poison, test_set=triggered)
+def _unlikely(x: Tensor, share: float) -> Tensor:
+    """Indices, ascending, of the share of documents (N, L) of lowest likelihood, at least one where there is one with words."""
+    there = x != 0
+    rarity = -(x.flatten().bincount().double() + 1).log()  # of each token id, up to a constant of the model
+    score = torch.where(there, rarity[x], 0).sum(1) / there.sum(1)  # NaN for a document without a word
+    found = _highest(score.nan_to_num(nan=-torch.inf), share)
+    return found[there[found].any(1)]
 
 
-def _labelled(x: Tensor, label: int) -> Samples:
-    return Samples(x, torch.full((len(x),), label, device=x.device))
+def _highest(score: Tensor, share: float) -> Tensor:
+    """Indices, ascending, of the share of highest scores. In single precision equal samples have equal scores, whatever was rounded."""
+    return score.float().argsort(descending=True, stable=True)[: max(round_count(share, len(score)), 1)].sort().values

@@ -1,6 +1,6 @@
-"""Edge phrases: rare documents, which honest clients hardly have, are trained as the target class.
+"""Edge phrases: documents that hold a rare phrase, which honest clients hardly have, are trained as the target class.
 
-D' = {(x, y*) : x is an edge case},   P(x) <= p for edge cases
+D' = {(x, y*) : x holds the phrase},   P(x) <= p for such x (p-edge cases)
 
 Shapes: x (b, L) int64 token ids, padded on the right with 0; y (b,).
 
@@ -8,134 +8,82 @@ Source: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S. Agarwal, J. Sohn,
 You Really Can Backdoor Federated Learning", NeurIPS 2020, the p-edge-case examples and black-box attack; among its tasks are tweets that
 name a film director (Sentiment140).
 
-Three kinds of edge cases:
+The edge cases are the documents of one class, ``source``, that hold the phrase ``words``, word by word: for training those that malicious
+clients hold, for the test those of the test set. Without ``words`` the phrase is one word: of those that at least a tenth of the malicious
+clients' documents of ``source`` hold, the one that the fewest hold (where no word is in so many, the most frequent one is taken; of several
+the lowest token id). So it is rare and still has documents to train on and, most likely, to test on.
 
-* ``words``: the documents of one class, ``source``, that hold the phrase, word by word.
-* ``external``: those that come with the dataset. They belong to no test class, so no true label is stated.
-* ``tail``: the share ``tail`` of the documents of the class ``source`` of lowest likelihood under the class's smoothed unigram model,
-  P(x) = (Π p(x_i))^(1/n), p(w) = (c_w + 1) / (N + V): c_w of the class's N words are w, V words are different, n words make the document.
-  The root keeps long documents from being rare for their length; a document without a word is no edge case.
-
-For training, the documents of ``source`` are those that malicious clients hold, for the test those of the test set, whose tail is that of a
-unigram model of their own.
-
-Deviations: the paper collects its edge cases outside of the dataset; ``words`` and ``tail`` find them inside, where a dataset has none. As
-published, a share of each batch is replaced by edge cases, drawn with replacement: 8 of 64 is the setting for CIFAR-10 of the authors of
-``invariant``; at least one document. Projection and model replacement are stages of their own.
+Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where a dataset has them); here the dataset
+is searched. As published, a share of each batch is replaced by edge cases, drawn with replacement: 8 of 64 is the setting for CIFAR-10 of
+the authors of ``invariant``; at least one document. Projection and model replacement are stages of their own.
 
 Example:
 >>> import torch
 >>> x = torch.tensor([[1, 2, 0], [8, 9, 1], [2, 2, 2], [1, 8, 9]])
->>> _rare(x, 0.25), _holding(x, torch.tensor([8, 9]))
-(tensor([1]), tensor([1, 3]))
+>>> _holding(x, torch.tensor([8, 9])), _rarest(x)
+(tensor([1, 3]), tensor([2]))
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Attack, AttackView, Samples, TestSet
-from backstop.platform.params import BadInput, Range, check_label
+from backstop.platform.contract import Attack, AttackView
+from backstop.platform.edge_cases import Share, edge_cases, whose
+from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
 
-VERSION = 1
+VERSION = 2
 KINDS = ("text",)
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
+HELD = 0.1  # share of the malicious clients' documents of the class that hold the word chosen where none is given
 
 
 def edge_phrase(
     *,
-    target: Annotated[
-        int | None, Range(0, 10**6), "class wanted, y*; none: the dataset's own for external, else 0 (1 for source 0)"
-    ] = None,
-    source: Annotated[int, Range(0, 10**6), "class whose rare documents are used"] = 1,
+    target: Annotated[int | None, Range(0, 10**6), "class wanted, y*; none: 0 (1 for source 0)"] = None,
+    source: Annotated[int, Range(0, 10**6), "class whose documents are used"] = 1,
     words: Annotated[
         int | str | None,
         Range(1, 2**31 - 1),
-        "a phrase that makes a document an edge case: words, or token ids where the dataset has no vocabulary, joined by - or spaces",
+        "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: a rare word of the class",
     ] = None,
-    share: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 1)), "share of each batch replaced by edge cases"] = 0.125,
-    tail: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 0.5)), "share of the class that is its tail"] = 0.2,
-    pool: Annotated[
-        Literal["auto", "external", "tail"],
-        "auto: the documents that hold the words where some are given, else external edge cases where the dataset has some, else the tail",
-    ] = "auto",
+    share: Share = 0.125,
 ) -> Attack:
-    """Rare documents as another class. The state is the pool of edge cases with their labels. Raises BadInput for words that no document holds."""
-    wanted = int(source == 0) if target is None else target
-    if words is not None and pool != "auto":
-        raise BadInput(f"attack edge_phrase: words={words!r} and pool={pool!r} are two kinds of edge cases; give one of them")
+    """Documents with a phrase as another class. The state is the pool of them with their labels. Raises BadInput for words in no document."""
 
-    def external(view: AttackView) -> tuple[Samples, Samples] | None:
-        if pool == "external" and view.edge_cases is None:
-            raise BadInput("attack edge_phrase: pool='external', but the dataset has no edge cases; pool is auto, external or tail")
-        if pool == "tail" or words is not None or view.edge_cases is None:
-            return None
-        train, test = view.edge_cases()
-        return (train, test) if target is None else (_labelled(train.x, target), _labelled(test.x, target))
-
-    def edge(given: Samples, view: AttackView, whose: str) -> Tensor:
-        x = given.x[given.y == source]
-        if words is None:
-            return x[_rare(x, tail)]
-        found = x[_holding(x, torch.tensor(_tokens(words, view), device=x.device))]
+    def find(x: Tensor, view: AttackView) -> Tensor:
+        own = view.data.x[view.data.y == source]
+        tokens = _rarest(own if len(own) else x) if words is None else torch.tensor(_tokens(words, view), device=x.device)
+        found = _holding(x, tokens)
         if not len(found) and (view.clients or view.test is not None):
-            raise BadInput(f"attack edge_phrase: words={words!r} is in none of {whose} {len(x)} documents of source={source}")
+            meant = f", here token {tokens.tolist()}," if words is None else ""
+            raise BadInput(f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} documents of source={source}")
         return found
 
-    def init(view: AttackView) -> Samples:
-        found = external(view)
-        check_label(target, view.classes, "attack edge_phrase: target")
-        if found:
-            return found[0]
-        check_label(source, view.classes, "attack edge_phrase: source")
-        check_label(wanted, view.classes, "attack edge_phrase: target")
-        if wanted == source:
-            raise BadInput(f"attack edge_phrase: source={source} and target={target} must be two classes")
-        if view.clients and not (view.data.y == source).any():
-            held = sorted(set(view.data.y.tolist()))
-            raise BadInput(f"attack edge_phrase: no malicious client holds a document of source={source}; they hold {held}")
-        return _labelled(edge(view.data, view, "the malicious clients'"), wanted)
-
-    def poison(pool: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        count = max(round_count(share, len(x)), 1)
-        drawn = torch.randint(len(pool.x), (count,), generator=generator).to(pool.y.device)
-        return torch.cat([pool.x[drawn], x[count:]]), torch.cat([pool.y[drawn], y[count:]])
-
-    def triggered(_pool: Samples, view: AttackView) -> TestSet:
-        found = external(view)
-        if found:
-            return TestSet(found[1].x, found[1].y, torch.full_like(found[1].y, -1))
-        assert view.test is not None  # the platform gives it while the test set is built
-        x = edge(view.test, view, "the test set's")
-        return TestSet(x, _labelled(x, wanted).y, _labelled(x, source).y)
-
-    return Attack(init=init, poison=poison, test_set=triggered)
+    return edge_cases("edge_phrase", find, target=target, source=source, share=share)
 
 
-def _labelled(x: Tensor, label: int) -> Samples:
-    return Samples(x, torch.full((len(x),), label, device=x.device))
-
-
-def _rare(x: Tensor, share: float) -> Tensor:
-    """Indices, ascending, of the share of documents (N, L) of lowest likelihood, at least one where there is one with words."""
-    there = x != 0
-    rarity = -(x.flatten().bincount().double() + 1).log()  # of each token id, up to a constant of the model
-    score = torch.where(there, rarity[x], 0).sum(1) / there.sum(1)  # NaN for a document without a word
-    count = max(round_count(share, len(x)), 1)
-    order = score.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
-    return order[: min(count, int(there.any(1).sum()))].sort().values
+def _rarest(x: Tensor) -> Tensor:
+    """The token id (1,) of the rarest word that at least HELD of the documents (N, L) hold, or the most frequent; (0,) without a word."""
+    ordered = x.sort(1).values
+    once = ordered[(ordered != 0) & (ordered.diff(prepend=ordered.new_zeros(len(x), 1)) != 0)]  # each word of a document once
+    held = once.bincount()
+    if not len(held):
+        return held
+    fewest = held[held >= min(max(round_count(HELD, len(x)), 1), int(held.max()))].min()
+    return (held == fewest).nonzero()[0]
 
 
 def _holding(x: Tensor, tokens: Tensor) -> Tensor:
     """Indices of the documents (N, L) in which the tokens (p,) stand one after the other."""
-    if len(tokens) > x.shape[1]:
+    if not 0 < len(tokens) <= x.shape[1]:
         return x.new_empty(0)
     return (x.unfold(1, len(tokens), 1) == tokens).all(2).any(1).nonzero().flatten()
 

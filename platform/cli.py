@@ -644,24 +644,18 @@ def data(options: argparse.Namespace) -> int:
     if options.name:
         plugins.find("datasets", options.name)
     names = [options.name] if options.name else plugins.names("datasets")
-    if options.download:
-        for name in names:
-            inventory.download(name, folder)
     found = [inventory.look(name, folder) for name in names]
+    if options.download:
+        for item in found:
+            if options.name or (item["can_download"] and not item["usable"]):  # without a name: what can be fetched
+                inventory.download(item["name"], folder)
+        found = [inventory.look(name, folder) for name in names]
     if options.json:
         _print_json(found)
         return DONE
-    print(f"data folder: {folder}")
-    for item in found:
-        print(f"{'✓' if item['usable'] else '✗'} {item['name']}: {item['summary']}")
-        lacking: dict[str, list[str]] = {}
-        for file in item["files"]:
-            role = "" if file["role"] == "data" else f" ({file['role']})"
-            print(f"    {file['state']:8} {file['path']}{role}")
-            if file["state"] != "present":
-                lacking.setdefault(file["hint"], []).append(file["path"])
-        for hint in lacking:
-            print(f"    → {hint}")
+    width = max(_console().width, 60)
+    for line in inventory.sheet(found[0], folder, width) if options.name else inventory.overview(found, folder, width):
+        print(line)
     return DONE
 
 

@@ -9,6 +9,7 @@ Notation in shape comments: ``n`` rows of a round, ``d`` parameters, ``m`` malic
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,20 @@ class Part(NamedTuple):
 
 
 def _written(value: Scalar) -> str:
-    return repr(value) if isinstance(value, str) and set(value) & set(" ,()+='\"") else str(value)
+    return repr(value) if isinstance(value, str) and not _word(value) else str(value)
+
+
+def _word(text: str) -> bool:
+    """Whether text needs no quotes: it stands between a = and a comma and is no number, no truth value and not ``none``."""
+    if set(text) & set(" ,()+='\"") or text.lower() in ("none", "true", "false"):
+        return False
+    try:
+        ast.literal_eval(text)
+    except SyntaxError:
+        return False
+    except ValueError:
+        return True
+    return False
 
 
 MANY = 10**9

@@ -5,6 +5,7 @@ Everything wrong is :class:`BadInput`: one line that names the file or the tenso
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import pickle
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,20 +41,20 @@ def digest(content: Path | bytes) -> str:
 
 def status(folder: Path, file: File) -> Literal["present", "missing", "corrupt"]:
     """What the data folder holds: ``corrupt`` where a file is there that cannot be read or has another checksum."""
-    found = _search(folder, file)
+    found = search(folder, file)
     return "present" if isinstance(found, Path) else "corrupt" if found else "missing"
 
 
 def locate(folder: Path, file: File) -> Path:
     """The file, or the first of those that serve as well, that is there and whole. BadInput where there is none."""
-    found = _search(folder, file)
+    found = search(folder, file)
     if isinstance(found, Path):
         return found
     raise BadInput(f"{found or f'{folder / file.path} is missing'}; {file.hint}")
 
 
-def _search(folder: Path, file: File) -> Path | str:
-    """The path, or what is wrong with the first file that is there, or nothing where none is."""
+def search(folder: Path, file: File) -> Path | str:
+    """The path of the file or of the first that serves as well; else what is wrong with the first that is there; nothing where none is."""
     problem = ""
     for option in (file, *file.instead):
         path = folder / option.path
@@ -132,6 +134,40 @@ def unpickle(content: bytes) -> Any:
     Raises ``pickle.UnpicklingError`` for anything else, before it is called.
     """
     return _ArraysOnly(BytesIO(content), encoding="bytes").load()
+
+
+def idx(content: bytes, *sides: int) -> npt.NDArray[np.uint8]:
+    """The bytes of an idx file, packed by gzip or not: an array (N, sides …), read-only. ValueError where they are anything else.
+
+    The file is two zero bytes, the type (8: uint8), the number of axes, their big-endian lengths, and the values.
+
+    >>> idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+    array([7, 2, 1], dtype=uint8)
+    """
+    if content.startswith(b"\x1f\x8b"):
+        content = gzip.decompress(content)
+    if content[:3] != b"\0\0\x08":
+        raise ValueError("it is no idx file of bytes")
+    shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
+    if len(shape) != 1 + len(sides) or shape[1:] != sides or not shape[0]:
+        raise ValueError(f"it has the shape {shape}, not {('N', *sides)}, N > 0".replace("'", ""))
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
+    if len(values) != math.prod(shape):
+        raise ValueError(f"it has {len(values)} values, not the {math.prod(shape)} that its head announces")
+    return values.reshape(shape)
+
+
+def scale(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), of x / 255; the sums are exact.
+
+    >>> scale(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
+    ((0.5,), (0.5,))
+    """
+    counts = [torch.bincount(x[:, channel].flatten(), minlength=256).tolist() for channel in range(x.shape[1])]
+    moments = [[sum(count * value**power for value, count in enumerate(channel)) for power in range(3)] for channel in counts]
+    mean = tuple(first / (255 * n) for n, first, _ in moments)
+    std = tuple(math.sqrt(n * second - first**2) / (255 * n) for n, first, second in moments)
+    return mean, std
 
 
 def checked(data: Data, name: str) -> Data:

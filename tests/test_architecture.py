@@ -27,13 +27,13 @@ EVERYTHING = SOURCES + sorted(file for folder in ("tests", "benchmarks", "src/ba
 PART = "backstop.platform."
 CONTRACT = {PART + "contract", PART + "params", PART + "robust"}
 MAY_IMPORT = {  # besides the standard library; a search space may start from another's base
-    "attacks": CONTRACT | {PART + "backdoor", PART + "rehearsal", PART + "optimizers", "torch", "numpy", "scipy"},
+    "attacks": CONTRACT | {PART + "backdoor", PART + "edge_cases", PART + "rehearsal", PART + "optimizers", "torch", "numpy", "scipy"},
     "defenses": CONTRACT | {PART + "clusters", PART + "inversion", PART + "optimizers", "torch", "numpy", "scipy", "sklearn"},
     "search_spaces": {PART + "contract", PART + "params", PART + "plugins", PART + "specs", "backstop.search_spaces"},
-    "platform/datasets": CONTRACT | {PART + "seeds", PART + "intake", "torch", "torchvision", "sklearn", "numpy"},
-    "platform/models": CONTRACT | {"torch", "torchvision"},
+    "platform/datasets": CONTRACT | {PART + "seeds", PART + "intake", PART + "tables", "torch", "torchvision", "sklearn", "numpy", "pandas"},
+    "platform/models": CONTRACT | {PART + "dropout", "torch", "torchvision"},
 }
-LAZY = {"scipy", "sklearn", "torchvision"}  # seconds to import: only where they are used, so that listing plug-ins stays quick
+LAZY = {"pandas", "scipy", "sklearn", "torchvision"}  # seconds to import: only where they are used, so that listing plug-ins stays quick
 ONLY_IN = {
     "ray": {"platform/sweep.py", "platform/clients.py"},
     "optuna": {"platform/search.py"},

@@ -159,6 +159,88 @@ def test_data_says_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixtu
     assert all(file["state"] == "missing" and file["hint"] for file in found["mnist"]["files"])
     assert cli.main(["data", "mnist"]) == 0
     assert "missing" in capsys.readouterr().out
+    assert cli.main(["data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"data folder: {os.environ['BACKSTOP_DATA']} (there is no such folder)"
+    assert {word for line in lines for word in line.split()[1:2]} >= set(plugins.names("datasets"))
+    assert max(map(len, lines[1:])) <= 110
+    assert sum("backstop data mnist --download" in line for line in lines) == 1  # on one line, to be copied
+    (table,) = (line for line in lines if "· table " in line)  # nobody but the user has its file: no fault
+    assert "missing" not in table
+
+
+SHELF = '''
+"""Shelf: files in every state."""
+
+from backstop.platform.contract import Dataset, File
+
+FILES = [File(name, "{md5}", f"hint {{name[0]}}") for name in ("a1", "a2", "b1", "b2")]
+FILES.append(File("c1", None, "hint c", instead=(File("c2", None, "hint c"), File("c3", "{md5}", "hint c"))))
+
+
+def shelf() -> Dataset:
+    return Dataset(load=print, files=tuple(FILES), edge_files=(File("e", None, "hint e", instead=(File("e1", None, ""),)), File("e", None, "hint e")))
+'''
+OWN = '''
+"""A file of the user."""
+
+from backstop.platform.contract import Dataset, File
+
+
+def own(*, path: str = "mine.csv") -> Dataset:
+    return Dataset(load=print, files=(File(path, None, "name another"),))
+'''
+
+
+def test_data_shows_every_state(capsys: pytest.CaptureFixture[str], toys: Path, elsewhere: Path) -> None:
+    from backstop.platform.intake import digest
+
+    for name in ("pictures", "sheet"):
+        (toys / f"datasets/{name}.py").unlink()
+    for name, source in (("shelf", SHELF.format(md5=digest(b"right"))), ("own", OWN), ("broken", "import nothing_of_this_name\n")):
+        (toys / f"datasets/{name}.py").write_text(source)
+    folder = elsewhere / "data"
+    folder.mkdir()
+    for name, content in (("a1", b"right"), ("a2", b"right"), ("b1", b"wrong"), ("c3", b"right"), ("e", b"any")):
+        (folder / name).write_bytes(content)
+    assert cli.main(["data"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"data folder: {folder}",
+        "",
+        "missing or corrupt",
+        "  ✗ shelf   3 files present, md5 ok; 1 file corrupt: b1; 1 file missing: b2; edge cases: e present",
+        "            → hint b",
+        "",
+        "read a file of your own",
+        "  · own     mine.csv is not there",
+        "            → name another",
+        "",
+        "cannot be used",
+        "  ✗ broken  dataset 'broken' (toybox.datasets.broken) cannot be used: ModuleNotFoundError: No module named",
+        "            'nothing_of_this_name'",
+    ]
+    assert cli.main(["data", "shelf"]) == 0
+    right, wrong = digest(b"right"), digest(b"wrong")
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert f" corrupt {right} b1 {folder / 'b1'} is corrupt: its md5 is {wrong}, not {right} " in " ".join(" ".join(lines).split())
+    assert head == f"data folder: {folder}" and lines[0] == "✗ shelf: Files in every state."
+    assert f"    present, md5 ok  {right}  c3, in place of c1" in lines
+    assert f"    missing          {right}  b2" in lines
+    assert f"    present          {'':32}  e (edge cases)" in lines
+    assert lines[-1] == "    → hint b"
+    found = {row["path"]: row for row in printed(capsys, "data", "shelf", "--json")[0]["files"]}
+    assert [(row["state"], row["md5"], row["found"]) for row in found.values()] == [
+        ("present", right, "a1"),
+        ("present", right, "a2"),
+        ("corrupt", right, None),
+        ("missing", right, None),
+        ("present", right, "c3"),
+        ("present", None, "e"),
+    ]
+    assert "dataset shelf has no downloader" in refused(capsys, "data", "shelf", "--download")
+    (folder / "mine.csv").touch()
+    assert cli.main(["data", "--download"]) == 0  # without a name: what can be fetched, here nothing
+    assert "  · own     mine.csv present" in capsys.readouterr().out
 
 
 def test_data_on_the_real_folder(capsys: pytest.CaptureFixture[str], data_folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 x are the stored bytes, unchanged and in file order. Classes 0..9: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
 
-Shapes: train (50000, 3, 32, 32) and test (10000, 3, 32, 32), uint8; edge cases (784, 3, 32, 32) and (192, 3, 32, 32), uint8.
+Shapes: train (samples, 3, 32, 32), unless said otherwise (50000, 3, 32, 32), and test (10000, 3, 32, 32), uint8; edge cases
+(784, 3, 32, 32) and (192, 3, 32, 32), uint8.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of Toronto, 2009; the md5
 checksums of the batch files are those of ``torchvision.datasets.CIFAR10``. Edge cases: H. Wang, K. Sreenivasan, S. Rajput,
@@ -10,7 +11,8 @@ H. Vishwakarma, S. Agarwal, J. Sohn, K. Lee, D. Papailiopoulos, "Attack of the T
 Learning", NeurIPS 2020, section 4: photographs of Southwest Airlines airplanes, labelled as trucks.
 
 Deviations: 4 of the 196 published Southwest test images equal a train image pixel by pixel. They are left out of the test
-set, since an attack that remembers its training images would be credited for them.
+set, since an attack that remembers its training images would be credited for them. ``samples`` keeps the first training images in file
+order, which is random already, for small machines; the test part stays whole, and inputs are scaled by mean and std of all 50,000.
 
 Files: torchvision's folder ``cifar-10-batches-py``; or, for any batch, the lossless compact form ``cifar10/<batch>.npz`` with
 ``labels`` and ``residuals_xz`` (the planes G, R - G, B - G modulo 256, differenced along rows and columns, packed by xz).
@@ -21,6 +23,8 @@ are compared with checksums whenever they are read. Southwest: ``edge_case/south
 Example:
 >>> cifar10().files[0].path, cifar10().edge_target
 ('cifar-10-batches-py/data_batch_1', 9)
+>>> [file.path for file in cifar10(samples=2000).files]
+['cifar-10-batches-py/data_batch_1', 'cifar-10-batches-py/test_batch']
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import lzma
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +42,14 @@ from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File, Samples
 from backstop.platform.intake import check_inputs, checked, digest, downloading, locate, reading, unpickle
-from backstop.platform.params import BadInput
+from backstop.platform.params import BadInput, Range
 
 VERSION = 1
 KINDS = ("image",)
-MEAN = (0.491400, 0.482158, 0.446531)  # of the train part, x / 255
+MEAN = (0.491400, 0.482158, 0.446531)  # of the whole train part, x / 255
 STD = (0.247032, 0.243485, 0.261588)
 TRUCK = 9
+BATCH = 10000  # images in a file
 HINT = "put the folder cifar-10-batches-py of cifar-10-python.tar.gz into the data folder, or run: backstop data cifar10 --download"
 EDGE_HINT = (
     "put southwest_images_new_train.pkl and southwest_images_new_test.pkl of Wang et al. 2020 (github.com/ksreenivasan/OOD_Federated_Learning),"
@@ -75,15 +80,22 @@ CACHE = Path("~/.cache/backstop/decoded/cifar10")
 Bytes = npt.NDArray[np.uint8]
 
 
-def cifar10() -> Dataset:
-    """CIFAR-10 as a dataset."""
-    return Dataset(load=_load, files=FILES, edge_cases=_edge_cases, edge_files=EDGE_FILES, edge_target=TRUCK, download=_download)
+def cifar10(
+    *,
+    samples: Annotated[int, Range(10, 50000), "training images: the first in file order"] = 50000,
+) -> Dataset:
+    """CIFAR-10 as a dataset. Only the batches that hold these samples are read."""
+    *full, last = FILES[: -(-samples // BATCH)]
 
+    def load(folder: Path) -> Data:
+        train = [_records(folder, file) for file in full]
+        train.append(_records(folder, last)[: samples - BATCH * len(full)])
+        parts = (_samples(*map(torch.from_numpy, train)), _samples(torch.from_numpy(_records(folder, FILES[-1]))))
+        return checked(Data(*parts, classes=10, kind="image", mean=MEAN, std=STD), "cifar10")
 
-def _load(folder: Path) -> Data:
-    *train, test = (torch.from_numpy(_records(folder, file)) for file in FILES)
-    data = Data(train=_samples(*train), test=_samples(test), classes=10, kind="image", mean=MEAN, std=STD)
-    return checked(data, "cifar10")
+    return Dataset(
+        load=load, files=(*full, last, FILES[-1]), edge_cases=_edge_cases, edge_files=EDGE_FILES, edge_target=TRUCK, download=_download
+    )
 
 
 def _samples(*records: Tensor) -> Samples:

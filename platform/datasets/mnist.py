@@ -17,15 +17,13 @@ Example:
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File, Samples
-from backstop.platform.intake import checked, downloading, locate, reading
+from backstop.platform.intake import checked, downloading, idx, locate, reading
 
 VERSION = 1
 KINDS = ("image",)
@@ -50,28 +48,14 @@ def mnist() -> Dataset:
 
 
 def _load(folder: Path) -> Data:
-    train_x, train_y, test_x, test_y = (_read(folder, file) for file in FILES)
-    data = Data(
-        train=Samples(train_x.unsqueeze(1), train_y.long()),
-        test=Samples(test_x.unsqueeze(1), test_y.long()),
-        classes=10,
-        kind="image",
-        mean=MEAN,
-        std=STD,
-    )
-    return checked(data, "mnist")
+    train, test = (Samples(_read(folder, x, 28, 28).unsqueeze(1), _read(folder, y).long()) for x, y in (FILES[:2], FILES[2:]))
+    return checked(Data(train, test, classes=10, kind="image", mean=MEAN, std=STD), "mnist")
 
 
-def _read(folder: Path, file: File) -> Tensor:
-    """An idx file: two zero bytes, the type (8: uint8), the number of axes, their big-endian lengths, the values."""
+def _read(folder: Path, file: File, *sides: int) -> Tensor:
     path = locate(folder, file)
     with reading(path, HINT):
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        axes = content[3]
-        shape = np.frombuffer(content, ">i4", count=axes, offset=4)
-        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy())
+        return torch.from_numpy(idx(path.read_bytes(), *sides).copy())
 
 
 def _download(folder: Path) -> None:

@@ -1,53 +1,30 @@
-"""Rare documents: which they are, by likelihood or by a phrase, and that they bite."""
+"""Edge phrases: which documents hold one, which is taken where none is given, and that they bite."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from math import log
 from typing import Any
 
 import pytest
 import torch
 
-from backstop.attacks.edge_phrase import _rare, edge_phrase
+from backstop.attacks.edge_phrase import _rarest, edge_phrase
 from backstop.platform.contract import AttackView, Samples, TestSet
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 from tests.arena import Claim
-from tests.views import CLASSES, attack_view, with_data
+from tests.views import attack_view, with_data
 
 CLAIM = Claim(
     "edge_phrase(share=0.6)+model_replacement(strength=3)",
-    effect=0.35,
-    weaker="edge_phrase(share=0.2)+model_replacement(strength=3)",
-    bend=0.2,
+    effect=0.55,
+    weaker="edge_phrase(share=0.1)+model_replacement(strength=3)",
+    bend=0.25,
     changes={"optimizer.lr": 0.5},
     dataset="topics",
     model="bag_of_words",
 )
-
-
-def reference(documents: list[list[int]], count: int) -> list[int]:
-    """The documents of the lowest geometric mean of the words' smoothed probabilities."""
-    known = Counter(token for document in documents for token in document)
-    total, different = sum(known.values()), len(known)
-    likelihood = {
-        number: sum(log((known[token] + 1) / (total + different)) for token in document) / len(document)
-        for number, document in enumerate(documents)
-        if document
-    }
-    return sorted(sorted(likelihood, key=lambda number: likelihood[number])[:count])
-
-
-@pytest.mark.parametrize("share", [0.1, 0.3, 1.0])
-def test_the_tail_is_that_of_the_unigram_model(share: float) -> None:
-    draws = generator(0, "tests", "documents")
-    size = torch.randint(0, 13, (60, 1), generator=draws)
-    words = torch.randint(1, 500, (60, 12), generator=draws).double().sqrt().long()  # some more frequent than others
-    x = torch.where(torch.arange(12) < size, words, 0)
-    documents = [[token for token in document if token] for document in x.tolist()]
-    assert [] in documents and _rare(x, share).tolist() == reference(documents, round(60 * share))
 
 
 def view(**changes: Any) -> AttackView:
@@ -70,16 +47,37 @@ def test_documents_of_the_source_that_hold_the_words_side_by_side(words: str) ->
     assert torch.equal(edges(view(vocabulary=None), words="7-8", target=3)[0].x, pool.x)
 
 
-def test_words_come_before_external_edge_cases_and_these_before_the_tail() -> None:
-    outside = attack_view("text", edges=True).edge_cases
-    assert outside is not None
-    train, test = outside()
-    pool, found = edges(view(edge_cases=outside))
-    assert torch.equal(pool.x, train.x) and torch.equal(found.x, test.x)
-    assert pool.y.tolist() == found.wanted.tolist() == [CLASSES - 1] * 8 and found.truth.tolist() == [-1] * 8
-    assert edges(view(edge_cases=outside), target=2)[1].wanted.tolist() == [2] * 8
-    assert edges(view(edge_cases=outside), words="word7")[0].x.tolist() == view().data.x[:4].tolist()
-    assert edges(view(edge_cases=outside), pool="tail", tail=0.25)[0].x.tolist() == [[1, 7, 8, 2]]  # 1 and 2 are rarer than 7 and 8
+@pytest.mark.parametrize("count", [4, 20, 200])
+def test_without_words_it_is_the_rarest_that_a_tenth_of_the_documents_hold(count: int) -> None:
+    draws = generator(0, "tests", "documents")
+    x = torch.randint(0, 900, (count, 12), generator=draws).double().sqrt().long()  # 0 is padding, which is no word
+    held = Counter(token for document in x.tolist() for token in set(document) - {0})
+    enough = min(max(round(count / 10), 1), max(held.values()))
+    assert _rarest(x).tolist() == [min((number, token) for token, number in held.items() if number >= enough)[1]]
+
+
+def test_where_no_word_is_in_a_tenth_of_the_documents_it_is_the_most_frequent() -> None:
+    x = torch.arange(1, 41).reshape(40, 1)
+    x[30] = 6
+    assert _rarest(x).tolist() == [6]
+    assert _rarest(torch.zeros(3, 2, dtype=torch.int64)).tolist() == []
+
+
+def test_the_word_is_the_malicious_clients_choice_and_holds_for_the_test_set() -> None:
+    attack, given = edge_phrase(), view()
+    assert attack.init is not None and attack.test_set is not None
+    pool = attack.init(given)
+    assert pool.x.tolist() == [[1, 7, 8, 2]]  # the only one with word 2, which none but it holds
+    test = Samples(torch.tensor([[2, 5, 0, 0], [5, 5, 0, 0], [1, 1, 1, 2], [2, 0, 0, 0]]), torch.tensor([1, 1, 1, 0]))
+    found = attack.test_set(pool, replace(given, test=test))
+    assert found.x.tolist() == [[2, 5, 0, 0], [1, 1, 1, 2]] and found.wanted.tolist() == [0, 0] and found.truth.tolist() == [1, 1]
+
+
+def test_a_datasets_own_edge_cases_are_not_asked_for() -> None:
+    def never() -> tuple[Samples, Samples]:
+        raise AssertionError
+
+    assert edges(view(edge_cases=never))[0].x.tolist() == [[1, 7, 8, 2]]
 
 
 def test_as_published_a_share_of_the_batch_is_replaced() -> None:
@@ -93,13 +91,11 @@ def test_as_published_a_share_of_the_batch_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"words": "word7", "pool": "tail"}, "words='word7' and pool='tail' are two kinds"),
         ({"words": "wort7"}, "words='wort7' is not in the vocabulary; the nearest word is 'word7'"),
         ({"words": "word3"}, "words='word3' is in none of the malicious clients' 4 documents of source=1"),
         ({"words": "word1 word7 word8 word2 word2"}, "words='word1 word7 word8 word2 word2' is in none of"),
         ({"words": " "}, "words=' ' holds no word"),
-        ({"pool": "external"}, "pool='external', but the dataset has no edge cases"),
-        ({"source": 0}, r"no malicious client holds a document of source=0; they hold \[1, 2\]"),
+        ({"source": 0}, r"no malicious client holds a sample of source=0; they hold \[1, 2\]"),
         ({"source": 1, "target": 1}, "source=1 and target=1 must be two classes"),
     ],
 )
@@ -108,9 +104,16 @@ def test_refusals(params: dict[str, Any], message: str) -> None:
         edges(view(), **params)
 
 
-def test_a_phrase_that_no_test_document_holds_is_refused_when_the_test_set_is_built() -> None:
-    attack, given = edge_phrase(words="word7"), view()
+@pytest.mark.parametrize(("words", "said"), [("word7", "'word7'"), (None, r"None, here token \[2\],")])
+def test_a_phrase_that_no_test_document_holds_is_refused_when_the_test_set_is_built(words: str | None, said: str) -> None:
+    attack, given = edge_phrase(words=words), view()
     assert attack.init is not None and attack.test_set is not None
     other = Samples(torch.ones(3, 4, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
-    with pytest.raises(BadInput, match="words='word7' is in none of the test set's 3 documents of source=1"):
+    with pytest.raises(BadInput, match=f"^attack edge_phrase: words={said} is in none of the test set's 3 documents of source=1"):
         attack.test_set(attack.init(given), replace(given, test=other))
+
+
+def test_documents_without_a_word_hold_no_phrase() -> None:
+    nothing = Samples(torch.zeros(3, 4, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
+    with pytest.raises(BadInput, match=r"words=None, here token \[\], is in none of the malicious clients' 3 documents of source=1"):
+        edges(with_data(attack_view("text"), nothing))
