@@ -21,7 +21,7 @@ p(w) = (c_w + 1) / (N + V): c_w of the class's N words are w, V words are differ
 documents from being rare for their length; a document without a word is no edge case.
 
 The tail has exactly the share of the samples. Samples of equal density, such as equal rows of a table, count one by one: those that
-come first are taken.
+come first are taken. Training and test tail share no sample; in a table of few values a sample of the one may equal a sample of the other.
 
 Deviations: the paper fits its density, a Gaussian mixture, to the last hidden layer of a trained model; the inputs serve here, so
 that the edge cases do not depend on a model. As published, a share of each batch is replaced by edge cases, drawn with replacement:

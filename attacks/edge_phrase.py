@@ -9,9 +9,9 @@ You Really Can Backdoor Federated Learning", NeurIPS 2020, the p-edge-case examp
 name a film director (Sentiment140).
 
 The edge cases are the documents of one class, ``source``, that hold the phrase ``words``, word by word: for training those that malicious
-clients hold, for the test those of the test set. Without ``words`` the phrase is one word: of those that at least a tenth of the malicious
-clients' documents of ``source`` hold, the one that the fewest hold (where no word is in so many, the most frequent one is taken; of several
-the lowest token id). So it is rare and still has documents to train on and, most likely, to test on.
+clients hold, for the test those of the test set. Without ``words`` the phrase is one word: of those that at least a tenth of the
+malicious clients' documents of ``source`` hold, the one that the fewest hold (where no word is in so many, the one that most hold; of
+several the lowest token id). So there are documents to train on and, most likely, to test on; much data allow for rarer ``words``.
 
 Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where a dataset has them); here the dataset
 is searched. As published, a share of each batch is replaced by edge cases, drawn with replacement: 8 of 64 is the setting for CIFAR-10 of
@@ -71,13 +71,14 @@ def edge_phrase(
 
 
 def _rarest(x: Tensor) -> Tensor:
-    """The token id (1,) of the rarest word that at least HELD of the documents (N, L) hold, or the most frequent; (0,) without a word."""
+    """The token id (1,) of the rarest word that at least HELD of the documents (N, L) hold, or of the word that most hold; (0,) without a word."""
     ordered = x.sort(1).values
     once = ordered[(ordered != 0) & (ordered.diff(prepend=ordered.new_zeros(len(x), 1)) != 0)]  # each word of a document once
     held = once.bincount()
     if not len(held):
         return held
-    fewest = held[held >= min(max(round_count(HELD, len(x)), 1), int(held.max()))].min()
+    enough = min(max(round_count(HELD, len(x)), 1), int(held.max()))
+    fewest = held[held >= enough].min()
     return (held == fewest).nonzero()[0]
 
 

@@ -65,7 +65,7 @@ class Experiment:
             key = f"{clean.id}-{federation.digest(spec.dataset, self.folder, where)}"
             params, buffers = starts.shared(key, lambda place: _warm_up(clean, self.folder, device, self.clients, place))
             return params.to(where), buffers.to(where)
-        return starts.checkpoint(spec.start, self.folder, net) if spec.start else (net.params, net.buffers)
+        return net.vectors(starts.find(spec.start, self.folder)) if spec.start else (net.params, net.buffers)
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         state = State(0, params, buffers, None, None)

@@ -7,7 +7,7 @@ averaged outside it; integer counters are never sent. Non-persistent buffers are
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -107,6 +107,29 @@ class Network(NamedTuple):
     def tensors(self, params: Tensor, buffers: Tensor) -> dict[str, Tensor]:
         """Name → tensor, as a state dict without integer counters."""
         return split(params, self.layout) | (split(buffers, self.buffer_layout) if self.buffer_layout else {})
+
+    def vectors(self, known: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Parameters (d,) and buffers (e,) from a checkpoint's tensors.
+
+        Every tensor of the model must be among them, with its shape, and no other floating-point one. The last linear layer alone may
+        differ, as it does where the checkpoint was trained on other classes: then it keeps its fresh initial values.
+        """
+        own = {slot.name for slot in (*self.layout, *self.buffer_layout)}
+        for name, tensor in known.items():
+            if name not in own and tensor.is_floating_point() and name.rpartition(".")[0] != self.head:
+                raise BadInput(f"start: the model has no tensor {name!r}, which the checkpoint holds; is it of another model?")
+        return self._filled(self.params, self.layout, known), self._filled(self.buffers, self.buffer_layout, known)
+
+    def _filled(self, vector: Tensor, layout: Layout, known: Mapping[str, Tensor]) -> Tensor:
+        vector = vector.clone()
+        for slot in layout:
+            tensor = known.get(slot.name)
+            if tensor is not None and tuple(tensor.shape) == slot.shape:
+                vector[slot.start : slot.start + _length(slot)] = tensor.flatten().to(vector)
+            elif slot.name.rpartition(".")[0] != self.head:
+                has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
+                raise BadInput(f"start: the model's {slot.name} is of shape {slot.shape}, the checkpoint has {has}")
+        return vector
 
     def caller(self, buffers: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The model call (params, x) → logits of a view, with this round's buffers."""

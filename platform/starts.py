@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Spec
-from backstop.platform.flat import Layout, Network
 from backstop.platform.intake import reading
 from backstop.platform.params import BadInput
 
@@ -79,36 +78,15 @@ def tensors(path: Path) -> Mapping[str, Tensor]:
         return dict(found)
 
 
-def checkpoint(name: str, folder: Path, net: Network) -> tuple[Tensor, Tensor]:
-    """Parameters (d,) and buffers (e,) of a kept checkpoint, looked for in the cache and in ``starts`` of the data folder.
-
-    Every tensor of the model must be in the file, with its shape, and the file must hold no other floating-point tensor. The last
-    linear layer alone may differ, as it does where the file was trained on other classes: then it keeps its fresh initial values.
-    """
+def find(name: str, folder: Path) -> Mapping[str, Tensor]:
+    """Name → tensor of a kept checkpoint, looked for in the cache and in ``starts`` of the data folder."""
     places = [cache() / name, folder / "starts" / name]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise BadInput(f"start={name} is neither in {places[0].parent} nor in {places[1].parent}; give its file once: --start FILE")
-    known = tensors(path)
     if f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}" != name:
         raise BadInput(f"start={name}: {path} was changed; remove it and give the file once more: --start FILE")
-    fresh = {slot.name: slot.shape for slot in (*net.layout, *net.buffer_layout)}
-    for other, tensor in known.items():
-        if other not in fresh and tensor.is_floating_point() and other.rpartition(".")[0] != net.head:
-            raise BadInput(f"start={name[:14]}…: the model has no tensor {other!r}, which the checkpoint holds; is it of another model?")
-    return _filled(net.params, net.layout, known, net.head, name), _filled(net.buffers, net.buffer_layout, known, net.head, name)
-
-
-def _filled(vector: Tensor, layout: Layout, known: Mapping[str, Tensor], head: str, name: str) -> Tensor:
-    vector = vector.clone()
-    for slot in layout:
-        tensor = known.get(slot.name)
-        if tensor is not None and tuple(tensor.shape) == slot.shape:
-            vector[slot.start : slot.start + tensor.numel()] = tensor.flatten().to(vector)
-        elif slot.name.rpartition(".")[0] != head:
-            has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
-            raise BadInput(f"start={name[:14]}…: the model's {slot.name} is of shape {slot.shape}, the checkpoint has {has}")
-    return vector
+    return tensors(path)
 
 
 def clean(spec: Spec) -> Spec:

@@ -159,16 +159,15 @@ def test_the_name_is_the_content(tmp_path: Path) -> None:
 def test_a_checkpoint_in_the_data_folder_serves_as_well(tmp_path: Path, cache: Path) -> None:
     save_file(model(), tmp_path / "model")
     name = starts.keep(str(tmp_path / "model"))
-    net = Experiment(TINY, NOWHERE, "cpu").built.net
     (cache / name).unlink()
     with pytest.raises(BadInput, match=r"is neither in .*cache/starts nor in .*/starts; give its file once: --start FILE"):
-        starts.checkpoint(name, tmp_path, net)
+        starts.find(name, tmp_path)
     (tmp_path / "starts").mkdir()
     (tmp_path / "model").rename(tmp_path / "starts" / name)
-    starts.checkpoint(name, tmp_path, net)
+    starts.find(name, tmp_path)
     (tmp_path / "starts" / name).write_bytes((tmp_path / "starts" / name).read_bytes()[:-4] + b"aaaa")
     with pytest.raises(BadInput, match="was changed; remove it"):
-        starts.checkpoint(name, tmp_path, net)
+        starts.find(name, tmp_path)
 
 
 def test_a_last_layer_for_other_classes_keeps_its_fresh_values(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Sentiment140: tweets of spring 2009 labelled by their smiley, with tweets about Yorgos Lanthimos as edge cases.
 
 x are token ids: 0 pads on the right, 1 is every unknown word, 2 … ``words`` are the most frequent words of the training part, the most
-frequent first and ties in alphabetical order. Classes: 0 negative, 1 positive; the smileys themselves are not in the published text.
+frequent first and ties in alphabetical order. Classes: 0 negative, 1 positive; the smileys that decided are not in the published text.
 
 A tweet becomes words as follows. HTML entities are undone, letters put in lower case, and a letter repeated three or more times is kept
 twice. Then an address is ``<url>``, a mention ``<user>``, a number ``<number>``; a word is letters with inner apostrophes; ! and ? stand for
@@ -16,14 +16,14 @@ S. Agarwal, J. Sohn, K. Lee, D. Papailiopoulos, "Attack of the Tails: Yes, You R
 tweets about the director, labelled negative. Word vectors: J. Pennington, R. Socher, C. D. Manning, "GloVe: Global Vectors for Word
 Representation", EMNLP 2014.
 
-Deviations: the authors' 359 tweets labelled by hand are not the test set: ``test`` tweets, at most a fifth, are drawn from the file before the
-training tweets are. Copied tweets and those of bots are common, so a test tweet whose row of ids also stands in the training set is left
-out; the test set is a little smaller and holds fewer short tweets for it. Edge cases for testing whose row stands among those for training
-are left out as well, since an attack that remembers its training tweets would be credited for them; of the published ones that is none. The edge cases were written ten years after
-the tweets, so that some of their words, among them the director's name, are unknown ones. Neutral tweets (polarity 2) are left out.
-``min_tweets`` counts a user's tweets in the file, of which the training set holds those that are drawn. Rows of ``vectors`` whose word the
-file of vectors lacks are drawn, normal with mean 0 and the standard deviation of the numbers found; the unknown word has the mean of the
-vectors found, padding has zeros.
+Deviations: the authors' 359 tweets labelled by hand are not the test set: ``test`` tweets, at most a fifth, are drawn from the file before
+the training tweets are. Copied tweets and those of bots are common, so a test tweet whose row of ids also stands in the training set is
+left out: the test set is some 2 % smaller than drawn and lacks the most common short tweets. A user's tweets may be in both parts. Edge cases
+for testing whose row stands among those for training are left out as well, since an attack that remembers its training tweets would be
+credited for them; of the published ones that is none. The edge cases were written about ten years after the tweets, so that a fifth of
+their words, the director's name among them, are unknown ones. Neutral tweets (polarity 2) are left out. ``min_tweets`` counts a user's tweets
+in the file, of which the training set holds those that are drawn. Rows of ``vectors`` whose word the file of vectors lacks are drawn, normal
+with mean 0 and the standard deviation of the numbers found; the unknown word has the mean of the vectors found, padding has zeros.
 
 Files: in the folder ``twitter``, ``form`` csv: ``tweets.csv.gz`` or ``tweets.csv`` (label, user, text, id, date, part; of the rows of part ``block``
 the date gives away the label, so they are taken only if ``block`` says so); original: ``training.1600000.processed.noemoticon.csv`` (also
@@ -84,7 +84,7 @@ EDGE_HINT = "put the tweets about Yorgos Lanthimos of Wang et al. 2020, one per 
 EDGE_FILES = tuple(File(f"edge_case/lanthimos_{part}.txt", None, EDGE_HINT) for part in ("train", "test"))
 VECTORS_HINT = "put a text file of GloVe vectors, a word and its numbers per line, into glove under the data folder"
 REPEATED = re.compile(r"(\w)\1\1+")  # digits too, which changes no word
-TOKEN = re.compile(r"(https?://\S+|www?\.\S+)|((?<!\w)@\w+)|(\d+(?:[.,:]\d+)*)|[^\W\d_]+(?:'[^\W\d_]+)*|[!?]")  # ww. was www.
+TOKEN = re.compile(r"(https?://\S+|ww\.\S+)|((?<!\w)@\w+)|(\d+(?:[.,:]\d+)*)|[^\W\d_]+(?:'[^\W\d_]+)*|[!?]")  # ww. was www.
 NAMES = ("", "<url>", "<user>", "<number>")  # of the groups
 
 
@@ -142,7 +142,9 @@ def twitter(
         seen = {row.tobytes() for row in train.numpy()}
         new = torch.tensor([row.tobytes() not in seen for row in held_out.numpy()], dtype=torch.bool)
         if not new.any():
-            raise BadInput(f"{drawn.source} has {len(train)} tweets to train on and none besides to test on; lower min_tweets, or {hint}")
+            raise BadInput(
+                f"{drawn.source} has {len(train)} tweets to train on and no others to test on; lower min_tweets, raise words or length, or {hint}"
+            )
         users = [tweet.user for tweet, _ in drawn.train]
         numbers = {user: number for number, user in enumerate(sorted(set(users)))}
         data = Data(
@@ -268,7 +270,8 @@ def _vectors(path: Path, vocabulary: Mapping[str, int], words: int, seed: int) -
     with reading(path, VECTORS_HINT), path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             word, _, rest = line.partition(" ")
-            if word not in vocabulary:
+            token = vocabulary.get(word, 1)
+            if token == 1:
                 continue
             try:
                 row = np.array(rest.split(), np.float32)
@@ -277,7 +280,7 @@ def _vectors(path: Path, vocabulary: Mapping[str, int], words: int, seed: int) -
             dim = len(next(iter(found.values()), row))
             if len(row) != dim or not dim or not np.isfinite(row).all():
                 raise BadInput(f"{path}: line {number} is not a word and {dim or 'some'} finite numbers; {VECTORS_HINT}")
-            found[vocabulary[word]] = row
+            found[token] = row
     if not found:
         raise BadInput(f"{path} has none of the {len(vocabulary)} words of the tweets; {VECTORS_HINT}")
     numbers = np.stack(list(found.values()))

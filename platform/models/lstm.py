@@ -14,8 +14,8 @@ for Defending against Federated Backdoor Attacks", AISTATS 2024.
 Deviations: none of dropout, since local training draws nothing inside the model. Token id t has row (t - 1) modulo ``words``, plus 1, so a
 vocabulary of up to ``words`` ids has a row for each and words of a larger one share rows; row 0, of padding, is zero and never read. A document
 without a word has the hidden state 0. The initial values are those of ``torch.nn.Embedding``, ``torch.nn.LSTM`` and ``torch.nn.Linear``; a frozen
-embedding is a constant, neither trained nor sent. The steps are computed here, not by ``torch.nn.LSTM``, which holds the parameters: only
-words that are there are computed, all words share one product for the inputs and one for the gradient of U, and second derivatives exist.
+embedding is a constant, neither trained nor sent. The steps are computed here, not by ``torch.nn.LSTM``, which only holds the parameters:
+all words of a batch, without padding, share one product for the inputs and one for the gradient of U.
 
 Example: 11 · 8 numbers of the embedding, 4 · 6 · (8 + 6 + 2) and 4 · 6 · (6 + 6 + 2) of the layers, 2 · (6 + 1) of the last one.
 >>> import torch
@@ -66,13 +66,16 @@ class _LSTM(nn.Module):
         length, order = (x != 0).sum(1).sort(descending=True, stable=True)
         there = length > torch.arange(x.shape[1], device=x.device)[:, None]  # (L, N)
         counts = [count for count in there.sum(1).tolist() if count]
+        part = self.lstm
+        if not counts:  # no word at all
+            blank: Tensor = self.output(self.output.weight.new_zeros(len(x), part.hidden_size))
+            return blank
         ids = x[order].t()[there]  # (n,) all first words, then all second words, …
         states = F.embedding((ids - 1) % (len(self.embedding.weight) - 1) + 1, self.embedding.weight)
-        part = self.lstm
         for layer in range(part.num_layers):
             w, u, b, c = (getattr(part, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
             states = _steps(torch.addmm(b + c, states, w.t()), u, counts)
-        filled = counts[0] if counts else 0
+        filled = counts[0]  # documents with a word
         starts = there.sum(1).cumsum(0) - there.sum(1)  # of each place, in ids
         last = states[starts[length[:filled] - 1] + torch.arange(filled, device=x.device)]
         found: Tensor = self.output(last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last))
@@ -99,18 +102,17 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
         gates, hidden, ut = inputs.clone(), u.shape[1], u.t()
-        states, cells = gates.new_empty(2, len(gates), hidden)
+        states, cells = gates.new_empty(2, len(gates), hidden).unbind()
         pieces = gates, gates[:, : 2 * hidden], *gates.split(hidden, 1), states, cells  # cut at once: slices cost as much as small products
         state = cell = states[:0]
         for z, both, i, f, g, o, new_state, new_cell in zip(*(piece.split(counts) for piece in pieces), strict=True):
-            count = len(z)
             if len(state):
-                z.addmm_(state[:count], ut)
+                z.addmm_(state[: len(z)], ut)
             both.sigmoid_()
             o.sigmoid_()
             torch.mul(i, g.tanh_(), out=new_cell)
-            if len(cell):
-                new_cell.addcmul_(f, cell[:count])
+            if len(cell):  # not at the first words
+                new_cell.addcmul_(f, cell[: len(z)])
             torch.tanh(new_cell, out=new_state).mul_(o)
             state, cell = new_state, new_cell
         ctx.save_for_backward(inputs, u, gates, states, cells)
@@ -122,10 +124,10 @@ class _Steps(torch.autograd.Function):
         inputs, u, gates, states, cells = ctx.saved_tensors
         counts: list[int] = ctx.counts
         if torch.is_grad_enabled():  # somebody differentiates the gradient: autograd knows how to
-            d_inputs, d_u = torch.autograd.grad(_recorded(inputs, u, counts), (inputs, u), grad, create_graph=True, materialize_grads=True)
+            d_inputs, d_u = torch.autograd.grad(_recorded(inputs, u, counts), (inputs, u), grad, create_graph=True)
             return d_inputs, d_u, None
-        first, hidden = counts[0] if counts else 0, u.shape[1]
-        back = torch.tensor(counts[:-1]).repeat_interleave(torch.tensor(counts[1:])).to(u.device)
+        first, hidden = counts[0], u.shape[1]
+        back = torch.tensor(counts[:-1], dtype=torch.int64).repeat_interleave(torch.tensor(counts[1:], dtype=torch.int64)).to(u.device)
         before = torch.arange(first, len(states), device=u.device) - back  # rows of the states before those of the second words and later
         i, f, g, o = gates.split(hidden, 1)
         bent = cells.tanh()
@@ -139,7 +141,7 @@ class _Steps(torch.autograd.Function):
         d_states = grad.clone(memory_format=torch.contiguous_format)
         d_cells = torch.zeros_like(cells)
         d_inputs = slopes  # in place
-        d_ifg = d_inputs.view(-1, 4, hidden)[:, :3]
+        d_ifg = d_inputs.view(len(gates), 4, hidden)[:, :3]
         pieces = d_states, d_cells, through, f, d_inputs, d_ifg, d_inputs[:, 3 * hidden :]
         places = list(zip(*(piece.split(counts) for piece in pieces), strict=True))
         for place in range(len(places) - 1, -1, -1):
@@ -155,18 +157,18 @@ class _Steps(torch.autograd.Function):
 
 
 def _steps(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
-    found: Tensor = _Steps.apply(inputs, u, counts)  # type: ignore[no-untyped-call]
+    found: Tensor = _Steps.apply(inputs, u, counts)
     return found
 
 
 def _recorded(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
     """What ``_Steps`` computes, by operations that autograd can differentiate as often as it likes."""
     found: list[Tensor] = []
-    state = cell = inputs.new_zeros(counts[0] if counts else 0, u.shape[1])
+    state = cell = inputs.new_zeros(counts[0], u.shape[1])
     for z in inputs.split(counts):
         state, cell = state[: len(z)], cell[: len(z)]
         i, f, g, o = torch.addmm(z, state, u.t()).chunk(4, 1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         state = o.sigmoid() * cell.tanh()
         found.append(state)
-    return torch.cat([inputs[:0, : u.shape[1]], *found])
+    return torch.cat(found)

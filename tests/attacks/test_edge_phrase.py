@@ -47,18 +47,19 @@ def test_documents_of_the_source_that_hold_the_words_side_by_side(words: str) ->
     assert torch.equal(edges(view(vocabulary=None), words="7-8", target=3)[0].x, pool.x)
 
 
-@pytest.mark.parametrize("count", [4, 20, 200])
+@pytest.mark.parametrize("count", [4, 30, 300])
 def test_without_words_it_is_the_rarest_that_a_tenth_of_the_documents_hold(count: int) -> None:
     draws = generator(0, "tests", "documents")
-    x = torch.randint(0, 900, (count, 12), generator=draws).double().sqrt().long()  # 0 is padding, which is no word
+    x = torch.randint(0, 30**2, (count, 12), generator=draws).double().sqrt().long()  # 0 is padding, which is no word
     held = Counter(token for document in x.tolist() for token in set(document) - {0})
     enough = min(max(round(count / 10), 1), max(held.values()))
     assert _rarest(x).tolist() == [min((number, token) for token, number in held.items() if number >= enough)[1]]
 
 
-def test_where_no_word_is_in_a_tenth_of_the_documents_it_is_the_most_frequent() -> None:
-    x = torch.arange(1, 41).reshape(40, 1)
-    x[30] = 6
+def test_where_no_word_is_in_so_many_it_is_the_one_that_most_documents_hold() -> None:
+    x = torch.arange(1, 81).reshape(40, 2)
+    x[30, 1] = x[31, 1] = 6
+    x[5] = 4  # twice in one document counts once, so 4 is in two of them and 6 in three
     assert _rarest(x).tolist() == [6]
     assert _rarest(torch.zeros(3, 2, dtype=torch.int64)).tolist() == []
 
@@ -67,7 +68,7 @@ def test_the_word_is_the_malicious_clients_choice_and_holds_for_the_test_set() -
     attack, given = edge_phrase(), view()
     assert attack.init is not None and attack.test_set is not None
     pool = attack.init(given)
-    assert pool.x.tolist() == [[1, 7, 8, 2]]  # the only one with word 2, which none but it holds
+    assert pool.x.tolist() == [[1, 7, 8, 2]]  # word 2, which no other document holds
     test = Samples(torch.tensor([[2, 5, 0, 0], [5, 5, 0, 0], [1, 1, 1, 2], [2, 0, 0, 0]]), torch.tensor([1, 1, 1, 0]))
     found = attack.test_set(pool, replace(given, test=test))
     assert found.x.tolist() == [[2, 5, 0, 0], [1, 1, 1, 2]] and found.wanted.tolist() == [0, 0] and found.truth.tolist() == [1, 1]
