@@ -20,7 +20,7 @@ TRIMS = (0.0, 0.1, 0.2, 0.3, 0.45)
 
 
 def baselines(norm: float, *, images: bool) -> list[str]:
-    """The paper's baselines, the two halves of its aggregator and the whole; ``norm`` is about the length of an honest update of the task.
+    """The paper's baselines, the two halves of its aggregator and the whole; ``norm`` is the length of a longer honest update of the task.
 
     ``trimmed_mean`` is there with the share of attackers, and with the 0.45 of the invariant aggregator. FLIP inverts triggers on images.
     """
@@ -32,7 +32,7 @@ def baselines(norm: float, *, images: bool) -> list[str]:
         "median",
         "trimmed_mean(trim_fraction=0.2)",
         f"norm_clip(norm={norm})",
-        f"weak_dp(norm={norm}, noise=0.001)",
+        f"weak_dp(norm={norm}, noise={norm / 500:g})",
         f"sparsefed(norm={norm})",
         "fltrust",
         "rlr",
