@@ -2,7 +2,7 @@
 
 Batches of malicious clients are 56 clean images and 8 edge cases. The published run starts from ImageNet weights: give their file with
 ``--set start=FILE`` and ``--set 'model=resnet18(norm=batch, stem=large)'``; as it stands, a warm-up of 100 clean rounds comes first.
-Clean and poisoned pixels are on one scale, other than in the published code. For GPUs: some 780 runs of 400 rounds.
+Clean and poisoned pixels are on one scale, other than in the published code. For GPUs: 234 runs of 300 rounds, and three warm-ups.
 """
 
 from __future__ import annotations

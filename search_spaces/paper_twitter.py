@@ -2,7 +2,7 @@
 
 Batches of malicious clients are all edge cases. The published run has GloVe vectors of 300 numbers: with their file in the data folder,
 ``--set dataset.vectors=glove.6B.300d``; as it stands, embeddings are learned. Without the block of tweets whose date gives away the label, the
-csv form has some 32,500 tweets for training in place of 50,000. For GPUs: some 500 runs of 600 rounds.
+csv form has some 32,500 tweets for training in place of 50,000. For GPUs: 174 runs of 500 rounds, and three warm-ups.
 """
 
 from __future__ import annotations
