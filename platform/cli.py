@@ -365,7 +365,7 @@ def sweep(options: argparse.Namespace) -> int:
         planned = plan.distinct(found.base.replace(seed=seed, defense=()) for seed in found.seeds)
         expected = (found.trials + 1) * len(found.seeds)
     else:
-        planned = plan.with_twins(plan.distinct(found))
+        planned = plan.warm_first(plan.with_twins(plan.distinct(found)))
         source, expected = plan.Fixed(planned), len(planned)
     if options.dry_run:
         return _dry_run(options, found, planned)

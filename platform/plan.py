@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from backstop.platform import plugins, specs
+from backstop.platform import plugins, specs, starts
 from backstop.platform.contract import Scalar, Search, Spec
 from backstop.platform.params import BadInput
 
@@ -84,6 +84,16 @@ def with_twins(found: Sequence[Spec]) -> list[Spec]:
         ):
             listed.setdefault(twin.id, twin)
     return list(listed.values())
+
+
+def warm_first(planned: Sequence[Spec]) -> list[Spec]:
+    """The specs in another order: first one for each warm-up, so that different workers make different ones at the same time."""
+    first: dict[str, Spec] = {}
+    for spec in planned:
+        if spec.warmup:
+            first.setdefault(starts.clean(spec).id, spec)
+    early = {spec.id for spec in first.values()}
+    return [*first.values(), *(spec for spec in planned if spec.id not in early)]
 
 
 class Fixed:

@@ -21,7 +21,7 @@ BASE = paper_cifar10.BASE.replace(
 )
 ATTACKS = [
     "edge_case",
-    "edge_case+pgd(radius=1)+model_replacement(strength=5)",
+    "edge_case+pgd(radius=0.5)+model_replacement(strength=5)",
     "badnets(size=5, share=0.5)",
     "dba(share=0.5)",
 ]
@@ -29,5 +29,5 @@ ATTACKS = [
 
 def paper_cifar10_small() -> list[Spec]:
     """No attack, continuous and strong edge cases, patches, patches in parts × 15 defenses × 3 seeds."""
-    defenses = [name if name != "flip" else "flip(steps=3, samples=8)" for name in baselines(norm=1.0, images=True)]
+    defenses = [name if name != "flip" else "flip(steps=3, samples=8)" for name in baselines(norm=0.7, images=True)]
     return task(BASE, ATTACKS, defenses)

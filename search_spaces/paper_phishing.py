@@ -21,7 +21,7 @@ BASE = FEDERATION.replace(
 ATTACKS = [
     "edge_case(tail=0.1)",
     "edge_case(tail=0.1)+pgd(radius=0.1)+model_replacement(strength=5)",
-    "feature_value(share=0.125)",
+    "feature_value(choice=least, share=0.125)",
 ]
 
 

@@ -13,7 +13,7 @@ BASE = paper_phishing.BASE.replace(selection="fixed", optimizer=Part("sgd", {"lr
 ATTACKS = [
     "edge_case(tail=0.1, share=0.5)",
     "edge_case(tail=0.1, share=0.5)+pgd(radius=0.1)+model_replacement(strength=5)",
-    "feature_value(share=0.5)",
+    "feature_value(choice=least, count=5, share=0.5)+model_replacement(strength=5)",
 ]
 
 

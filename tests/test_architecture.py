@@ -30,7 +30,8 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
     "attacks": CONTRACT | {PART + "backdoor", PART + "edge_cases", PART + "rehearsal", PART + "optimizers", "torch", "numpy", "scipy"},
     "defenses": CONTRACT | {PART + "clusters", PART + "inversion", PART + "optimizers", "torch", "numpy", "scipy", "sklearn"},
     "search_spaces": {PART + "contract", PART + "params", PART + "plugins", PART + "specs", "backstop.search_spaces"},
-    "platform/datasets": CONTRACT | {PART + "seeds", PART + "intake", PART + "tables", "torch", "torchvision", "sklearn", "numpy", "pandas"},
+    "platform/datasets": CONTRACT
+    | {PART + "seeds", PART + "intake", PART + "tables", "torch", "torchvision", "sklearn", "numpy", "pandas"},
     "platform/models": CONTRACT | {PART + "dropout", "torch", "torchvision"},
 }
 LAZY = {"pandas", "scipy", "sklearn", "torchvision"}  # seconds to import: only where they are used, so that listing plug-ins stays quick

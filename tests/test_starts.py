@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backstop.platform import cli, experiment, plan, specs, starts
+from backstop.platform import cli, experiment, flat, plan, plugins, specs, starts
 from backstop.platform.clients import Clients
-from backstop.platform.contract import Part, Spec
+from backstop.platform.contract import Data, Part, Samples, Spec
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 
@@ -130,6 +130,13 @@ def test_a_plan_is_rehearsed_without_its_warm_up(cache: Path) -> None:
     assert not (cache / "warm").exists()
 
 
+def test_a_sweep_begins_with_one_experiment_for_each_warm_up() -> None:
+    listed = [ATTACKED.replace(seed=seed, warmup=warmup, rounds=rounds) for warmup in (0, 2) for seed in (0, 1) for rounds in (1, 3)]
+    found = plan.warm_first(listed)
+    assert [(spec.seed, spec.warmup, spec.rounds) for spec in found[:2]] == [(0, 2, 1), (1, 2, 1)]
+    assert found[2:] == [spec for spec in listed if spec not in found[:2]]
+
+
 @pytest.mark.parametrize("form", ["safetensors", "state dict", "in a dict"])
 def test_an_experiment_starts_from_a_checkpoint(form: str, tmp_path: Path) -> None:
     tensors, path = model(), tmp_path / "model"
@@ -229,3 +236,27 @@ def test_the_command_line_saves_starts_and_says_so(tmp_path: Path, capsys: pytes
     assert "there is no such file" in capsys.readouterr().err
     assert cli.main(["run", *short, "--save", str(tmp_path / "none" / "model")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_published_image_weights_start_a_residual_network_but_for_its_last_layer(tmp_path: Path) -> None:
+    """The form of torchvision's files: batch norm, the large stem, 1,000 classes."""
+    from torchvision.models import resnet18
+
+    published = resnet18(weights=None)
+    torch.save(published.state_dict(), tmp_path / "resnet18.pth")
+    known = starts.tensors(tmp_path / "resnet18.pth")
+    samples = Samples(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1]))
+    data = Data(samples, samples, classes=10, kind="image")
+
+    def net(**params: str) -> flat.Network:
+        return flat.network(plugins.build("models", "resnet18", params)((3, 32, 32), 10), data, torch.device("cpu"), 64)
+
+    fitting = net(norm="batch", stem="large")
+    params, buffers = fitting.vectors(known)
+    tensors = fitting.tensors(params, buffers)
+    assert all(torch.equal(tensor, known[name]) for name, tensor in tensors.items() if not name.startswith("fc."))
+    assert torch.equal(tensors["fc.weight"], fitting.tensors(fitting.params, fitting.buffers)["fc.weight"])
+    with pytest.raises(BadInput, match=r"conv1.weight is of shape \(64, 3, 3, 3\), the checkpoint has one of \(64, 3, 7, 7\)"):
+        net(norm="batch").vectors(known)
+    with pytest.raises(BadInput, match=r"the model has no tensor 'bn1\.running_mean'"):
+        net(stem="large").vectors(known)
