@@ -130,10 +130,12 @@ class Experiment:
         found = federation.dataset(self.spec.dataset)
         if found.edge_cases is None or found.edge_target is None:
             return None
-        load, target = found.edge_cases, found.edge_target
+        target = found.edge_target
 
         def labelled() -> tuple[Samples, Samples]:
-            train, test = (flat.unit(x).to(self.built.device) for x in load(self.folder))
+            pair = federation.edge_cases(self.spec.dataset, self.folder)
+            assert pair is not None
+            train, test = (flat.unit(x).to(self.built.device) for x in pair)
             return tuple(Samples(x, torch.full((len(x),), target, device=x.device)) for x in (train, test))  # type: ignore[return-value]
 
         return labelled

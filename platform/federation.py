@@ -73,6 +73,17 @@ def load(part: Part, folder: Path) -> Data:
 
 
 @lru_cache(maxsize=2)
+def _edge_cases(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> tuple[Tensor, Tensor] | None:
+    found = dataset(Part(name, dict(params))).edge_cases  # type: ignore[arg-type]
+    return found(folder) if found else None
+
+
+def edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
+    """The dataset's own edge cases for training and for testing, kept like the dataset itself; None where it has none."""
+    return _edge_cases(part.name, tuple(sorted(part.params.items())), folder)
+
+
+@lru_cache(maxsize=2)
 def _digest(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
     data, found = _load(name, params, folder), hashlib.sha256()
     for tensor in (*data.train, *data.test, *([] if data.vectors is None else [data.vectors])):
