@@ -18,6 +18,7 @@ from backstop.platform.plan import Finals
 
 SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
+PACE, FEW = 20, 4  # runs by whose ends the time left is reckoned: the last so many, at least so many
 
 
 def percent(value: float | None) -> str:
@@ -40,6 +41,7 @@ class Watch:
         self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
         self.finished: list[tuple[Spec, Finals]] = []
         self.failed: list[Spec] = []
+        self.ends: list[float] = []  # when runs ended
         self.began, self.logged = time.monotonic(), 0.0
         self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
 
@@ -53,7 +55,7 @@ class Watch:
         """Leave the last line standing."""
         if self.console.is_terminal:
             self.live.stop()
-        self.console.print(self.headline(), highlight=False)
+        self.console.print(self.headline(), highlight=False, soft_wrap=True)
 
     def started(self, spec: Spec) -> None:
         """A trial has its resources."""
@@ -67,6 +69,7 @@ class Watch:
     def ended(self, spec: Spec, finals: Finals | None) -> None:
         """A trial is done, or has failed for good."""
         self.running.pop(spec.id, None)
+        self.ends.append(time.monotonic())
         if finals is None:
             self.failed.append(spec)
         else:
@@ -89,8 +92,9 @@ class Watch:
             line.append(f" · {len(self.failed)} failed", style="bold red")
         elapsed, left = time.monotonic() - self.began, self.expected - done - len(self.failed)
         line.append(f" · {clock(elapsed)} elapsed")
-        if self.finished and left > 0:
-            line.append(f" · about {clock(elapsed / len(self.finished) * left)} left")
+        recent = self.ends[-PACE:]
+        if len(recent) >= FEW and left > 0:  # what came before the first end, start-up and warm-ups, says nothing about the rest
+            line.append(f" · about {clock((recent[-1] - recent[0]) / (len(recent) - 1) * left)} left")
         if (best := self.best()) is not None:
             spec, finals = best
             line.append(f" · best so far {specs.text(spec.defense, 'defense')}: ")

@@ -1,0 +1,28 @@
+"""What the terminal says of a sweep."""
+
+from __future__ import annotations
+
+import pytest
+
+from backstop.platform import live
+from backstop.platform.contract import Spec
+
+
+def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start-up and warm-ups before the first end do not count, nor does what was slow long ago."""
+    now = [0.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    watch = live.Watch("space", skipped=10, expected=100)
+    spec = Spec()
+
+    def end(at: float) -> str:
+        now[0] = at
+        watch.ended(spec, {})
+        return watch.headline().plain
+
+    assert "left" not in end(1000.0) and "left" not in end(1010.0) and "left" not in end(1020.0)
+    assert "14/100 done" in (line := end(1030.0)) and "about 14:20 left" in line  # 86 runs at 10 seconds
+    for run in range(30):
+        line = end(1030.0 + run + 1)
+    assert "44/100 done" in line and "about 0:56 left" in line
+    assert "left" not in [end(1060.0 + run) for run in range(1, 57)][-1]
