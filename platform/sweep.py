@@ -58,11 +58,13 @@ class Trial(tune.Trainable):
     running: Experiment
 
     def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]  # tune.with_parameters adds the task
-        """Start the process's client actors, then the first experiment."""
+        """Start the process's client actors. The experiment begins with the first step: to begin may take long (a warm-up), and as long
+        as a process starts, Tune may give its trial to another one.
+        """
         torch.set_num_threads(1)
         self.task, self.over = task, time.perf_counter()
         self.workers = OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
-        self.begin(config["spec"])
+        self.waiting: dict[str, Any] | None = config["spec"]
 
     def begin(self, document: dict[str, Any]) -> None:
         """Take up an experiment where its checkpoint left off, if it has one."""
@@ -79,11 +81,14 @@ class Trial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The process takes up the next trial."""
-        self.begin(new_config["spec"])
+        self.waiting = new_config["spec"]
         return True
 
     def step(self) -> dict[str, Any]:
         """Rounds for some seconds; at the end the final metrics, once all of them are in MLflow."""
+        if self.waiting is not None:
+            self.begin(self.waiting)
+            self.waiting = None
         running, until = self.running, time.perf_counter() + STEP
         while running.state.round < running.spec.rounds:
             record = self.attempt(running)

@@ -43,12 +43,14 @@ def baselines(norm: float, *, images: bool) -> list[str]:
     ]
 
 
-def task(base: Spec, attacks: Sequence[str], defenses: Sequence[str]) -> list[Spec]:
-    """No attack and every attack × every defense × three seeds."""
-    return grid(base, seed=SEEDS, attack=["none", *attacks], defense=defenses)
+def task(base: Spec, attacks: Sequence[str], defenses: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Spec]:
+    """No attack and every attack × every defense × three seeds, unless told otherwise."""
+    return grid(base, seed=seeds, attack=["none", *attacks], defense=defenses)
 
 
-def knobs(base: Spec, attack: str, thresholds: Sequence[float] = THRESHOLDS, trims: Sequence[float] = TRIMS) -> list[Spec]:
+def knobs(
+    base: Spec, attack: str, thresholds: Sequence[float] = THRESHOLDS, trims: Sequence[float] = TRIMS, seeds: Sequence[int] = SEEDS
+) -> list[Spec]:
     """The invariant aggregator at every threshold τ and trim fraction, under one attack."""
     defenses = [f"invariant(mask_threshold={threshold}, trim_fraction={trim})" for threshold in thresholds for trim in trims]
-    return grid(base, seed=SEEDS, attack=[attack], defense=defenses)
+    return grid(base, seed=seeds, attack=[attack], defense=defenses)

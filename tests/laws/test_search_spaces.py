@@ -91,7 +91,7 @@ def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str)
     assert {(spec.clients, spec.per_round, spec.malicious, spec.alpha, spec.batch, spec.local_epochs) for spec in specs} == {
         (100, 20, 0.2, 0.5, 64, 1)
     }
-    assert {spec.seed for spec in specs} == {0, 1, 2}
+    assert {spec.seed for spec in specs} == ({0, 1} if name == "paper_twitter_small" else {0, 1, 2})
     used = {part.name for spec in specs for part in spec.defense}
     flip = {"flip"} if "cifar10" in name else set()
     others = {
@@ -138,4 +138,4 @@ def test_the_knobs_hold_the_corners_of_the_ablation_on_each_task(size: str) -> N
         }
         assert {(0.0, 0.0), (0.6, 0.0), (0.0, 0.45), (0.6, 0.45)} <= found
     task = {spec.id for name in PAPER for spec in planned(f"{name}{size}")}
-    assert len([spec for spec in specs if spec.id in task]) >= 18, "FedAvg, its twins and the published setting are runs of the tasks too"
+    assert len([spec for spec in specs if spec.id in task]) >= 12, "FedAvg, its twins and the published setting are runs of the tasks too"
