@@ -440,7 +440,7 @@ def strengths(document: Document) -> dict[str, dict[float, str]]:
             value = stage["params"].get(knob)
             if isinstance(value, (int, float)):
                 blank = {**stage, "params": {**stage["params"], knob: "…"}}
-                name = label([*stages[:place], blank, *stages[place + 1 :]], "attack")
+                name = label([*stages[:place], blank, *stages[place + 1 :]], "attack").replace("'…'", "…")
                 found.setdefault(name, {})[float(value)] = label(stages, "attack")
     return {name: dict(sorted(members.items())) for name, members in sorted(found.items()) if len(members) >= 3}
 

@@ -214,6 +214,8 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "local_epochs": 2,
         "batch": 32,
         "optimizer": Part("adam"),
+        "start": f"sha256-{'0' * 64}",
+        "warmup": 5,
         "server_lr": 0.5,
         "attack_start": 1,
         "attack_stop": 9,

@@ -155,7 +155,7 @@ def test_hidden_layers_of_the_perceptron(hidden: int | str, widths: list[int]) -
 def test_hidden_layers_keep_their_text_form() -> None:
     text = "mlp(hidden=128-256)"
     assert str(specs.part(text)) == text
-    assert specs.complete(specs.part(text), "models").params == {"hidden": "128-256"}
+    assert specs.complete(specs.part(text), "models").params["hidden"] == "128-256"
 
 
 @pytest.mark.parametrize(
