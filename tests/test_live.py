@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from backstop.platform import live
@@ -11,7 +13,7 @@ from backstop.platform.contract import Spec
 def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start-up and warm-ups before the first end do not count, nor does what was slow long ago."""
     now = [0.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watch = live.Watch("space", skipped=10, expected=100)
     spec = Spec()
 
