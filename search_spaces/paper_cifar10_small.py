@@ -1,4 +1,4 @@
-"""The paper's images on a small machine: the tutorial's CNN on a quarter of CIFAR-10, after 300 clean rounds; under 40 minutes on two cores.
+"""The paper's images on a small machine: the tutorial's CNN on a quarter of CIFAR-10, after 300 clean rounds; half an hour to an hour on two cores.
 
 The triggers poison half of each malicious batch and the patch is 5 x 5: with 8 of 64 and 3 x 3 they hardly bite within so few rounds. FLIP
 inverts with fewer samples and steps than by default, which alone would take longer than everything else.

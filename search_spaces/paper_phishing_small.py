@@ -1,4 +1,4 @@
-"""The paper's table on a small machine: ``paper_phishing`` at ten times the local rate, so that it moves; some ten minutes on two cores.
+"""The paper's table on a small machine: ``paper_phishing`` at ten times the local rate, so that it moves; ten to twenty minutes on two cores.
 
 Half of each malicious batch are edge cases, where 8 of 64 are published: at that share FedAvg's attack success rises by a few points only.
 """

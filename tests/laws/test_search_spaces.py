@@ -112,7 +112,7 @@ def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str)
     assert {"mask_threshold": 0.6, "trim_fraction": 0.45} in [dict(spec.defense[0].params) for spec in specs if spec.defense]
     chains = [[stage.name for stage in spec.attack] for spec in specs]
     assert ["edge_case"] in chains and ["edge_case", "pgd", "model_replacement"] in chains
-    assert all(["badnets"] in chains and ["dba"] in chains for _ in flip)
+    assert (["badnets"] in chains and ["dba"] in chains) == bool(flip)
     assert all(spec.warmup for spec in specs)
 
 
