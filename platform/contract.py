@@ -9,7 +9,6 @@ Notation in shape comments: ``n`` rows of a round, ``d`` parameters, ``m`` malic
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
+from backstop.platform import notation
 from backstop.platform.params import Range
 
 if TYPE_CHECKING:
@@ -40,24 +40,7 @@ class Part(NamedTuple):
         """The text form, parameters in alphabetical order; text that would not be read back as it stands is quoted."""
         if not self.params:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={_written(value)}' for key, value in sorted(self.params.items()))})"
-
-
-def _written(value: Scalar) -> str:
-    return repr(value) if isinstance(value, str) and not _word(value) else str(value)
-
-
-def _word(text: str) -> bool:
-    """Whether text needs no quotes: it stands between a = and a comma and is no number, no truth value and not ``none``."""
-    if set(text) & set(" ,()+='\"") or text.lower() in ("none", "true", "false"):
-        return False
-    try:
-        ast.literal_eval(text)
-    except SyntaxError:
-        return False
-    except ValueError:
-        return True
-    return False
+        return f"{self.name}({', '.join(f'{key}={notation.write(value)}' for key, value in sorted(self.params.items()))})"
 
 
 MANY = 10**9

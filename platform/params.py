@@ -109,6 +109,8 @@ def check(parameter: Parameter, value: Any, where: str) -> Any:
         legal = value in parameter.range
     if not legal:
         hint = f"; {nearest(value, map(str, parameter.choices))}" if parameter.choices and isinstance(value, str) else ""
+        if str in parameter.types and not isinstance(value, str):
+            hint = f"; as text write {parameter.name}={str(value)!r}"
         raise BadInput(f"{where}: {parameter.name}={value!r} is not allowed; {parameter.name} is {parameter.allowed}{hint}")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, get_type_hints
 
-from backstop.platform import plugins, starts
+from backstop.platform import notation, plugins, starts
 from backstop.platform.contract import Part, Scalar, Spec
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import BadInput, Parameter, check, declare, fill, nearest, schema
@@ -20,7 +19,6 @@ ENGINE = 1  # raised when the platform's own numbers change; part of every id
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 GROUPS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defense": "defenses"}
-WORDS: Mapping[str, Scalar] = {"none": None, "None": None, "true": True, "false": False}
 
 
 @lru_cache
@@ -33,14 +31,8 @@ def scalars() -> dict[str, Parameter]:
 
 
 def value(text: str) -> Scalar:
-    """A scalar from its text form: ``3``, ``0.5``, ``true``, ``none``, or a word."""
-    if text in WORDS:
-        return WORDS[text]
-    try:
-        found = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return found if isinstance(found, (bool, int, float, str)) else text
+    """A scalar from its text form: ``3``, ``0.5``, ``true``, ``none``, text that needs no quotes, or quoted text."""
+    return notation.read(text)
 
 
 def parts(text: str) -> tuple[Part, ...]:
@@ -49,28 +41,7 @@ def parts(text: str) -> tuple[Part, ...]:
     >>> parts("norm_clip(norm=1)+median")
     (Part(name='norm_clip', params={'norm': 1}), Part(name='median', params={}))
     """
-    wrong = BadInput(f"{text!r} is not of the form name(key=value)+name; example: badnets(size=3)+model_replacement(strength=5)")
-    if not text.strip():
-        return ()
-    try:
-        node: ast.expr = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise wrong from None
-    stages: list[ast.expr] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        stages.insert(0, node.right)
-        node = node.left
-    return tuple(_part(stage, text.strip(), wrong) for stage in [node, *stages])
-
-
-def _part(node: ast.expr, source: str, wrong: BadInput) -> Part:
-    if isinstance(node, ast.Name):
-        return Part(node.id)
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-        raise wrong
-    if not all(keyword.arg for keyword in node.keywords):
-        raise wrong
-    return Part(node.func.id, {str(keyword.arg): value(ast.get_source_segment(source, keyword.value) or "") for keyword in node.keywords})
+    return tuple(Part(name, params) for name, params in notation.stages(text))
 
 
 def text(stages: Sequence[Part], role: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import keyword
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import permutations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstop.platform import plugins, specs
@@ -20,9 +20,11 @@ from backstop.platform.params import BadInput
 
 BASE = Spec(dataset=Part("pictures"), model=Part("line"))
 
-NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,11}", fullmatch=True).filter(lambda word: word not in specs.WORDS and not keyword.iskeyword(word))
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,11}", fullmatch=True) | st.sampled_from(["class", "none", "True", "lambda"])
+TEXTS = st.text(st.characters(codec=None), max_size=20) | st.text("ab1.0_-+/\\'\"()[]{},= \n#é", max_size=12)
+LOOKALIKES = st.from_regex(r"none|None|TRUE|False|nan|inf|007|1_000|0x10|1e5|-3|[.]5|[+]7|[(]3[)]|'a'|r'b'|1e999|1j|a=b|-", fullmatch=True)
 SCALARS: st.SearchStrategy[Scalar] = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False), NAMES
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), NAMES, TEXTS, LOOKALIKES
 )
 
 
@@ -87,8 +89,120 @@ def test_text_that_is_no_chain(text: str) -> None:
 
 
 @given(st.lists(PARTS, min_size=1, max_size=4))
+@settings(max_examples=300)
 def test_text_form_round_trip(chain: list[Part]) -> None:
-    assert specs.parts(specs.text(chain, "attack")) == tuple(chain)
+    found = specs.parts(specs.text(chain, "attack"))
+    assert found == tuple(chain)
+    for one, other in zip(found, chain, strict=True):
+        assert {key: type(item) for key, item in one.params.items()} == {key: type(item) for key, item in other.params.items()}
+
+
+@given(TEXTS)
+def test_any_text_gives_stages_or_one_line(text: str) -> None:
+    try:
+        found = specs.parts(text)
+    except BadInput as error:
+        assert str(error).startswith((repr(text), f'"{text}"'))
+    else:
+        assert specs.parts("+".join(map(str, found))) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("mine.csv", "mine.csv"),
+        ("../data/2019-07/mine.v2.csv", "../data/2019-07/mine.v2.csv"),
+        ("/data/my-file_1.csv.gz", "/data/my-file_1.csv.gz"),
+        ("~/x.csv", "~/x.csv"),
+        (r"C:\data\new.csv", r"C:\data\new.csv"),
+        ("class", "class"),
+        ("lambda", "lambda"),
+        ("if", "if"),
+        ("2nd", "2nd"),
+        ("007", "007"),
+        ("-", "-"),
+        ("1.2.3", "1.2.3"),
+        ("id+name", "id+name"),
+        ("128-256", "128-256"),
+        ("glove.6B.300d", "glove.6B.300d"),
+        ("50%", "50%"),
+        ("<=50K", None),  # it holds =
+        ("'<=50K'", "<=50K"),
+        ("a:b;c|d&e!f?g*h@i#j$k^l~m", "a:b;c|d&e!f?g*h@i#j$k^l~m"),
+        ("data(1).csv", "data(1).csv"),
+        ("[1, 2]", "[1, 2]"),
+        ("'my file.csv'", "my file.csv"),
+        ('"it\'s, (a) file=\\"x\\".csv"', 'it\'s, (a) file="x".csv'),
+        (r"'C:\data\new.csv'", "C:\\data\new.csv"),  # an escape is one, what is none stays
+        (r"r'C:\data\new.csv'", r"C:\data\new.csv"),
+        ("'tab\\tline\\nbell\\x07\\N{BULLET}'", "tab\tline\nbell\a•"),
+        ("''", ""),
+        ("'1'", "1"),
+        ("-1", -1),
+        ("- 1", -1),
+        ("+1.5e+3", 1500.0),
+        (".5", 0.5),
+        ("1_000", 1000),
+        ("0x10", 16),
+        ("(3)", 3),
+        ("-1e999", float("-inf")),
+    ],
+)
+def test_values_as_people_write_them(text: str, value: Scalar) -> None:
+    chain = f"table(path={text}, test = 0.1)"
+    if value is None:
+        with pytest.raises(BadInput, match="quote the value of path"):
+            specs.parts(chain)
+        return
+    found = specs.parts(chain)
+    assert found == (Part("table", {"path": value, "test": 0.1}),)
+    assert type(found[0].params["path"]) is type(value)
+    if text != "(3)":
+        assert specs.parts(f"table(path=( {text} ), test=0.1)+median") == (*found, Part("median"))
+    assert specs.value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("table(path=my file.csv, label=class)", "table(path='my file.csv', label=class)"),
+        ("table(path=a b.csv, label=<=50K)+x", "table(path='a b.csv', label='<=50K')+x"),
+        ("table(path=it's.csv)", 'table(path="it\'s.csv")'),
+        ("table(path=, label=x)", "table(path='', label=x)"),
+        ("phrase(words=say 'a, b' now)", "phrase(words=\"say 'a, b' now\")"),
+        ("t(path='a' b.csv)", "t(path=\"'a' b.csv\")"),
+    ],
+)
+def test_text_that_lacks_quotes_is_shown_with_them(text: str, mended: str) -> None:
+    with pytest.raises(BadInput, match="quote the value of") as caught:
+        specs.parts(text)
+    shown = str(caught.value).partition("quote the value of ")[2].partition(": ")[2]
+    assert (shown[1:-1] if shown.startswith('"') else ast.literal_eval(shown)) == mended
+    specs.parts(mended)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("badnets(size=3 target=1)", "a comma is missing before target="),
+        ("badnets(size=3, size=4)", "size stands twice"),
+        ("table(mine.csv, label=class)", "'mine.csv, label=class)' does not start with key=value"),
+        ("badnets(size=3", "is not closed"),
+        ("badnets+", "it breaks off"),
+        ("multi-krum", "it leaves that form at '-krum'"),
+    ],
+)
+def test_the_message_says_where_the_form_is_left(text: str, reason: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        specs.parts(text)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("'1'", "1"), ("my file.csv", "my file.csv"), ("a=b", "a=b"), ("(3)", 3), ("(x)", "(x)"), ("it's", "it's")]
+)
+def test_a_value_alone_needs_no_quotes(text: str, value: Scalar) -> None:
+    assert specs.value(text) == value
 
 
 def test_text_of_a_part_does_not_depend_on_the_order_of_parameters() -> None:
@@ -408,3 +522,16 @@ def test_a_root_set_must_be_there_for_whoever_needs_one() -> None:
 def test_text_that_is_no_plain_word_is_quoted_and_read_back() -> None:
     for text in ("a b", "it's", "a+b", "f(x)", "k=v", 'say "x"', "128-256", "word"):
         assert specs.parts(str(Part("phrase", {"words": text}))) == (Part("phrase", {"words": text}),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("table(label=5)", "label=5 is not allowed; label is text or none; as text write label='5'"),
+        ("table(path=none)", "path=None is not allowed; path is text; as text write path='None'"),
+    ],
+)
+def test_a_number_where_text_belongs_is_to_be_quoted(text: str, message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        specs.complete(specs.part(text), "datasets")
+    assert message in str(caught.value)
