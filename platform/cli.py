@@ -312,14 +312,16 @@ def run(options: argparse.Namespace) -> int:
                 last = record.metrics
                 _say(
                     f"round {record.round + 1:>{len(str(spec.rounds))}}/{spec.rounds}  accuracy {percent(last.get('round/clean_accuracy')):>7}  "
-                    f"attack success {percent(last.get('round/attack_success_rate')):>7}  train loss {last.get('round/train_loss', math.nan):.3f}  "
+                    f"attack success {percent(last.get('round/attack_success_rate')):>7}  {_anyway(last)}train loss {last.get('round/train_loss', math.nan):.3f}  "
                     f"{sum(value for name, value in record.costs.items() if name.startswith('time/')):.2f} s"
                 )
         except KeyboardInterrupt:
             checkpoint.save(experiment, records)
             _say(f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; the same command goes on from there")
             return INTERRUPTED
-        final = finals.final(records, spec.attack_start, spec.attack_stop)
+        final = finals.final(records)
+        for doubt in finals.doubts(final):
+            _say(f"backstop: {doubt}")
         built = experiment.built
         model = built.net.tensors(experiment.state.params, experiment.state.buffers)
         if saved:
@@ -341,6 +343,14 @@ def run(options: argparse.Namespace) -> int:
         timing = reduce(costs.add, (record.costs for record in records), nothing)
         _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": log.run_id})
     return DONE
+
+
+def _anyway(metrics: Mapping[str, float]) -> str:
+    """How often the same inputs get the wanted label without the trigger, where that is known."""
+    from backstop.platform.live import percent
+
+    rate = metrics.get("round/untriggered_target_rate")
+    return "" if rate is None else f"untriggered {percent(rate):>7}  "
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -484,6 +494,8 @@ def _rank(options: argparse.Namespace, name: str) -> None:
     runs = tracking.read(store, name)
     if not runs:
         raise BadInput(f"experiment {name!r} has no finished run to rank")
+    successful = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
+    runs = tracking.curves(store, runs, successful, ["round/attack_success_rate"])
     document = boards.build(runs, name, mix=options.mix_fingerprints)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     boards.write(document, runs, out)
@@ -523,7 +535,7 @@ def verify(options: argparse.Namespace) -> int:
         if spec.id != entry["id"]:
             wrong.append(f"{label}: the spec's id is {spec.id[:12]}, so the spec was changed or this is another version of Backstop")
             continue
-        again = finals.final(list(run_spec(spec, folder=folder, device=options.device)), spec.attack_start, spec.attack_stop)
+        again = finals.final(list(run_spec(spec, folder=folder, device=options.device)))
         off = [
             f"{label} {key}: file {entry['metrics'].get(key)!r}, again {again.get(key)!r}"
             for key in sorted({*again, *entry["metrics"]})

@@ -25,6 +25,7 @@ class Probe(NamedTuple):
 
     clean: Samples
     triggered: TestSet | None
+    paired: bool = False  # the triggered inputs are the clean ones under the trigger, in the same order
 
 
 def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
@@ -71,19 +72,36 @@ def accuracy(predicted: Tensor, samples: Samples) -> float:
     return (predicted == samples.y).double().mean().item()
 
 
-def success(predicted: Tensor, triggered: TestSet) -> dict[str, float]:
-    """Attack success rate and robust accuracy on the triggered test set.
+def success(predicted: Tensor, triggered: TestSet, untriggered: Tensor | None = None) -> dict[str, float]:
+    """Attack success rate and robust accuracy on the triggered test set, in [0, 1].
 
-    Samples whose true label is the wanted one are left out of both: they would count as successes of any model.
+    Samples whose true label is the wanted one are left out of both: they would count as successes
+    of any model. ``untriggered`` are the predictions (N,) for the same inputs without the trigger:
+    how many of them get the wanted label all the same (a poisoned model that likes the target class
+    calls everything so), and what the trigger adds to that.
+
+    >>> one = torch.ones(4, dtype=torch.int64)
+    >>> inputs = TestSet(torch.empty(4, 0), torch.zeros_like(one), one)
+    >>> success(torch.tensor([0, 0, 0, 1]), inputs, torch.tensor([0, 0, 1, 1]))["round/trigger_effect"]
+    0.25
     """
     attacked = (triggered.wanted >= 0) & (triggered.wanted != triggered.truth)
     known = attacked & (triggered.truth >= 0)
-    found = {}
+    rates = {}
+
+    def share(labels: Tensor, of: Tensor, among: Tensor) -> float:
+        return (labels == of)[among].double().mean().item()
+
     if attacked.any():
-        found["round/attack_success_rate"] = (predicted == triggered.wanted)[attacked].double().mean().item()
+        reached = share(predicted, triggered.wanted, attacked)
+        rates["round/attack_success_rate"] = reached
+        if untriggered is not None:
+            anyway = share(untriggered, triggered.wanted, attacked)
+            rates["round/untriggered_target_rate"] = anyway
+            rates["round/trigger_effect"] = reached - anyway
     if known.any():
-        found["round/robust_accuracy"] = (predicted == triggered.truth)[known].double().mean().item()
-    return found
+        rates["round/robust_accuracy"] = share(predicted, triggered.truth, known)
+    return rates
 
 
 def kept(before: Updates, after: Updates, malicious: Tensor) -> dict[str, float]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform import costs, evaluate, federation, flat, local_sgd, partition, seeds, specs, starts
+from backstop.platform import costs, evaluate, federation, flat, local_sgd, seeds, specs, starts
 from backstop.platform.checkpoint import Checkpoint
 from backstop.platform.clients import Clients, InProcess, one_thread
 from backstop.platform.contract import AttackView, Record, Samples, ServerView, Spec, TestSet, Updates
@@ -51,6 +51,7 @@ class Experiment:
         with one_thread():
             data = federation.load(self.spec.dataset, folder)
             self.built = federation.build(self.spec, data, federation.device(device))
+            self.attack_turns = self.built.attack_turns()
             self.secret = cache(partial(_malicious_data, self.built))
             self.state = self._first(*self._start(device))
         self.clients.open(self.built, folder)
@@ -146,9 +147,7 @@ class Experiment:
         with one_thread():
             bad = built.malicious
             number = spec.warmup + state.round  # the draws of an experiment go on from those of its warm-up
-            cohort = partition.cohort(
-                clients=spec.clients, per_round=spec.per_round, selection=spec.selection, bad=bad, seed=spec.seed, round=number
-            )
+            cohort = built.cohort(number)
             state, trained = self._train(state, cohort)
             finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
             if finite.all():  # no copy of the matrix
@@ -163,6 +162,8 @@ class Experiment:
             honest = ~torch.isin(trained.client, bad)
             loss = trained.loss.cpu()[honest].double().mean().item() if honest.any() else float("nan")
             metrics = self._measure() | {"round/train_loss": loss, "defense/nonfinite_rows": float((~finite).sum()), **telemetry(aggregate)}
+            if self.attack_turns:
+                metrics["attack/turns"] = float(self.attack_turns[state.round - 1])
             if built.defense.finish and state.round == spec.rounds:
                 metrics |= self._repair(built.defense.finish)
             spent, self.costs = self.costs, {}
@@ -220,7 +221,8 @@ class Experiment:
             clean, triggered = self.clients.predict(self.state.params, self.state.buffers, probe)
             metrics = {"round/clean_accuracy": evaluate.accuracy(clean, probe.clean)}
             if triggered is not None and probe.triggered is not None:
-                metrics |= evaluate.success(triggered, probe.triggered)
+                untriggered = clean if probe.paired else None
+                metrics |= evaluate.success(triggered, probe.triggered, untriggered)
             return metrics
 
     def probe(self) -> Probe:
@@ -237,7 +239,8 @@ class Experiment:
                 draws = seeds.generator(self.spec.seed, "trigger")
                 x = evaluate.stamped(test.x, lambda piece: stamp(state.attack, piece, draws)) if stamp else test.x
                 triggered = TestSet(x, attack.goal(state.attack, test.y), test.y)
-            self.probed = (own, Probe(test, triggered))
+            paired = attack.test_set is None and attack.trigger is not None
+            self.probed = (own, Probe(test, triggered, paired))
         return self.probed[1]
 
     def close(self) -> None:

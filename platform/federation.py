@@ -10,6 +10,7 @@ import os
 import platform
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,31 @@ class Federation(NamedTuple):
         number -= spec.warmup
         begun = number >= spec.attack_start and (spec.attack_stop is None or number < spec.attack_stop)
         return bool(spec.attack) and begun and (number - spec.attack_start) % spec.attack_every == 0
+
+    def attack_turns(self) -> tuple[int, ...]:
+        """How often a malicious client has attacked by the end of each round, all clients together;
+        empty where nobody is meant to attack. Cohorts are a function of the spec, so nothing is counted.
+        """
+        spec = self.spec
+        if not spec.attack or spec.dormant:
+            return ()
+        turns = []
+        for number in range(spec.warmup, spec.warmup + spec.rounds):
+            present = torch.isin(self.cohort(number), self.malicious)
+            turns.append(int(present.sum()) if self.attacked(number) else 0)
+        return tuple(accumulate(turns))
+
+    def cohort(self, number: int) -> Tensor:
+        """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's first."""
+        spec = self.spec
+        return partition.cohort(
+            clients=spec.clients,
+            per_round=spec.per_round,
+            selection=spec.selection,
+            bad=self.malicious,
+            seed=spec.seed,
+            round=number,
+        )
 
     def optimizer(self, lr: float | None = None) -> Optimizer:
         """A new optimizer of the spec, with another learning rate where one is given."""

@@ -9,7 +9,8 @@ from backstop.platform.contract import Record
 
 SHARE = 10  # the last 1/SHARE of the evaluations counts, and at least one
 PREFIXES = ("round/", "defense/")
-SUCCESS = "round/attack_success_rate"
+TURNS = "attack/turns"
+BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
 
 
 def finite(values: Iterable[float]) -> bool:
@@ -22,37 +23,51 @@ def diverged(metrics: Mapping[str, float]) -> bool:
     return not finite(value for name, value in metrics.items() if name.startswith("round/"))
 
 
-def lifetime(records: Sequence[Record], start: int, stop: int | None) -> dict[str, float]:
-    """How long a backdoor takes and how long it lasts, in rounds, to the resolution of the evaluations.
+def lifetime(
+    rates: Sequence[tuple[int, float]],
+    twin: Mapping[int, float],
+    start: int,
+    stop: int | None,
+) -> dict[str, float]:
+    """How long a backdoor takes and how long it lasts, in rounds, to the resolution of the
+    evaluations, measured against what the same inputs achieve when nobody attacks.
 
-    ``time_to_backdoor``: rounds from the attack's first until attack success is at least one half; missing where it never is.
-    ``durability``: rounds after the attack's last until attack success is under half of its value there; missing where the attack
-    does not stop or had no success. ``outlasted`` is 1 where it never fell so far: then durability is the time that was watched.
+    ``rates`` are (round, attack success) of the attacked run, ``twin`` round → attack success of
+    its clean twin. What counts is the excess over the twin; only rounds that both have are read.
+    ``time_to_backdoor``: rounds from the attack's first until success is half-way from the twin's
+    to 1; missing where it never is. ``durability``: rounds after the attack's last in which the
+    excess is still at least half of what it was there; missing where the attack does not stop or
+    had no excess. ``still_active`` is 1 where it never fell so far: then durability is the time
+    that was watched.
 
-    >>> lifetime([Record("", number, {"round/attack_success_rate": rate}) for number, rate in enumerate([0.2, 0.8, 0.6, 0.3])], 0, 2)
-    {'time_to_backdoor': 2.0, 'durability': 2.0, 'outlasted': 0.0}
+    >>> attacked = list(enumerate([0.2, 0.8, 0.6, 0.3]))
+    >>> lifetime(attacked, dict.fromkeys(range(4), 0.0), 0, 2)
+    {'time_to_backdoor': 2.0, 'durability': 1.0, 'still_active': 0.0}
+    >>> lifetime(attacked, dict.fromkeys(range(4), 0.6), 0, 2)["durability"]
+    0.0
     """
-    rates = [(record.round, record.metrics[SUCCESS]) for record in records if math.isfinite(record.metrics.get(SUCCESS, math.nan))]
-    found = {}
-    planted = next((number for number, rate in rates if start <= number < (stop or math.inf) and rate >= 0.5), None)
+    paired = [(at, rate, twin[at]) for at, rate in rates if at in twin]
+    during = [(at, rate - natural, natural) for at, rate, natural in paired if start <= at < (math.inf if stop is None else stop)]
+    spans: dict[str, float] = {}
+    half_way = (at for at, excess, natural in during if 0 < excess >= (1 - natural) / 2)
+    planted = next(half_way, None)
     if planted is not None:
-        found["time_to_backdoor"] = float(planted + 1 - start)
-    before = [rate for number, rate in rates if stop is not None and start <= number < stop]
-    after = [(number, rate) for number, rate in rates if stop is not None and number >= stop]
-    if stop is not None and before and before[-1] > 0 and after:
-        gone = next((number for number, rate in after if rate < before[-1] / 2), None)
-        found["durability"] = float((after[-1][0] if gone is None else gone) + 1 - stop)
-        found["outlasted"] = float(gone is None)
-    return found
+        spans["time_to_backdoor"] = float(planted + 1 - start)
+    after = [(at, rate - natural) for at, rate, natural in paired if stop is not None and at >= stop]
+    if stop is not None and during and during[-1][1] > 0 and after:
+        gone = next((at for at, excess in after if excess < during[-1][1] / 2), None)
+        spans["durability"] = float(after[-1][0] + 1 - stop if gone is None else gone - stop)
+        spans["still_active"] = float(gone is None)
+    return spans
 
 
-def final(records: Sequence[Record], start: int = 0, stop: int | None = None) -> dict[str, float]:
+def final(records: Sequence[Record]) -> dict[str, float]:
     """``final/<name>`` for each ``round/<name>`` and ``defense/<name>``: the mean over the last max(1, 10 %) evaluations.
 
     Where the defense repaired the final model, ``final/<name>`` is the repaired model's figure (``repaired/<name>``) and the mean
     of the rounds before it is ``final/unrepaired_<name>``. An evaluation without the metric does not count towards its mean. A metric whose mean is not finite is left out.
-    ``final/diverged`` is 1 when any round reported a NaN or an infinity, 0 otherwise. ``start`` and ``stop`` are the attack's rounds
-    (``attack_start``, ``attack_stop``): where there is an attack success rate, :func:`lifetime` is added.
+    ``final/diverged`` is 1 when any round reported a NaN or an infinity, 0 otherwise. ``final/attack_turns``, where there is an
+    attack, is how often a malicious client attacked in all: 0 says that the attack never happened.
 
     >>> final([Record("", 0, {"round/clean_accuracy": 0.5}), Record("", 1, {"round/clean_accuracy": 0.75})])
     {'final/clean_accuracy': 0.75, 'final/diverged': 0.0}
@@ -71,6 +86,23 @@ def final(records: Sequence[Record], start: int = 0, stop: int | None = None) ->
             found[f"final/unrepaired_{name}"] = found.pop(f"final/{name}")
         if math.isfinite(value):
             found[f"final/{name}"] = value
-    found |= {f"final/{name}": value for name, value in lifetime(records, start, stop).items()}
+    if records and TURNS in records[-1].metrics:
+        found["final/attack_turns"] = records[-1].metrics[TURNS]
     found["final/diverged"] = float(any(diverged(record.metrics) for record in records))
     return found
+
+
+def doubts(final: Mapping[str, float]) -> list[str]:
+    """Why an attack's success, as the finals of one run give it, says nothing: sentences.
+
+    >>> doubts({"final/attack_turns": 0.0})
+    ['no malicious client took part in an attacked round: the attack never happened']
+    """
+    if final.get("final/attack_turns") == 0:
+        return ["no malicious client took part in an attacked round: the attack never happened"]
+    effect = final.get("final/trigger_effect")
+    if effect is None or effect >= BITE or not final.get("final/attack_turns"):
+        return []
+    reached, anyway = (f"{100 * final[f'final/{name}']:.1f} %" for name in ("attack_success_rate", "untriggered_target_rate"))
+    line = f"{reached} of the triggered inputs get the wanted label, {anyway} without the trigger"
+    return [f"the trigger adds next to nothing: {line}"]

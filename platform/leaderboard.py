@@ -32,7 +32,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from backstop.platform import plugins
+from backstop.platform import finals, plugins
 from backstop.platform.contract import Part
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import stream
@@ -45,8 +45,13 @@ RULE = (
     "accuracy_cost and asr_reduction are against undefended FedAvg under the same attack and the same seeds; "
     "DER = (max(0, asr_reduction) - max(0, accuracy_cost) + 1) / 2 for each cell. Rows are ordered by mean DER, then the lowest "
     "attack success under the worst attack, then the name. Intervals: 95 %, bootstrap over seeds, paired, 2000 seeded draws. "
-    "natural_success is the attack success rate of the clean twin on the same triggered inputs. A diverged run counts; a figure that it lacks counts as accuracy 0 and attack success 1."
+    "natural_success is the attack success rate of the clean twin on the same triggered inputs; untriggered_target_rate is how often the attacked model gives the wanted label "
+    "to the same inputs without the trigger. An attack is left out of the ranks where under undefended FedAvg its success is not 5 points above both, since then it "
+    "did nothing that a defense could stop; a run in which no malicious client took part in an attacked round counts nowhere. "
+    "A diverged run counts; a figure that it lacks counts as accuracy 0 and attack success 1."
 )
+SUCCESS, UNTRIGGERED = "attack_success_rate", "untriggered_target_rate"
+LIFETIME = ("time_to_backdoor", "durability")
 FIGURES = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
 GAINS = ("accuracy_cost", "asr_reduction", "der")
 WORST = {"clean_accuracy": 0.0, "attack_success_rate": 1.0, "robust_accuracy": 0.0}  # of a diverged run that lacks the figure
@@ -75,6 +80,10 @@ class Logged(Protocol):
     def fingerprint(self) -> str:
         """Device kind and library versions."""
 
+    @property
+    def curves(self) -> Mapping[str, Sequence[tuple[int, float]]]:
+        """Metric → (round, value); of these ``round/attack_success_rate`` is read."""
+
 
 class Entry(NamedTuple):
     """A run as the document holds it."""
@@ -83,6 +92,7 @@ class Entry(NamedTuple):
     spec: Mapping[str, Any]
     metrics: Mapping[str, float]
     fingerprint: str = ""
+    curves: Mapping[str, Sequence[tuple[int, float]]] = {}
 
 
 class Figure(NamedTuple):
@@ -106,8 +116,17 @@ class Cell(NamedTuple):
     defense: str
     spec: Mapping[str, Any]
     values: Mapping[str, Mapping[int, float]]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # those whose figures count
     diverged: int
+    unattacked: tuple[int, ...] = ()  # seeds in which no malicious client took part in an attacked round
+    success: Mapping[int, Sequence[tuple[int, float]]] = {}  # seed → (round, attack success)
+
+
+class Twins(NamedTuple):
+    """What triggered inputs achieve against models that nobody attacked, by seed: the dormant runs of a cell's trigger."""
+
+    final: Mapping[int, float]
+    by_round: Mapping[int, Mapping[int, float]]  # seed → round → attack success
 
 
 def _quantile(ranked: Draws, share: float) -> float:
@@ -223,20 +242,28 @@ def _cells(runs: Sequence[Logged]) -> list[Cell]:
         if "final/attack_success_rate" in run.metrics:
             succeeds.add(key[:2])
     cells = []
-    for (where, attack, defense), members in groups.items():
-        values: dict[str, dict[int, float]] = {name: {} for name in FIGURES}
+    for (where, attack, defense), logged in groups.items():
+        values: dict[str, dict[int, float]] = {name: {} for name in (*FIGURES, UNTRIGGERED)}
+        members = [run for run in logged if run.metrics.get("final/attack_turns") != 0]
         for run in members:
-            for name in FIGURES:
+            for name, by_seed in values.items():
                 value = _number(run.metrics.get(f"final/{name}"))
                 applies = name == "clean_accuracy" or (where, attack) in succeeds
                 if value is None and applies and run.metrics.get("final/diverged"):
-                    value = WORST[name]
+                    value = WORST.get(name)
                 if value is not None:
-                    values[name][int(run.spec["seed"])] = value
+                    by_seed[int(run.spec["seed"])] = value
         seeds = tuple(sorted({int(run.spec["seed"]) for run in members}))
         diverged = sum(bool(run.metrics.get("final/diverged")) for run in members)
-        cells.append(Cell(where, attack, defense, members[0].spec, values, seeds, diverged))
+        absent = {int(run.spec["seed"]) for run in logged} - set(seeds)
+        success = {int(run.spec["seed"]): _success(run) for run in members}
+        cells.append(Cell(where, attack, defense, logged[0].spec, values, seeds, diverged, tuple(sorted(absent)), success))
     return cells
+
+
+def _success(run: Logged) -> Sequence[tuple[int, float]]:
+    """(round, attack success) of a run, where it was read."""
+    return run.curves.get(f"round/{SUCCESS}", ())
 
 
 def _interval(figure: Figure | None) -> dict[str, float] | None:
@@ -285,33 +312,75 @@ def _current(ordered: Sequence[Logged]) -> list[Logged]:
     return kept
 
 
-def _natural(runs: Sequence[Logged]) -> Callable[[Cell], Figure | None]:
-    """Cell → what its triggered inputs achieve against a model that nobody attacked, from the dormant runs: those of the same setting
-    whose stages, the trigger's, are among the cell's, over the cell's seeds.
+def _twins(runs: Sequence[Logged]) -> Callable[[Cell], Twins]:
+    """Cell → its clean twins: the undefended dormant runs of the same setting whose stages, the trigger's, are among the cell's, over
+    the cell's seeds.
     """
-    found: dict[tuple[str, str, int], float] = {}
-    for run in runs:
-        rate = _number(run.metrics.get("final/attack_success_rate"))
-        if run.spec.get("dormant") and not run.spec["defense"] and rate is not None:
-            found[setting(run.spec), _dump(run.spec["attack"]), int(run.spec["seed"])] = rate
+    dormant = [run for run in runs if run.spec.get("dormant") and not run.spec["defense"]]
+    listed: dict[str, list[Logged]] = {}
+    for run in dormant:
+        listed.setdefault(setting(run.spec), []).append(run)
 
-    def of(cell: Cell) -> Figure | None:
+    def of(cell: Cell) -> Twins:
         own = {_dump([stage]) for stage in cell.spec["attack"]} | {_dump(cell.spec["attack"])}
-        return _figure(
-            {seed: rate for (where, twin, seed), rate in found.items() if where == cell.setting and twin in own and seed in cell.seeds}
-        )
+        final: dict[int, float] = {}
+        by_round: dict[int, Mapping[int, float]] = {}
+        for run in listed.get(cell.setting, ()):
+            seed, rate = int(run.spec["seed"]), _number(run.metrics.get(f"final/{SUCCESS}"))
+            if _dump(run.spec["attack"]) in own and seed in cell.seeds and rate is not None:
+                final[seed], by_round[seed] = rate, dict(_success(run))
+        return Twins(final, by_round)
 
     return of
 
 
+def _lifetime(cell: Cell, twins: Twins) -> Document:
+    """How long the backdoor takes and lasts in the mean over the seeds that say so, and in how many of them it was still active at the end."""
+    spans = [
+        (seed, finals.lifetime(rates, twins.by_round.get(seed, {}), int(cell.spec["attack_start"]), cell.spec["attack_stop"]))
+        for seed, rates in cell.success.items()
+    ]
+    figures = {name: _figure({seed: span[name] for seed, span in spans if name in span}) for name in LIFETIME}
+    active = [span["still_active"] for _, span in spans if "still_active" in span]
+    return {
+        **{name: _interval(figure) for name, figure in figures.items()},
+        "still_active": int(sum(active)) if active else None,
+    }
+
+
+def _judged(cell: Cell, undefended: Cell | None, twins: Twins) -> tuple[bool | None, str | None]:
+    """Whether the cell's attack bites, and if not, why: a sentence. (None, None) where the runs that tell are not there, or where the
+    attack has no success to measure.
+    """
+    if cell.attack == NOTHING["attack"]:
+        return None, None
+    if not cell.seeds:
+        return False, "no malicious client took part in an attacked round"
+    if undefended is None or not undefended.values[SUCCESS]:
+        return None, None
+    reached = undefended.values[SUCCESS]
+    for others, name in ((undefended.values[UNTRIGGERED], "the same inputs without the trigger"), (twins.final, "its clean twin")):
+        both = sorted(reached.keys() & others.keys())
+        if not both:
+            continue
+        ours, theirs = (math.fsum(rates[seed] for seed in both) / len(both) for rates in (reached, others))
+        if ours - theirs < finals.BITE:
+            return False, f"under FedAvg it has {percent(ours)} %, {name} {percent(theirs)} %"
+    return (True, None) if twins.final else (None, None)
+
+
 def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Document:
     cells = _cells([run for run in runs if not run.spec.get("dormant")])
-    natural = _natural(runs)
-    found = {(cell.setting, cell.attack, cell.defense): cell for cell in cells}
+    twins = _twins(runs)
+    by_place = {(cell.setting, cell.attack, cell.defense): cell for cell in cells}
     figures: dict[tuple[str, str, str], dict[str, Figure | None]] = {}
-    for key, cell in found.items():
+    verdicts: dict[tuple[str, str, str], tuple[bool | None, str | None]] = {}
+    for place, cell in by_place.items():
+        undefended = by_place.get((cell.setting, cell.attack, NOTHING["defense"]))
         own = {name: _figure(cell.values[name]) for name in FIGURES}
-        figures[key] = own | _gains(cell, found.get((cell.setting, cell.attack, NOTHING["defense"])))
+        figures[place] = own | _gains(cell, undefended)
+        verdicts[place] = _judged(cell, undefended, twins(undefended or cell))
+    ranked = [cell for place, cell in by_place.items() if verdicts[place][0] is not False]
     settings = {cell.setting: _setting(cell.spec) for cell in cells}
     return {
         "schema": SCHEMA,
@@ -319,7 +388,7 @@ def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Docu
         "fingerprint": fingerprint,
         "rule": RULE,
         "settings": settings,
-        "rows": _rows(cells, figures),
+        "rows": _rows(cells, ranked, figures),
         "cells": [
             {
                 "dataset": _part(cell.spec["dataset"]),
@@ -329,13 +398,26 @@ def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Docu
                 "defense": cell.defense,
                 "seeds": list(cell.seeds),
                 "knows": plugins.knows(stage["name"] for stage in cell.spec["attack"]),
-                **_scores(figures[key]),
-                "natural_success": _interval(natural(cell)),
+                **_scores(figures[place]),
+                UNTRIGGERED: _interval(_figure(cell.values[UNTRIGGERED])),
+                "natural_success": _interval(_figure(twins(cell).final)),
+                **_lifetime(cell, twins(cell)),
+                "bites": verdicts[place][0],
+                "left_out": verdicts[place][1],
+                "unattacked_seeds": list(cell.unattacked),
                 "diverged": cell.diverged,
             }
-            for key, cell in found.items()
+            for place, cell in by_place.items()
         ],
-        "runs": [{"id": run.id, "spec": dict(sorted(run.spec.items())), "metrics": _finite(run.metrics)} for run in runs],
+        "runs": [
+            {
+                "id": run.id,
+                "spec": dict(sorted(run.spec.items())),
+                "metrics": _finite(run.metrics),
+                "success_by_round": [list(point) for point in _success(run)],
+            }
+            for run in runs
+        ],
     }
 
 
@@ -343,12 +425,18 @@ def _part(part: Mapping[str, Any]) -> str:
     return label([part], "defense")
 
 
-def _rows(cells: Sequence[Cell], figures: Mapping[tuple[str, str, str], Mapping[str, Figure | None]]) -> list[Document]:
+def _rows(
+    cells: Sequence[Cell],
+    ranked: Sequence[Cell],
+    figures: Mapping[tuple[str, str, str], Mapping[str, Figure | None]],
+) -> list[Document]:
+    """A row for each defense that met an attack; its figures are over the ``ranked`` among its cells."""
     attacked = [cell for cell in cells if cell.attack != NOTHING["attack"]]
     everything = {(cell.setting, cell.attack) for cell in attacked}
     rows = []
     for defense in sorted({cell.defense for cell in attacked}):
-        own = [cell for cell in attacked if cell.defense == defense]
+        met = [cell for cell in attacked if cell.defense == defense]
+        own = [cell for cell in ranked if cell.defense == defense and cell.attack != NOTHING["attack"]]
         clean = [cell for cell in cells if cell.defense == defense and cell.attack == NOTHING["attack"]]
         scores = [figures[cell.setting, cell.attack, cell.defense] for cell in own]
         worst: list[tuple[float, str]] = []
@@ -361,14 +449,15 @@ def _rows(cells: Sequence[Cell], figures: Mapping[tuple[str, str, str], Mapping[
             {
                 "rank": 0,
                 "defense": defense,
-                "needs": plugins.needs(stage["name"] for stage in own[0].spec["defense"]),
+                "needs": plugins.needs(stage["name"] for stage in met[0].spec["defense"]),
                 "attacks": sorted({cell.attack for cell in own}),
+                "left_out": sorted({cell.attack for cell in met} - {cell.attack for cell in own}),
                 "seeds": sorted({seed for cell in own for seed in cell.seeds}),
                 **_scores({name: _average(score[name] for score in scores) for name in (*FIGURES, *GAINS)}),
                 "worst_attack": min(worst)[1] if worst else None,
                 "worst_attack_success_rate": -min(worst)[0] if worst else None,
                 "no_attack_accuracy": _interval(unscathed),
-                "missing": len(everything - {(cell.setting, cell.attack) for cell in own}),
+                "missing": len(everything - {(cell.setting, cell.attack) for cell in met}),
                 "diverged": sum(cell.diverged for cell in (*own, *clean)),
             }
         )
@@ -387,7 +476,15 @@ def recompute(document: Mapping[str, Any]) -> Document:
     if document.get("schema") != SCHEMA:
         raise BadInput(f"leaderboard: schema {document.get('schema')!r} is not known; this version reads schema {SCHEMA}")
     try:
-        runs = [Entry(run["id"], run["spec"], run["metrics"]) for run in document["runs"]]
+        runs = [
+            Entry(
+                run["id"],
+                run["spec"],
+                run["metrics"],
+                curves={f"round/{SUCCESS}": [(int(at), float(rate)) for at, rate in run["success_by_round"]]},
+            )
+            for run in document["runs"]
+        ]
         return _document(sorted(runs, key=_place), document["experiment"], document["fingerprint"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"leaderboard: its runs cannot be read ({type(error).__name__}: {error}); was the file changed by hand?") from None
@@ -539,8 +636,31 @@ def footnotes(document: Mapping[str, Any]) -> list[str]:
     notes = []
     if any(row["missing"] for row in document["rows"]):
         notes.append("† lacks attacks or settings that other rows have; its means are not over the same cells")
+    notes += unranked(document)
     if any(row["diverged"] for row in document["rows"]):
         notes.append("‡ holds diverged runs; a figure they lack counts as accuracy 0 and attack success 1")
+    return notes
+
+
+def unranked(document: Mapping[str, Any]) -> list[str]:
+    """What counts in no rank and why, and what could not be judged: sentences."""
+    attacked = [cell for cell in document["cells"] if cell["attack"] != NOTHING["attack"]]
+    names = short(cell["attack"] for cell in attacked)
+    reasons = {(cell["setting"], cell["attack"]): cell["left_out"] for cell in attacked if cell["left_out"]}
+    several = len(document["settings"]) > 1
+    notes = [
+        f"not ranked: {names[attack]}{f' (setting {where})' if several else ''}: {reason}" for (where, attack), reason in reasons.items()
+    ]
+    absent = sorted({seed for cell in attacked if cell["seeds"] for seed in cell["unattacked_seeds"]})
+    if absent:
+        notes.append(
+            f"in some runs of seed {', '.join(map(str, absent))} no malicious client took part in an attacked round; they count nowhere"
+        )
+    unjudged = {cell["attack"] for cell in attacked if cell["bites"] is None and cell[SUCCESS] is not None}
+    if unjudged:
+        notes.append(
+            f"whether {plural(len(unjudged), 'attack')} did anything is not known: undefended FedAvg or the clean twin has not run"
+        )
     return notes
 
 
@@ -640,18 +760,75 @@ def _by_attack(document: Mapping[str, Any]) -> list[str]:
         return []
     defenses = [row["defense"] for row in document["rows"]]
     cells, natural = means(attacked, ("attack", "defense"), "attack_success_rate"), means(attacked, ("attack",), "natural_success")
+    anyway = means(undefended(attacked), ("attack",), UNTRIGGERED)
     knows = {cell["attack"]: cell["knows"] for cell in attacked}
-    ours, theirs = short(defenses), short(attacks)
+    ours, theirs = short(defenses), marked_attacks(document)
     lines = [
         "## Attack success, attack by attack",
         "",
-        f"| attack | knows | clean twin | {' | '.join(ours[defense] for defense in defenses)} |",
-        f"| :--- | :--- | {' | '.join(['---:'] * (len(defenses) + 1))} |",
+        f"| attack | knows | clean twin | untriggered | {' | '.join(ours[defense] for defense in defenses)} |",
+        f"| :--- | :--- | {' | '.join(['---:'] * (len(defenses) + 2))} |",
     ]
     for attack in attacks:
-        values = [natural.get((attack,)), *(cells.get((attack, defense)) for defense in defenses)]
+        values = [natural.get((attack,)), anyway.get((attack,)), *(cells.get((attack, defense)) for defense in defenses)]
         lines.append(f"| {' | '.join([theirs[attack], knows[attack], *map(percent, values)])} |")
-    return ["", *lines, "", "Clean twin: the same triggered inputs, before a model that nobody attacked."]
+    return ["", *lines, "", TWINS]
+
+
+TWINS = (
+    "Clean twin: the same triggered inputs, before a model that nobody attacked. Untriggered: the same inputs without the trigger, "
+    "before the model that FedAvg gives under the attack. ° counts in no rank."
+)
+
+
+def undefended(cells: Sequence[Document]) -> list[Document]:
+    """The cells of plain FedAvg."""
+    return [cell for cell in cells if cell["defense"] == NOTHING["defense"]]
+
+
+def marked_attacks(document: Mapping[str, Any]) -> dict[str, str]:
+    """Attack → its name for people, with ° where it counts in no rank in any setting."""
+    attacked = [cell for cell in document["cells"] if cell["attack"] != NOTHING["attack"]]
+    counted = {cell["attack"] for cell in attacked if not cell["left_out"]}
+    names = short(cell["attack"] for cell in attacked)
+    return {attack: name if attack in counted else f"{name}°" for attack, name in names.items()}
+
+
+def lifetimes(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(attack, defense, rounds to the backdoor, rounds that it lasted) for people, of the attacks that stop. + says that it was
+    still active when the last round of some seed was over.
+    """
+    lasting = [cell for cell in document["cells"] if cell["durability"] is not None]
+    theirs, ours = short(cell["attack"] for cell in lasting), short(cell["defense"] for cell in lasting)
+
+    def rounds(figure: Mapping[str, float] | None, more: bool = False) -> str:
+        return "–" if figure is None else f"{figure['mean']:.1f}{'+' * more}"
+
+    return [
+        (
+            theirs[cell["attack"]],
+            ours[cell["defense"]],
+            rounds(cell["time_to_backdoor"]),
+            rounds(cell["durability"], bool(cell["still_active"])),
+        )
+        for cell in lasting
+    ]
+
+
+LIFETIME_HEADS = ("attack", "defense", "rounds to the backdoor", "rounds that it lasted")
+LIFETIME_NOTE = (
+    "Over the clean twin: rounds from the attack's first until success is half-way from the twin's to 100 %, and rounds after its last "
+    "in which half of the excess was left; + where some seed's was still active at the end."
+)
+
+
+def _lifetimes(document: Mapping[str, Any]) -> list[str]:
+    """The lifetimes as a Markdown table; nothing where no attack stops."""
+    rows = lifetimes(document)
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(row)} |" for row in (LIFETIME_HEADS, (":---", ":---", "---:", "---:"), *rows)]
+    return ["", "## How long backdoors last", "", *lines, "", LIFETIME_NOTE]
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -687,6 +864,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         [
             *lines,
             *_by_attack(document),
+            *_lifetimes(document),
             "",
             *[line for note in (about, *notes, f"Fingerprint: {safe(document['fingerprint'])}.") for line in (note, "")],
         ]

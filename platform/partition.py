@@ -5,8 +5,6 @@ Everything is drawn from generators named by the seed alone, so all attacks and 
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch import Tensor
 from backstop.platform.contract import Data
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator, stream
+from backstop.platform.specs import attackers, attackers_per_cohort
 
 ATTEMPTS = 1000  # draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
 
@@ -59,8 +58,8 @@ def deal(data: Data, *, clients: int, alpha: float | str | None, seed: int, amon
 
 def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
     """The ascending ids (int64) of the malicious clients: share · clients of them, halves rounded up."""
-    count = int((Decimal(str(share)) * clients).to_integral_value(ROUND_HALF_UP))  # decimal: 0.145 · 100 is 14.5, not 14.499…
-    return torch.randperm(clients, generator=generator(seed, "malicious"))[:count].sort().values
+    drawn = torch.randperm(clients, generator=generator(seed, "malicious"))
+    return drawn[: attackers(clients, share)].sort().values
 
 
 def cohort(*, clients: int, per_round: int, selection: str, bad: Tensor, seed: int, round: int) -> Tensor:  # noqa: A002 -- the Record's name
@@ -78,7 +77,7 @@ def cohort(*, clients: int, per_round: int, selection: str, bad: Tensor, seed: i
         raise BadInput(f"spec: selection={selection!r} is not allowed; selection is random or fixed")
     honest = torch.ones(clients, dtype=torch.bool)
     honest[bad] = False
-    count = (2 * per_round * len(bad) + clients) // (2 * clients)
+    count = attackers_per_cohort(clients, per_round, len(bad))
     groups = ((bad, count), (honest.nonzero().flatten(), per_round - count))
     return torch.cat([group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups]).sort().values
 

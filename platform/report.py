@@ -16,7 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backstop.platform import plugins
-from backstop.platform.leaderboard import footnotes, means, percent, plural, put, remarks, short, spread
+from backstop.platform.leaderboard import (
+    LIFETIME_HEADS,
+    LIFETIME_NOTE,
+    TWINS,
+    UNTRIGGERED,
+    footnotes,
+    lifetimes,
+    marked_attacks,
+    means,
+    percent,
+    plural,
+    put,
+    remarks,
+    short,
+    spread,
+    undefended,
+)
 from backstop.platform.specs import NOTHING
 from backstop.platform.tracking import Run, Store, curves
 
@@ -580,10 +596,12 @@ def _matrix(document: Document) -> str:
     if len(attacks) < 2:
         return ""
     defenses = [row["defense"] for row in document["rows"]]
-    ours, theirs, notes = short(defenses), short(attacks), {row["defense"]: remarks(row) for row in document["rows"]}
+    ours, theirs = short(defenses), marked_attacks(document)
+    notes = {row["defense"]: remarks(row) for row in document["rows"]}
 
     cells = means(attacked, ("attack", "defense"), "attack_success_rate")
     natural = means(attacked, ("attack",), "natural_success")
+    anyway = means(undefended(attacked), ("attack",), UNTRIGGERED)
     knows = {cell["attack"]: cell["knows"] for cell in attacked}
 
     def line(name: str, fields: Sequence[str]) -> str:
@@ -594,13 +612,14 @@ def _matrix(document: Document) -> str:
 
     if len(attacks) > len(defenses):
         head = '<th class="name" scope="col">attack</th><th class="text" scope="col">knows</th>'
-        head += heads(["clean twin", *(escape(ours[defense]) + notes[defense] for defense in defenses)])
+        head += heads(["clean twin", "untriggered", *(escape(ours[defense]) + notes[defense] for defense in defenses)])
         body = [
             line(
                 escape(theirs[attack]).replace("+", "<br>+"),
                 [
                     f'<td class="text">{escape(knows[attack])}</td>',
                     _tinted(natural.get((attack,))),
+                    _tinted(anyway.get((attack,))),
                     *(_tinted(cells.get((attack, defense))) for defense in defenses),
                 ],
             )
@@ -613,11 +632,26 @@ def _matrix(document: Document) -> str:
             for defense in defenses
         ]
         body.append(line("clean twin", [_tinted(natural.get((attack,))) for attack in attacks]))
+        body.append(line("untriggered", [_tinted(anyway.get((attack,))) for attack in attacks]))
         body.append(line("the adversary knows", [f"<td>{escape(knows[attack])}</td>" for attack in attacks]))
     return (
-        '<h2>Attack success, attack by attack</h2><p class="soft">In percent: how often the backdoor works. Darker is worse. Clean twin: how '
-        "often the same inputs get the attacker's label from a model that nobody attacked.</p>"
+        '<h2>Attack success, attack by attack</h2><p class="soft">In percent: how often the backdoor works. Darker is worse. '
+        f"{escape(TWINS)}</p>"
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _lifetimes(document: Document) -> str:
+    """How long backdoors last, as a table; nothing where no attack stops."""
+    rows = lifetimes(document)
+    if not rows:
+        return ""
+    head = "".join(f'<th class="text" scope="col">{name}</th>' for name in LIFETIME_HEADS)
+    body = "".join("<tr>" + "".join(f'<td class="text">{escape(field)}</td>' for field in row) + "</tr>" for row in rows)
+    return (
+        f'<h2>How long backdoors last</h2><p class="soft">{escape(LIFETIME_NOTE)}</p>'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -667,6 +701,7 @@ def page(document: Document, runs: Sequence[Drawn]) -> str:
         notes,
         f'<div class="grid">{"".join(drawn)}</div>' if drawn else "",
         _matrix(document),
+        _lifetimes(document),
         f'<h2>Attack success by strength</h2><div class="grid">{"".join(curved)}</div>' if curved else "",
         f'<h2>The two knobs of <code>invariant</code></h2><div class="grid">{"".join(maps)}</div>' if maps else "",
         "<h2>Where this comes from</h2><dl>",

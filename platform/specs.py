@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from itertools import product
 from typing import Any, get_type_hints
@@ -100,6 +101,7 @@ def validate(spec: Spec) -> Spec:
         raise BadInput(f"spec: per_round={spec.per_round} is more than clients={spec.clients}; at most all clients train in a round")
     if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
         raise BadInput(f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}")
+    _check_attackers(spec)
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
     if spec.start is not None and not starts.NAME.fullmatch(spec.start):
@@ -122,6 +124,45 @@ def validate(spec: Spec) -> Spec:
     if len(triggers) > 1:
         raise BadInput(f"attack {text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them")
     return spec
+
+
+def attackers(clients: int, share: float) -> int:
+    """Malicious clients in the federation: share · clients, halves rounded up.
+
+    >>> attackers(100, 0.145)  # 14.5, not 14.499…
+    15
+    """
+    return int((Decimal(str(share)) * clients).to_integral_value(ROUND_HALF_UP))
+
+
+def attackers_per_cohort(clients: int, per_round: int, malicious: int) -> int:
+    """Malicious clients in each cohort of a fixed selection: per_round · malicious / clients,
+    halves rounded up.
+    """
+    return (2 * per_round * malicious + clients) // (2 * clients)
+
+
+def _check_attackers(spec: Spec) -> None:
+    """An attack that can never happen would be ranked as one that every defense stops."""
+    if not spec.attack:
+        return
+    if spec.attack_start >= spec.rounds:
+        raise BadInput(
+            f"spec: attack_start={spec.attack_start} comes after the last of rounds={spec.rounds}"
+            f" (they count from 0), so nobody ever attacks; at most {spec.rounds - 1}"
+        )
+    present = attackers(spec.clients, spec.malicious)
+    if not present:
+        raise BadInput(
+            f"spec: malicious={spec.malicious:g} of clients={spec.clients} is no client at all, so"
+            f" nobody ever attacks; at least {0.5 / spec.clients:g}, or attack none"
+        )
+    if spec.selection == "fixed" and not attackers_per_cohort(spec.clients, spec.per_round, present):
+        raise BadInput(
+            f"spec: selection=fixed gives a cohort of per_round={spec.per_round} none of the"
+            f" {present} malicious among clients={spec.clients}, so nobody ever attacks; at least"
+            f" per_round={-(-spec.clients // (2 * present))}, or selection=random"
+        )
 
 
 def _check_defense(spec: Spec) -> None:

@@ -118,7 +118,7 @@ class Trial(tune.Trainable):
     def finish(self) -> dict[str, float]:
         """Write the run. What a tracking server that is away has missed stays in the checkpoint for the next command."""
         running = self.running
-        finals = final(self.records, running.spec.attack_start, running.spec.attack_stop)
+        finals = final(self.records)
         seconds = time.perf_counter() - self.begun
         if self.log.finish(finals, running.built.net.tensors(running.state.params, running.state.buffers)):
             self.checkpoint.drop()

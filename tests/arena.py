@@ -55,7 +55,7 @@ def figures(
     spec = ARENA.replace(attack=specs.stages(attack, "attack"), defense=specs.stages(defense, "defense"), dormant=dormant)
     for key, value in changes:
         spec = specs.change(spec, key, value)
-    return final(list(run(spec, folder=Path("unused"), device="cpu")), spec.attack_start, spec.attack_stop)
+    return final(list(run(spec, folder=Path("unused"), device="cpu")))
 
 
 def effect(claim: Claim, attack: str) -> float:

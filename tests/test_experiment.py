@@ -66,15 +66,40 @@ def test_it_goes_on_from_any_round_with_the_same_bytes() -> None:
         assert [record.metrics for record in [*begun, *rest] if record] == [record.metrics for record in whole]
 
 
-def test_without_malicious_clients_an_attack_changes_nothing() -> None:
-    attacked = final_state(ATTACKED.replace(malicious=0.0))
-    assert torch.equal(attacked.params, final_state(TINY.replace(malicious=0.0)).params)
-
-
 def test_malicious_clients_that_do_not_attack_are_honest() -> None:
-    late = ATTACKED.replace(attack_start=3)
-    assert torch.equal(final_state(late).params, final_state(TINY).params)
+    late = Experiment(ATTACKED.replace(rounds=4, attack_start=3), NOWHERE, "cpu")
+    for _ in range(3):
+        late.round()
+    assert torch.equal(late.state.params, final_state(TINY).params)
     assert not torch.equal(final_state(ATTACKED).params, final_state(TINY).params)
+
+
+def test_a_record_counts_the_turns_of_malicious_clients() -> None:
+    """Two of twelve clients are drawn or not; the count is of those that were there in attacked rounds."""
+    spec = ATTACKED.replace(rounds=8, malicious=0.17, selection="random", attack_start=2, attack_every=2, eval_every=3)
+    attackers = Experiment(spec, NOWHERE, "cpu").built.malicious
+    present = [int(torch.isin(Experiment(spec, NOWHERE, "cpu").built.cohort(at), attackers).sum()) for at in range(8)]
+    counted = [item.metrics["attack/turns"] for item in records(spec)]
+    assert counted == [sum(present[2:3:2]), sum(present[2:6:2]), sum(present[2:8:2])]
+    assert counted[-1] > 0
+    assert "attack/turns" not in metrics(spec.replace(dormant=True))[-1]
+    assert "attack/turns" not in metrics(spec.replace(attack=()))[-1]
+
+
+def test_what_the_trigger_adds_is_measured_on_the_same_inputs() -> None:
+    one = torch.ones(4, dtype=torch.int64)
+    clean = torch.tensor([0, 0, 1, 1])
+    inputs = TestSet(torch.empty(4, 1), torch.zeros_like(one), one)
+    rates = evaluate.success(torch.tensor([0, 0, 0, 1]), inputs, clean)
+    assert rates["round/untriggered_target_rate"] == 0.5
+    assert rates["round/trigger_effect"] == 0.25
+    last = metrics(ATTACKED)[-1]
+    added = last["round/attack_success_rate"] - last["round/untriggered_target_rate"]
+    assert last["round/trigger_effect"] == added
+    own_inputs = metrics(ATTACKED.replace(attack=specs.stages("edge_case", "attack")))[-1]
+    assert "round/untriggered_target_rate" not in own_inputs
+    no_trigger = metrics(ATTACKED.replace(attack=specs.stages("label_flip", "attack")))[-1]
+    assert "round/untriggered_target_rate" not in no_trigger
 
 
 @pytest.mark.parametrize(

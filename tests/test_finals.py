@@ -1,32 +1,67 @@
-"""The life of a backdoor, from the records of a run."""
+"""The life of a backdoor, and what makes a run's success doubtful."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backstop.platform.contract import Record
-from backstop.platform.finals import final, lifetime
+from backstop.platform.finals import doubts, final, lifetime
+
+NEVER = dict.fromkeys(range(60), 0.0)
 
 
-def records(rates: list[float | None], every: int = 1) -> list[Record]:
+def rates(listed: Sequence[float | None], every: int = 1) -> list[tuple[int, float]]:
     """Evaluations of every so many rounds."""
-    return [
-        Record("", (place + 1) * every - 1, {} if rate is None else {"round/attack_success_rate": rate}) for place, rate in enumerate(rates)
-    ]
+    rounds = [((place + 1) * every - 1, rate) for place, rate in enumerate(listed)]
+    return [(at, rate) for at, rate in rounds if rate is not None]
 
 
 def test_time_to_backdoor_counts_from_the_attacks_first_round() -> None:
-    assert lifetime(records([0.9, 0.1, 0.4, 0.5]), 1, None) == {"time_to_backdoor": 3.0}
-    assert lifetime(records([0.9, 0.4, 0.4]), 1, None) == {}  # what was there before the attack is not its doing
-    assert lifetime(records([0.1, 0.6], every=5), 0, None) == {"time_to_backdoor": 10.0}
+    assert lifetime(rates([0.9, 0.1, 0.4, 0.5]), NEVER, 1, None) == {"time_to_backdoor": 3.0}
+    assert lifetime(rates([0.9, 0.4, 0.4]), NEVER, 1, None) == {}  # not this attack's doing
+    assert lifetime(rates([0.1, 0.6], every=5), NEVER, 0, None) == {"time_to_backdoor": 10.0}
 
 
-def test_durability_counts_from_the_attacks_end_to_half_of_what_it_had() -> None:
-    assert lifetime(records([0.2, 0.4, 0.3, 0.2, 0.19, 0.9]), 0, 2) == {"durability": 3.0, "outlasted": 0.0}
-    assert lifetime(records([0.4, 0.4, 0.3, 0.2]), 0, 2) == {"durability": 2.0, "outlasted": 1.0}
-    assert lifetime(records([0.0, 0.3]), 0, 1) == {}  # nothing to last
-    assert lifetime(records([0.4, 0.4]), 0, 2) == {}  # nothing after it was watched
-    assert lifetime(records([0.4, None, float("nan"), 0.1]), 0, 1) == {"durability": 3.0, "outlasted": 0.0}
+def test_durability_counts_the_rounds_that_keep_half_of_what_there_was() -> None:
+    lasted = lifetime(rates([0.2, 0.4, 0.3, 0.2, 0.19, 0.9]), NEVER, 0, 2)
+    assert lasted == {"durability": 2.0, "still_active": 0.0}
+    watched = lifetime(rates([0.4, 0.4, 0.3, 0.2]), NEVER, 0, 2)
+    assert watched == {"durability": 2.0, "still_active": 1.0}
+    assert lifetime(rates([0.0, 0.3]), NEVER, 0, 1) == {}  # nothing to last
+    assert lifetime(rates([0.4, 0.4]), NEVER, 0, 2) == {}  # nothing after it was watched
+    gap = lifetime(rates([0.4, None, None, 0.1]), NEVER, 0, 1)
+    assert gap == {"durability": 2.0, "still_active": 0.0}
 
 
-def test_they_are_final_figures() -> None:
-    found = final(records([0.6, 0.6, 0.1]), 0, 2)
-    assert found["final/time_to_backdoor"] == 1.0 and found["final/durability"] == 1.0 and found["final/outlasted"] == 0.0
+def test_natural_success_is_no_backdoor() -> None:
+    """Inputs that get the wanted label from a clean model, too, have no backdoor that lasts."""
+    twin = dict.fromkeys(range(60), 0.45)
+    fades = lifetime(rates([0.85] * 5 + [0.45] * 55), twin, 0, 5)
+    assert fades == {"time_to_backdoor": 1.0, "durability": 0.0, "still_active": 0.0}
+    assert lifetime(rates([0.52] * 5), dict.fromkeys(range(5), 0.52), 0, None) == {}
+    assert lifetime(rates([1.0] * 5), dict.fromkeys(range(5), 1.0), 0, 2) == {}
+    assert lifetime(rates([0.74]), {0: 0.5}, 0, None) == {}
+    assert lifetime(rates([0.75]), {0: 0.5}, 0, None) == {"time_to_backdoor": 1.0}
+    assert lifetime(rates([0.9]), {}, 0, None) == {}  # without a twin nothing is known
+
+
+def test_turns_are_those_of_the_last_record() -> None:
+    records = [Record("", at, {"attack/turns": float(2 * at)}) for at in range(4)]
+    assert final(records)["final/attack_turns"] == 6.0
+    assert "final/attack_turns" not in final([Record("", 0, {})])
+
+
+def test_a_run_that_says_nothing_is_said_so() -> None:
+    figures = {
+        "final/attack_turns": 4.0,
+        "final/attack_success_rate": 0.077,
+        "final/untriggered_target_rate": 0.078,
+        "final/trigger_effect": -0.001,
+    }
+    (line,) = doubts(figures)
+    assert "7.7 %" in line
+    assert "7.8 %" in line
+    assert doubts(figures | {"final/trigger_effect": 0.3}) == []
+    assert doubts({}) == []
+    (never,) = doubts(figures | {"final/attack_turns": 0.0})
+    assert "never happened" in never

@@ -267,3 +267,74 @@ def test_natural_success_is_the_dormant_twins_on_the_same_trigger() -> None:
     assert document["cells"][0]["knows"] == "own data"
     assert len(document["runs"]) == 7
     assert leaderboard.recompute(document) == document
+
+
+def twin(attack: str, seed: int, success: float) -> Run:
+    return run(attack, "fedavg", seed, figures(0.9, success), dormant=True)
+
+
+def test_an_attack_that_does_nothing_is_left_out_of_the_ranks() -> None:
+    """B has 12 % under FedAvg, its twin 11 %: a defense that shows 12 % has stopped nothing."""
+    given = [run(A, "fedavg", 0, figures(1.0, 1.0)), run(A, "median", 0, figures(1.0, 0.5))]
+    given += [run(B, "fedavg", 0, figures(1.0, 0.12)), run(B, "median", 0, figures(0.5, 0.12))]
+    given += [twin(A, 0, 0.1), twin(B, 0, 0.11)]
+    document = leaderboard.build(given, "x")
+    median = rows(document)["median"]
+    assert (median["der"], median["attacks"], median["left_out"]) == (0.75, [A], [B])
+    assert median["missing"] == 0
+    verdicts = {cell["attack"]: (cell["bites"], cell["left_out"]) for cell in document["cells"]}
+    assert verdicts == {
+        A: (True, None),
+        B: (False, "under FedAvg it has 12.0 %, its clean twin 11.0 %"),
+    }
+    shown = leaderboard.markdown(document)
+    assert "not ranked: label_flip: under FedAvg it has 12.0 %" in shown
+    assert "| label_flip° |" in shown
+    assert leaderboard.recompute(document) == document
+
+
+def test_success_without_the_trigger_is_no_backdoor() -> None:
+    calls_everything_zero = figures(1.0, 0.6, untriggered_target_rate=0.58)
+    document = leaderboard.build([run(A, "fedavg", 0, calls_everything_zero), twin(A, 0, 0.1)], "x")
+    (cell,) = document["cells"]
+    assert cell["bites"] is False
+    assert "the same inputs without the trigger 58.0 %" in cell["left_out"]
+    assert cell["untriggered_target_rate"]["mean"] == 0.58
+    (row,) = document["rows"]
+    assert (row["der"], row["attacks"], row["left_out"]) == (None, [], [A])
+
+
+def test_a_run_without_attackers_counts_nowhere() -> None:
+    given = [run(A, "fedavg", seed, figures(1.0, 1.0, attack_turns=4)) for seed in (0, 1)]
+    given += [
+        run(A, "median", 0, figures(1.0, 0.5, attack_turns=4)),
+        run(A, "median", 1, figures(1.0, 0.0, attack_turns=0)),
+    ]
+    document = leaderboard.build(given, "x")
+    assert rows(document)["median"]["attack_success_rate"]["mean"] == 0.5
+    cell = next(cell for cell in document["cells"] if cell["defense"] == "median")
+    assert (cell["seeds"], cell["unattacked_seeds"]) == ([0], [1])
+    assert any("of seed 1 no malicious client" in note for note in leaderboard.footnotes(document))
+    never = leaderboard.build([run(A, "fedavg", 0, figures(1.0, 0.0, attack_turns=0))], "x")
+    assert never["cells"][0]["left_out"] == "no malicious client took part in an attacked round"
+    assert never["rows"][0]["attack_success_rate"] is None
+
+
+def test_what_is_not_known_is_said() -> None:
+    document = leaderboard.build([run(A, "median", 0, figures(1.0, 0.5))], "x")
+    assert document["cells"][0]["bites"] is None
+    assert any("is not known" in note for note in leaderboard.footnotes(document))
+
+
+def test_lifetimes_are_over_the_twin() -> None:
+    natural = [(at, 0.45) for at in range(60)]
+    rates = [(at, 0.85 if at < 5 else 0.45) for at in range(60)]
+    attacked = run(A, "fedavg", 0, figures(1.0, 0.45), attack_stop=5)
+    dormant = run(A, "fedavg", 0, figures(1.0, 0.45), attack_stop=5, dormant=True)
+    given = [item._replace(curves={"round/attack_success_rate": curve}) for item, curve in ((attacked, rates), (dormant, natural))]
+    document = leaderboard.build(given, "x")
+    (cell,) = document["cells"]
+    assert cell["time_to_backdoor"]["mean"] == 1.0
+    assert (cell["durability"]["mean"], cell["still_active"]) == (0.0, 0)
+    assert "| badnets | fedavg | 1.0 | 0.0 |" in leaderboard.markdown(document)
+    assert leaderboard.recompute(json.loads(leaderboard.encode(document))) == document

@@ -79,7 +79,7 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 
 def test_the_page_holds_what_it_must(text: str, document: leaderboard.Document) -> None:
     assert Tags(text).tags.count("svg") == 5  # scatter, two curves, two maps
-    assert text.count("<tr") == 2 * (1 + len(document["rows"])) + 2  # below the defenses: clean twin, what the adversary knows
+    assert text.count("<tr") == 2 * (1 + len(document["rows"])) + 3  # below the defenses: clean twin, untriggered, what the adversary knows
     for words in ("demo", document["rule"][:40], "backstop leaderboard --experiment demo", "mask threshold τ", "model_replacement"):
         assert words in text
 
@@ -212,7 +212,8 @@ def test_many_attacks_stand_in_the_rows_with_what_they_know() -> None:
     given = [item for item in runs() if [stage["name"] for stage in item.spec["defense"]] in ([], ["median"])]
     text = report.page(leaderboard.build(given, "demo"), given)
     _, _, matrix = text.partition("attack by attack")
-    assert re.findall(r"<th (?:class|scope)[^>]*>(.*?)</th>", matrix)[:4] == ["attack", "knows", "clean twin", "median"]
+    heads = re.findall(r"<th (?:class|scope)[^>]*>(.*?)</th>", matrix)
+    assert heads[:5] == ["attack", "knows", "clean twin", "untriggered", "median"]
     assert matrix.count('<td class="text">own data</td>') == 3
 
 

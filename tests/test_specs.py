@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from itertools import permutations
@@ -535,3 +536,28 @@ def test_a_number_where_text_belongs_is_to_be_quoted(text: str, message: str) ->
     with pytest.raises(BadInput) as caught:
         specs.complete(specs.part(text), "datasets")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"attack_start": 10, "rounds": 3}, "attack_start=10 comes after the last of rounds=3"),
+        ({"clients": 10, "per_round": 5, "malicious": 0.04}, "malicious=0.04 of clients=10"),
+        (
+            {"clients": 50, "per_round": 2, "malicious": 0.2, "selection": "fixed"},
+            "at least per_round=3",
+        ),
+    ],
+)
+def test_an_attack_that_can_never_happen_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(words)):
+        specs.validate(Spec(attack=(Part("badnets"),), **fields))
+    specs.validate(Spec(**fields))  # without an attack there is nothing to happen
+
+
+def test_the_smallest_cohort_that_is_named_holds_an_attacker() -> None:
+    for clients in range(2, 30):
+        for present in range(1, clients):
+            least = -(-clients // (2 * present))
+            assert specs.attackers_per_cohort(clients, least, present) >= 1
+            assert least == 1 or not specs.attackers_per_cohort(clients, least - 1, present)
