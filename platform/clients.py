@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backstop.platform import federation, local_sgd
-from backstop.platform.contract import Data, Samples, Spec
-from backstop.platform.evaluate import Probe, Staged, batch_count
+from backstop.platform import federation, local_sgd, seeds
+from backstop.platform.contract import Data, Prediction, Samples, Spec
+from backstop.platform.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.federation import Federation
 from backstop.platform.local_sgd import Trained
 from backstop.platform.params import BadInput
@@ -39,8 +39,10 @@ class Clients(Protocol):
     def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
         """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
 
-    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
-        """Predicted labels of the clean and of the triggered test set."""
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None) -> tuple[Prediction, Prediction | None]:
+        """What the model predicts for the clean and for the triggered test set: by its largest output, or as the defense
+        says, where ``defended`` is the number of rounds that are done.
+        """
 
     def close(self) -> None:
         """Give the workers back."""
@@ -64,6 +66,17 @@ def gather(parts: Sequence[Trained]) -> Trained:
     return Trained(*(column[order.to(column.device)] for column in joined))
 
 
+def _predicted(
+    built: Federation, staged: Staged, vectors: tuple[Tensor, Tensor], numbers: Sequence[int], defended: int | None
+) -> list[Prediction]:
+    """The predictions for some evaluation batches, as any of the two kinds of clients makes them."""
+    predict = built.defense.predict
+    if defended is None or predict is None:
+        return [Prediction(label) for label in staged.predict(*vectors, numbers)]
+    draws = seeds.generator(built.spec.seed, "predict", defended)
+    return staged.defended(predict, *vectors, numbers, draws)
+
+
 class InProcess:
     """All clients in this process, one block after another."""
 
@@ -80,15 +93,16 @@ class InProcess:
             units = local_sgd.blocks(self.built, cohort, attacked)
             return gather([local_sgd.train(self.built, number, unit, params, buffers, state, attacked) for unit in units])
 
-    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
-        """Predicted labels of the clean and of the triggered test set."""
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None) -> tuple[Prediction, Prediction | None]:
+        """What the model predicts for the clean and for the triggered test set."""
         sets = {"clean": probe.clean.x} | ({"triggered": probe.triggered.x} if probe.triggered else {})
         found = {}
         with one_thread():
             for name, x in sets.items():
                 if name not in self.staged or self.staged[name].x is not x:
                     self.staged[name] = Staged(self.built.net, x)
-                found[name] = torch.cat(self.staged[name].predict(params, buffers, range(batch_count(len(x)))))
+                numbers = range(batch_count(len(x)))
+                found[name] = joined(_predicted(self.built, self.staged[name], (params, buffers), numbers, defended))
         return found["clean"], found.get("triggered")
 
     def close(self) -> None:
@@ -126,10 +140,18 @@ class Worker:
         trained = local_sgd.train(self.built, number, unit, start, first, state, attacked)
         return tuple(column.cpu().numpy() for column in trained)
 
-    def predict(self, wanted: Mapping[str, Sequence[int]], params: Any, buffers: Any) -> dict[str, list[Any]]:
-        """Predicted labels of some evaluation batches of each test set."""
+    def predict(
+        self, wanted: Mapping[str, Sequence[int]], params: Any, buffers: Any, defended: int | None
+    ) -> dict[str, list[tuple[Any, Any]]]:
+        """Labels, and radii where there are any, of some evaluation batches of each test set."""
         vectors = self._vectors(params, buffers)
-        return {name: [found.cpu().numpy() for found in self.sets[name].predict(*vectors, numbers)] for name, numbers in wanted.items()}
+        return {
+            name: [
+                (label.cpu().numpy(), None if radius is None else radius.cpu().numpy())
+                for label, radius in _predicted(self.built, self.sets[name], vectors, numbers, defended)
+            ]
+            for name, numbers in wanted.items()
+        }
 
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
         return view(params).to(self.device), view(buffers).to(self.device)
@@ -255,8 +277,8 @@ class OnActors:
         parts = self._map([call(unit) for unit in units])
         return gather([Trained(*(torch.tensor(column, device=self.built.device) for column in part)) for part in parts])
 
-    def predict(self, params: Tensor, buffers: Tensor, probe: Probe) -> tuple[Tensor, Tensor | None]:
-        """Predicted labels of the clean and of the triggered test set, the evaluation batches dealt out to the actors."""
+    def predict(self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None) -> tuple[Prediction, Prediction | None]:
+        """What the model predicts for the clean and for the triggered test set, the evaluation batches dealt out to the actors."""
         if probe.triggered is not None and (self.shown is None or self.shown[0] is not probe.triggered):
             self.shown = (probe.triggered, self.ray.put(probe.triggered.x.cpu().numpy()))
             for slot, actor in enumerate(self.actors):
@@ -269,17 +291,19 @@ class OnActors:
         ]
 
         def call(share: Mapping[str, Sequence[int]]) -> Callable[[Any], Any]:
-            return lambda actor: actor.predict.remote(share, *shared)
+            return lambda actor: actor.predict.remote(share, *shared, defended)
 
         found = self._map([call(share) for share in dealt])
-        labels = {}
+        predicted = {}
         for name, count in counts.items():
             batches: list[Any] = [None] * batch_count(count)
             for share, answer in zip(dealt, found, strict=True):
                 for number, batch in zip(share[name], answer[name], strict=True):
                     batches[number] = batch
-            labels[name] = torch.tensor(np.concatenate(batches), device=params.device)
-        return labels["clean"], labels.get("triggered")
+            labels, radii = zip(*batches, strict=True)
+            radius = None if radii[0] is None else torch.tensor(np.concatenate(radii), device=params.device)
+            predicted[name] = Prediction(torch.tensor(np.concatenate(labels), device=params.device), radius)
+        return predicted["clean"], predicted.get("triggered")
 
     def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
         return self._keep("params", params), self._keep("buffers", buffers)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 
 from backstop.platform import notation
-from backstop.platform.params import Range
+from backstop.platform.params import BadInput, Range
 
 if TYPE_CHECKING:
     import torch
@@ -292,6 +292,22 @@ class Local(NamedTuple):
     gradient: Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class PredictView:
+    """What the defended model has where it labels inputs: itself, and what it makes of them."""
+
+    params: Tensor  # (d,) the final model
+    scores: Callable[[Tensor], Tensor]  # parameters (d,) → logits (N, classes) of the inputs
+    generator: torch.Generator  # named by (seed, "predict", round): all inputs meet the same draws
+
+
+class Prediction(NamedTuple):
+    """The labels of N inputs. A rejected input counts neither as right nor as a success of the attack."""
+
+    label: Tensor  # (N,) int64; -1: rejected, or no finite output
+    radius: Tensor | None = None  # (N,) float64: how large an attack is certified to be without effect; 0: not certified
+
+
 def no_state(_: ServerView) -> None:
     """The ``init`` of a stage that keeps nothing between rounds."""
 
@@ -308,12 +324,18 @@ class Defense(NamedTuple):
     ``apply(updates, state, view)``  → (updates, state): the rows of a round
     ``local``                        where honest clients train differently
     ``finish(state, view)``          → (d,): the final model repaired, once after the last round; ``view.params`` is the model so far
+    ``send(state, view)``            → (params (d,), state): the model that a round's clients are sent,
+                                     where it is not the last aggregate, ``view.params``
+    ``predict(view)``                → :class:`Prediction`: how the final model labels inputs,
+                                     where it is not by its largest output
     """
 
     init: Callable[[ServerView], Any] = no_state
     apply: Callable[[Updates, Any, ServerView], tuple[Updates, Any]] = as_they_are
     local: Local | None = None
     finish: Callable[[Any, ServerView], Tensor] | None = None
+    send: Callable[[Any, ServerView], tuple[Tensor, Any]] | None = None
+    predict: Callable[[PredictView], Prediction] | None = None
 
 
 class Training(NamedTuple):
@@ -413,7 +435,14 @@ def chain(*stages: Defense) -> Defense:
     """One defense that applies the stages from left to right. Its state is the tuple of theirs.
 
     A stage sees only rows that the stages before it left some weight; where none is left, the round ends there.
+    At most one stage may say how the model predicts; raises BadInput otherwise.
     """
+    predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
+    if len(predicting) > 1:
+        raise BadInput(
+            f"defense stages {' and '.join(map(str, predicting))} both say how the final model predicts;"
+            " keep one of them, or turn it off in the other (crfl: draws=0, flip: confidence=0)"
+        )
 
     def init(view: ServerView) -> tuple[Any, ...]:
         return tuple(stage.init(view) for stage in stages)
@@ -433,8 +462,23 @@ def chain(*stages: Defense) -> Defense:
                 view = dataclasses.replace(view, params=stage.finish(state, view))
         return view.params
 
+    def send(states: tuple[Any, ...], view: ServerView) -> tuple[Tensor, tuple[Any, ...]]:
+        after = list(states)
+        for number, stage in enumerate(stages):
+            if stage.send:
+                params, after[number] = stage.send(states[number], view)
+                view = dataclasses.replace(view, params=params)
+        return view.params, tuple(after)
+
     locals_ = tuple(stage.local for stage in stages if stage.local)
-    return Defense(init, apply, _local_chain(locals_) if locals_ else None, finish if any(stage.finish for stage in stages) else None)
+    return Defense(
+        init,
+        apply,
+        local=_local_chain(locals_) if locals_ else None,
+        finish=finish if any(stage.finish for stage in stages) else None,
+        send=send if any(stage.send for stage in stages) else None,
+        predict=stages[predicting[0] - 1].predict if predicting else None,
+    )
 
 
 def _local_chain(stages: Sequence[Local]) -> Local:

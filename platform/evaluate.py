@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform import flat
-from backstop.platform.contract import Samples, Slot, TestSet, Updates
+from backstop.platform.contract import Prediction, PredictView, Samples, Slot, TestSet, Updates
 
 KEPT = 1 << 30  # bytes of normalised inputs that are kept for the next round
 LOOKED_AT = 1 << 22  # values looked at together, so that telemetry needs little memory beside the updates
@@ -61,6 +61,41 @@ class Staged:
             labels = [torch.where(logits.isfinite().all(1), logits.argmax(1), -1) for logits in outputs]
         return [found.clone() for found in labels]
 
+    def defended(
+        self,
+        predict: Callable[[PredictView], Prediction],
+        params: Tensor,
+        buffers: Tensor,
+        numbers: Sequence[int],
+        draws: torch.Generator,
+    ) -> list[Prediction]:
+        """What the defended model predicts for some batches; -1 where it was given no finite output."""
+        if not numbers:
+            return []
+        broken = torch.zeros((), dtype=torch.bool, device=params.device)
+
+        def scores(vector: Tensor) -> Tensor:
+            nonlocal broken
+            logits = torch.cat([self.net.forward(vector, self.batch(number), buffers) for number in numbers])
+            broken = broken | ~logits.isfinite().all(1)
+            return logits
+
+        with torch.inference_mode():
+            label, radius = predict(PredictView(params, scores, draws))
+            label = label.where(~broken, -1)
+        sizes = [len(self.batch(number)) for number in numbers]
+        labels = label.clone().split(sizes)
+        if radius is None:
+            return [Prediction(piece) for piece in labels]
+        radii = radius.where(~broken, 0.0).clone().split(sizes)
+        return [Prediction(*pair) for pair in zip(labels, radii, strict=True)]
+
+
+def joined(parts: Sequence[Prediction]) -> Prediction:
+    """The predictions of consecutive batches as one."""
+    radii = [part.radius for part in parts if part.radius is not None]
+    return Prediction(torch.cat([part.label for part in parts]), torch.cat(radii) if radii else None)
+
 
 def batch_count(count: int) -> int:
     """Evaluation batches of a set of ``count`` samples."""
@@ -102,6 +137,25 @@ def success(predicted: Tensor, triggered: TestSet, untriggered: Tensor | None = 
     if known.any():
         rates["round/robust_accuracy"] = share(predicted, triggered.truth, known)
     return rates
+
+
+def certified(predicted: Prediction, samples: Samples) -> dict[str, float]:
+    """Where the defense certifies its predictions, the share of samples that have a certificate (rate), that have one and are right
+    (accuracy), and the median radius.
+    """
+    if predicted.radius is None:
+        return {}
+    holds = predicted.radius > 0
+    return {
+        "round/certified_rate": holds.double().mean().item(),
+        "round/certified_accuracy": (holds & (predicted.label == samples.y)).double().mean().item(),
+        "round/certified_radius": predicted.radius.double().quantile(0.5).item(),
+    }
+
+
+def rejected(predicted: Prediction) -> float:
+    """Share of inputs that are given no label."""
+    return (predicted.label < 0).double().mean().item()
 
 
 def kept(before: Updates, after: Updates, malicious: Tensor) -> dict[str, float]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from backstop.platform import costs, evaluate, federation, flat, local_sgd, seeds, specs, starts
 from backstop.platform.checkpoint import Checkpoint
 from backstop.platform.clients import Clients, InProcess, one_thread
-from backstop.platform.contract import AttackView, Record, Samples, ServerView, Spec, TestSet, Updates
+from backstop.platform.contract import AttackView, Defense, Record, Samples, ServerView, Spec, TestSet, Updates
 from backstop.platform.evaluate import Probe
 from backstop.platform.federation import Federation
 from backstop.platform.local_sgd import Trained
@@ -164,24 +164,31 @@ class Experiment:
             metrics = self._measure() | {"round/train_loss": loss, "defense/nonfinite_rows": float((~finite).sum()), **telemetry(aggregate)}
             if self.attack_turns:
                 metrics["attack/turns"] = float(self.attack_turns[state.round - 1])
-            if built.defense.finish and state.round == spec.rounds:
-                metrics |= self._repair(built.defense.finish)
+            if (built.defense.finish or built.defense.predict) and state.round == spec.rounds:
+                metrics |= self._repaired(built.defense)
             spent, self.costs = self.costs, {}
             return Record(spec.id, state.round - 1, metrics, spent)
 
-    def _repair(self, finish: Callable[[Any, ServerView], Tensor]) -> dict[str, float]:
-        """Let the defense repair the final model; its figures beside those of the model before."""
-        with costs.measured("repair", self.built.device, self.costs, memory=True):
-            repaired = finish(self.state.defense, self._server_view(self.state))
-        self.state = self.state._replace(params=repaired)
-        return {name.replace("round/", "repaired/"): value for name, value in self._measure().items()}
+    def _repaired(self, defense: Defense) -> dict[str, float]:
+        """Let the defense repair the final model, and label as it says: figures beside those of the plain model before."""
+        if defense.finish:
+            with costs.measured("repair", self.built.device, self.costs, memory=True):
+                repaired = defense.finish(self.state.defense, self._server_view(self.state))
+            self.state = self.state._replace(params=repaired)
+        found = self._measure(self.state.round if defense.predict else None)
+        return {name.replace("round/", "repaired/"): value for name, value in found.items()}
 
     def _weights(self, clients: Tensor) -> Tensor:
         return torch.tensor([float(len(self.built.shards[int(client)])) for client in clients], device=self.built.device)
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
-        """Plan, train the cohort and craft the malicious rows."""
+        """Send the model, plan, train the cohort and craft the malicious rows."""
         with costs.measured("train", self.built.device, self.costs):
+            if self.built.defense.send:
+                draws = seeds.generator(self.spec.seed, "defense sends", state.round)
+                view = replace(self._server_view(state), generator=draws)
+                sent, remembered = self.built.defense.send(state.defense, view)
+                state = state._replace(params=sent, defense=remembered)
             return self._trained(state, cohort)
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
@@ -214,15 +221,20 @@ class Experiment:
         malicious, layout = self.built.malicious.to(sent.client.device), self.built.net.layout
         return moved, aggregate, lambda row: evaluate.kept(sent, after, malicious) | evaluate.masked(sent.rows, row, layout)
 
-    def _measure(self) -> dict[str, float]:
-        """The figures of the global model as it is."""
+    def _measure(self, defended: int | None = None) -> dict[str, float]:
+        """The figures of the global model as it is; as the defense lets it predict after ``defended`` rounds."""
         with costs.measured("evaluate", self.built.device, self.costs):
             probe = self.probe()
-            clean, triggered = self.clients.predict(self.state.params, self.state.buffers, probe)
-            metrics = {"round/clean_accuracy": evaluate.accuracy(clean, probe.clean)}
+            clean, triggered = self.clients.predict(self.state.params, self.state.buffers, probe, defended)
+            metrics = {"round/clean_accuracy": evaluate.accuracy(clean.label, probe.clean)}
+            if defended is not None:
+                metrics["round/rejected_rate"] = evaluate.rejected(clean)
+                metrics |= evaluate.certified(clean, probe.clean)
             if triggered is not None and probe.triggered is not None:
-                untriggered = clean if probe.paired else None
-                metrics |= evaluate.success(triggered, probe.triggered, untriggered)
+                untriggered = clean.label if probe.paired else None
+                metrics |= evaluate.success(triggered.label, probe.triggered, untriggered)
+                if defended is not None:
+                    metrics["round/rejected_triggered_rate"] = evaluate.rejected(triggered)
             return metrics
 
     def probe(self) -> Probe:

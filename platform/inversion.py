@@ -8,9 +8,11 @@ Source: B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Ne
 in Neural Networks", IEEE S&P 2019, section on reverse-engineering triggers. The settings are those of the authors' published code: Adam
 with decay rates 0.5 and 0.9, and a price λ that doubles after PATIENCE steps in a row in which at least THRESHOLD of the batch goes to
 the target, and falls by 2^1.5 after as many in which less does. Of all steps that reach the threshold the smallest mask counts.
+Callers may have their own threshold, patience and factor.
 
 Deviations: mask and pattern start in the middle of their range, where that code draws them, so nothing is random. A step is one batch,
-where that code's is a pass over many, and no step is saved by stopping early. Its price starts at zero and jumps to the first λ; here it
+where that code's is a pass over many, and no step is saved by stopping early. So 0.99 of a batch of 32 is all 32, where there it is
+0.99 of some thousand. Its price starts at zero and jumps to the first λ; here it
 starts there. Where no step reaches the threshold, the last trigger counts. Where the model gives no finite gradient, a trigger stays as
 it is. Targets share a forward pass, and none changes another's result.
 """
@@ -28,7 +30,7 @@ from backstop.platform.optimizers import adam
 
 THRESHOLD = 0.99  # share of the batch that a successful trigger sends to its target
 PATIENCE = 5  # steps
-UP, DOWN = 2.0, 2.0**1.5  # factors on the price
+UP = 2.0  # factor on the price; it falls by UP^1.5
 TOGETHER = 512  # stamped images in one forward pass, as long as one target has no more: bounds the memory
 
 
@@ -64,23 +66,38 @@ def invert(
     lr: float = 0.1,
     cost: float = 1e-3,
     batch: int = 32,
+    threshold: float = THRESHOLD,
+    patience: int = PATIENCE,
+    up: float = UP,
 ) -> Trigger:
     """The triggers for ``targets`` (t,) on the images ``x``; a step looks at the next ``batch`` of them, so they come in no special order.
 
-    ``model(params, x)`` gives logits, ``cost`` is the first price of a pixel of the mask. Draws nothing.
+    ``model(params, x)`` gives logits, ``cost`` is the first price of a pixel of the mask, which rises by the factor ``up`` after
+    ``patience`` steps in a row in which ``threshold`` of the batch goes to the target. Draws nothing.
     """
     size = min(batch, len(x))
     groups = targets.to(x.device).split(max(TOGETHER // size, 1))
-    found = [_invert(model, params.detach(), x, group, steps, lr, cost, size) for group in groups]
+    rule = _Price(cost, threshold, patience, up)
+    found = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
     return Trigger(*(torch.cat(column) for column in zip(*found, strict=True)))
 
 
+class _Price(NamedTuple):
+    """How the price of a mask follows the trigger's success."""
+
+    first: float
+    threshold: float
+    patience: int
+    up: float
+
+
 def _invert(
-    model: Callable[[Tensor, Tensor], Tensor], params: Tensor, x: Tensor, targets: Tensor, steps: int, lr: float, cost: float, size: int
+    model: Callable[[Tensor, Tensor], Tensor], params: Tensor, x: Tensor, targets: Tensor, steps: int, lr: float, rule: _Price, size: int
 ) -> Trigger:
+    patience = rule.patience
     count, channels, *sides = len(targets), *x.shape[1:]
     free = best = x.new_zeros(count, 1 + channels, *sides)  # mask and pattern before they are squashed into [0, 1]
-    least, price = x.new_full((count,), torch.inf), x.new_full((count,), cost)
+    least, price = x.new_full((count,), torch.inf), x.new_full((count,), rule.first)
     streak = x.new_zeros(count)  # successes in a row; failures below zero
     wanted = targets.repeat_interleave(size)
     optimizer = adam(lr=lr, beta1=0.5, beta2=0.9)
@@ -93,13 +110,13 @@ def _invert(
         logits = model(params, stamped.flatten(0, 1))
         norm = trigger.mask.sum((1, 2, 3))
         (grad,) = torch.autograd.grad(cross_entropy(logits, wanted, reduction="sum") / size + (price * norm).sum(), values)
-        reached = (logits.argmax(1) == wanted).view(count, size).float().mean(1) >= THRESHOLD
+        reached = (logits.argmax(1) == wanted).view(count, size).float().mean(1) >= rule.threshold
         norm = norm.detach().where(reached, torch.inf)
         better = (norm < least) | least.isinf()
         best, least = torch.where(better[:, None, None, None], values.detach(), best), torch.minimum(norm, least)
         streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
-        price = torch.where(streak >= PATIENCE, price * UP, torch.where(streak <= -PATIENCE, price / DOWN, price))
-        streak = streak.where(streak.abs() < PATIENCE, 0.0)
+        price = torch.where(streak >= patience, price * rule.up, torch.where(streak <= -patience, price / rule.up**1.5, price))
+        streak = streak.where(streak.abs() < patience, 0.0)
         memory = optimizer.step(free, grad.nan_to_num(0.0, 0.0, 0.0), memory, 1.0)
     return _shown(best)
 

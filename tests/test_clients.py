@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from backstop.platform import evaluate, local_sgd, specs
+from backstop.platform import evaluate, local_sgd, seeds, specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
-from backstop.platform.contract import Part, Spec
+from backstop.platform.contract import Part, Prediction, Spec
 from backstop.platform.experiment import Experiment, run
 from backstop.platform.local_sgd import Trained
 
@@ -28,6 +28,8 @@ SPEC = Spec(
 SPECS = {
     "vmap": SPEC,
     "loop": SPEC.replace(model=Part("cnn")),
+    "vote": SPEC.replace(defense=specs.stages("crfl(norm=6, noise=0.05, draws=9)", "defense")),
+    "rejection": SPEC.replace(defense=specs.stages("flip(steps=2, confidence=0.5)", "defense")),
     "buffers": SPEC.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1),
 }
 
@@ -153,6 +155,23 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
 )
 def test_how_a_trial_is_spread(wanted: str | int, trials: int, cpus: float, gpus: float, device: str, actors: int, share: Share) -> None:
     assert spread(wanted, trials, cpus, gpus, device) == (actors, share)
+
+
+def test_what_the_defense_predicts_does_not_depend_on_how_batches_are_dealt() -> None:
+    built = Experiment(SPECS["vote"], NOWHERE, "cpu").built
+    predict, x = built.defense.predict, torch.rand(1100, 1, 8, 8, generator=seeds.generator(0, "tests"))
+    assert predict
+
+    def asked(numbers: list[int]) -> list[Prediction]:
+        staged, draws = evaluate.Staged(built.net, x), seeds.generator(0, "tests", "draws")
+        return staged.defended(predict, built.net.params, built.net.buffers, numbers, draws)
+
+    together = asked([0, 1, 2])
+    dealt = [asked([0])[0], asked([1])[0], asked([2])[0]]
+    assert [len(part.label) for part in together] == [500, 500, 100] and asked([]) == []
+    for one, other in zip(together, dealt, strict=True):
+        assert torch.equal(one.label, other.label)
+        assert one.radius is not None and other.radius is not None and torch.equal(one.radius, other.radius)
 
 
 def test_the_evaluation_batches_cover_a_set_once() -> None:

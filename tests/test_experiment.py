@@ -15,7 +15,21 @@ import pytest
 import torch
 
 from backstop.platform import evaluate, experiment, finals, specs
-from backstop.platform.contract import Defense, Part, Record, Samples, Slot, Spec, TestSet, Updates, chain, select
+from backstop.platform.contract import (
+    Defense,
+    Part,
+    Prediction,
+    PredictView,
+    Record,
+    Samples,
+    ServerView,
+    Slot,
+    Spec,
+    TestSet,
+    Updates,
+    chain,
+    select,
+)
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 
@@ -265,6 +279,68 @@ def test_a_repaired_model_is_the_final_one_and_has_figures_of_its_own(monkeypatc
     assert found["final/clean_accuracy"] == last.metrics["repaired/clean_accuracy"]
     assert found["final/unrepaired_clean_accuracy"] == finals.final(plain)["final/clean_accuracy"]
     assert found["final/masked_fraction"] == finals.final(plain)["final/masked_fraction"]
+
+
+def test_the_model_that_is_sent_is_where_a_round_starts_from_and_not_what_is_measured() -> None:
+    seen: dict[str, list[torch.Tensor]] = {"sent": [], "applied": []}
+
+    def send(state: int, view: ServerView) -> tuple[torch.Tensor, int]:
+        seen["sent"].append(view.params)
+        return view.params + torch.randn(len(view.params), generator=view.generator), state + 1
+
+    def apply(updates: Updates, state: int, view: ServerView) -> tuple[Updates, int]:
+        seen["applied"].append(view.params)
+        assert state == 10 * (view.round + 1)
+        return updates._replace(rows=(seen["sent"][-1] - view.params).expand_as(updates.rows)), state
+
+    def again(state: int, view: ServerView) -> tuple[torch.Tensor, int]:
+        return view.params + 1, state
+
+    stages = Defense(lambda _: 0, apply, send=lambda state, view: (send(state, view)[0], state + 10)), Defense(send=again)
+    experiment = Experiment(TINY, NOWHERE, "cpu")
+    experiment.built = experiment.built._replace(defense=chain(*stages))
+    experiment.state = experiment.state._replace(defense=(0, None))
+    first = experiment.state.params
+    for _ in range(2):
+        record = experiment.round()
+        assert record is not None and experiment.state.defense[1] is None
+        torch.testing.assert_close(experiment.state.params, first, rtol=0, atol=1e-5)
+    noise = [applied - sent - 1 for sent, applied in zip(seen["sent"], seen["applied"], strict=True)]
+    assert all(one.std().item() == pytest.approx(1, rel=0.1) for one in noise)
+    assert (noise[0] - noise[1]).abs().max() > 0.1
+    assert record.metrics["round/clean_accuracy"] < 0.3  # of the fresh model, which the rows lead back to
+
+
+def test_the_defense_says_how_the_final_model_predicts() -> None:
+    def predict(view: PredictView) -> Prediction:
+        label = view.scores(view.params).argmax(1)
+        return Prediction(label.where(label != 3, -1), (label == 4).double())
+
+    spec = TINY.replace(attack=(Part("badnets", {"target": 3}),), rounds=2)
+    plain = Experiment(spec, NOWHERE, "cpu")
+    asked = Experiment(spec, NOWHERE, "cpu")
+    asked.built = asked.built._replace(defense=chain(Defense(predict=predict)))
+    asked.clients.open(asked.built, NOWHERE)
+    asked.state = asked.state._replace(defense=(None,))
+    first, last = [asked.round() for _ in range(2)]
+    labels = plain.clients.predict(asked.state.params, asked.state.buffers, plain.probe())[0].label
+    assert first is not None and last is not None and not any("repaired" in key for key in first.metrics)
+    truth, kept = plain.probe().clean.y, labels != 3
+    assert last.metrics["round/clean_accuracy"] == pytest.approx((labels == truth).double().mean().item())
+    assert last.metrics["repaired/clean_accuracy"] == pytest.approx(((labels == truth) & kept).double().mean().item())
+    assert last.metrics["repaired/rejected_rate"] == pytest.approx((~kept).double().mean().item())
+    assert last.metrics["repaired/attack_success_rate"] == 0.0
+    assert last.metrics["repaired/certified_rate"] == pytest.approx((labels == 4).double().mean().item())
+    found = finals.final([first, last])
+    assert found["final/clean_accuracy"] == last.metrics["repaired/clean_accuracy"]
+    assert found["final/rejected_rate"] == last.metrics["repaired/rejected_rate"]
+
+
+def test_two_stages_that_predict_are_refused_in_one_line() -> None:
+    with pytest.raises(BadInput, match="stages 1 and 3 both say how the final model predicts") as refusal:
+        Experiment(TINY.replace(defense=specs.stages("flip+median+crfl", "defense")), NOWHERE, "cpu")
+    assert "\n" not in str(refusal.value)
+    Experiment(TINY.replace(defense=specs.stages("flip(confidence=0)+crfl", "defense")), NOWHERE, "cpu")
 
 
 def test_accuracy_counts_true_labels() -> None:

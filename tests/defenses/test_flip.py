@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from backstop.defenses.flip import flip
-from backstop.platform import specs
-from backstop.platform.contract import ClientView, Local, Samples
+from backstop.platform import evaluate, specs
+from backstop.platform.contract import ClientView, Local, PredictView, Samples, TestSet
 from backstop.platform.experiment import run
 from backstop.platform.inversion import Trigger
 from backstop.platform.seeds import generator
@@ -110,3 +110,35 @@ def test_a_client_with_one_sample() -> None:
     after, _ = hardened(found, view.data.x[:1], view.data.y[:1], share=0.3)  # 0.3 of one sample is none
     assert found.mask.isfinite().all()
     assert torch.equal(after, view.data.x[:1])
+
+
+def test_predictions_of_low_confidence_are_neither_right_nor_attacked() -> None:
+    outputs = torch.tensor([[0.9, 0.05, 0.05], [0.3, 0.35, 0.35]]).log()
+    truth = torch.tensor([0, 0])
+    defense = flip(confidence=0.4)
+    assert defense.predict and flip(confidence=0.0).predict is None
+    unsure = outputs[:, [1, 0, 2]]  # 0.35, 0.3, 0.35: as unsure, and right without the rejection
+    for logits in (outputs, torch.stack([outputs[0], unsure[1]])):
+        view = PredictView(torch.zeros(1), lambda _, logits=logits: logits, torch.Generator())  # type: ignore[misc]
+        found = defense.predict(view)
+        assert found.radius is None and found.label.tolist() == [0, -1]
+        assert evaluate.accuracy(found.label, Samples(torch.zeros(2), truth)) == 0.5
+    attacked = TestSet(torch.zeros(2), torch.tensor([1, 1]), truth)
+    assert evaluate.success(found.label, attacked) == {"round/attack_success_rate": 0.0, "round/robust_accuracy": 0.5}
+
+
+def test_the_final_figures_are_those_with_the_rejection() -> None:
+    last = metrics("flip(confidence=0.8)")
+    assert last["repaired/rejected_rate"] > 0
+    assert last["repaired/clean_accuracy"] < last["round/clean_accuracy"]
+    assert last["repaired/clean_accuracy"] <= 1 - last["repaired/rejected_rate"]
+    assert "repaired/clean_accuracy" not in metrics("flip(confidence=0)")
+
+
+def test_the_price_follows_threshold_patience_and_factor() -> None:
+    view = client_view("image")
+    base = prepared(view, steps=30)
+    for changed in ({"patience": 2}, {"factor": 4.0, "patience": 2}, {"threshold": 0.1, "patience": 2}):
+        other = prepared(client_view("image"), steps=30, **changed)
+        assert not torch.equal(base.mask, other.mask)
+        base = other
