@@ -67,9 +67,7 @@ def flip(
     threshold: Annotated[float, Range(0, 1, search=(0.5, 1)), "share of these that a successful trigger sends to its class"] = 0.9,
     patience: Annotated[int, Range(1, 10**4, search=(2, 20)), "steps in a row after which the price of a mask changes"] = 10,
     factor: Annotated[float, Range(1, 100, search=(1.1, 3)), "by which it rises; it falls by factor^1.5"] = 1.5,
-    confidence: Annotated[
-        float, Range(0, 1, search=(0.2, 0.9)), "least softmax output that is a prediction at test, θ; 0: all are"
-    ] = 0.4,
+    confidence: Annotated[float, Range(0, 1, search=(0.2, 0.9)), "least softmax output that is a prediction at test, θ; 0: all are"] = 0.4,
 ) -> Defense:
     """Honest clients harden the model; it keeps quiet where it is not sure."""
 

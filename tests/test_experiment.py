@@ -308,7 +308,7 @@ def test_the_model_that_is_sent_is_where_a_round_starts_from_and_not_what_is_mea
     noise = [applied - sent - 1 for sent, applied in zip(seen["sent"], seen["applied"], strict=True)]
     assert all(one.std().item() == pytest.approx(1, rel=0.1) for one in noise)
     assert (noise[0] - noise[1]).abs().max() > 0.1
-    assert record.metrics["round/clean_accuracy"] < 0.3  # of the fresh model, which the rows lead back to
+    assert record is not None and record.metrics["round/clean_accuracy"] < 0.3  # of the fresh model, which the rows lead back to
 
 
 def test_the_defense_says_how_the_final_model_predicts() -> None:
