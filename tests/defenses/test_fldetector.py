@@ -38,12 +38,15 @@ def jumping(client: int, number: int, model: torch.Tensor) -> torch.Tensor:
 
 
 def federation(
-    rounds: int, who: Callable[[int], list[int]], update: Client, *, window: int = 4, server_lr: float = 1.0, light: int = -1
-) -> tuple[list[list[int]], Any, list[tuple[torch.Tensor, dict[int, torch.Tensor]]]]:
+    rounds: int, who: Callable[[int], list[int]], update: Client, *, window: int = 4, server_lr: float = 1.0, light: int = -1,
+    warm: int = 0, again: bool = False,
+) -> tuple[list[list[int]], Any, list[tuple[torch.Tensor, dict[int, torch.Tensor]]]]:  # fmt: skip
     """The clients kept in each round, the last state, and what each round was. The light client has hardly a sample."""
-    defense, model, history, kept = fldetector(window=window), draw("start"), [], []
+    defense, model, history, kept = fldetector(window=window, warm=warm, again=again), draw("start"), [], []
     state = defense.init(replace(server_view(D), params=model))
+    assert defense.send
     for number in range(rounds):
+        model, state = defense.send(state, replace(server_view(D, number), params=model))
         clients = who(number)
         rows = {i: update(i, number, model) for i in clients}
         history.append((model, rows))
@@ -80,7 +83,8 @@ def test_agrees_with_the_reference(who: Callable[[int], list[int]], server_lr: f
     kept, state, history = federation(9, who, update, server_lr=server_lr)
     exact = [(model.double().numpy(), {i: row.double().numpy() for i, row in rows.items()}) for model, rows in history]
     wanted = twin.fldetector(exact, 4, server_lr, uniform)
-    assert [set(clients) for clients in kept] == [set(rows) - out for (_, rows), (_, out) in zip(history, wanted, strict=True)]
+    outside = [out for _, out in wanted] + [wanted[-1][1]] * (len(history) - len(wanted))
+    assert [set(clients) for clients in kept] == [set(rows) - out for (_, rows), out in zip(history, outside, strict=True)]
     assert state.excluded == wanted[-1][1]
     if state.errors:
         assert {i: np.mean(values) for i, values in state.errors.items()} == pytest.approx(wanted[-1][0], rel=1e-2)
@@ -95,11 +99,50 @@ def test_excludes_inconsistent_clients_and_keeps_those_that_are_only_different(w
     assert kept[0] == who(0)
 
 
-def test_excluded_clients_stay_excluded_and_the_others_start_anew() -> None:
-    kept, state, _ = federation(13, everybody, lambda *args: (jumping if args[0] < 3 and args[1] < 7 else honest)(*args))
-    first = next(number for number, clients in enumerate(kept) if len(clients) < 30)
-    assert all(clients == list(range(3, 30)) for clients in kept[first:])
-    assert not state.last.keys() & {0, 1, 2} and not state.errors.keys() & {0, 1, 2}
+def late(client: int, number: int, model: torch.Tensor) -> torch.Tensor:
+    """Three clients jump about from the beginning, three others later on."""
+    return (jumping if client < 3 or (client < 6 and number > 8) else honest)(client, number, model)
+
+
+def test_a_detection_leads_back_to_the_first_model_and_excluded_clients_stay_excluded() -> None:
+    kept, state, history = federation(13, everybody, late, server_lr=0.4)
+    found = next(number for number, clients in enumerate(kept) if len(clients) < 30)
+    assert found == 5  # four rounds after the first of which the curvature is known
+    assert all(clients == list(range(3, 30)) for clients in kept[found:])
+    models = [model for model, _ in history]
+    assert torch.equal(models[found + 1], models[0]) and not torch.equal(models[found], models[0])
+    assert not any(torch.equal(model, models[0]) for model in models[found + 2 :])
+    assert not state.last and not state.errors and not len(state.steps) and not state.watching
+
+
+def test_the_rows_of_the_detection_lead_back_whatever_the_server_lr() -> None:
+    defense = fldetector(window=4, warm=0)
+    state = defense.init(replace(server_view(D), params=draw("start")))
+    model = draw("start")
+    for number in range(6):
+        rows = torch.stack([late(i, number, model) for i in range(30)])
+        view = replace(server_view(D, number), params=model, server_lr=0.4)
+        after, state = defense.apply(Updates(rows, torch.ones(30), torch.arange(30)), state, view)
+        model = model + 0.4 * (after.weight @ after.rows) / after.weight.sum()
+    assert state.restart and after.weight.tolist() == [0.0] * 3 + [1.0] * 27
+    torch.testing.assert_close(model, draw("start"), rtol=1e-5, atol=1e-5)
+
+
+def test_with_again_the_restarted_training_is_watched_too() -> None:
+    kept, state, history = federation(16, everybody, late, again=True)
+    assert kept[-1] == list(range(6, 30)) and state.watching
+    assert sum(torch.equal(model, history[0][0]) for model, _ in history) == 3
+
+
+@pytest.mark.parametrize("warm", [0, 3, 7])
+def test_scores_begin_after_the_warm_rounds(warm: int) -> None:
+    kept, _, _ = federation(14, everybody, late, warm=warm)
+    assert next(number for number, clients in enumerate(kept) if len(clients) < 30) == max(warm + 1, 2) + 3
+
+
+def test_the_gap_statistic_takes_the_logarithm_of_the_mean() -> None:
+    drawn = torch.tensor([1.0, torch.e**2], dtype=torch.float64)
+    assert module._gap(torch.ones(1, dtype=torch.float64), drawn).item() == pytest.approx(1.4338, abs=5e-5)
 
 
 def test_a_round_of_excluded_clients_moves_nothing() -> None:
@@ -112,6 +155,8 @@ def test_a_round_of_excluded_clients_moves_nothing() -> None:
     _, state, history = federation(13, who, update)
     assert state.excluded == {0, 1, 2}
     assert torch.equal(history[11][0], history[12][0]) and not torch.equal(history[10][0], history[11][0])
+    _, watching, history = federation(13, who, update, again=True)
+    assert watching.excluded >= {0, 1, 2} and torch.equal(history[11][0], history[12][0])
 
 
 def test_a_new_client_is_not_scored_and_one_that_stayed_away_too_long_is_new() -> None:

@@ -41,7 +41,7 @@ def several(scores: Sequence[float], draws: Sequence[Sequence[float]]) -> bool:
     def log(values: Sequence[float], clusters: int) -> float:
         return math.log(spread(values) if clusters == 1 else sum(map(spread, split(values))))
 
-    gap = {k: np.mean([log(draw, k) for draw in draws]) - log(scaled, k) for k in (1, 2)}
+    gap = {k: math.log(np.mean([math.exp(log(draw, k)) for draw in draws])) - log(scaled, k) for k in (1, 2)}
     return bool(gap[1] < gap[2] - np.std([log(draw, 2) for draw in draws]) * math.sqrt(1 + 1 / len(draws)))
 
 
@@ -50,12 +50,16 @@ def fldetector(
     window: int,
     server_lr: float,
     draw: Callable[[int, int], Sequence[Sequence[float]]],
+    warm: int = 0,
 ) -> list[tuple[dict[int, float], set[int]]]:
-    """After each round (global model, updates by client) the scores and who is excluded; draw(round, m) gives the uniform draws."""
+    """After each round (global model, updates by client) the scores and who is excluded, up to and with the round of the detection;
+    draw(round, m) gives the uniform draws.
+    """
     models = [model for model, _ in rounds]
     errors: dict[int, list[float]] = {}
     excluded: set[int] = set()
-    scored, found = 0, []
+    scored = 0
+    found: list[tuple[dict[int, float], set[int]]] = []
     for t, (model, given) in enumerate(rounds):
         known = {}
         for i in given:
@@ -64,7 +68,7 @@ def fldetector(
                 known[i] = before[-1]
         first = max(t - window, 1)
         pairs = [(models[k] - models[k - 1], (models[k + 1] - 2 * models[k] + models[k - 1]) / server_lr) for k in range(first, t)]
-        if pairs and known:
+        if pairs and known and t > warm:
             curvature = bfgs(*zip(*pairs, strict=True))
             apart = {i: np.linalg.norm(given[i] - rounds[r][1][i] - curvature @ (model - models[r])) for i, r in known.items()}
             for i, error in apart.items():
@@ -74,6 +78,6 @@ def fldetector(
         if scored >= window and len(scores) > 2 and several(list(scores.values()), draw(t, len(scores))):
             high = split(list(scores.values()))[1]
             excluded |= {i for i, score in scores.items() if score in high}
-            errors, scored = {}, 0
+            return [*found, ({}, excluded)]
         found.append((scores, set(excluded)))
     return found
