@@ -36,7 +36,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 
 _PIECE = 16_384  # coordinates at once
 

@@ -31,7 +31,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, merge, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("f",)
 GIVES = "row"
 EXEMPT = ("permutation",)  # scored by one neighbour, two rows nearest to each other tie, and the order of the rows decides

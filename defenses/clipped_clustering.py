@@ -33,7 +33,7 @@ from torch import Tensor
 from backstop.platform import clusters, robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("history",)
 
 

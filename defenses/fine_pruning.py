@@ -36,7 +36,7 @@ from backstop.platform.contract import Defense, ServerView
 from backstop.platform.params import Range
 from backstop.platform.robust import floor_count
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("root", "model")
 TAKES = "row"
 EXEMPT = ("adversarial",)  # rows pass unchanged: what the defense changes comes after the last round

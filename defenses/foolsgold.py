@@ -38,7 +38,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("history",)
 TAKES = "clients"
 

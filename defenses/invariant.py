@@ -29,7 +29,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, merge, stateless
 from backstop.platform.params import Range
 
-VERSION = 2
+VERSION = 3
 GIVES = "row"
 
 

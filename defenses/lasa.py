@@ -36,7 +36,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, merge
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 GIVES = "row"
 EXEMPT = ("identical",)  # the smallest coordinates of every row are dropped
 

@@ -26,7 +26,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("f",)
 
 

@@ -34,7 +34,7 @@ from backstop.platform.contract import Defense, ServerView
 from backstop.platform.inversion import invert, stamp, take
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 NEEDS = ("root", "model")
 TAKES = "row"

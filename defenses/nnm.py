@@ -28,7 +28,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("f",)
 GIVES = "mixtures"
 

@@ -32,7 +32,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 
 _SETTLED = 1e-10  # relative change of all weights below which more steps make no difference in float32
 
@@ -59,7 +59,7 @@ def rfa(
         for _ in range(iterations):
             share = given * ratio / (given @ ratio)
             towards = inner @ share
-            sizes = from_origin + share @ towards  # ‖u_i‖² + ‖z‖²
+            sizes = from_origin + (share @ towards).clamp_min(0.0)  # ‖u_i‖² + ‖z‖², which rounding can take below zero
             apart = (sizes - 2 * towards).clamp_min(1e-14 * sizes).sqrt().clamp_min(smoothing)
             before, ratio = ratio, apart.min() / apart
             if ((ratio - before).abs() <= _SETTLED * ratio).all():

@@ -40,7 +40,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 
 _MOST = 10  # clusters
 _REFERENCES = 10  # sets of the gap statistic

@@ -28,7 +28,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 EXEMPT = ("adversarial",)  # where enough updates agree, the rule is the plain mean, however long the others are
 
 

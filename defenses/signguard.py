@@ -36,7 +36,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 
 
 def _largest_cluster(features: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from __future__ import annotations
 from backstop.platform import clusters
 from backstop.platform.contract import Defense, select, stateless
 
-VERSION = 1
+VERSION = 2
 
 
 def simple_clustering() -> Defense:

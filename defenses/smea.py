@@ -33,7 +33,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("f",)
 
 _SUBSETS = 20_000  # so many are gone through: about a second for n = 20 and f = 5, six for n = 50 and f = 3

@@ -33,7 +33,7 @@ from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, merge
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("history",)
 GIVES = "row"
 TAKES = "row"

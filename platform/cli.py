@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from backstop import __version__
 from backstop.platform import costs
+from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadInput as error:
         print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenStage as error:
+        print(f"backstop: the run failed: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("backstop: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

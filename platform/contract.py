@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str | None
 Kind = Literal["image", "text", "table"]
-# What a model plug-in returns: (shape of one input, classes) → module. Its parameters are trained and its floating-point buffers are averaged;
-# a non-persistent buffer is a constant. One of these, ``class_weights`` (classes,), weighs the samples of each class in the loss of local training.
+# What a model plug-in returns: (shape of one input, classes) → module. Its parameters are trained; its floating-point buffers are averaged
+# with the weights that the defense leaves the clients; a non-persistent buffer is a constant. One of these, ``class_weights`` (classes,),
+# weighs the samples of each class in the loss of local training.
 Model = Callable[[tuple[int, ...], int], "nn.Module"]
 
 
@@ -148,12 +149,20 @@ class Updates(NamedTuple):
     """The round's updates, sorted by client id.
 
     A defense may rescale or change rows, set weights to 0, or return fewer rows. A row that merges several clients has
-    client id -1. The server finishes with the mean of the rows weighted by ``weight``.
+    client id -1. The server finishes with the mean of the rows weighted by ``weight``. What a stage returns is held to finite rows and
+    to finite weights of at least 0.
     """
 
     rows: Tensor  # (n, d) float32: local parameters minus global parameters
     weight: Tensor  # (n,) float32: sample counts
     client: Tensor  # (n,) int64
+
+
+class Shares(NamedTuple):
+    """How much each client counts in a round."""
+
+    client: Tensor  # (k,) int64
+    weight: Tensor  # (k,) float32
 
 
 class Slot(NamedTuple):
@@ -328,6 +337,7 @@ class Defense(NamedTuple):
                                      where it is not the last aggregate, ``view.params``
     ``predict(view)``                → :class:`Prediction`: how the final model labels inputs,
                                      where it is not by its largest output
+    ``follow``                       of a :func:`chain`: ``apply``, and how much each client counts; a stage leaves it out
     """
 
     init: Callable[[ServerView], Any] = no_state
@@ -336,6 +346,7 @@ class Defense(NamedTuple):
     finish: Callable[[Any, ServerView], Tensor] | None = None
     send: Callable[[Any, ServerView], tuple[Tensor, Any]] | None = None
     predict: Callable[[PredictView], Prediction] | None = None
+    follow: Callable[[Updates, Any, ServerView], tuple[Updates, Any, Shares]] | None = None
 
 
 class Training(NamedTuple):
@@ -431,12 +442,44 @@ def without_rejected(updates: Updates) -> Updates:
     return updates if left.all() else Updates(*(column[left] for column in updates))
 
 
-def chain(*stages: Defense) -> Defense:
-    """One defense that applies the stages from left to right. Its state is the tuple of theirs.
+class BrokenStage(Exception):  # noqa: N818 -- it names what happened, as BadInput does
+    """A stage returned what no stage may return. The run ends with this one line, which names the stage."""
+
+
+def _hold(stage: str, given: Updates, returned: Updates, round_number: int) -> None:
+    """Raise :class:`BrokenStage` for a row or a weight that would leave the weighted mean without a meaning."""
+    sound = returned.weight.isfinite() & (returned.weight >= 0)
+    if not sound.all():
+        raise BrokenStage(
+            f"defense {stage}: {int((~sound).sum())} of {len(sound)} weights are NaN, infinite or negative"
+            f" in round {round_number}; a stage must return finite weights of at least 0"
+        )
+    if returned.rows is given.rows:
+        return
+    finite = returned.rows.amax(1).isfinite() & returned.rows.amin(1).isfinite()  # needs no second matrix
+    if not finite.all():
+        raise BrokenStage(
+            f"defense {stage}: {int((~finite).sum())} of {len(finite)} rows hold a NaN or an infinity"
+            f" in round {round_number}; a stage must return finite rows"
+        )
+
+
+def _finite(stage: str, what: str, given: Tensor, returned: Tensor) -> Tensor:
+    """The parameters that a stage returned. Raises :class:`BrokenStage` where it made them infinite or NaN."""
+    if given.isfinite().all() and not returned.isfinite().all():
+        raise BrokenStage(f"defense {stage}: the {what} holds a NaN or an infinity; a stage must return finite parameters")
+    return returned
+
+
+def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
+    """One defense that applies the stages from left to right. Its state is the tuple of theirs. ``names`` are for its errors.
 
     A stage sees only rows that the stages before it left some weight; where none is left, the round ends there.
-    At most one stage may say how the model predicts; raises BadInput otherwise.
+    ``follow`` says how much each client counts in what is left: where a stage merges rows, clients count from there on
+    as much as before that stage. Raises :class:`BrokenStage` for a stage that returns a row or a weight that is not
+    finite, or a negative weight. At most one stage may say how the model predicts; raises BadInput otherwise.
     """
+    called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
     predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
     if len(predicting) > 1:
         raise BadInput(
@@ -447,19 +490,27 @@ def chain(*stages: Defense) -> Defense:
     def init(view: ServerView) -> tuple[Any, ...]:
         return tuple(stage.init(view) for stage in stages)
 
-    def apply(updates: Updates, states: tuple[Any, ...], view: ServerView) -> tuple[Updates, tuple[Any, ...]]:
-        after = list(states)
+    def follow(updates: Updates, states: tuple[Any, ...], view: ServerView) -> tuple[Updates, tuple[Any, ...], Shares]:
+        shares, after = Shares(updates.client, updates.weight), list(states)
         for number, stage in enumerate(stages):
-            updates, after[number] = stage.apply(updates, states[number], view)
+            given = updates
+            updates, after[number] = stage.apply(given, states[number], view)
+            _hold(called[number], given, updates, view.round + 1)
+            if (updates.client >= 0).all():
+                shares = Shares(updates.client, updates.weight)
             updates = without_rejected(updates)
             if not len(updates.weight):
-                break
-        return updates, tuple(after)
+                return updates, tuple(after), shares._replace(weight=shares.weight * 0.0)
+        return updates, tuple(after), shares
+
+    def apply(updates: Updates, states: tuple[Any, ...], view: ServerView) -> tuple[Updates, tuple[Any, ...]]:
+        updates, states, _ = follow(updates, states, view)
+        return updates, states
 
     def finish(states: tuple[Any, ...], view: ServerView) -> Tensor:
-        for stage, state in zip(stages, states, strict=True):
+        for stage, state, name in zip(stages, states, called, strict=True):
             if stage.finish:
-                view = dataclasses.replace(view, params=stage.finish(state, view))
+                view = dataclasses.replace(view, params=_finite(name, "repaired model", view.params, stage.finish(state, view)))
         return view.params
 
     def send(states: tuple[Any, ...], view: ServerView) -> tuple[Tensor, tuple[Any, ...]]:
@@ -467,7 +518,7 @@ def chain(*stages: Defense) -> Defense:
         for number, stage in enumerate(stages):
             if stage.send:
                 params, after[number] = stage.send(states[number], view)
-                view = dataclasses.replace(view, params=params)
+                view = dataclasses.replace(view, params=_finite(called[number], "model that it sends", view.params, params))
         return view.params, tuple(after)
 
     locals_ = tuple(stage.local for stage in stages if stage.local)
@@ -478,6 +529,7 @@ def chain(*stages: Defense) -> Defense:
         finish=finish if any(stage.finish for stage in stages) else None,
         send=send if any(stage.send for stage in stages) else None,
         predict=stages[predicting[0] - 1].predict if predicting else None,
+        follow=follow,
     )
 
 

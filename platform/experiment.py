@@ -213,10 +213,15 @@ class Experiment:
         """Defend, and move the global vectors by the weighted mean. Without a weight that is left, nothing moves."""
         if not len(sent.rows):
             return state, torch.zeros_like(state.params), lambda _: {}
-        after, remembered = self.built.defense.apply(sent, state.defense, self._server_view(state))
+        follow = self.built.defense.follow
+        assert follow is not None
+        after, remembered, shares = follow(sent, state.defense, self._server_view(state))
         aggregate = mean(after.rows, after.weight)
         params = state.params + aggregate * self.spec.server_lr
-        buffers = state.buffers + mean(changes, sent.weight) if len(state.buffers) else state.buffers
+        buffers = state.buffers
+        if len(buffers):  # a client's buffers count as much as the defense lets the client count
+            kept = torch.zeros_like(sent.weight).index_add(0, torch.searchsorted(sent.client, shares.client), shares.weight)
+            buffers = buffers + mean(changes, kept)
         moved = state._replace(params=params, buffers=buffers, defense=remembered)
         malicious, layout = self.built.malicious.to(sent.client.device), self.built.net.layout
         return moved, aggregate, lambda row: evaluate.kept(sent, after, malicious) | evaluate.masked(sent.rows, row, layout)

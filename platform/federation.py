@@ -167,7 +167,7 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
         replica=flat.Replica(net),
         attack=attack,
         judge=judge(attacks),
-        defense=chain(*defenses),
+        defense=chain(*defenses, names=[item.name for item in spec.defense]),
         device=where,
     )
 

@@ -1,7 +1,8 @@
 """A model as one flat float32 vector, and the calls that take that vector.
 
 Parameters go through the defense as one vector; floating-point buffers (BatchNorm statistics) form a second vector that is
-averaged outside it; integer counters are never sent. Non-persistent buffers are constants of the model and belong to neither.
+averaged with the weights that the defense leaves the clients; integer counters are never sent. Non-persistent buffers are
+constants of the model and belong to neither.
 """
 
 from __future__ import annotations

@@ -136,14 +136,19 @@ def squares(rows: Floats, first: int, last: int, found: Doubles) -> None:
 
 @summed
 def squared_distances(rows: Floats, first: int, last: int, found: Doubles) -> None:
-    """Adds the squared distances of all pairs i < j to found (n, n): direct differences, four pairs at a time."""
+    """Adds the squared distances of all pairs i < j to found (n, n): direct differences, four pairs at a time.
+
+    The last pairs of a row go through the same loop, with its last partner in the empty places: a second loop for them would round
+    differently, and equal rows would not have equal distances.
+    """
     n = len(rows)
     for start in range(first, last, RUN):
         stop = min(start + RUN, last)
-        for i in range(n):
-            x, j = rows[i, start:stop], i + 1
-            while j + 3 < n:
-                p, q, r, s = rows[j, start:stop], rows[j + 1, start:stop], rows[j + 2, start:stop], rows[j + 3, start:stop]
+        for i in range(n - 1):
+            x = rows[i, start:stop]
+            for j in range(i + 1, n, 4):
+                p, q = rows[j, start:stop], rows[min(j + 1, n - 1), start:stop]
+                r, s = rows[min(j + 2, n - 1), start:stop], rows[min(j + 3, n - 1), start:stop]
                 to_p, to_q, to_r, to_s = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
                 for k in range(len(x)):
                     a, b, c, d = x[k] - p[k], x[k] - q[k], x[k] - r[k], x[k] - s[k]
@@ -152,17 +157,12 @@ def squared_distances(rows: Floats, first: int, last: int, found: Doubles) -> No
                     to_r += c * c
                     to_s += d * d
                 found[i, j] += to_p
-                found[i, j + 1] += to_q
-                found[i, j + 2] += to_r
-                found[i, j + 3] += to_s
-                j += 4
-            while j < n:
-                p, to_p = rows[j, start:stop], np.float32(0)
-                for k in range(len(x)):
-                    a = x[k] - p[k]
-                    to_p += a * a
-                found[i, j] += to_p
-                j += 1
+                if j + 1 < n:
+                    found[i, j + 1] += to_q
+                if j + 2 < n:
+                    found[i, j + 2] += to_r
+                if j + 3 < n:
+                    found[i, j + 3] += to_s
 
 
 @summed

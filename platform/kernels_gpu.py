@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 NETWORK_ROWS = 32
 PIECE = 262_144  # coordinates: large, because a piece costs launches; fixed, because the order of a sum is part of its bits
@@ -67,21 +68,37 @@ def sign_sum(rows: Tensor) -> Tensor:
     return found
 
 
+def _aligned(piece: Tensor) -> Tensor:
+    """The piece with columns of zeros up to a multiple of 16: a sum over a row that begins elsewhere in memory is added in another order,
+    and equal rows would not have equal sums.
+    """
+    return pad(piece, (0, -piece.shape[1] % 16))
+
+
 def squares(rows: Tensor) -> Tensor:
     """Squared norms. rows (n, d) → (n,) float64."""
     found = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for where in _pieces(rows):
-        found += rows[:, where].double().square_().sum(1)
+        found += _aligned(rows[:, where].double()).square_().sum(1)
     return found
 
 
 def squared_distances(rows: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Squared distances of all pairs by direct differences, of rows times ``scale`` (n,). rows (n, d) → (n, n) float64."""
-    found = torch.zeros((len(rows), len(rows)), dtype=torch.float64, device=rows.device)
+    """Squared distances of all pairs by direct differences, of rows times ``scale`` (n,). rows (n, d) → (n, n) float64.
+
+    Row i meets rows i + 1, i + 2 … around the circle, n pairs at a time: sums of one shape are added in one order, so that equal rows
+    have equal distances to every other row.
+    """
+    n = len(rows)
+    found = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
+    first = torch.arange(n, device=rows.device)
     for where in _pieces(rows):
-        piece = rows[:, where].double() if scale is None else rows[:, where] * scale[:, None]
-        for i in range(len(rows) - 1):
-            found[i, i + 1 :] += (piece[i + 1 :] - piece[i]).square_().sum(1)
+        piece = _aligned(rows[:, where].double() if scale is None else rows[:, where] * scale[:, None])
+        circle = torch.cat([piece, piece])
+        for step in range(1, n // 2 + 1):
+            found[first, (first + step) % n] += (circle[step : step + n] - piece).square_().sum(1)
+    if n % 2 == 0:  # half-way around the circle every pair has met twice
+        found[first[n // 2 :], first[: n // 2]] = 0.0
     return found + found.t()
 
 

@@ -22,31 +22,41 @@ import torch
 from torch import Tensor
 
 
-def floor_count(share: float, n: int) -> int:
-    """The largest integer ``<= share * n``, for the share as it is written in decimal.
+def _times(share: float, n: int) -> Fraction:
+    """``share * n`` for what the share means: the ratio of two counts, where one of counts up to ``2 n`` has this very floating-point
+    value, else its decimal text. 1 / 3 of 3 is 1 so, and 0.6 of 20 is 12; the denominator ``2 n`` is for halves, which are rounded up.
 
-    >>> floor_count(0.55, 20), int(0.29 * 100), floor_count(0.29, 100)
-    (11, 28, 29)
+    A decimal of at most fifteen digits that is no such ratio cannot be mistaken for one while n is below 10⁷.
     """
-    return floor(Fraction(str(share)) * n)
+    halves = round(share * 2 * n)
+    return Fraction(halves, 2) if n and halves / (2 * n) == share else Fraction(str(share)) * n
+
+
+def floor_count(share: float, n: int) -> int:
+    """The largest integer ``<= share * n``, for the ratio of counts or the decimal number that the share is written for.
+
+    >>> floor_count(0.55, 20), int(0.29 * 100), floor_count(0.29, 100), floor_count(1 / 3, 3)
+    (11, 28, 29, 1)
+    """
+    return floor(_times(share, n))
 
 
 def ceil_count(share: float, n: int) -> int:
-    """The smallest integer ``>= share * n``, for the share as it is written in decimal.
+    """The smallest integer ``>= share * n``, for the ratio of counts or the decimal number that the share is written for.
 
-    >>> ceil_count(0.6, 20), ceil_count(0.07, 100)
-    (12, 7)
+    >>> ceil_count(0.6, 20), ceil_count(0.07, 100), ceil_count(8 / 33, 33)
+    (12, 7, 8)
     """
-    return ceil(Fraction(str(share)) * n)
+    return ceil(_times(share, n))
 
 
 def round_count(share: float, n: int) -> int:
-    """The integer nearest to ``share * n``, halves up, for the share as it is written in decimal.
+    """The integer nearest to ``share * n``, halves up, for the ratio of counts or the decimal number that the share is written for.
 
-    >>> round_count(0.5, 5), round_count(0.125, 64), round_count(0.3125, 64)
-    (3, 8, 20)
+    >>> round_count(0.5, 5), round_count(0.125, 64), round_count(0.3125, 64), round_count(1 / 6, 3)
+    (3, 8, 20, 1)
     """
-    return floor(Fraction(str(share)) * n + Fraction(1, 2))
+    return floor(_times(share, n) + Fraction(1, 2))
 
 
 @lru_cache
@@ -312,7 +322,7 @@ def centred_products(squared: Tensor, weight: Tensor | None = None) -> Tensor:
             [-1.,  1.]], dtype=torch.float64)
     """
     share = torch.full_like(squared[0], 1 / len(squared)) if weight is None else (weight / weight.sum()).to(squared)
-    to_mean = squared @ share
+    to_mean = (squared * share).sum(1)  # row by row in one order: equal rows stay equal, which a matrix product does not promise
     to_mean = to_mean - share @ to_mean / 2
     return (to_mean[:, None] + to_mean - squared) / 2
 

@@ -16,7 +16,7 @@ from backstop.platform.contract import Part, Scalar, Spec
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import BadInput, Parameter, check, declare, fill, nearest, schema
 
-ENGINE = 1  # raised when the platform's own numbers change; part of every id
+ENGINE = 2  # raised when the platform's own numbers change; part of every id
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 GROUPS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defense": "defenses"}

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from backstop.platform import cli, plugins
+from backstop.platform.contract import stateless
+from backstop.platform.plugins import build
 
 RUN = ["--rounds", "2", "--clients", "10", "--per-round", "5", "--root-size", "20", "--device", "cpu"]
 
@@ -41,6 +43,23 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
     """The JSON document that a command prints."""
     assert cli.main(arguments) == code
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(group: str, name: str, params: Any) -> Any:
+        if name == "rfa":
+            return stateless(lambda updates: updates._replace(weight=updates.weight * float("nan")))
+        return build(group, name, params)
+
+    monkeypatch.setattr(plugins, "build", broken)
+    assert cli.main(["run", "--defense", "norm_clip+rfa", *RUN]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[-1] == (
+        "backstop: the run failed: defense rfa: 5 of 5 weights are NaN, infinite or negative in round 1;"
+        " a stage must return finite weights of at least 0"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from backstop.platform.compose import attack_chain
-from backstop.platform.contract import Attack, AttackView, Defense, ServerView, TestSet, Training, Updates, chain, merge, select, stateless
+from backstop.platform.contract import (
+    Attack,
+    AttackView,
+    BrokenStage,
+    Defense,
+    ServerView,
+    TestSet,
+    Training,
+    Updates,
+    chain,
+    merge,
+    select,
+    stateless,
+)
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 from tests.views import attack_view, server_view
@@ -120,6 +133,59 @@ def test_a_chain_that_rejects_everybody_ends_there() -> None:
     defense = chain(drop(0, 1), drop(1))
     after, states = defense.apply(updates, defense.init(server_view(1)), server_view(1))
     assert len(after.rows) == 0 and states == ([0, 1], [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), -1.0])
+def test_a_weight_that_is_not_finite_or_negative_names_its_stage(value: float) -> None:
+    updates = Updates(torch.ones(3, 2), torch.ones(3), torch.arange(3))
+    broken = stateless(lambda given: given._replace(weight=torch.tensor([1.0, value])))
+    defense, view = chain(drop(1), broken, names=["krum", "rfa"]), server_view(2, 6)
+    with pytest.raises(BrokenStage, match=r"^defense rfa: 1 of 2 weights are NaN, infinite or negative in round 7; .*$"):
+        defense.apply(updates, defense.init(view), view)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_that_is_not_finite_names_its_stage(value: float) -> None:
+    updates = Updates(torch.ones(3, 2), torch.ones(3), torch.arange(3))
+    broken = stateless(lambda given: given._replace(rows=given.rows * torch.tensor([1.0, value])))
+    defense, view = chain(drop(1), broken), server_view(2)
+    with pytest.raises(BrokenStage, match=r"^defense stage 2: 2 of 2 rows hold a NaN or an infinity in round 1; "):
+        defense.apply(updates, defense.init(view), view)
+
+
+def test_a_repair_that_is_not_finite_names_its_stage() -> None:
+    defense, view = chain(drop(), Defense(finish=lambda _, view: view.params / 0.0), names=["krum", "nad"]), server_view(2)
+    assert defense.finish is not None
+    with pytest.raises(BrokenStage, match=r"^defense nad: the repaired model holds a NaN or an infinity"):
+        defense.finish((None, None), view)
+    lost = replace(view, params=torch.full((2,), float("nan")))  # the model was lost before: no stage is to blame
+    assert defense.finish((None, None), lost).isnan().all()
+
+
+def paired(updates: Updates) -> Updates:
+    """Rows 0 and 1, 2 and 3 … merged, as bucketing does."""
+    count = len(updates.rows) // 2
+    rows, weight = updates.rows[: 2 * count].view(count, 2, -1).mean(1), updates.weight[: 2 * count].view(count, 2).sum(1)
+    return Updates(rows, weight, torch.full((count,), -1))
+
+
+def test_clients_count_as_they_did_before_rows_were_merged() -> None:
+    updates, view = Updates(torch.arange(6.0)[:, None], torch.arange(1.0, 7.0), torch.arange(6) * 2), server_view(1)
+    first = stateless(lambda given: select(given, torch.arange(1)))
+    halved = stateless(lambda given: given._replace(weight=given.weight / 2))
+    for stages, wanted in (
+        ((), {0: 1, 2: 2, 4: 3, 6: 4, 8: 5, 10: 6}),
+        ((drop(2), halved), {0: 0.5, 4: 1.5, 6: 2, 8: 2.5, 10: 3}),
+        ((drop(2, 10), stateless(paired)), {0: 1, 4: 3, 6: 4, 8: 5}),  # the mixtures' clients, which are not known one by one any more
+        ((drop(2, 10), stateless(paired), first, halved), {0: 1, 4: 3, 6: 4, 8: 5}),
+        ((first, stateless(lambda given: merge(given, given.rows[0]))), {0: 1}),
+        ((stateless(paired), stateless(lambda given: select(given, torch.zeros(len(given.rows)).bool()))), {}),
+    ):
+        defense = chain(*stages)
+        assert defense.follow is not None
+        _, _, (client, weight) = defense.follow(updates, defense.init(view), view)
+        counted = {one: share for one, share in zip(client.tolist(), weight.tolist(), strict=True) if share}
+        assert counted == wanted
 
 
 def test_an_empty_chain_of_defenses_is_no_defense() -> None:

@@ -259,6 +259,34 @@ def test_a_round_in_which_the_defense_rejects_everybody_moves_nothing() -> None:
     assert record.metrics["defense/kept_weight_benign"] == 0.0 and record.metrics["defense/false_positive_rate"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("defense", "moved"),
+    [
+        ("fedavg", 50.5),
+        ("krum", 1.0),  # the clients that are left decide
+        ("median", 50.5),  # merged rows: clients count as before the merge
+        ("krum+median", 1.0),
+        ("nnm(f=0)+krum", 50.5),
+    ],
+)
+def test_buffers_move_by_the_clients_that_the_defense_keeps(defense: str, moved: float) -> None:
+    experiment = Experiment(TINY.replace(defense=specs.stages(defense, "defense")), NOWHERE, "cpu")
+    state = experiment.state._replace(buffers=torch.zeros(1))
+    sent = Updates(torch.zeros(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
+    after, _, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    assert after.buffers.tolist() == [moved]
+
+
+def test_buffers_of_a_round_that_moves_nothing_stay() -> None:
+    experiment = Experiment(TINY, NOWHERE, "cpu")
+    nobody = Defense(apply=lambda updates, state, view: (select(updates, torch.zeros(len(updates.rows), dtype=torch.bool)), state))
+    experiment.built = experiment.built._replace(defense=chain(nobody))
+    state = experiment.state._replace(buffers=torch.zeros(1), defense=(None,))
+    sent = Updates(torch.ones(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
+    after, _, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    assert after.buffers.tolist() == [0.0] and torch.equal(after.params, state.params)
+
+
 def halved() -> Defense:
     return Defense(finish=lambda _, view: view.params / 2)
 

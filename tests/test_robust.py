@@ -45,6 +45,57 @@ def test_counts_are_exact(n: int) -> None:
     assert robust.floor_count(1e-7, n) == 0 and robust.ceil_count(1e-7, n) == 1
 
 
+@pytest.mark.parametrize("n", range(1, 41))
+def test_fractions_that_mean_counts_give_them(n: int) -> None:
+    for f in range(n + 1):
+        for count in (robust.floor_count, robust.ceil_count, robust.round_count):
+            assert count(f / n, n) == f
+            assert count(f / n, 3 * n) == 3 * f
+        if f < n:
+            assert robust.round_count((2 * f + 1) / (2 * n), n) == f + 1  # halves go up, also those that are no finite decimal
+    assert robust.floor_count(np.nextafter(0.5, 0).item(), 2 * n) == n - 1, "less than a half is less than a half"
+
+
+def test_decimals_stay_decimals() -> None:
+    assert robust.ceil_count(0.6, 20) == 12 and robust.floor_count(0.333, 3) == 0 and robust.ceil_count(0.334, 3) == 2
+    for d in (38_410, 1_000_003, 11_173_962):  # shares of coordinates: as exact as the decimal is
+        for share in (0.05, 0.3, 0.999, 0.0001, 0.123456):
+            exact = Fraction(str(share)) * d
+            assert (robust.floor_count(share, d), robust.ceil_count(share, d)) == (exact.__floor__(), exact.__ceil__())
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 33])
+@pytest.mark.parametrize("d", [1, 2, 3, 7, 8, 17, 100, 511, 513, 1027])
+def test_equal_rows_have_equal_distances_to_every_other(n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_gpu, "PIECE", 500)
+    for one, other in {(0, n - 1), (n - 2, n - 1), (0, 1), (n // 2 - 1, n // 2)}:
+        given = torch.randn(n, d, generator=generator(0, "tests", "equal", n, d, one, other))
+        given[other] = given[one]
+        others = [i for i in range(n) if i not in (one, other)]
+        tables = {
+            "distances": robust.distances(given),
+            "angles": robust.cosine_distances(given),
+            "products": robust.products(given),
+            "centered": robust.centred_products(robust.distances(given)),
+            "distances on a GPU": kernels_gpu.squared_distances(given),
+            "angles on a GPU": kernels_gpu.squared_distances(given, 1 / robust.norms(given)),
+        }
+        for name, table in tables.items():
+            assert torch.equal(table[one][others], table[other][others]), name
+        assert robust.norms(given)[one] == robust.norms(given)[other]
+        assert kernels_gpu.squares(given)[one] == kernels_gpu.squares(given)[other]
+        order = robust.krum_order(given, None)[0].tolist()
+        assert order.index(one) < order.index(other)
+
+
+@pytest.mark.parametrize("n", [3, 5, 8, 21])
+def test_mirrored_rows_are_equally_far(n: int) -> None:
+    given = torch.randn(n, 700, generator=generator(0, "tests", "mirror", n))
+    given[0], given[n - 1] = 0.0, -given[1]
+    for table in (robust.distances(given), kernels_gpu.squared_distances(given)):
+        assert table[0, 1] == table[0, n - 1]
+
+
 def test_floating_point_would_miscount() -> None:
     assert int(0.29 * 100) == 28 and robust.floor_count(0.29, 100) == 29
     assert torch.tensor([1.0] * 80 + [-1.0] * 20).mean() < 0.6000001  # close is not the law
@@ -145,7 +196,7 @@ def test_angles_and_centred_products_follow_from_the_distances() -> None:
     torch.testing.assert_close(
         kernels_gpu.squared_distances(given, 1 / robust.norms(given).clamp_min(1e-300))[:6, :6] / 2, found[:6, :6], rtol=1e-4, atol=1e-12
     )
-    torch.testing.assert_close(robust.products(given), wide @ wide.t(), rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(robust.products(given), wide @ wide.t(), rtol=1e-6, atol=5e-4)  # squares of up to 1,500 in float32
     for given_weight in (None, weight):
         share = torch.full_like(weight, 1 / 8) if given_weight is None else weight / weight.sum()
         centred = wide - share @ wide

@@ -34,7 +34,9 @@ SMALL = 64  # pixels: the large stem leaves a 64 x 64 image 2 x 2 in the last st
 
 def resnet18(
     *,
-    norm: Annotated[Literal["group", "batch"], "batch: running averages are buffers, averaged outside the defense"] = "group",
+    norm: Annotated[
+        Literal["group", "batch"], "batch: running averages are buffers, averaged over the clients that the defense keeps"
+    ] = "group",
     stem: Annotated[Literal["auto", "small", "large"], "small: 3 x 3, stride 1, no pooling; auto: small up to 64 pixels"] = "auto",
 ) -> Model:
     """ResNet-18 without pre-trained weights."""

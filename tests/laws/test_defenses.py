@@ -100,6 +100,49 @@ def test_any_number_of_rows_and_coordinates(name: str, n: int, d: int) -> None:
     sound(apply(build(name), given), given)
 
 
+def plain_inputs() -> dict[str, Tensor]:
+    """Rows as people write them down: tenths, symmetric, duplicated and tied ones, in one coordinate and in more."""
+    wide, tenths = noise(4, 6, "wide"), torch.tensor([[0.2], [0.3], [0.4]])
+    return {
+        "tenths": tenths,
+        "tenths on both sides": torch.tensor([[-0.3], [0.1], [0.2], [-0.1], [0.7]]),
+        "tenths twice": tenths.repeat(2, 1),
+        "symmetric": torch.tensor([[-1.0], [1.0]]),
+        "symmetric around a zero": torch.tensor([[-0.3], [-0.1], [0.0], [0.1], [0.3]]),
+        "symmetric and wide": torch.cat([wide, -wide]),
+        "signs": torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]),
+        "duplicates": wide[[0, 1, 0, 2, 1, 0, 3]],
+        "two values": torch.tensor([[0.1], [0.1], [0.1], [0.4], [0.4]]),
+        "all but one": torch.tensor([[0.1], [0.1], [0.1], [0.1], [0.4]]),
+        "zeros but one": torch.tensor([[0.0], [0.0], [0.0], [0.1]]),
+        "equally far": torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]),
+        "unit vectors": torch.eye(5),
+        "one line": torch.arange(1.0, 8.0)[:, None] * torch.tensor([0.1, -0.2, 0.3]),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", plain_inputs())
+@pytest.mark.parametrize("weights", ["ones", "sample counts"])
+def test_plain_rows_give_finite_rows_and_weights(name: str, kind: str, weights: str) -> None:
+    given = updates(plain_inputs()[kind])
+    if weights == "ones":
+        given = given._replace(weight=torch.ones(len(given.rows)))
+    sound(apply(build(name), given), given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("one", "other"), [(0, 8), (3, 4), (2, 6), (7, 8)])
+def test_of_equal_rows_the_smaller_client_id_comes_first(name: str, one: int, other: int) -> None:
+    for number in range(5):
+        rows = noise(9, 33, f"ties {number}")
+        rows[other] = rows[one]
+        given = updates(rows)._replace(weight=torch.ones(9))
+        after = apply(build(name), given)
+        if len(after.rows) == 9 and (after.client >= 0).all():
+            assert after.weight[one] >= after.weight[other], number
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_stay_as_they_are(name: str) -> None:
     given, view = updates(noise(10, 24) * 1e4), server_view(24)
@@ -261,6 +304,15 @@ def test_agrees_with_the_reference(name: str, n: int, d: int, scale: float, zero
     draws = {"generator": server_view(d).generator} if "generator" in inspect.signature(twin).parameters else {}
     wanted = twin(given.rows.double().numpy(), given.weight.double().numpy(), **params, **draws)
     np.testing.assert_allclose(aggregate(apply(build(name, **params), given)), wanted, rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize(
+    ("share", "values", "wanted"),
+    [(1 / 3, [0, 1, 100], 1.0), (4 / 15, [*range(11), 100, 100, 100, 100], 7.0), (8 / 33, [*range(25), *[10**6] * 8], 16.0)],
+)
+def test_trimmed_mean_leaves_out_the_count_that_a_fraction_means(share: float, values: list[int], wanted: float) -> None:
+    given = updates(torch.tensor(values).float()[:, None])
+    assert apply(build("trimmed_mean", trim_fraction=share), given).rows.item() == wanted
 
 
 def votes(up: int, down: int, still: int = 0) -> Updates:
