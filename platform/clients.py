@@ -90,7 +90,7 @@ class InProcess:
         """Rows of the cohort in a round, sorted by client id."""
         attacked = self.built.attacked(number)
         with one_thread():
-            units = local_sgd.blocks(self.built, cohort, attacked)
+            units = local_sgd.blocks(self.built, number, cohort, attacked)
             return gather([local_sgd.train(self.built, number, unit, params, buffers, state, attacked) for unit in units])
 
     def predict(self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None) -> tuple[Prediction, Prediction | None]:
@@ -267,7 +267,7 @@ class OnActors:
     def train(self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any) -> Trained:
         """Rows of the cohort in a round, sorted by client id. The global vectors are put into the object store once."""
         attacked = self.built.attacked(number)
-        units = local_sgd.blocks(self.built, cohort, attacked)
+        units = local_sgd.blocks(self.built, number, cohort, attacked)
         shared = self._put_vectors(params, buffers)
         secret = self._keep("state", state)
 

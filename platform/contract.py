@@ -77,6 +77,11 @@ class Spec:
     attack_start: Annotated[int, Range(0, MANY), "first round in which malicious clients attack"] = 0
     attack_stop: Annotated[int | None, Range(0, MANY), "first round in which they no longer do; none: never"] = None
     attack_every: Annotated[int, Range(1, MANY), "attack in every k-th round from the start on"] = 1
+    attackers: Annotated[
+        Literal["all", "in_turn"],
+        "who attacks in an attacked round; all: every malicious client of its cohort;"
+        " in_turn: one malicious client, the next by id each time, and the cohort holds it",
+    ] = "all"
     dormant: Annotated[bool, "malicious clients make their trigger but train and send as honest ones: the attack's clean twin"] = False
     eval_every: Annotated[int, Range(1, MANY), "evaluate every k-th round and the last"] = 1
     root_size: Annotated[int, Range(0, MANY), "training samples the server holds out of the clients' data"] = 100
@@ -220,9 +225,9 @@ class AttackView:
     classes: int
     kind: Kind
     clients: int  # number of malicious clients in the experiment
-    members: Tensor  # (m,) indices of the malicious clients in this round's cohort; empty outside a round
+    members: Tensor  # (m,) indices of the malicious clients that attack in this round; empty outside a round
     total: int  # number of clients in this round's cohort
-    share: float  # of this round's sample weight that malicious clients hold; the malicious share outside a round
+    share: float  # of this round's sample weight that these hold; the malicious share outside a round
     server_lr: float
     generator: torch.Generator  # named by (seed, "attack", round), the stage, and the function that is given the view
     edge_cases: Callable[[], tuple[Samples, Samples]] | None  # the dataset's external edge cases: train, test, labelled with their target

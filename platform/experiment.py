@@ -193,8 +193,8 @@ class Experiment:
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         built = self.built
-        present = torch.isin(cohort, built.malicious)
         number = self.spec.warmup + state.round
+        present = torch.isin(cohort, built.attackers(number))
         attacked = built.attacked(number) and bool(present.any())
         members = torch.searchsorted(built.malicious, cohort[present])
         weight = self._weights(cohort)

@@ -41,10 +41,28 @@ class Federation(NamedTuple):
 
     def attacked(self, number: int) -> bool:
         """Whether malicious clients attack in this round, counted from the first of the warm-up."""
+        return bool(self.spec.attack) and self._shot(number) is not None
+
+    def _shot(self, number: int) -> int | None:
+        """Which of the scheduled attacks falls into a round, counted from 0; None where none does."""
         spec = self.spec
-        number -= spec.warmup
-        begun = number >= spec.attack_start and (spec.attack_stop is None or number < spec.attack_stop)
-        return bool(spec.attack) and begun and (number - spec.attack_start) % spec.attack_every == 0
+        since = number - spec.warmup - spec.attack_start
+        over = spec.attack_stop is not None and number - spec.warmup >= spec.attack_stop
+        if since < 0 or over or since % spec.attack_every:
+            return None
+        return since // spec.attack_every
+
+    def attackers(self, number: int) -> Tensor:
+        """Ascending ids of the malicious clients that may attack in a round: with
+        ``attackers=in_turn`` the one whose turn it is, none outside the schedule.
+        """
+        shot = self._shot(number)
+        if shot is None or not len(self.malicious):
+            return self.malicious[:0]
+        if self.spec.attackers == "all":
+            return self.malicious
+        turn = shot % len(self.malicious)
+        return self.malicious[turn : turn + 1]
 
     def attack_turns(self) -> tuple[int, ...]:
         """How often a malicious client has attacked by the end of each round, all clients together;
@@ -55,13 +73,16 @@ class Federation(NamedTuple):
             return ()
         turns = []
         for number in range(spec.warmup, spec.warmup + spec.rounds):
-            present = torch.isin(self.cohort(number), self.malicious)
-            turns.append(int(present.sum()) if self.attacked(number) else 0)
+            present = torch.isin(self.cohort(number), self.attackers(number))
+            turns.append(int(present.sum()))
         return tuple(accumulate(turns))
 
     def cohort(self, number: int) -> Tensor:
-        """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's first."""
+        """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's
+        first. They follow from the schedule, whatever the attack, so its clean twin has the same.
+        """
         spec = self.spec
+        in_turn = spec.attackers == "in_turn"
         return partition.cohort(
             clients=spec.clients,
             per_round=spec.per_round,
@@ -69,6 +90,7 @@ class Federation(NamedTuple):
             bad=self.malicious,
             seed=spec.seed,
             round=number,
+            certain=self.attackers(number) if in_turn else None,
         )
 
     def optimizer(self, lr: float | None = None) -> Optimizer:

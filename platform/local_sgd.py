@@ -53,13 +53,13 @@ def _epochs(federation: Federation, attacking: bool) -> int:
     return training.epochs if training and training.epochs is not None else federation.spec.local_epochs
 
 
-def blocks(federation: Federation, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
-    """The cohort cut into units of work, the longest first.
+def blocks(federation: Federation, number: int, cohort: Sequence[int], attacked: bool) -> list[list[int]]:
+    """The cohort of a round cut into units of work, the longest first.
 
     The loop engine takes single clients. The vmap engine takes blocks of clients with about equally many steps, so that
     little is padded; clients whose local steps differ in kind (constrained, with an extra loss) get blocks of their own.
     """
-    bad = set(federation.malicious.tolist()) if attacked else set()
+    bad = set(federation.attackers(number).tolist()) if attacked else set()
     steps = {client: _epochs(federation, client in bad) * -(-len(federation.shards[client]) // federation.spec.batch) for client in cohort}
     longest = sorted(cohort, key=lambda client: (-steps[client], client))
     if not federation.net.vectorised:
@@ -85,7 +85,7 @@ def train(
     federation: Federation, number: int, clients: Sequence[int], params: Tensor, buffers: Tensor, state: Any, attacked: bool
 ) -> Trained:
     """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked`` whether it is active."""
-    bad = {int(client): index for index, client in enumerate(federation.malicious)} if attacked else {}
+    bad = _attackers(federation, number) if attacked else {}
     engine = _train_block if federation.net.vectorised else _train_loop
     if federation.attack.train is None:
         return engine(federation, number, clients, params, buffers, state, bad)
@@ -95,6 +95,13 @@ def train(
     trained = Trained(*(torch.cat(column) for column in zip(*found, strict=True)))
     order = [trained.client.tolist().index(client) for client in clients]
     return Trained(*(column[order] for column in trained))
+
+
+def _attackers(federation: Federation, number: int) -> dict[int, int]:
+    """Client → number among the malicious ones, of those that may attack in a round."""
+    active = set(federation.attackers(number).tolist())
+    everyone = enumerate(federation.malicious.tolist())
+    return {client: index for index, client in everyone if client in active}
 
 
 class _Rules:

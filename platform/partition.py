@@ -62,24 +62,47 @@ def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
     return drawn[: attackers(clients, share)].sort().values
 
 
-def cohort(*, clients: int, per_round: int, selection: str, bad: Tensor, seed: int, round: int) -> Tensor:  # noqa: A002 -- the Record's name
+def cohort(
+    *,
+    clients: int,
+    per_round: int,
+    selection: str,
+    bad: Tensor,
+    seed: int,
+    round: int,  # noqa: A002 -- the Record's name
+    certain: Tensor | None = None,
+) -> Tensor:
     """The ascending ids (int64) of the clients that train in a round.
 
-    ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws per_round · m / clients malicious clients (halves
-    rounded up) of the ``m`` in ``bad`` and fills up with honest ones. Raises BadInput where there are fewer clients than are wanted.
+    ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws
+    per_round · m / clients malicious clients (halves rounded up) of the ``m`` in ``bad`` and fills
+    up with honest ones. Of the ``certain`` clients each is there: it takes the place of the last
+    client drawn, under ``fixed`` of the last malicious one, so the others are those of a cohort
+    without it. Raises BadInput where there are fewer clients than are wanted.
     """
     if not 1 <= per_round <= clients:
         raise BadInput(f"spec: per_round={per_round} is not allowed; with clients={clients} it is in [1, {clients}]")
     source = generator(seed, "cohort", round)
     if selection == "random":
-        return torch.randperm(clients, generator=source)[:per_round].sort().values
+        drawn = torch.randperm(clients, generator=source)[:per_round]
+        return _holding(drawn, certain).sort().values
     if selection != "fixed":
         raise BadInput(f"spec: selection={selection!r} is not allowed; selection is random or fixed")
     honest = torch.ones(clients, dtype=torch.bool)
     honest[bad] = False
-    count = attackers_per_cohort(clients, per_round, len(bad))
+    usual = attackers_per_cohort(clients, per_round, len(bad))
+    count = max(usual, 0 if certain is None else len(certain))
     groups = ((bad, count), (honest.nonzero().flatten(), per_round - count))
-    return torch.cat([group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups]).sort().values
+    first, rest = (group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups)
+    return torch.cat([_holding(first, certain), rest]).sort().values
+
+
+def _holding(drawn: Tensor, certain: Tensor | None) -> Tensor:
+    """The drawn clients, the last of them replaced by those ``certain`` ones that are missing."""
+    if certain is None or not len(certain):
+        return drawn
+    others = drawn[~torch.isin(drawn, certain)]
+    return torch.cat([others[: max(len(drawn) - len(certain), 0)], certain])
 
 
 def _iid(total: int, clients: int, seed: int) -> Tensor:

@@ -157,7 +157,9 @@ def _check_attackers(spec: Spec) -> None:
             f"spec: malicious={spec.malicious:g} of clients={spec.clients} is no client at all, so"
             f" nobody ever attacks; at least {0.5 / spec.clients:g}, or attack none"
         )
-    if spec.selection == "fixed" and not attackers_per_cohort(spec.clients, spec.per_round, present):
+    in_turn = spec.attackers == "in_turn"  # the cohort holds the attacker, whatever the selection
+    drawn = attackers_per_cohort(spec.clients, spec.per_round, present)
+    if spec.selection == "fixed" and not drawn and not in_turn:
         raise BadInput(
             f"spec: selection=fixed gives a cohort of per_round={spec.per_round} none of the"
             f" {present} malicious among clients={spec.clients}, so nobody ever attacks; at least"

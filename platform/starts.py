@@ -94,7 +94,7 @@ def clean(spec: Spec) -> Spec:
     plain = Spec()
     return spec.replace(
         attack=(), defense=(), dormant=False, attack_start=plain.attack_start, attack_stop=plain.attack_stop, attack_every=plain.attack_every,
-        warmup=0, rounds=spec.warmup, eval_every=spec.warmup,
+        attackers=plain.attackers, warmup=0, rounds=spec.warmup, eval_every=spec.warmup,
     )  # fmt: skip
 
 

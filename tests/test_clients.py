@@ -111,7 +111,7 @@ def test_the_order_of_blocks_does_not_matter(name: str) -> None:
     spec = SPECS[name]
     built = Experiment(spec, NOWHERE, "cpu").built
     cohort = list(range(8))
-    units = local_sgd.blocks(built, cohort, attacked=True)
+    units = local_sgd.blocks(built, 0, cohort, attacked=True)
     state = (Planted(10), None)
 
     def rows(order: Sequence[list[int]]) -> Trained:

@@ -130,6 +130,42 @@ def test_the_schedule_of_an_attack(fields: dict[str, int], rounds: list[int]) ->
     assert [number for number in range(6) if built.attacked(number)] == rounds
 
 
+def test_attackers_take_turns_and_the_cohort_holds_the_one_whose_turn_it_is() -> None:
+    """The published single shot of attackers that share a trigger: each once, in a round of its own."""
+    spec = ATTACKED.replace(rounds=8, selection="random", attack_start=1, attack_stop=8, attack_every=2, attackers="in_turn")
+    shots = Experiment(spec, NOWHERE, "cpu")
+    built, bad = shots.built, shots.built.malicious.tolist()
+    assert len(bad) == 4
+    turns = {1: bad[0], 3: bad[1], 5: bad[2], 7: bad[3]}
+    plain = Experiment(spec.replace(attackers="all"), NOWHERE, "cpu").built
+    for number in range(8):
+        here, usual = set(built.cohort(number).tolist()), set(plain.cohort(number).tolist())
+        assert built.attackers(number).tolist() == [turns[at] for at in turns if at == number]
+        assert len(here) == spec.per_round
+        assert turns.get(number, min(here)) in here
+        assert len(usual - here) <= (number in turns)
+    assert built.attack_turns() == (0, 1, 1, 2, 2, 3, 3, 4)
+    clean = Experiment(spec.replace(attack=(), defense=()), NOWHERE, "cpu").built
+    assert all(torch.equal(built.cohort(at), clean.cohort(at)) for at in range(8))
+
+
+@pytest.mark.parametrize("selection", ["random", "fixed"])
+def test_only_the_attacker_in_turn_trains_on_poison_and_is_crafted(selection: str) -> None:
+    """All twelve clients train, so the other malicious ones are there and send what honest ones send."""
+    spec = ATTACKED.replace(per_round=12, selection=selection, defense=(), rounds=1, attackers="in_turn")
+    one, clean = Experiment(spec, NOWHERE, "cpu"), Experiment(spec.replace(attack=()), NOWHERE, "cpu")
+    sent, honest = (item._trained(item.state, item.built.cohort(0))[1].rows for item in (one, clean))
+    changed = (sent != honest).any(1).nonzero().flatten().tolist()
+    assert changed == one.built.malicious[:1].tolist()
+
+
+def test_a_fixed_cohort_too_small_for_malicious_clients_still_holds_the_one_in_turn() -> None:
+    spec = ATTACKED.replace(per_round=2, malicious=0.1, attackers="in_turn", rounds=2)
+    built = Experiment(spec, NOWHERE, "cpu").built
+    assert all(len(built.cohort(at)) == 2 for at in range(2))
+    assert built.attack_turns() == (1, 2)
+
+
 def test_all_defenses_of_a_seed_face_the_same_federation() -> None:
     one, other = (Experiment(ATTACKED.replace(defense=defense), NOWHERE, "cpu") for defense in ((), (Part("krum"),)))
     assert torch.equal(one.state.params, other.state.params)

@@ -92,7 +92,7 @@ def test_a_row_does_not_depend_on_its_block_mates(spec: Spec) -> None:
 
 def test_blocks_hold_every_client_once_and_waste_little() -> None:
     fed = built(MLP.replace(clients=40, per_round=20, block=5))
-    units = local_sgd.blocks(fed, list(range(20)), attacked=False)
+    units = local_sgd.blocks(fed, 0, list(range(20)), attacked=False)
     assert sorted(client for unit in units for client in unit) == list(range(20))
     steps = {client: len(local_sgd.batches(fed, 0, client, attacking=False)) for client in range(20)}
     padded = sum(steps[unit[0]] * len(unit) for unit in units)
@@ -150,7 +150,7 @@ def strict() -> Local:
 
 def rows_under(fed: Federation, defense: Defense, cohort: list[int], *, attacked: bool = False) -> Tensor:
     fed = fed._replace(defense=defense)
-    units = local_sgd.blocks(fed, cohort, attacked)
+    units = local_sgd.blocks(fed, 2, cohort, attacked)
     state = (Planted(10),)  # of badnets, where there is an attack
     parts = [local_sgd.train(fed, 2, unit, fed.net.params, fed.net.buffers, state, attacked) for unit in units]
     return gather(parts).rows

@@ -335,6 +335,7 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "attack_start": 1,
         "attack_stop": 9,
         "attack_every": 2,
+        "attackers": "in_turn",
         "dormant": True,
         "eval_every": 2,
         "root_size": 99,

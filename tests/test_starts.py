@@ -75,7 +75,13 @@ def test_all_experiments_of_one_federation_share_a_warm_up_and_others_do_not(cac
         return real(clean, folder, device, clients, place)
 
     monkeypatch.setattr(experiment, "_warm_up", counting)
-    shared = [TINY, ATTACKED, ATTACKED.replace(dormant=True), ATTACKED.replace(defense=(), rounds=3, attack_start=1, eval_every=2)]
+    shared = [
+        TINY,
+        ATTACKED,
+        ATTACKED.replace(dormant=True),
+        ATTACKED.replace(attackers="in_turn"),
+        ATTACKED.replace(defense=(), rounds=3, attack_start=1, eval_every=2),
+    ]
     for spec in shared:
         Experiment(spec.replace(warmup=2), NOWHERE, "cpu")
     assert len(made) == 1

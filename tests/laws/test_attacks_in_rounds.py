@@ -72,7 +72,7 @@ def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name
     assert all((attacked.rows[row] != clean.rows[row]).any() for row in bad.nonzero().flatten())
     params, buffers = experiment.state.params, experiment.state.buffers
     trained: dict[int, Tensor] = {}
-    for block in local_sgd.blocks(built, cohort.tolist(), attacked=True):
+    for block in local_sgd.blocks(built, 0, cohort.tolist(), attacked=True):
         rows = local_sgd.train(built, 0, block, params, buffers, state.attack, attacked=True).rows
         trained |= dict(zip(block, rows, strict=True))
     for client in reversed(cohort.tolist()):
