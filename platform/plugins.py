@@ -61,8 +61,17 @@ class Plugin(NamedTuple):
     @property
     def source(self) -> str:
         """Where the method comes from: the data sheet's paragraph on it; empty where there is none."""
+        return self.section("Source")
+
+    def section(self, title: str) -> str:
+        """A paragraph of the data sheet that begins with ``title:``, on one line; empty where there is none.
+
+        >>> Plugin("x", list, {}, "A thing.\\n\\nChecked: by\\nhand.", {}).section("Checked")
+        'by hand.'
+        """
         paragraphs = (" ".join(paragraph.split()) for paragraph in self.sheet.split("\n\n"))
-        return next((text.removeprefix("Source: ") for text in paragraphs if text.startswith("Source: ")), "")
+        opening = f"{title}: "
+        return next((text.removeprefix(opening) for text in paragraphs if text.startswith(opening)), "")
 
 
 @lru_cache
