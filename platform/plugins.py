@@ -64,9 +64,9 @@ class Plugin(NamedTuple):
         return self.section("Source")
 
     def section(self, title: str) -> str:
-        """A paragraph of the data sheet that begins with ``title:``, on one line; empty where there is none.
+        r"""A paragraph of the data sheet that begins with ``title:``, on one line; empty where there is none.
 
-        >>> Plugin("x", list, {}, "A thing.\\n\\nChecked: by\\nhand.", {}).section("Checked")
+        >>> Plugin("x", list, {}, "A thing.\n\nChecked: by\nhand.", {}).section("Checked")
         'by hand.'
         """
         paragraphs = (" ".join(paragraph.split()) for paragraph in self.sheet.split("\n\n"))
