@@ -10,6 +10,9 @@ Learning", ICLR 2025, adaptive robust clipping.
 Deviations: none for 2f < n, as the paper assumes; a larger f counts as the largest such. k is exact, in integers. It is meant to
 stand before a robust aggregator.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal on random, far and
+coinciding rows.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

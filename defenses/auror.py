@@ -17,6 +17,10 @@ is exact: of all splits of the ordered values that with the smallest sum of squa
 size neither is smaller. If every client passes τ, those at the smallest share stay. Sample counts weigh the kept rows. Another common
 definition clusters the clients once more on all indicative coordinates together instead of counting.
 
+Checked: formula and order of steps against public re-implementations; the authors published no code
+that was found. The paper's text was out of reach: that it looks once, and that α is a length, is
+remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

@@ -10,6 +10,9 @@ algorithm 1.
 Deviations: sample counts weight the means, where the paper's are plain. Every row is in exactly one bucket; the last one may be
 smaller and is the mean of what it holds. It is meant to stand before a robust aggregator: alone it changes nothing in the final mean.
 
+Checked: sizes and means of the buckets, and what can be compared against ByzFL 0.0.11
+(tests/defenses/test_byzfl.py): the draws differ. That the paper's means are plain is remembered.
+
 Example:
 >>> import torch
 >>> from types import SimpleNamespace

@@ -12,6 +12,9 @@ smaller client id, m - f - 2 neighbours and at least one where there is another 
 guarantee of the paper needs n >= 4f + 3; for a larger f at least one row is selected and one value kept. Sample counts are not used,
 as in the paper. Another common definition takes the θ best of a single Krum ranking.
 
+Checked: selection, θ and β against public re-implementations; the authors' code was not found. The
+condition n ≥ 4f + 3 is remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

@@ -13,6 +13,9 @@ the paper. The maximum of τ is taken over rows that still have weight: a far ro
 scale, and the filter would stand still. f is at most the largest with 2f < n. The eigenvectors are exact, from the (n, n) inner
 products; another common definition takes one power step from a random start.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal without sample
+counts. The paper's text was out of reach; algorithm 2 is cited from that library.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

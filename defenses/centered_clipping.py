@@ -11,6 +11,9 @@ in the paper: each of n rows moves v by at most τ / n, however many samples it 
 (the authors' published experiments take 100 for momenta of gradients), so the default is only a unit, as in norm clipping: the first
 round is norm clipping with a plain mean. Another common definition under this name keeps no history and starts every round from 0.
 
+Checked: the step and the radius of 100 against the authors' code, one round of the numbers against
+ByzFL 0.0.11 (tests/defenses/test_byzfl.py).
+
 Needs: history.
 
 Example:

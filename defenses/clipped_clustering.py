@@ -14,6 +14,9 @@ of one direction (d = 0), are both kept: neither is a minority. Otherwise the sm
 has it. Angles count to six decimals; among equal distances the smaller client ids are joined first. Another common definition also caps τ
 at a constant.
 
+Checked: against the authors' code (blades): median of all earlier norms, average linkage, larger
+cluster, and its cap on τ.
+
 Needs: history.
 
 Example:

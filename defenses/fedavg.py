@@ -9,6 +9,8 @@ from Decentralized Data", AISTATS 2017, algorithm 1.
 
 Deviations: none. It is the empty chain: ``fedavg`` may be written wherever a defense is named, and is left out of the spec.
 
+Checked: a weighted mean in NumPy (tests/reference.py).
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

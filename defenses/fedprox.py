@@ -12,6 +12,8 @@ plain mean. The inexact local solver is the experiment's own local training; loc
 from 0.001 to 1; the default is from the weak end. With one local step there is no difference from FedAvg: the penalty has no slope at
 w_t.
 
+Checked: gradient of the penalty against its formula; the range of μ from 0.001 to 1 is remembered.
+
 Needs: honest clients that train this way.
 
 Example:

@@ -15,6 +15,9 @@ is what pruning may cost. The first unit that costs more ends the pruning, and o
 an honest client, with the same order of batches each time, and the columns go back to zero after each. A repair that is not finite is
 given up.
 
+Checked: order and stopping rule against public re-implementations; the paper's text was out of
+reach, so what it leaves to the defender is remembered.
+
 Needs: a root set; the model.
 
 Example:

@@ -14,6 +14,9 @@ clients are compared, each with its whole history. Cosines below 0 count as 0, a
 would turn them into similarity. If all α are 0 (the histories all point the same way), nobody stands out and all keep their weights.
 Cosines count to six decimals.
 
+Checked: similarity, pardon and logit against the authors' code, from which the rule for cosines
+below 0 is. Histories and feature choice are the paper's (remembered).
+
 Needs: history, and each row from one client.
 
 Example:

@@ -10,6 +10,9 @@ Descent", NeurIPS 2017, section 4.
 Deviations: none for 2f + 2 < n, where the paper's guarantee holds. At least one neighbour is used wherever there is another
 row. Several variants go by this name; this one is the paper's: squared distances, n - f - 2 neighbours, ties to the smaller client id.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) where the score of f + 1
+there is the one of f here. Section 4 is remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

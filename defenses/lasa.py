@@ -14,6 +14,9 @@ the smallest kept one are kept too. A row without an entry in a layer has purity
 Rows are averaged by sample counts, as all defenses here. As in that code, a layer for which no row passes both filters is
 averaged over all.
 
+Checked: sparsification, both filters and clipping against the authors' code, from which s = 0.3 and
+both radii are.
+
 Example:
 >>> import torch
 >>> from types import SimpleNamespace

@@ -11,6 +11,9 @@ Deviations: sample counts weight the mean, where the paper's is plain. Of severa
 taken. The result is exact, without going through all subsets: n - f rows lie within a diameter where f rows cover all pairs
 that are farther apart, a vertex cover, decided by branching in O(1.47^f n) steps for each of the O(log n + n) decisions asked.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) and every subset in turn
+(tests/references/mda.py): equal.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

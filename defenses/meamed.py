@@ -9,6 +9,8 @@ Source: C. Xie, O. Koyejo, I. Gupta, "Generalized Byzantine-tolerant SGD", 2018 
 Deviations: none. The median of an even number of values is the mean of the two middle ones; of two values equally far from it the
 smaller one is kept. Sample counts are not used, as in the paper.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

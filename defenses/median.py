@@ -10,6 +10,9 @@ ICML 2018, definition 1 and algorithm 1.
 Deviations: none. For even n it is the mean of the two middle values. Sample counts are not used, as in the paper, where all
 clients hold equally many samples.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal. Definition 1 is
+remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

@@ -12,6 +12,9 @@ trusted node, its vector the update that it trains on its root set. That is a ya
 the paper is the clients' (their optimizer). Sample counts weight the mean, where the paper's is plain. Ties go to the smaller client id.
 Another common definition trusts one of the rows, whoever sent it.
 
+Checked: the mean of the nearest against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal for one
+trusted row.
+
 Needs: a root set whose training moves the model as honest clients do.
 
 Example:

@@ -10,6 +10,9 @@ Descent", NeurIPS 2017, Multi-Krum in the section of experiments.
 Deviations: the chosen rows are averaged by sample counts, as all defenses here, where the paper takes the plain mean. Without
 ``keep`` m is n - f, the most that leaves f attackers out. Scores are computed once, as in the paper, not anew after each choice.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) where the score of f + 1
+there is the one of f here: equal. The plain mean of the paper is remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

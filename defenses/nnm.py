@@ -10,6 +10,9 @@ under Heterogeneity", AISTATS 2023 (PMLR 206), nearest neighbor mixing.
 Deviations: sample counts weight the means, where the paper's are plain; with f = 0 every mixture is the weighted mean. Ties go to the
 smaller client id. It is meant to stand before a robust aggregator: alone it leaves attackers their share of the final mean.
 
+Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal without sample
+counts.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

@@ -12,6 +12,8 @@ learning rate of its own with a schedule; without ``step`` it is here the median
 without ties is as long as a typical update and the server's learning rate means the same for every defense. Sample counts are not
 used: a client has one vote. A tied coordinate stays.
 
+Checked: the vote against its formula in NumPy; the schedule of the paper's step is remembered.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
