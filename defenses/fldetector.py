@@ -1,5 +1,6 @@
-"""FLDetector: clients whose updates are not those that their earlier updates and the model's curvature predict are excluded, and
-training starts over without them.
+"""FLDetector: clients whose updates their earlier ones do not predict are excluded, and training starts over without them.
+
+The prediction follows the curvature of the model:
 
 û_i,t = u_i,r + H (w_t - w_r),   u_i,r: the client's last update,   H = L-BFGS({w_k - w_k-1}, {g_k - g_k-1}) over the last N rounds
 e_i,t = ‖u_i,t - û_i,t‖ / mean_j ‖u_j,t - û_j,t‖,   s_i = mean of the client's last N values of e
