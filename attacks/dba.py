@@ -11,10 +11,24 @@ Shapes: x (b, …, H, W) in [0, 1], y (b,).
 Source: C. Xie, K. Huang, P.-Y. Chen, B. Li, "DBA: Distributed Backdoor Attacks against Federated Learning", ICLR 2020, the section on
 distributed backdoor attack with its factors trigger size, gap and location.
 
-Deviations: a share of each batch is poisoned. Size, gap and shift are the paper's for MNIST; for CIFAR-10 it has 6, 3, 0. In an image too
-small for them the gap shrinks as far as two bars of one pixel need, then the bars until two fit side by side: in digits of 8 x 8 a bar
-has 3 pixels. There are never more parts than pixels. Where each attacker has one round only, the paper scales its update by 100; here
-that is a stage of its own: ``dba + model_replacement(strength=100)``.
+Size and gap are the paper's: 4 and 2 on MNIST, 6 and 3 on CIFAR-10; unless given, the latter where both sides
+of the image have more than 28 pixels.
+
+Each attacker poisons 5 of 64 samples of a batch on CIFAR-10, the default share, and 20 of 64 on MNIST.
+Published in two forms. Multi-shot: in every round, unscaled. Single shot: each attacker once, in a round of
+its own (203, 205, 207, 209 on CIFAR-10), with its update times 100, which is n / η of the 10 clients a round
+and the server's rate 0.1, so the sum of the round becomes that attacker's model where the others send
+nothing. Here γ = per_round / server_lr in a stage of its own, and a schedule: ``dba + overtrain(lr=0.05) +
+model_replacement(strength=100)`` with ``per_round=10``, ``server_lr=0.1``, ``attackers=in_turn``,
+``attack_every=2`` and ``attack_stop=8``; the same effect with ``strength=10`` and ``server_lr=1``.
+
+Deviations: the poisoned samples of a batch are a share, rounded. In an image too small for the bars the gap
+shrinks as far as two bars of one pixel need, then the bars until two fit side by side: in digits of 8 x 8 a
+bar has 3 pixels. There are never more parts than pixels. The published bars on Tiny-ImageNet (10 long, 2
+high, gap 2) would need a height of their own.
+
+Checked: bars, rates, rounds and factor against the authors' code (cifar_params.yaml, mnist_params.yaml,
+tiny_params.yaml).
 
 Example:
 >>> import torch
@@ -37,13 +51,15 @@ from backstop.platform.backdoor import Share, Source, Target, backdoor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
 
 _Pixel = tuple[int, int]
+_MNIST, _CIFAR = (4, 2), (6, 3)  # the published size and gap
+_SIDE = 28  # of MNIST's images
 
 
 def _bars(height: int, width: int, size: int, gap: int, shift: int) -> list[_Pixel]:
@@ -72,16 +88,26 @@ def dba(
     *,
     target: Target = 0,
     parts: Annotated[int, Range(1, 10**4, search=(1, 8)), "parts of the trigger, k"] = 4,
-    size: Annotated[int, Range(1, 10**4, search=(1, 8)), "length of a bar in pixels"] = 4,
-    gap: Annotated[int, Range(0, 10**4, search=(0, 8)), "pixels between bars"] = 2,
+    size: Annotated[
+        int | None,
+        Range(1, 10**4, search=(1, 8)),
+        "length of a bar in pixels; none: 6 in images of more than 28 x 28, else 4",
+    ] = None,
+    gap: Annotated[
+        int | None,
+        Range(0, 10**4, search=(0, 8)),
+        "pixels between bars; none: 3 in images of more than 28 x 28, else 2",
+    ] = None,
     shift: Annotated[int, Range(0, 10**4, search=(0, 8)), "pixels from the top and left edges to the trigger"] = 0,
-    share: Share = 0.5,
+    share: Share = 5 / 64,
     source: Source = None,
 ) -> Attack:
     """A trigger in parts. Raises BadInput where source and target are one class or the shift leaves the image."""
 
     def bars(x: Tensor) -> list[_Pixel]:
-        return _bars(x.shape[-2], x.shape[-1], size, gap, shift)
+        height, width = x.shape[-2:]
+        usual, apart = _CIFAR if min(height, width) > _SIDE else _MNIST
+        return _bars(height, width, usual if size is None else size, apart if gap is None else gap, shift)
 
     def init(view: AttackView) -> None:
         if not bars(view.data.x):

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 
 from backstop.attacks.dba import _bars, _part, dba
 from backstop.attacks.model_replacement import model_replacement
+from backstop.platform import specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.compose import attack_chain
 from backstop.platform.contract import Attack
+from backstop.platform.experiment import Experiment, mean
 from backstop.platform.params import BadInput
-from tests.arena import Claim
+from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view
 
 CLAIM = Claim("dba(share=0.2)", effect=0.65, weaker="dba(share=0.02)", bend=0.25)
+PUBLISHED = ARENA.replace(per_round=10, server_lr=0.1, selection="random", eval_every=1)
 
 
 def reference(height: int, width: int, size: int, gap: int, shift: int) -> set[tuple[int, int]]:
@@ -55,12 +59,61 @@ def test_the_whole_is_as_published_where_it_has_room(side: int, size: int, gap: 
 
 
 def test_the_four_bars_of_the_paper_for_its_four_attackers() -> None:
-    bars = [trained(dba(), index, (1, 28, 28)) for index in range(4)]
+    bars = [trained(dba(share=0.5), index, (1, 28, 28)) for index in range(4)]
     assert bars == [{(row, left + step) for step in range(4)} for row in (0, 3) for left in (0, 6)]
+    bars = [trained(dba(share=0.5), index, (3, 32, 32)) for index in range(4)]
+    assert bars == [{(row, left + step) for step in range(6)} for row in (0, 4) for left in (0, 9)]
+    assert trained(dba(size=4, gap=2, share=0.5), 1, (3, 32, 32)) == {(0, left) for left in range(6, 10)}
+
+
+def test_five_of_a_batch_of_64_are_poisoned() -> None:
+    attack, x, y = dba(), torch.zeros(64, 3, 32, 32), torch.full((64,), 7)
+    assert attack.poison is not None
+    found, label = attack.poison(Planted(CLASSES), x, y, 0, torch.Generator())
+    assert found.flatten(1).any(1).nonzero().flatten().tolist() == list(range(5))
+    assert (label == 0).nonzero().flatten().tolist() == list(range(5))
+
+
+def test_the_factor_of_a_single_shot_replaces_the_model() -> None:
+    """n = 10 clients a round, the server's rate 0.1, factor 100; the others send nothing: G becomes G + Δ."""
+    spec = PUBLISHED.replace(
+        attack=specs.stages("dba(share=0.3)+model_replacement(strength=100)", "attack"),
+        attackers="in_turn",
+        rounds=1,
+        alpha=None,
+    )
+    experiment = Experiment(spec, Path("unused"), "cpu")
+    before = experiment.state
+    alone = Experiment(spec.replace(attack=spec.attack[:1]), Path("unused"), "cpu")
+    cohort = experiment.built.cohort(0)
+    attacker = (cohort == experiment.built.attackers(0)).nonzero().flatten()
+    _, plain = alone._trained(alone.state, cohort)
+    _, sent = experiment._trained(before, cohort)
+    rows = torch.zeros_like(sent.rows)
+    rows[attacker] = sent.rows[attacker]
+    after = before.params + mean(rows, torch.ones(len(rows))) * spec.server_lr
+    torch.testing.assert_close(after, before.params + plain.rows[attacker][0])
+
+
+def test_a_single_shot_has_one_attacker_in_each_of_its_rounds() -> None:
+    """As published: rounds 203, 205, 207 and 209 after 200 clean ones, one part each."""
+    shots = PUBLISHED.replace(
+        attack=specs.stages("dba", "attack"),
+        attackers="in_turn",
+        attack_start=3,
+        attack_every=2,
+        attack_stop=10,
+        rounds=12,
+        malicious=0.2,
+    )
+    built = Experiment(shots, Path("unused"), "cpu").built
+    turns = {number: built.attackers(number).tolist() for number in range(12)}
+    assert [number for number, there in turns.items() if there] == [3, 5, 7, 9]
+    assert [turns[number] for number in (3, 5, 7, 9)] == built.malicious[:, None].tolist()
 
 
 def test_on_digits_four_clients_stamp_four_places_and_the_fifth_the_first() -> None:
-    parts = [trained(dba(), index) for index in range(5)]
+    parts = [trained(dba(share=0.5), index) for index in range(5)]
     assert parts[:4] == [{(row, left + step) for step in range(3)} for row in (0, 3) for left in (0, 5)]
     assert parts[4] == parts[0] and whole(dba()) == set().union(*parts)
 
@@ -85,10 +138,10 @@ def test_two_by_two_bars_stay_apart_and_inside_at_any_size_of_image(side: int) -
 
 
 def test_in_a_chain_every_client_keeps_its_part_and_the_rows_are_scaled() -> None:
-    view, whole_chain = attack_view("image", malicious=4), attack_chain([dba(), model_replacement(strength=7.0)], ["own", "own"])
+    view, whole_chain = attack_view("image", malicious=4), attack_chain([dba(share=0.5), model_replacement(strength=7.0)], ["own", "own"])
     assert whole_chain.init is not None and whole_chain.craft is not None
     states = whole_chain.init(view)
-    assert [trained(whole_chain, index, state=states) for index in range(4)] == [trained(dba(), index) for index in range(4)]
+    assert [trained(whole_chain, index, state=states) for index in range(4)] == [trained(dba(share=0.5), index) for index in range(4)]
     assert whole_chain.craft(states, torch.ones(4, 24), view).tolist() == [[7.0] * 24] * 4
 
 
