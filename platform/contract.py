@@ -282,9 +282,16 @@ class TrainView:
 class Minimise(Protocol):
     """Local training on a loss: the spec's optimizer, built anew, takes one step for each batch."""
 
-    def __call__(self, loss: Callable[[Tensor, Step], Tensor], start: Tensor | None = None, steps: Sequence[Step] | None = None) -> Tensor:
+    def __call__(
+        self,
+        loss: Callable[[Tensor, Step], Tensor],
+        start: Tensor | None = None,
+        steps: Sequence[Step] | None = None,
+        rates: Sequence[float] | None = None,
+    ) -> Tensor:
         """``loss(params (d,), step)`` → scalar, differentiable; ``start`` (d,), the global parameters unless given → parameters (d,).
-        A loss that does not depend on the parameters moves nothing.
+        A loss that does not depend on the parameters moves nothing. ``rates`` holds for each step a
+        factor on the learning rate, which is the honest one unless a stage sets another.
 
         What other stages of the attack ask for holds here too: their objectives are added, their constraints applied after each step.
         """

@@ -158,11 +158,18 @@ def _train_own(
     every = tuple(Step(Samples(*one), Samples(*other)) for one, other in zip(dealt, poisoned, strict=True))
     model = net.caller(buffers)
 
-    def minimise(loss: Callable[[Tensor, Step], Tensor], start: Tensor | None = None, steps: Sequence[Step] | None = None) -> Tensor:
+    def minimise(
+        loss: Callable[[Tensor, Step], Tensor],
+        start: Tensor | None = None,
+        steps: Sequence[Step] | None = None,
+        rates: Sequence[float] | None = None,
+    ) -> Tensor:
+        steps = every if steps is None else steps
+        rates = [1.0] * len(steps) if rates is None else rates
         vector = (params if start is None else start).detach().clone()
         optimizer = federation.optimizer(attack.training.lr if attack.training else None)
         memory = optimizer.start(vector)
-        for count, step in enumerate(every if steps is None else steps, 1):
+        for count, (step, rate) in enumerate(zip(steps, rates, strict=True), 1):
             leaf = vector.clone().requires_grad_()
             value = loss(leaf, step)
             if attack.objective:
@@ -170,7 +177,7 @@ def _train_own(
             if not value.requires_grad:  # the loss of an encoder that the model does not have
                 continue
             (grad,) = torch.autograd.grad(value, leaf)
-            memory = optimizer.step(vector, grad, memory, 1.0)
+            memory = optimizer.step(vector, grad, memory, rate)
             if attack.constrain:
                 vector = params + attack.constrain(state, vector - params, count)
         return vector

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import federation, flat, local_sgd
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import gather
-from backstop.platform.contract import ClientView, Defense, Local, Part, Samples, Spec, chain
+from backstop.platform.contract import Attack, ClientView, Defense, Local, Part, Samples, Spec, TrainView, chain
 from backstop.platform.federation import Federation
 
 MLP = Spec(
@@ -178,6 +178,26 @@ def test_clients_that_attack_do_not_follow_the_defenses_rules(vectorised: bool) 
     assert ((bound - free).abs().amax(1) > 1e-3).tolist() == (~bad).tolist()
     idle = rows_under(fed, defense, cohort)
     assert ((idle - rows_under(fed, Defense(), cohort)).abs().amax(1) > 1e-3).all()  # while they do not attack, they do
+
+
+def test_a_training_of_ones_own_takes_its_steps_at_a_factor_on_the_honest_rate() -> None:
+    """Plain gradient descent on a linear loss moves by the sum of its rates."""
+
+    def moved(rates: list[float] | None) -> Tensor:
+        def train(_: object, view: TrainView) -> Tensor:
+            steps = view.steps[:1] * 3
+            return view.minimise(lambda params, _: params.sum(), steps=steps, rates=rates) - view.params
+
+        fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, optimizer=Part("sgd", {"lr": 0.1})))
+        fed = fed._replace(attack=Attack(train=train))
+        attacker = [int(fed.malicious[0])]
+        return local_sgd.train(fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True).rows[0]
+
+    whole = torch.full_like(moved(None), -0.3)
+    torch.testing.assert_close(moved(None), whole, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(moved([1.0, 0.5, 0.0]), whole / 2, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="zip"):
+        moved([1.0])
 
 
 def test_the_server_trains_like_an_honest_client() -> None:

@@ -119,11 +119,17 @@ def train_view(kind: Kind, poison: Poison | None = None, *, index: int = 0, d: i
         x, y = samples(kind, 8, f"batch {index} {number}", shape)
         found.append(Step(Samples(x, y), Samples(*poison(x, y, index, draws)) if poison else Samples(x, torch.zeros_like(y))))
 
-    def minimise(loss: Callable[[Tensor, Step], Tensor], start: Tensor | None = None, steps: Sequence[Step] | None = None) -> Tensor:
+    def minimise(
+        loss: Callable[[Tensor, Step], Tensor],
+        start: Tensor | None = None,
+        steps: Sequence[Step] | None = None,
+        rates: Sequence[float] | None = None,
+    ) -> Tensor:
         params = (server.params if start is None else start).detach().clone()
-        for step in found if steps is None else steps:
+        taken = found if steps is None else steps
+        for step, rate in zip(taken, rates or [1.0] * len(taken), strict=True):
             leaf = params.clone().requires_grad_()
-            params = params - 0.1 * torch.autograd.grad(loss(leaf, step), leaf)[0]
+            params = params - 0.1 * rate * torch.autograd.grad(loss(leaf, step), leaf)[0]
         return params
 
     return TrainView(
