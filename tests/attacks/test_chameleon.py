@@ -82,8 +82,13 @@ def view(seen: list[tuple[Tensor, int]]) -> TrainView:
     """A client with an encoder and a head; what each call of ``minimise`` finds goes to ``seen``, with its number of steps."""
     given = train_view("table", stamped, d=ENCODER + CLASSES * WIDTH)
 
-    def minimise(loss: Callable[[Tensor, Step], Tensor], start: Tensor | None = None, steps: Sequence[Step] | None = None) -> Tensor:
-        found = given.minimise(loss, start, steps)
+    def minimise(
+        loss: Callable[[Tensor, Step], Tensor],
+        start: Tensor | None = None,
+        steps: Sequence[Step] | None = None,
+        rates: Sequence[float] | None = None,
+    ) -> Tensor:
+        found = given.minimise(loss, start, steps, rates)
         seen.append((found, len(given.steps if steps is None else steps)))
         return found
 

@@ -110,7 +110,7 @@ def test_the_trigger_is_noticed_more_after_each_plan() -> None:
 def test_training_starts_from_the_flipped_model_and_the_row_is_from_the_global_one() -> None:
     attack, given = f3ba(), train_view("image")
     flipped = -given.params
-    still = replace(given, minimise=lambda loss, start=None, steps=None: start)
+    still = replace(given, minimise=lambda loss, start=None, steps=None, rates=None: start)
     assert attack.train is not None
     state = Planted(CLASSES, _Focus(torch.zeros(3, 3, 3), flipped))
     torch.testing.assert_close(attack.train(state, still), flipped - given.params)
