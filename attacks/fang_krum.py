@@ -9,15 +9,25 @@ with i, j over the honest clients, N(i) the n - m - 2 of them nearest to u_i, an
 
 Shapes: rows (m, d) → (m, d); honest (n - m, d).
 
-Source: M. Fang, X. Cao, J. Jia, N. Z. Gong, "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security
-2020, section on attacking Krum, with full knowledge, and the theorem there that no λ > λ_0 can do.
+Source: M. Fang, X. Cao, J. Jia, N. Z. Gong, "Local Model Poisoning Attacks to Byzantine-Robust
+Federated Learning", USENIX Security 2020, section on attacking Krum, with full knowledge.
 
-Deviations: the paper takes s from the step of the global model without an attack, which under Krum is a single client's; here from the
-honest mean, another common definition. Coordinates in which μ is exactly 0 have no direction and stay 0: d counts the others. Counts
-below 1 (n - 2m - 1, n - m - 2) are 1. As in the paper, λ is found with all malicious rows at u_1. r has a uniform direction and a uniform
-length. Where no honest client takes part, the malicious clients' own rows stand for the honest ones.
+Deviations: λ_0 is a bound of this project, and a sound one: no λ > λ_0 can do, since the honest
+row of the smallest sum would beat a malicious one, whose distances to n - 2m - 1 honest rows are
+at least λ √d - max_i ‖u_i‖. The paper has a theorem with a bound of its own; public codes start
+from unsquared distances, min_i Σ_j ‖u_i - u_j‖ / ((n - 2m - 1) √d) + max_i ‖u_i - μ‖ / √d. Where
+the halving starts changes λ by less than a factor of two. The paper takes s from the step of the
+global model without an attack, which under Krum is a single client's; here from the honest mean,
+as in those codes. Coordinates in which μ is exactly 0 have no direction and stay 0: d counts the
+others. Counts below 1 (n - 2m - 1, n - m - 2) are 1. As in the paper, λ is found with all
+malicious rows at u_1. r has a uniform direction and a uniform length. Where no honest client takes
+part, the malicious clients' own rows stand for the honest ones.
 
-Cost: one matrix of distances between the honest rows; a step of the search costs no pass over the coordinates.
+Checked: against compute_lambda_fang and get_malicious_updates_fang of V. Shejwalkar and A.
+Houmansadr's public code: the direction, the halving and its end. ε is the paper's (remembered).
+
+Cost: one matrix of distances between the honest rows; a step of the search costs no pass over the
+coordinates.
 
 Example:
 >>> import torch

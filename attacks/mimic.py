@@ -6,13 +6,20 @@ with j over the honest clients and μ the mean of their updates: the one that li
 
 Shapes: rows (m, d) → (m, d), all alike; honest (n - m, d).
 
-Source: S. P. Karimireddy, L. He, M. Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022, the mimic
-attack.
+Source: S. P. Karimireddy, L. He, M. Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets
+via Bucketing", ICLR 2022, the mimic attack.
 
-Deviations: the paper learns z over the first rounds and keeps copying one client, which takes part in every round. Here cohorts change:
-z and the client are those of the round. A client fixed in advance is another common definition. The copies are honest rows by themselves:
-they do harm only where the clients' data differ, on nearly IID data hardly any. Where no honest client takes part, a malicious one is
-copied.
+Deviations: the authors learn z over the first rounds, from a random start, and keep copying one
+client, which takes part in every round. Here cohorts change: z and the client are those of the
+round. The authors copy argmax_j zᵀ u_j, signed and not centred: which end of the line is copied
+then hangs on the sign that z happened to be given, and what all clients share counts too. Here it
+is the larger deviation from the mean on either side, which does not depend on that sign. A client
+fixed in advance, the authors' other form, is another common definition. The copies are honest rows
+by themselves: they do harm only where the clients' data differ, on nearly IID data hardly any.
+Where no honest client takes part, a malicious one is copied.
+
+Checked: against the authors' code (codes/attacks/mimic.py of their repository): how z is learned
+and whom it picks.
 
 Example:
 >>> import torch
