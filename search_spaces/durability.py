@@ -1,0 +1,28 @@
+"""How long does a backdoor last: attacks that stop after round 20 of 80, on undefended FedAvg.
+
+The page's table of lifetimes holds the rounds until the backdoor is there and those that it lasts,
+over what the same inputs achieve when nobody attacks. No download; a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+from backstop.platform.contract import Spec
+from backstop.platform.specs import grid
+from backstop.search_spaces.quickstart import BASE
+
+PATCH = "badnets(share=0.2)"
+ATTACKS = [
+    PATCH,
+    f"{PATCH}+model_replacement(strength=3)",
+    f"{PATCH}+neurotoxin+model_replacement(strength=3)",
+    f"{PATCH}+chameleon(epochs=3)",
+    f"{PATCH}+anticipate",
+    f"{PATCH}+anticipate+model_replacement(strength=5)",
+    "a3fl",
+]
+
+
+def durability() -> list[Spec]:
+    """Seven attacks × three seeds, evaluated in every round."""
+    base = BASE.replace(rounds=80, attack_start=10, attack_stop=20, eval_every=1)
+    return grid(base, seed=range(3), attack=ATTACKS)
