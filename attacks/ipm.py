@@ -11,6 +11,9 @@ Deviations: the mean honest update stands in place of the mean honest gradient. 
 keeps the rows near the honest ones, hence the default; the plain average of all rows points away from μ only where ε > (n - m) / m.
 Where no honest client takes part, μ is the mean of the malicious clients' own rows.
 
+Checked: the formula against public re-implementations (ByzFL, FLPoison), which take ε between 0.1
+and 2.
+
 Example:
 >>> import torch
 >>> from types import SimpleNamespace

@@ -11,6 +11,9 @@ model replacement.
 Deviations: the rows to be sent are projected once more, as the last local step need not be a k-th one. The default of ε suits the
 small models: about the norm of an honest update. Poisoned data are a stage of their own.
 
+Checked: the projection against the authors' code (OOD_Federated_Learning), which projects after a
+step and once more at the end.
+
 Example:
 >>> import torch
 >>> attack, delta = pgd(radius=1.0, every=2), torch.tensor([3.0, 4.0])

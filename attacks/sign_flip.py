@@ -11,6 +11,8 @@ Deviations: what is flipped is the update, not the model. The default γ = 4 bri
 malicious and all updates are alike; more turns it round. γ = 1, the bare flip, is another common definition. It flips whatever the stages
 before it produced.
 
+Checked: the flip against public re-implementations, which take γ = 1; the paper's γ is remembered.
+
 Example:
 >>> import torch
 >>> sign_flip(strength=4.0).craft(None, torch.tensor([[1.0, -2.0]]), None)
