@@ -448,6 +448,12 @@ def select(updates: Updates, chosen: Tensor) -> Updates:
     return updates._replace(weight=updates.weight.where(mask, 0.0))
 
 
+def equal_weights(updates: Updates) -> Updates:
+    """All rows that have a weight with the same one, their mean weight: the server's mean of them is the plain one."""
+    kept = updates.weight > 0
+    return updates._replace(weight=kept * (updates.weight.sum() / kept.sum().clamp_min(1)))
+
+
 def without_rejected(updates: Updates) -> Updates:
     """The rows that still have a weight: what the next stage of a chain sees."""
     left = updates.weight > 0

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests import reference
-from tests.references.simple_clustering import larger
+from tests.references.simple_clustering import larger, mean
 
 Array = npt.NDArray[np.float64]
 
@@ -20,5 +20,5 @@ def clipped_clustering(rows: Array, weight: Array, past: Sequence[float] = ()) -
     lengths = [float(np.sqrt(sum(row**2))) for row in rows]
     limit = np.median([*past, *lengths])
     clipped = np.array([row * min(1.0, limit / length) if length else row for row, length in zip(rows, lengths, strict=True)])
-    kept = larger(rows)
+    kept = larger(rows, mean)
     return reference.weighted_mean(clipped[kept], weight[kept])

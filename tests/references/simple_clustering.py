@@ -1,7 +1,8 @@
-"""Average linkage by its definition: the mean distance of two clusters is taken anew over all pairs of rows."""
+"""Linkage by its definition: the distance of two clusters is taken anew over all pairs of their rows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
 
@@ -21,11 +22,16 @@ def millionths(one: Array, other: Array) -> int:
     return round((1 - float(one @ other) / lengths) * 10**6) if lengths else 10**6
 
 
-def larger(rows: Array) -> list[int]:
+def mean(values: list[int]) -> Fraction:
+    """Average linkage."""
+    return Fraction(sum(values), len(values))
+
+
+def larger(rows: Array, linkage: Callable[[list[int]], Fraction | int]) -> list[int]:
     """The members of the larger cluster; all where there is no minority."""
 
-    def apart(one: list[int], other: list[int]) -> Fraction:
-        return Fraction(sum(millionths(rows[i], rows[j]) for i in one for j in other), len(one) * len(other))
+    def apart(one: list[int], other: list[int]) -> Fraction | int:
+        return linkage([millionths(rows[i], rows[j]) for i in one for j in other])
 
     clusters = [[i] for i in range(len(rows))]
     while len(clusters) > 2:
@@ -38,6 +44,6 @@ def larger(rows: Array) -> list[int]:
 
 
 def simple_clustering(rows: Array, weight: Array) -> Array:
-    """The weighted mean of the larger cluster."""
-    kept = larger(rows)
-    return reference.weighted_mean(rows[kept], weight[kept])
+    """The plain mean of the larger cluster."""
+    kept = larger(rows, max)
+    return reference.weighted_mean(rows[kept], np.ones(len(kept)))
