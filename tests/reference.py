@@ -66,11 +66,12 @@ def trimmed_mean(rows: Array, weight: Array, trim_fraction: float) -> Array:
     return np.array(found)
 
 
-def and_mask(rows: Array, weight: Array, mask_threshold: float) -> Array:
-    """The weighted mean where |mean of signs| reaches the threshold, zero elsewhere."""
+def and_mask(rows: Array, weight: Array, mask_threshold: float, rescale: bool) -> Array:
+    """The weighted mean where |mean of signs| reaches the threshold, zero elsewhere; of a model of one tensor."""
     mean = weighted_mean(rows, weight)
     enough = [Fraction(sign_sum(values), len(rows)) >= Fraction(str(mask_threshold)) for values in rows.T]
-    return np.array([value if passes else 0.0 for value, passes in zip(mean, enough, strict=True)])
+    kept = np.array([value if passes else 0.0 for value, passes in zip(mean, enough, strict=True)])
+    return kept / (sum(enough) / len(enough)) if rescale and any(enough) else kept
 
 
 def invariant(rows: Array, weight: Array, mask_threshold: float, trim_fraction: float) -> Array:
@@ -80,11 +81,12 @@ def invariant(rows: Array, weight: Array, mask_threshold: float, trim_fraction: 
     return np.array([value if passes else 0.0 for value, passes in zip(mean, enough, strict=True)])
 
 
-def norm_clip(rows: Array, weight: Array, norm: float) -> Array:
-    """The weighted mean of rows shortened to the norm."""
+def norm_clip(rows: Array, weight: Array, norm: float, weights: str) -> Array:
+    """The mean of rows shortened to the norm, plain or weighted."""
     lengths = [math.sqrt(math.fsum(value**2 for value in row.tolist())) for row in rows]
     return weighted_mean(
-        np.array([row if length <= norm else row * (norm / length) for row, length in zip(rows, lengths, strict=True)]), weight
+        np.array([row if length <= norm else row * (norm / length) for row, length in zip(rows, lengths, strict=True)]),
+        np.ones(len(rows)) if weights == "equal" else weight,
     )
 
 

@@ -22,8 +22,8 @@ def test_what_is_held_back_goes_into_later_rounds(share: float) -> None:
     state, memory, means, sent = defense.init(view), np.zeros(20), torch.zeros(20), torch.zeros(20)
     for number in range(5):
         given = updates(torch.randn(6, 20, generator=generator(0, "tests", "rows", number)))
-        wanted = twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, share, memory)
-        memory += twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, 1.0) - wanted
+        wanted = twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, share, "equal", memory)
+        memory += twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, 1.0, "equal") - wanted
         after, state = defense.apply(given, state, view)
         np.testing.assert_allclose(after.rows[0].double().numpy(), wanted, rtol=1e-4, atol=1e-6)
         clipped = norm_clip(norm=2.0).apply(given, None, view)[0]

@@ -23,10 +23,21 @@ def test_each_round_has_its_own_noise() -> None:
     assert (first != second).all()
 
 
-def test_without_noise_it_is_the_weighted_mean_of_clipped_rows() -> None:
+def test_the_noise_of_the_default_is_the_published_one() -> None:
+    d = 40_000
+    given = Updates(torch.zeros(3, d), torch.ones(3), torch.arange(3))
+    assert weak_dp().apply(given, None, server_view(d))[0].rows.std().item() == pytest.approx(0.025, rel=0.02)
+
+
+def test_without_noise_it_is_the_plain_mean_of_clipped_rows() -> None:
     rows = torch.tensor([[0.3, 0.4], [30.0, 40.0], [0.0, -3e38]])
     given = Updates(rows, torch.tensor([1.0, 2.0, 5.0]), torch.arange(3))
-    clipped = norm_clip(norm=2.0).apply(given, None, server_view(2))[0]
-    after = weak_dp(norm=2.0, noise=0.0).apply(given, None, server_view(2))[0]
-    torch.testing.assert_close(after.rows, (clipped.weight @ clipped.rows / 8).unsqueeze(0))
-    torch.testing.assert_close(after.rows, torch.tensor([[(0.3 + 2.4) / 8, (0.4 + 3.2 - 10.0) / 8]]))
+    for weights, wanted in (
+        ("equal", [(0.3 + 1.2) / 3, (0.4 + 1.6 - 2.0) / 3]),
+        ("samples", [(0.3 + 2.4) / 8, (0.4 + 3.2 - 10.0) / 8]),
+    ):
+        clipped = norm_clip(norm=2.0, weights=weights).apply(given, None, server_view(2))[0]
+        after = weak_dp(norm=2.0, noise=0.0, weights=weights).apply(given, None, server_view(2))[0]
+        assert clipped.weight.sum() == 8.0
+        torch.testing.assert_close(after.rows, (clipped.weight @ clipped.rows / 8).unsqueeze(0))
+        torch.testing.assert_close(after.rows, torch.tensor([wanted]))

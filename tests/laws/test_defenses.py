@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backstop.platform import plugins, specs
-from backstop.platform.contract import Defense, Part, Spec, Updates, chain
+from backstop.platform.contract import Defense, Part, Slot, Spec, Updates, chain
 from backstop.platform.params import BadInput, Parameter
 from backstop.platform.seeds import generator
 from tests import reference
@@ -236,6 +237,16 @@ def test_every_end_of_a_range_runs(name: str, key: str, value: object, n: int) -
     sound(apply(build(name, **{key: value}), given), given)
 
 
+@pytest.mark.parametrize(("name", "key", "value"), ENDS)
+def test_no_row_that_a_client_may_send_makes_a_stage_return_nonsense(name: str, key: str, value: object) -> None:
+    """A stage that returned a NaN would end the run: what an attacker sends must not be able to."""
+    rows = noise(10, 24)
+    rows[4], rows[4, ::2] = 3e38, -3e38
+    rows[7] = 1e-40
+    given = updates(rows)
+    sound(apply(build(name, **{key: value}), given), given)
+
+
 @pytest.mark.parametrize("name", bound("adversarial"))
 def test_attacked_rows_do_not_give_the_plain_mean(name: str) -> None:
     rows = noise(10, 24) + 0.1
@@ -278,6 +289,8 @@ def twins() -> dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]]:
         "norm": [1e-2, 1.0, 1e3],
         "f": [None, 0, 1, 5],
         "keep": [None, 1, 3],
+        "weights": ["equal", "samples"],
+        "rescale": [False, True],
     }
     found = {name: (twin, choices) for name, twin in reference.DEFENSES.items()}
     for file in sorted((Path(__file__).parents[1] / "references").glob("*.py")):
@@ -357,6 +370,14 @@ def test_invariant_is_and_mask_with_trimmed_mean() -> None:
 def test_and_mask_keeps_rows_and_weights() -> None:
     after = apply(build("and_mask"), votes(15, 5))
     assert after.rows.shape == (20, 1) and not after.rows.any() and (after.client >= 0).all()
+
+
+def test_and_mask_divides_each_tensor_by_the_share_that_is_left_of_it() -> None:
+    rows = torch.tensor([[1.0, 1.0, 1.0, 1.0, 3.0, 3.0], [3.0, -1.0, -1.0, -1.0, 5.0, -3.0]])
+    layout = (Slot("one", 0, (2, 2)), Slot("two", 4, (2,)))
+    view = replace(server_view(6), layout=layout)
+    after = build("and_mask", mask_threshold=1.0, rescale=True).apply(updates(rows), None, view)[0]
+    assert after.rows.tolist() == [[4.0, 0.0, 0.0, 0.0, 6.0, 0.0], [12.0, 0.0, 0.0, 0.0, 10.0, 0.0]]
 
 
 def test_norm_clip_leaves_short_rows_bit_for_bit() -> None:
