@@ -14,6 +14,9 @@ than 10⁻⁵² of it for ε = 0.4, so no distance that float32 can hold is left
 Another common definition starts at zero. ν is an absolute length, in the units of the updates; no distance counts as smaller than 10⁻⁷
 of the rows' own, which is its rounding.
 
+Checked: against the smoothed Weiszfeld algorithm on the rows themselves, in float64; weights stay finite for equal, symmetric and
+tied rows.
+
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates

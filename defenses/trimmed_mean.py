@@ -7,7 +7,8 @@ Shapes: rows (n, d) → one merged row (1, d).
 Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates",
 ICML 2018, definition 2 and algorithm 1.
 
-Deviations: βn is rounded down where it is not an integer, in exact arithmetic (0.55 of 20 is 11). Sample counts are not used, as
+Deviations: βn is rounded down where it is not an integer, in exact arithmetic: 0.3 of 10 is 3, and 1/3 of 3 is 1 (a ratio of counts may
+be written as such, ``trim_fraction=1/3``). Sample counts are not used, as
 in the paper, where all clients hold equally many samples. The paper asks for β at least the share of attackers.
 
 Example:

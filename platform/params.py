@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+RATIO = re.compile(r"([0-9]{1,9})/([1-9][0-9]{0,8})")  # of two counts, as 8/33
 LISTED = 100  # known names that a message lists at most
 
 
@@ -99,9 +101,15 @@ def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def check(parameter: Parameter, value: Any, where: str) -> Any:
-    """The value in the parameter's type (an int becomes a float where only floats are legal), or BadInput."""
+    """The value in the parameter's type (an int becomes a float where only floats are legal, and so does the text of a ratio
+    such as 8/33, which has no exact decimal), or BadInput.
+    """
     if any(value == choice and type(value) is type(choice) for choice in parameter.choices):
         return value
+    given = value
+    if isinstance(value, str) and float in parameter.types and str not in parameter.types:
+        ratio = RATIO.fullmatch(value)
+        value = int(ratio[1]) / int(ratio[2]) if ratio else value
     if type(value) is int and float in parameter.types and int not in parameter.types:
         value = float(value)
     legal = type(value) in parameter.types
@@ -111,7 +119,8 @@ def check(parameter: Parameter, value: Any, where: str) -> Any:
         hint = f"; {nearest(value, map(str, parameter.choices))}" if parameter.choices and isinstance(value, str) else ""
         if str in parameter.types and not isinstance(value, str):
             hint = f"; as text write {parameter.name}={str(value)!r}"
-        raise BadInput(f"{where}: {parameter.name}={value!r} is not allowed; {parameter.name} is {parameter.allowed}{hint}")
+        shown = given if isinstance(given, str) else value
+        raise BadInput(f"{where}: {parameter.name}={shown!r} is not allowed; {parameter.name} is {parameter.allowed}{hint}")
     return value
 
 

@@ -60,6 +60,8 @@ def test_allowed_in_words(name: str, allowed: str) -> None:
     [
         ("norm", 2.5, 2.5),
         ("norm", 10, 10.0),
+        ("norm", "8/33", 8 / 33),  # what no decimal is
+        ("alpha", "1/3", 1 / 3),
         ("count", 1, 1),
         ("count", 8, 8),
         ("mode", "exact", "exact"),
@@ -69,6 +71,7 @@ def test_allowed_in_words(name: str, allowed: str) -> None:
         ("alpha", None, None),
         ("alpha", 1, 1.0),
         ("label", "anything", "anything"),
+        ("label", "8/33", "8/33"),
         ("loud", True, True),
     ],
 )
@@ -86,6 +89,10 @@ def test_legal_values(name: str, value: Any, expected: Any) -> None:
         ("norm", math.nan),
         ("norm", math.inf),
         ("norm", "1"),
+        ("norm", "1/0"),
+        ("norm", "0/5"),
+        ("norm", "1/3/5"),
+        ("count", "4/2"),
         ("norm", True),
         ("norm", None),
         ("count", 0),

@@ -25,6 +25,8 @@ def votes(up: int, down: int, still: int = 0) -> Updates:
         (7, 0, 13, 0.4, False),
         (0, 0, 20, 0.4, False),
         (7, 0, 93, 0.07, True),  # 0.07 * 100 is 7.000000000000001 in floating point
+        (8, 0, 25, 8 / 33, True),  # 8 of 33, which no decimal says
+        (7, 0, 26, 8 / 33, False),
         (1, 1, 0, 0.0, True),
         (1, 0, 0, 1.0, True),
         (2, 1, 0, 0.4, False),

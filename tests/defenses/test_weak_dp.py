@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -32,10 +34,11 @@ def test_the_noise_of_the_default_is_the_published_one() -> None:
 def test_without_noise_it_is_the_plain_mean_of_clipped_rows() -> None:
     rows = torch.tensor([[0.3, 0.4], [30.0, 40.0], [0.0, -3e38]])
     given = Updates(rows, torch.tensor([1.0, 2.0, 5.0]), torch.arange(3))
-    for weights, wanted in (
+    cases: tuple[tuple[Literal["equal", "samples"], list[float]], ...] = (
         ("equal", [(0.3 + 1.2) / 3, (0.4 + 1.6 - 2.0) / 3]),
         ("samples", [(0.3 + 2.4) / 8, (0.4 + 3.2 - 10.0) / 8]),
-    ):
+    )
+    for weights, wanted in cases:
         clipped = norm_clip(norm=2.0, weights=weights).apply(given, None, server_view(2))[0]
         after = weak_dp(norm=2.0, noise=0.0, weights=weights).apply(given, None, server_view(2))[0]
         assert clipped.weight.sum() == 8.0

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backstop.platform import plugins, specs
+from backstop.platform import plugins, robust, specs
 from backstop.platform.contract import Defense, Part, Slot, Spec, Updates, chain
 from backstop.platform.params import BadInput, Parameter
 from backstop.platform.seeds import generator
@@ -357,6 +357,17 @@ def test_invariant_golden(up: int, down: int, still: int, wanted: float) -> None
 def test_invariant_takes_the_two_middle_values_of_twenty() -> None:
     rows = torch.arange(1.0, 21.0).unsqueeze(1)
     assert apply(build("invariant"), updates(rows)).rows.item() == 10.5
+
+
+@pytest.mark.parametrize("n", range(1, 61))
+def test_invariant_trims_symmetrically_where_the_published_slice_takes_one_value_fewer(n: int) -> None:
+    place = [*range(int(0.45 * n), int(0.55 * n))]  # of the values of old minus new parameters, in ascending order
+    published = [n - 1 - k for k in place]  # places of the same values among the updates
+    ours = [*range(robust.floor_count(0.45, n), n - robust.floor_count(0.45, n))]
+    assert len(ours) - len(published) == (n % 20 != 0) and set(published) <= set(ours)
+    assert apply(build("invariant"), updates(torch.arange(1.0, n + 1)[:, None])).rows.item() == (n + 1) / 2
+    if n == 10:
+        assert [k + 1 for k in published] == [6]
 
 
 def test_invariant_is_and_mask_with_trimmed_mean() -> None:
