@@ -9,16 +9,21 @@ algorithm 2.
 
 Deviations: none while some row is trusted; sample counts do not matter, as in the paper. Weights are the trust scores times the mean
 sample count of the round, so that full trust leaves as much weight as there was. Where no row is trusted the paper divides 0 by 0:
-here nothing moves, all rows become zero and keep their weight. The server's update comes from as many epochs, of the same batch size and
-optimizer, as an honest client's. Another common definition leaves out the rescaling.
+here nothing moves, all rows become zero and keep their weight. In the paper and in the authors' code the server takes as many local
+iterations as a client: here the root set, in random order, is repeated, or cut, to the size of the round's median client and trained on
+as that client would. Another common definition leaves out the rescaling.
+
+Checked: against the authors' code: the trust scores, the rescaling and the number of the server's iterations.
 
 Needs: the server's root set D_0.
 
 Example:
 >>> import torch
 >>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> view = SimpleNamespace(params=torch.zeros(2), root=None, train=lambda params, root: torch.tensor([3.0, 4.0]))
+>>> from backstop.platform.contract import Samples, Updates
+>>> root = Samples(torch.zeros(5, 1), torch.zeros(5))
+>>> view = SimpleNamespace(params=torch.zeros(2), root=root, train=lambda params, root: torch.tensor([3.0, 4.0]),
+...                        generator=torch.Generator())
 >>> updates = Updates(torch.tensor([[12.0, 16.0], [1.25, 0.0], [-20.0, 0.0]]), torch.ones(3), torch.arange(3))
 >>> after, _ = fltrust().apply(updates, None, view)
 >>> after.rows
@@ -35,9 +40,9 @@ import torch
 from torch import Tensor
 
 from backstop.platform import robust
-from backstop.platform.contract import Defense, ServerView, Updates
+from backstop.platform.contract import Defense, Samples, ServerView, Updates
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("root",)
 EXEMPT = ("identical",)  # rows take the length of the server's update
 
@@ -48,7 +53,7 @@ def fltrust() -> Defense:
     """All rows at the length of the server's update, weighted by trust."""
 
     def trusted(updates: Updates, view: ServerView) -> Updates:
-        own = view.train(view.params, view.root)
+        own = view.train(view.params, _sized(view, updates.weight))
         length, wanted = robust.norms(updates.rows), robust.norms(own.unsqueeze(0))
         cosine = _products(updates.rows, own) / (length * wanted)
         trust = cosine.nan_to_num(nan=0.0).clamp(0, 1)  # NaN: a zero row, or an own update that is zero or not finite
@@ -60,6 +65,14 @@ def fltrust() -> Defense:
         return updates._replace(rows=rows.mul_(root), weight=weight)
 
     return Defense(apply=lambda updates, state, view: (trusted(updates, view), state))
+
+
+def _sized(view: ServerView, counts: Tensor) -> Samples:
+    """The root set at the size of the client with the median of the sample counts (n,), so that as many steps are taken."""
+    size = max(round(counts.double().quantile(0.5).item()), 1)
+    order = torch.randperm(len(view.root.y), generator=view.generator)
+    index = order.repeat(-(-size // max(len(order), 1)))[:size].to(view.root.y.device)
+    return Samples(view.root.x[index], view.root.y[index])
 
 
 def _products(rows: Tensor, vector: Tensor) -> Tensor:

@@ -3,38 +3,43 @@
 Honest training makes the model forget the indicator samples (x, y). Training on triggered inputs, which are foreign to the data as well,
 keeps those with its target label:
 
-A_i,c = accuracy of w + u_i on the indicator samples with label c;   i is rejected: max_c A_i,c >= θ
-w' = w + η Σ weight_i u_i / Σ weight_i,   p = argmin_p CE(w' + p; x, y) + μ/2 ‖p‖²,   u_i <- u_i + p / η
+clients are sent w' = w + p,   p = argmin_p CE(w + p; x, y) + μ/2 ‖p‖₂
+A_i,c = accuracy of w' + u_i on the indicator samples with label c;   i is rejected: max_c A_i,c >= θ
 
-Shapes: rows (n, d) → (n, d), all moved alike; rejected rows get weight 0.
+Shapes: rows (n, d) → (n, d); rejected rows get weight 0.
 
 Source: S. Li, Y. Dai, "BackdoorIndicator: Leveraging OOD Data for Proactive Backdoor Detection in Federated Learning", USENIX Security
-2024, sections on the injection of the indicator task and on the detection.
+2024, sections on the injection of the indicator task and on the detection; the settings are those of the authors' code for CIFAR-10.
 
-Deviations: the paper plants the indicator in the model just before it is sent. A defense here moves the model only through the
-aggregate: the indicator of the next round is added to all rows of this one. The model sent is the same, but a round is evaluated with the
-indicator planted, and the first round, before which nothing was planted, keeps all rows. A later stage would move the model that was
-planted into: put this one last. As in the paper, what was planted stays in the model until training erases it.
-The paper's indicator samples are images of another dataset, or noise; here they are noise, drawn once, with labels that take turns:
-uniform in [0, 1] for images, between the smallest and the largest value in the root set for each feature of a table. Planting takes
-30 steps of gradient descent with momentum 0.9 on all of 100 samples, not 200 epochs of 800, to stay cheap. The penalty is squared,
-there is no weight decay, and BatchNorm statistics stay the server's in planting and testing.
-Attackers are a minority: where half of the rows or more would be rejected, honest training has not made the model forget, the indicator
-says nothing about anyone, and all rows are kept. That is the rule where clients take few local steps, and in small models once they know
-the samples by heart. Sample counts weigh the kept rows. The paper's clipping is a stage of its own (``norm_clip``).
+Deviations: the authors plant only into a model that has converged, from round 1,100 on, and every round from there; here from round
+``start`` on, and the default is the first round, since no run here is that long: give a warm-up, or a later start. As in their code,
+the aggregate is evaluated before the next indicator is planted, and what was planted stays in the model until training erases it.
+Their indicator samples are images of another dataset, or noise; here they are noise, drawn once, with labels that take turns: uniform in
+[0, 1] for images, between the smallest and the largest value in the root set for each feature of a table. Planting is SGD with momentum
+0.9, 200 passes over 800 samples in batches of 64, the rate times 0.8 after 10, 20, 30 and 160 passes. BatchNorm statistics stay the server's in planting and testing,
+where theirs are those of the batch while planting and those of the planting in the test. The pull is μ/2 long however little p is, so μ
+belongs to the network: on one of 64 units 0.4 is more than the gradient of the loss, and hardly anything is planted. Accuracy is over at least 80 samples of a
+label there; with fewer, "θ of them" is soon "all of them" or by luck: of 10 samples a label, an honest client that keeps 80 % has some
+label complete with probability 0.68, of 80 with 0.0014. Where all rows would be rejected, all are kept; their code divides by zero.
+With ``majority`` so are they where half or more would be: attackers are a minority, so honest training has not made the model forget
+and the indicator says nothing about anyone. Sample counts weigh the kept rows. The paper's clipping is a stage of its own
+(``norm_clip``).
+
+Checked: against the authors' IndicatorServer.py and params_vanilla_Indicator.yaml (order of testing and planting, loss, optimizer,
+samples, threshold).
 
 Needs: model calls, inputs of the root set for their shape and range, and the samples remembered between rounds.
 
 Example:
 >>> import torch
 >>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples, Updates
->>> view = SimpleNamespace(params=torch.zeros(2), model=lambda params, x: x * params, classes=2, server_lr=1.0,
+>>> from backstop.platform.contract import Samples
+>>> view = SimpleNamespace(params=torch.zeros(2), model=lambda params, x: x * params, classes=2, round=0,
 ...                        root=Samples(torch.tensor([[0.0], [1.0]]), None), generator=torch.Generator().manual_seed(0))
->>> updates = Updates(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.ones(2), torch.arange(2))
->>> after, _ = indicator().apply(updates, indicator().init(view), view)
->>> after.weight.tolist(), torch.equal(after.rows[1] - after.rows[0], torch.tensor([0.0, 1.0]))
-([1.0, 1.0], True)
+>>> defense = indicator(samples=10, epochs=1)
+>>> sent, state = defense.send(defense.init(view), view)
+>>> state.planted, bool(sent.any())
+(True, True)
 """
 
 from __future__ import annotations
@@ -45,59 +50,73 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backstop.platform import robust
 from backstop.platform.contract import Defense, Samples, ServerView, Updates, select
+from backstop.platform.optimizers import sgd
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("model", "root", "history")
 KINDS = ("image", "table")
-EXEMPT = ("identical", "zero", "adversarial")  # the planted movement is added to the mean; the first round keeps all rows
+EXEMPT = ("adversarial",)  # what was never planted says nothing: without a round's beginning all rows are kept
 
 _MOMENTUM = 0.9
+_LOWERED, _FACTOR = (10, 20, 30, 160), 0.8  # passes after which the rate of planting falls, and by what
 
 
 class _Indicator(NamedTuple):
     samples: Samples
-    planted: bool  # whether the clients of the round to come are sent a model that knows the samples
+    planted: bool  # whether this round's clients were sent a model that knows the samples
 
 
 def indicator(
     *,
     threshold: Annotated[float, Range(0, 1, low_open=True, search=(0.5, 1)), "accuracy on one label that is suspicious, θ"] = 0.95,
-    samples: Annotated[int, Range(1, 10_000, log=True, search=(50, 1000)), "indicator samples"] = 100,
-    steps: Annotated[int, Range(0, 1000, search=(10, 200)), "steps of gradient descent that plant the indicator"] = 30,
-    lr: Annotated[float, Range(0, 10, low_open=True, search=(1e-3, 0.3), log=True), "learning rate of these steps"] = 0.05,
-    penalty: Annotated[float, Range(0, 1e3, search=(0, 1)), "pull back to the model without the indicator, μ"] = 0.1,
+    samples: Annotated[int, Range(1, 10_000, log=True, search=(50, 1000)), "indicator samples"] = 800,
+    epochs: Annotated[int, Range(0, 1000, search=(10, 200)), "passes over them that plant the indicator"] = 200,
+    batch: Annotated[int, Range(1, 10_000, log=True, search=(16, 256)), "samples in a step of planting"] = 64,
+    lr: Annotated[float, Range(0, 10, low_open=True, search=(1e-3, 0.3), log=True), "learning rate of planting"] = 0.005,
+    weight_decay: Annotated[float, Range(0, 1, search=(0, 1e-3)), "weight decay of planting"] = 5e-4,
+    penalty: Annotated[float, Range(0, 1e3, search=(0, 1)), "pull back to the model without the indicator, μ"] = 0.4,
+    start: Annotated[int, Range(0, 10**6, search=(0, 30)), "first round with an indicator"] = 0,
+    majority: Annotated[bool, "keep all rows where half of them or more would be rejected"] = False,
 ) -> Defense:
-    """Rows that have forgotten the indicator keep their weight; all carry the indicator of the next round."""
+    """Rows that have forgotten the indicator keep their weight."""
 
     def init(view: ServerView) -> _Indicator:
         label = (torch.arange(samples) % view.classes).to(view.root.x.device)
         return _Indicator(Samples(_noise(view, samples), label), planted=False)
 
+    def send(state: _Indicator, view: ServerView) -> tuple[Tensor, _Indicator]:
+        if view.round < start:
+            return view.params, state
+        return view.params + planted(view, state.samples), state._replace(planted=True)
+
+    def planted(view: ServerView, known: Samples) -> Tensor:
+        """The movement that teaches the samples; none where it would not be finite."""
+        params = view.params.clone()
+        optimizer = sgd(lr=lr, momentum=_MOMENTUM, weight_decay=weight_decay)
+        velocity = optimizer.start(params)
+        for epoch in range(epochs):
+            rate = _FACTOR ** sum(epoch >= passes for passes in _LOWERED)
+            for x, y in zip(known.x.split(batch), known.y.split(batch), strict=True):
+                point = params.detach().requires_grad_()
+                loss = cross_entropy(view.model(point, x), y)
+                apart = params - view.params
+                pull = apart / apart.norm().clamp_min(torch.finfo(apart.dtype).tiny)
+                gradient = torch.autograd.grad(loss, point)[0] + penalty / 2 * pull
+                velocity = optimizer.step(params, gradient, velocity, rate)
+        moved = params - view.params
+        return moved.where(moved.isfinite().all(), 0.0)
+
     def apply(updates: Updates, state: _Indicator, view: ServerView) -> tuple[Updates, _Indicator]:
-        if state.planted:
-            best = torch.stack([_best_label(view, view.params + row, state.samples) for row in updates.rows])
-            kept = best < threshold
-            updates = select(updates, kept) if 2 * kept.sum() > len(kept) else updates
-        mean = robust.mix((updates.weight / updates.weight.sum()).unsqueeze(0), updates.rows)[0]
-        moved = _plant(view, view.params + view.server_lr * mean, state.samples) / view.server_lr
-        return updates._replace(rows=updates.rows + moved), state._replace(planted=True)
+        if not state.planted:
+            return updates, state
+        best = torch.stack([_best_label(view, view.params + row, state.samples) for row in updates.rows])
+        kept = best < threshold
+        few = 2 * kept.sum() <= len(kept) if majority else not kept.any()
+        return (updates if few else select(updates, kept)), state._replace(planted=False)
 
-    def _plant(view: ServerView, start: Tensor, known: Samples) -> Tensor:
-        """The movement from ``start`` that teaches the samples; none where it would not be finite."""
-        params, velocity = start, torch.zeros_like(start)
-        for _ in range(steps):
-            point = params.detach().requires_grad_()
-            loss = cross_entropy(view.model(point, known.x), known.y)
-            gradient = torch.autograd.grad(loss, point)[0] + penalty * (params - start)
-            velocity = _MOMENTUM * velocity + gradient
-            params = params - lr * velocity
-        found = params - start
-        return found.where(found.isfinite().all(), 0.0)
-
-    return Defense(init=init, apply=apply)
+    return Defense(init=init, apply=apply, send=send)
 
 
 def _best_label(view: ServerView, params: Tensor, known: Samples) -> Tensor:

@@ -72,7 +72,13 @@ def test_the_server_trains_on_its_root_set_from_the_global_model() -> None:
         seen.append((params, samples))
         return torch.ones(6)
 
-    given = Updates(noise(3, 6), torch.ones(3), torch.arange(3))
-    fltrust().apply(given, None, replace(view, train=train))
-    ((params, samples),) = seen
-    assert params is view.params and samples is view.root
+    root = Samples(torch.arange(20.0).unsqueeze(1), torch.arange(20))
+    for counts, size in (([10.0, 40.0, 60.0, 500.0], 50), ([3.0, 7.0, 8.0, 9.0], 8)):
+        seen.clear()
+        given = Updates(noise(4, 6), torch.tensor(counts), torch.arange(4))
+        fltrust().apply(given, None, replace(view, train=train, root=root))
+        ((params, samples),) = seen
+        assert params is view.params
+        assert torch.equal(samples.x[:, 0].long(), samples.y)
+        times = samples.y.bincount(minlength=20)
+        assert len(samples.y) == size and times.max() - times.min() <= 1  # as many steps as the round's median client takes

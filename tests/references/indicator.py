@@ -19,13 +19,21 @@ def scores(params: Array, x: Array, classes: int) -> Array:
     return np.array(powers / powers.sum(axis=1, keepdims=True))
 
 
-def planted(start: Array, x: Array, y: Sequence[int], classes: int, steps: int, lr: float, penalty: float) -> Array:
-    """The movement that teaches the samples: gradient descent with momentum 0.9."""
+def planted(
+    start: Array, x: Array, y: Sequence[int], classes: int, epochs: int, batch: int, lr: float, penalty: float, decay: float
+) -> Array:
+    """The movement that teaches the samples: SGD with momentum 0.9, whose rate falls, on cross-entropy and half the length moved."""
     params, velocity = start.copy(), np.zeros_like(start)
-    for _ in range(steps):
-        wrong = scores(params, x, classes) - np.eye(classes)[list(y)]
-        velocity = 0.9 * velocity + (x.T @ wrong).flatten() / len(x) + penalty * (params - start)
-        params = params - lr * velocity
+    for epoch in range(epochs):
+        rate = lr * 0.8 ** len([passes for passes in (10, 20, 30, 160) if epoch >= passes])
+        for first in range(0, len(x), batch):
+            some, labels = x[first : first + batch], list(y)[first : first + batch]
+            wrong = scores(params, some, classes) - np.eye(classes)[labels]
+            apart = params - start
+            length = float(np.sqrt(sum(apart**2)))
+            pull = apart / length if length else apart
+            velocity = 0.9 * velocity + (some.T @ wrong).flatten() / len(some) + penalty / 2 * pull + decay * params
+            params = params - rate * velocity
     return params - start
 
 
@@ -37,4 +45,4 @@ def indicator(models: Array, x: Array, y: Sequence[int], classes: int, threshold
         best = max(np.mean([guess[i] == c for i in range(len(y)) if y[i] == c]) for c in range(classes))
         if best < threshold:
             kept.append(k)
-    return kept if 2 * len(kept) > len(models) else list(range(len(models)))
+    return kept
