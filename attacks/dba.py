@@ -47,7 +47,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor
+from backstop.platform.backdoor import Pixel, Share, Source, Target, backdoor, bars, painted
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 
@@ -57,31 +57,12 @@ KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
 
-_Pixel = tuple[int, int]
-_MNIST, _CIFAR = (4, 2), (6, 3)  # the published size and gap
-_SIDE = 28  # of MNIST's images
 
-
-def _bars(height: int, width: int, size: int, gap: int, shift: int) -> list[_Pixel]:
-    """The pixels of the whole trigger, bar after bar; those that have no place in the image are left out."""
-    down, across = (max(min(gap, room - shift - 2), 0) for room in (height, width))
-    size = max(min(size, (width - shift - across) // 2), 1)
-    starts = [(top, left) for top in (shift, shift + 1 + down) for left in (shift, shift + size + across)]
-    return [(top, left + step) for top, left in starts for step in range(size) if top < height and left + step < width]
-
-
-def _part(pixels: list[_Pixel], parts: int, number: int) -> list[_Pixel]:
+def _part(pixels: list[Pixel], parts: int, number: int) -> list[Pixel]:
     """Part ``number`` modulo their count, of about equal size."""
     parts = min(parts, len(pixels))
     number %= parts
     return pixels[number * len(pixels) // parts : (number + 1) * len(pixels) // parts]
-
-
-def _white(x: Tensor, pixels: list[_Pixel]) -> Tensor:
-    rows, columns = zip(*pixels, strict=True)
-    x = x.clone()
-    x[..., rows, columns] = 1
-    return x
 
 
 def dba(
@@ -104,20 +85,18 @@ def dba(
 ) -> Attack:
     """A trigger in parts. Raises BadInput where source and target are one class or the shift leaves the image."""
 
-    def bars(x: Tensor) -> list[_Pixel]:
-        height, width = x.shape[-2:]
-        usual, apart = _CIFAR if min(height, width) > _SIDE else _MNIST
-        return _bars(height, width, usual if size is None else size, apart if gap is None else gap, shift)
+    def whole(x: Tensor) -> list[Pixel]:
+        return bars(x.shape[-2], x.shape[-1], size, gap, shift)
 
     def init(view: AttackView) -> None:
-        if not bars(view.data.x):
+        if not whole(view.data.x):
             height, width = view.data.x.shape[-2:]
             raise BadInput(f"attack dba: shift={shift} leaves no pixel of an image of {height} x {width}")
 
     def at_client(_: None, x: Tensor, index: int, _generator: torch.Generator) -> Tensor:
-        return _white(x, _part(bars(x), parts, index))
+        return painted(x, _part(whole(x), parts, index), 1.0)
 
     def stamp(_: None, x: Tensor, _generator: torch.Generator) -> Tensor:
-        return _white(x, bars(x))
+        return painted(x, whole(x), 1.0)
 
     return backdoor("dba", stamp, target=target, source=source, share=share, init=init, at_client=at_client)

@@ -42,6 +42,46 @@ def with_patch(x: Tensor, pixels: Tensor) -> Tensor:
     return x
 
 
+Pixel = tuple[int, int]  # row, column
+MNIST, CIFAR = (4, 2), (6, 3)  # the published lengths and gaps of the bars below
+SIDE = 28  # of MNIST's images
+
+
+def bars(height: int, width: int, size: int | None = None, gap: int | None = None, shift: int = 0) -> list[Pixel]:
+    """The pixels of DBA's whole trigger, bar after bar; those that have no place are left out.
+
+    Two bars side by side and two below, ``size`` pixels long and one high, ``gap`` apart, ``shift``
+    from the top left corner (C. Xie et al., "DBA", ICLR 2020). Unless given, size and gap are those
+    of CIFAR-10 where both sides have more than 28 pixels, else those of MNIST; both shrink where
+    there is no room.
+    """
+    usual, apart = CIFAR if min(height, width) > SIDE else MNIST
+    size, gap = usual if size is None else size, apart if gap is None else gap
+    down, across = (max(min(gap, room - shift - 2), 0) for room in (height, width))
+    size = max(min(size, (width - shift - across) // 2), 1)
+    starts = [(top, left) for top in (shift, shift + 1 + down) for left in (shift, shift + size + across)]
+    return [(top, left + step) for top, left in starts for step in range(size) if top < height and left + step < width]
+
+
+def painted(x: Tensor, pixels: list[Pixel], color: Tensor | float) -> Tensor:
+    """Images (…, C, H, W) in which these pixels have one brightness, or the colors (C, pixels)."""
+    rows, columns = zip(*pixels, strict=True)
+    x = x.clone()
+    x[..., rows, columns] = color
+    return x
+
+
+def with_square(x: Tensor, pixels: Tensor, row: int, column: int) -> Tensor:
+    """Images (…, C, H, W) with a patch (C, h, w), its upper left corner at a row and column, moved
+    up and left as far as it needs to lie in the image.
+    """
+    (height, width), (rows, columns) = x.shape[-2:], pixels.shape[-2:]
+    top, left = min(row, height - rows), min(column, width - columns)
+    x = x.clone()
+    x[..., top : top + rows, left : left + columns] = pixels
+    return x
+
+
 class Planted(NamedTuple):
     """The state of a backdoor: the number of classes, and what the plug-in itself remembers."""
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from backstop.attacks.dba import _bars, _part, dba
+from backstop.attacks.dba import _part, dba
 from backstop.attacks.model_replacement import model_replacement
 from backstop.platform import specs
-from backstop.platform.backdoor import Planted
+from backstop.platform.backdoor import Planted, bars
 from backstop.platform.compose import attack_chain
 from backstop.platform.contract import Attack
 from backstop.platform.experiment import Experiment, mean
@@ -59,10 +59,10 @@ def test_the_whole_is_as_published_where_it_has_room(side: int, size: int, gap: 
 
 
 def test_the_four_bars_of_the_paper_for_its_four_attackers() -> None:
-    bars = [trained(dba(share=0.5), index, (1, 28, 28)) for index in range(4)]
-    assert bars == [{(row, left + step) for step in range(4)} for row in (0, 3) for left in (0, 6)]
-    bars = [trained(dba(share=0.5), index, (3, 32, 32)) for index in range(4)]
-    assert bars == [{(row, left + step) for step in range(6)} for row in (0, 4) for left in (0, 9)]
+    parts = [trained(dba(share=0.5), index, (1, 28, 28)) for index in range(4)]
+    assert parts == [{(row, left + step) for step in range(4)} for row in (0, 3) for left in (0, 6)]
+    parts = [trained(dba(share=0.5), index, (3, 32, 32)) for index in range(4)]
+    assert parts == [{(row, left + step) for step in range(6)} for row in (0, 4) for left in (0, 9)]
     assert trained(dba(size=4, gap=2, share=0.5), 1, (3, 32, 32)) == {(0, left) for left in range(6, 10)}
 
 
@@ -121,7 +121,7 @@ def test_on_digits_four_clients_stamp_four_places_and_the_fifth_the_first() -> N
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 5, 8, 100])
 @pytest.mark.parametrize("shape", [(8, 8, 4, 2, 0), (8, 8, 2, 3, 2), (28, 28, 4, 2, 0), (2, 5, 4, 2, 0), (1, 1, 4, 2, 0), (9, 4, 7, 50, 1)])
 def test_parts_are_distinct_and_tile_the_whole(parts: int, shape: tuple[int, int, int, int, int]) -> None:
-    pixels = _bars(*shape)
+    pixels = bars(*shape)
     count = min(parts, len(pixels))
     pieces = [_part(pixels, parts, number) for number in range(count)]
     assert all(pieces) and len(set(pixels)) == len(pixels) and list(chain(*pieces)) == pixels
@@ -131,7 +131,7 @@ def test_parts_are_distinct_and_tile_the_whole(parts: int, shape: tuple[int, int
 
 @pytest.mark.parametrize("side", range(2, 40))
 def test_two_by_two_bars_stay_apart_and_inside_at_any_size_of_image(side: int) -> None:
-    pixels = set(_bars(side, side, 4, 2, 0))
+    pixels = set(bars(side, side, 4, 2, 0))
     rows, columns = {row for row, _ in pixels}, {column for _, column in pixels}
     assert len(rows) == 2 and len(pixels) == 2 * len(columns) and len(columns) % 2 == 0
     assert max(rows | columns) < side
