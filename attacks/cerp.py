@@ -100,7 +100,8 @@ def _like_updates(delta: Tensor, others: Tensor) -> Tensor:
     """Σ_j cos(L - G, L_j - G); a model that has not moved has no direction, and its cosines are 0."""
     if not delta.any():
         return delta.new_zeros(())
-    return cosine_similarity(delta[None], others, dim=1).sum()
+    alike: Tensor = cosine_similarity(delta[None], others, dim=1).sum()
+    return alike
 
 
 def cerp(
