@@ -155,7 +155,8 @@ def cerp(
         def loss(params: Tensor, step: Step) -> Tensor:
             own = cross_entropy(view.model(params, step.poisoned.x), step.poisoned.y)
             bias = torch.linalg.vector_norm(params - clean)
-            return own + alpha * bias + beta * alike(params)
+            total: Tensor = own + alpha * bias + beta * alike(params)
+            return total
 
         def alike(params: Tensor) -> Tensor:
             if not beta or not len(others):
