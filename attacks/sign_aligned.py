@@ -2,7 +2,8 @@
 
 u_i <- clip(h̄ + γ (ū - h̄), -2a, 2a),   a = max_k |h_k|  in each coordinate
 
-with ū the mean of the malicious rows and h_k what malicious client k would have sent as an honest one: ū - h̄ is what the poison alone adds.
+with ū the mean of the malicious rows and h_k what malicious client k would have sent as an honest
+one, trained on the same batches in the same order: ū - h̄ is what the poison alone adds.
 
 It is the best answer to ``invariant``, g = 1[|Σ_i sign(u_i)| >= τn] · mean of the places b … n-b-1 in ascending order, b = ⌊βn⌋. In one
 coordinate let m rows hold the value v and the others be x_0 <= … <= x_{n-m-1}, with S the sum of their signs:
@@ -20,11 +21,14 @@ harmless elsewhere is not better: it keeps open the coordinates in which honest 
 
 Shapes: rows (m, d) → (m, d), all alike; h (m, d).
 
-Source: of this project, as the worst case for ``invariant`` (X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator for
-Defending against Federated Backdoor Attacks", AISTATS 2024).
+Source: of this project, as the worst case for ``invariant`` (X. Wang, D. Dimitriadis, S. Koyejo,
+S. Tople, "Invariant Aggregator for Defending against Federated Backdoor Attacks", AISTATS 2024).
 
-Deviations: the exact edges need the honest rows; 2a is past them nearly always, at no cost as the aggregate stands still there. With
-γ = 1 the rows are the malicious mean; with more γ more coordinates follow the poison against the honest part of the training.
+Deviations: the exact edges need the honest rows; 2a is past them nearly always, at no cost as the
+aggregate stands still there. With γ = 1 the rows are the malicious mean; with more γ more
+coordinates follow the poison against the honest part of the training.
+
+Checked: the derivation against the defense itself, value by value, in this project's tests.
 
 Cost: one honest local training for each malicious client of the round.
 
@@ -32,7 +36,7 @@ Example:
 >>> import torch
 >>> from types import SimpleNamespace
 >>> own = torch.tensor([1.0, -1.0, 2.0])  # what an honest client would send
->>> view = SimpleNamespace(params=None, members=torch.tensor([0]), own=lambda index: own, train=lambda params, data: data)
+>>> view = SimpleNamespace(unpoisoned=lambda: own[None])
 >>> sign_aligned(strength=10.0).craft(None, torch.tensor([[1.5, -1.25, 1.5]]), view)  # clip([6, -3.5, -3], ±[2, 2, 4])
 tensor([[ 2., -2., -3.]])
 """
@@ -41,13 +45,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KNOWS = "own"
 STRENGTH = "strength"
 TRIGGER = False
@@ -62,7 +65,7 @@ def sign_aligned(
     """All malicious rows alike, on the side of the poison."""
 
     def craft(_: None, rows: Tensor, view: AttackView) -> Tensor:
-        honest = torch.stack([view.train(view.params, view.own(index)) for index in view.members.tolist()])
+        honest = view.unpoisoned()
         mean, limit = honest.mean(0), _REACH * honest.abs().amax(0)
         pushed = mean + strength * (rows.mean(0) - mean)
         return pushed.clamp(-limit, limit).nan_to_num().repeat(len(rows), 1)

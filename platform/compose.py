@@ -73,16 +73,28 @@ class _Chain(NamedTuple):
     def has(self, function: str) -> bool:
         return any(getattr(stage, function) is not None for stage in self.stages)
 
-    def seen(self, number: int, view: AttackView, what: str) -> AttackView:
+    def seen(self, number: int, view: AttackView, what: str, before: Sequence[Any] = ()) -> AttackView:
         """The view of one stage in one of its functions. Its draws are its own: those of the stage that makes the trigger do not
         depend on what stands before or after it, so its dormant twin alone makes the same trigger.
+
+        ``before`` holds the states of the stages before it, by which they poison batches.
         """
         knows, stage = self.knows[number], "trigger" if number == self.judge else str(number)
+        seed = view.generator.initial_seed()
+        draws = seeds.generator(seed, stage, what, "poison")
+
+        def poison(x: Tensor, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
+            for earlier, state in zip(self.stages, before, strict=False):
+                if earlier.poison:
+                    x, y = earlier.poison(state, x, y, index, draws)
+            return x, y
+
         return replace(
             view,
             honest=view.honest if knows == "all" else None,
             defend=view.defend if knows == "defense" else None,
-            generator=seeds.generator(view.generator.initial_seed(), stage, what),
+            generator=seeds.generator(seed, stage, what),
+            poison=poison,
         )
 
     def split(self, states: Any) -> tuple[Any, ...]:
@@ -93,8 +105,11 @@ class _Chain(NamedTuple):
         return tuple(stage.init(self.seen(number, view, "init")) if stage.init else None for number, stage in enumerate(self.stages))
 
     def plan(self, states: Any, view: AttackView) -> tuple[Any, ...]:
-        pairs = enumerate(zip(self.stages, self.split(states), strict=True))
-        return tuple(stage.plan(state, self.seen(number, view, "plan")) if stage.plan else state for number, (stage, state) in pairs)
+        planned: list[Any] = []
+        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+            seen = self.seen(number, view, "plan", tuple(planned))
+            planned.append(stage.plan(state, seen) if stage.plan else state)
+        return tuple(planned)
 
     def poison(self, states: Any, x: Tensor, y: Tensor, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         for stage, state in zip(self.stages, self.split(states), strict=True):
@@ -117,9 +132,10 @@ class _Chain(NamedTuple):
         return torch.stack(terms).sum()
 
     def craft(self, states: Any, rows: Tensor, view: AttackView) -> Tensor:
-        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+        every = self.split(states)
+        for number, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
             if stage.craft:
-                rows = stage.craft(state, rows, self.seen(number, view, "craft"))
+                rows = stage.craft(state, rows, self.seen(number, view, "craft", every[:number]))
         return rows
 
     def train(self, number: int, states: Any, view: TrainView) -> Tensor:

@@ -219,6 +219,9 @@ class AttackView:
     model: Callable[[Tensor, Tensor], Tensor]  # as in ServerView, and so are the next three
     features: Callable[[Tensor, Tensor], Tensor]
     train: Callable[[Tensor, Samples], Tensor]
+    # () → (m, d): what the members would send as honest clients, trained on the very batches
+    # that they are dealt in this round; what is left of a malicious row less its own is the poison
+    unpoisoned: Callable[[], Tensor]
     head: tuple[Slot, ...]
     samples: Callable[[], Samples]  # use ``data``
     sizes: tuple[int, ...]  # samples of each malicious client
@@ -232,6 +235,9 @@ class AttackView:
     generator: torch.Generator  # named by (seed, "attack", round), the stage, and the function that is given the view
     edge_cases: Callable[[], tuple[Samples, Samples]] | None  # the dataset's external edge cases: train, test, labelled with their target
     vocabulary: Mapping[str, int] | None = None  # of text: word → token id
+    # (x, y, index) → (x, y): a batch of malicious client number ``index``, as the stages before
+    # this one poison it; as it is for the first stage and outside a round
+    poison: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = lambda x, y, index: (x, y)
     test: Samples | None = None  # only while the triggered test set is built
     honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
     defend: Callable[[Tensor], Updates] | None = None  # what the defense in use makes of rows (n, d) of equal weight, clients 0 … n - 1,

@@ -102,6 +102,7 @@ class Experiment:
             model=built.net.caller(state.buffers),
             features=lambda params, x: built.net.features(params, x, state.buffers),
             train=lambda params, samples: local_sgd.train_samples(built, state.round, params, state.buffers, samples),
+            unpoisoned=partial(self._unpoisoned, state, members),
             head=built.net.head_slots(),
             samples=self.secret,
             sizes=tuple(len(built.shards[int(client)]) for client in built.malicious),
@@ -117,6 +118,11 @@ class Experiment:
             vocabulary=built.data.vocabulary,
             defend=partial(self._defended, state),
         )
+
+    def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
+        clients = self.built.malicious[members].tolist()
+        number = self.spec.warmup + state.round
+        return local_sgd.unpoisoned(self.built, number, clients, state.params, state.buffers)
 
     def _defended(self, state: State, rows: Tensor) -> Updates:
         """The defense in use on rows that the adversary made up, with what the adversary has: no history, and its own data as root set."""

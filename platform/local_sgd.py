@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import flat, seeds
-from backstop.platform.contract import ClientView, Samples, Step, TrainView
+from backstop.platform.contract import Attack, ClientView, Samples, Step, TrainView
 from backstop.platform.federation import Federation
 
 Batches = list[Tensor]  # for each local step the indices of its samples
@@ -95,6 +95,24 @@ def train(
     trained = Trained(*(torch.cat(column) for column in zip(*found, strict=True)))
     order = [trained.client.tolist().index(client) for client in clients]
     return Trained(*(column[order] for column in trained))
+
+
+def unpoisoned(
+    federation: Federation,
+    number: int,
+    clients: Sequence[int],
+    params: Tensor,
+    buffers: Tensor,
+) -> Tensor:
+    """The updates (k, d) of malicious clients that attack in a round, had they no attack: trained
+    on the same batches, and without the defense's rules for honest clients, as their poisoned ones.
+    """
+    plain = federation._replace(attack=Attack())
+    units = blocks(plain, number, clients, attacked=True)
+    parts = [train(plain, number, unit, params, buffers, None, attacked=True) for unit in units]
+    trained = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    order = [trained.client.tolist().index(client) for client in clients]
+    return trained.rows[order]
 
 
 def _attackers(federation: Federation, number: int) -> dict[int, int]:

@@ -192,3 +192,34 @@ def test_an_empty_chain_of_defenses_is_no_defense() -> None:
     assert chain().local is None and chain().finish is None
     updates = Updates(torch.ones(2, 1), torch.ones(2), torch.arange(2))
     assert chain().apply(updates, (), server_view(1)) == (updates, ())
+
+
+def test_a_stage_can_try_how_those_before_it_poison_a_batch() -> None:
+    """With their states of the round, in plan and craft; the first sees them as dealt."""
+    tried: list[tuple[float, int]] = []
+
+    def trying(stage: float) -> Attack:
+        def note(view: AttackView) -> None:
+            x, y = view.poison(torch.ones(1), torch.zeros(1, dtype=torch.int64), 2)
+            tried.append((x.item(), int(y.item())))
+
+        def plan(state: float | None, view: AttackView) -> float:
+            note(view)
+            return stage if state is None else state + 1
+
+        def craft(state: float, rows: Tensor, view: AttackView) -> Tensor:
+            note(view)
+            return rows
+
+        return Attack(
+            plan=plan,
+            poison=lambda state, x, y, index, draws: (x * 10 + state, y + index),
+            craft=craft,
+        )
+
+    attack = attack_chain([trying(3.0), trying(5.0), trying(7.0)], ["own"] * 3)
+    assert attack.plan is not None and attack.craft is not None
+    states = attack.plan(None, attack_view("table"))
+    assert tried == [(1.0, 0), (13.0, 2), (135.0, 4)]
+    attack.craft(attack.plan(states, attack_view("table")), torch.ones(3, 24), attack_view("table"))
+    assert tried[3:] == [(1.0, 0), (14.0, 2), (146.0, 4)] * 2

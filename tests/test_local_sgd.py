@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backstop.platform import federation, flat, local_sgd
+from backstop.platform import federation, flat, local_sgd, specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import gather
 from backstop.platform.contract import Attack, ClientView, Defense, Local, Part, Samples, Spec, TrainView, chain
+from backstop.platform.experiment import Experiment
 from backstop.platform.federation import Federation
 
 MLP = Spec(
@@ -221,3 +222,45 @@ def test_the_head_maps_features_to_logits(spec: Spec) -> None:
     tensors = flat.split(fed.net.params, fed.net.layout)
     logits = torch.nn.functional.linear(features, tensors[weight.name], tensors[bias.name])
     torch.testing.assert_close(logits, fed.net.logits(fed.net.params, x, fed.net.buffers))
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18(norm=batch)"])
+@pytest.mark.parametrize("defense", ["fedavg", "fedprox(mu=1)"])
+def test_unpoisoned_rows_are_those_of_honest_clients_bit_for_bit(model: str, defense: str) -> None:
+    """On the batches that they are dealt, whatever the attack and the rules for honest clients."""
+    attack = "label_flip+pgd(radius=0.1)+overtrain(epochs=3)"
+    spec = specs.validate(
+        MLP.replace(
+            model=specs.part(model),
+            attack=specs.stages(attack, "attack"),
+            defense=specs.stages(defense, "defense"),
+            clients=40,
+            malicious=0.5,
+            selection="fixed",
+            rounds=3,
+        )
+    )
+    fed = built(spec)
+    clients = fed.malicious[:3].tolist()
+    vectors = fed.net.params, fed.net.buffers
+    found = local_sgd.unpoisoned(fed, 2, clients[::-1], *vectors)
+    free = built(spec.replace(attack=(), defense=(), malicious=0.0))
+    wanted = local_sgd.train(free, 2, clients, *vectors, None, attacked=False).rows
+    assert torch.equal(found.flip(0), wanted)
+
+
+@pytest.mark.parametrize("name", ["sign_aligned", "adaptive", "mask_budget"])
+def test_a_poison_of_nothing_adds_nothing(name: str) -> None:
+    """What the attacks take for the poison's share of a row holds no noise of the batch order."""
+    chain_ = specs.stages(f"model_replacement(strength=1)+{name}", "attack")
+    spec = MLP.replace(malicious=0.34, selection="fixed", rounds=1)
+    attacked = Experiment(spec.replace(attack=chain_), Path("unused"), "cpu")
+    free = Experiment(spec, Path("unused"), "cpu")
+    cohort = attacked.built.cohort(0)
+    malicious = torch.isin(cohort, attacked.built.malicious)
+    sent = attacked._train(attacked.state, cohort)[1].rows[malicious]
+    honest = free._train(free.state, cohort)[1].rows[malicious]
+    wanted = honest if name == "mask_budget" else honest.mean(0).repeat(len(honest), 1)
+    if name == "adaptive":  # it may push the rows apart, but not their mean
+        sent, wanted = sent.mean(0), wanted[0]
+    torch.testing.assert_close(sent, wanted, rtol=1e-4, atol=1e-6)

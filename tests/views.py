@@ -78,6 +78,9 @@ def attack_view(kind: Kind, *, d: int = 24, malicious: int = 3, shape: tuple[int
     each = 40 // malicious if malicious else 0
     external = tuple(Samples(samples(kind, 8, name, shape).x, torch.full((8,), CLASSES - 1)) for name in ("edge", "edge test"))
     server = server_view(d)
+    sizes = (each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else ()
+    parts = zip(found.x.split(sizes), found.y.split(sizes), strict=True)
+    shares = [Samples(*part) for part in parts]
     return AttackView(
         round=0,
         params=server.params,
@@ -85,9 +88,10 @@ def attack_view(kind: Kind, *, d: int = 24, malicious: int = 3, shape: tuple[int
         model=model,
         features=features,
         train=train,
+        unpoisoned=lambda: torch.stack([train(server.params, data) for data in shares]),
         head=server.head,
         samples=lambda: found,
-        sizes=(each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else (),
+        sizes=sizes,
         classes=CLASSES,
         kind=kind,
         clients=malicious,

@@ -41,9 +41,14 @@ def sent(defend: Callable[[Tensor], Updates], *, server_lr: float = 1.0, **param
     """What is sent, without a margin, when honest updates are HONEST and those of the malicious clients would be zero."""
     craft = adaptive(**({"margin": 1.0} | params)).craft
     assert craft is not None
-    trained = iter([*HONEST, *torch.zeros(4, D)])
+    trained = iter(HONEST)
     view = replace(
-        attack_view("table", malicious=4), total=20, defend=defend, server_lr=server_lr, train=lambda vector, data: next(trained)
+        attack_view("table", malicious=4),
+        total=20,
+        defend=defend,
+        server_lr=server_lr,
+        train=lambda vector, data: next(trained),
+        unpoisoned=lambda: torch.zeros(4, D),
     )
     return craft(None, ROWS, view)
 

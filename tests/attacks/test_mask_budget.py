@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backstop.attacks.mask_budget import mask_budget
 from backstop.platform import robust
-from backstop.platform.contract import AttackView, Samples
+from backstop.platform.contract import AttackView
 from backstop.platform.seeds import generator
 from tests.arena import Claim, figures
 from tests.views import attack_view
@@ -37,8 +37,7 @@ def cohort(n: int, name: str) -> Tensor:
 def seeing(honest: Tensor, own: Tensor) -> AttackView:
     """The view of an adversary among these honest rows whose clients would have sent ``own`` as honest ones."""
     view = attack_view("table", d=own.shape[1], malicious=len(own))
-    ids = Samples(torch.arange(len(own)).float()[:, None], torch.arange(len(own)))
-    return replace(view, honest=honest, samples=lambda: ids, sizes=(1,) * len(own), train=lambda _, given: own[int(given.y[0])].clone())
+    return replace(view, honest=honest, unpoisoned=lambda: own.clone())
 
 
 def sent(honest: Tensor, own: Tensor, rows: Tensor, tau: float, budget: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backstop.attacks.sign_aligned import sign_aligned
 from backstop.defenses.invariant import invariant
-from backstop.platform.contract import AttackView, Samples, Updates
+from backstop.platform.contract import AttackView, Updates
 from backstop.platform.robust import floor_count
 from backstop.platform.seeds import generator
 from tests.arena import Claim, figures
@@ -52,8 +52,7 @@ def cohort(n: int, number: int = 0) -> Tensor:
 def knowing(honest: Tensor) -> AttackView:
     """The view of clients that would have sent these rows as honest ones."""
     view = attack_view("table", d=honest.shape[1], malicious=len(honest))
-    ids = Samples(torch.arange(len(honest)).float()[:, None], torch.arange(len(honest)))
-    return replace(view, samples=lambda: ids, sizes=(1,) * len(honest), train=lambda _, given: honest[int(given.y[0])].clone())
+    return replace(view, unpoisoned=lambda: honest.clone())
 
 
 def sent(honest: Tensor, rows: Tensor, strength: float) -> Tensor:
