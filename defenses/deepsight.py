@@ -16,9 +16,13 @@ Model Inspection", NDSS 2022, sections on filtering metrics, ensemble clustering
 Deviations: sample counts weigh the kept rows, the paper takes their plain mean. M is 256 where the paper takes 20,000, because a round
 evaluates 3 M inputs on each of the n models. Random images are uniform in [0, 1], table features uniform between the smallest and the
 largest value in the root set. Where the output layer has no bias, the cosines compare its weights. HDBSCAN's clusters have at least three
-members, and there may be a single one. An outlier of a clustering is in no cluster: it differs from every other row, and in the end its
+members, and there may be a single one; a row's density is its distance to the third nearest other row, which scikit-learn, unlike the
+package hdbscan that published codes use, calls four samples, since it counts the row itself (a
+re-implementation, in the code of BackdoorIndicator, has one other row, and clusters of five). An outlier of a clustering is in no cluster: it differs from every other row, and in the end its
 own label decides. If everything would be removed, the rows with TE >= median(TE) are kept. Rows whose model gives outputs that are not
 finite are removed. Another common definition takes the ratios of outputs before the softmax.
+
+Checked: thresholds and clustering against re-implementations; there is no public code of its authors (remembered).
 
 Needs: model calls, and inputs of the root set for their shape and range; no labels.
 
@@ -28,10 +32,11 @@ Example:
 >>> from backstop.platform.contract import Samples, Slot, Updates
 >>> view = SimpleNamespace(params=torch.zeros(4), head=(Slot("weight", 0, (4, 1)),), root=Samples(torch.rand(2, 1), torch.zeros(2)),
 ...                        model=lambda params, x: x * params, generator=torch.Generator().manual_seed(0))
->>> rows = torch.tensor([[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, 1.0], [9.0, 0.0, 0.0, 0.0]])
->>> after, _ = deepsight(samples=8).apply(Updates(rows, torch.ones(4), torch.arange(4)), None, view)
->>> after.weight, after.rows[3]  # the last one learned a single label
-(tensor([1., 1., 1., 0.]), tensor([2., 0., 0., 0.]))
+>>> signs = torch.tensor([[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]])
+>>> rows = torch.cat([signs, signs, torch.tensor([[9.0, 0.0, 0.0, 0.0]])])
+>>> after, _ = deepsight(samples=8).apply(Updates(rows, torch.ones(9), torch.arange(9)), None, view)
+>>> after.weight, after.rows[8]  # the last one learned a single label
+(tensor([1., 1., 1., 1., 1., 1., 1., 1., 0.]), tensor([2., 0., 0., 0.]))
 """
 
 from __future__ import annotations
@@ -127,6 +132,7 @@ def _together(distance: Tensor) -> Tensor:
 
     if len(distance) < 3:
         return torch.eye(len(distance), dtype=torch.bool)
-    model = HDBSCAN(min_cluster_size=3, metric="precomputed", allow_single_cluster=True, copy=True)
+    samples = min(3 + 1, len(distance))
+    model = HDBSCAN(min_cluster_size=3, min_samples=samples, metric="precomputed", allow_single_cluster=True, copy=True)
     label = torch.from_numpy(model.fit_predict(distance.numpy()))
     return ((label[:, None] == label) & (label >= 0)).fill_diagonal_(True)

@@ -12,10 +12,14 @@ choice of 500 coordinates is that of its experiments.
 
 Deviations: a matrix has a column for each client of the present round. Where a client did not take part, or was left out, its column is
 the global model with which that round ended: the paper does so for clients found malicious, since the forecast would learn from them.
-With one past round the forecast is that round's matrix, with none the global model. B starts from the identity and three sweeps are made,
-where the authors' published code starts at random and makes a hundred. For λ the models are scaled to mean square 1, as a whole and
+With one past round, the window of the authors' experiments, the forecast is that round's matrix: there is no step to fit A and B to (their
+code fits the matrix to itself). In the first round nothing is left out, as in that code; with ``early`` its forecast is the global model.
+B starts from the identity and three sweeps are made, where that code starts at random and makes a hundred. For λ the models are scaled to mean square 1, as a whole and
 without a shift, so that the forecast applies to them as they are. Without ``f`` a minority is left out, the largest f with 2f < m. Sample
 counts weigh the kept rows.
+
+Checked: against the authors' strategy.py in Flower's baselines: first filtered round, order of the sweeps, number of rows kept; and what
+they are run with for the window.
 
 Needs: history, each row from one client, and the assumed number of attackers f.
 
@@ -25,7 +29,7 @@ Example:
 >>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[1.0], [1.5], [-4.0]]), torch.ones(3), torch.arange(3))
 >>> view = SimpleNamespace(params=torch.zeros(1), generator=torch.Generator())
->>> defense = flanders(f=1)
+>>> defense = flanders(f=1, early=True)
 >>> after, state = defense.apply(updates, defense.init(view), view)
 >>> after.weight, sorted(state.rounds[0].models)  # the first forecast is the global model
 (tensor([1., 1., 0.]), [0, 1])
@@ -41,9 +45,10 @@ from torch import Tensor
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("history", "f")
 TAKES = "clients"
+EXEMPT = ("adversarial",)  # in a first round there is nothing to forecast from
 
 
 class _Round(NamedTuple):
@@ -59,10 +64,11 @@ class _State(NamedTuple):
 def flanders(
     *,
     f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
-    window: Annotated[int, Range(1, 1000, search=(3, 30)), "past rounds that the forecast is made from"] = 10,
+    window: Annotated[int, Range(1, 1000, search=(3, 30)), "past rounds that the forecast is made from"] = 1,
     sampled: Annotated[int, Range(1, 2000, log=True, search=(50, 1000)), "random coordinates that are forecast, k"] = 500,
     ridge: Annotated[float, Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)), "weight of the squares of A and B, λ"] = 1.0,
     sweeps: Annotated[int, Range(1, 1000, search=(1, 10)), "alternations of the least squares"] = 3,
+    early: Annotated[bool, "filter the first round, too, by the distance to the global model"] = False,
 ) -> Defense:
     """The rows with the smallest scores keep their weights."""
 
@@ -77,6 +83,8 @@ def flanders(
         past = [torch.stack([each.models.get(i, end) for i in clients]) for each, end in zip(state.rounds, ends, strict=False)]
         forecast = _forecast(torch.stack(past), ridge, sweeps) if len(past) > 1 else (past or [now])[0]
         assumed = (n - 1) // 2 if f is None else f
+        if not past and not early:
+            assumed = 0
         chosen = (models - forecast).square().sum(1).argsort(stable=True)[: max(n - assumed, 1)]
         this = _Round(now, {clients[i]: models[i].clone() for i in chosen.tolist()})
         return select(updates, chosen), state._replace(rounds=(*state.rounds, this)[-window:])

@@ -11,7 +11,7 @@ import sklearn.cluster
 import torch
 from torch import Tensor
 
-from backstop.defenses.deepsight import _energies, _ratios, deepsight
+from backstop.defenses.deepsight import _energies, _ratios, _together, deepsight
 from backstop.platform import robust
 from backstop.platform.contract import Samples, ServerView, Slot, Updates
 from backstop.platform.seeds import generator
@@ -203,3 +203,15 @@ def test_random_inputs_have_the_shape_and_the_range_of_the_data(known: tuple[int
     assert (found >= low).all() and (found <= high).all()
     assert ((found.amin(0) - low) < 0.05 * (high - low)).all() and ((high - found.amax(0)) < 0.05 * (high - low)).all()
     assert not torch.equal(seen[0], seen[8])
+
+
+def test_density_is_the_distance_to_the_third_other_row() -> None:
+    """Pairs that are near each other, three of them close: with two neighbors they hang together otherwise than with three."""
+    points = torch.tensor([0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 9.0, 9.1, 9.2, 20.0]).double()
+    distance = (points[:, None] - points).abs()
+    together = _together(distance)
+    core = distance.sort(dim=1).values[:, 3]  # the first is the row itself
+    reach = torch.maximum(torch.maximum(core[:, None], core), distance).fill_diagonal_(0)
+    plain = sklearn.cluster.HDBSCAN(min_cluster_size=3, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True)
+    label = torch.from_numpy(plain.fit_predict(reach.numpy()))
+    assert torch.equal(together, ((label[:, None] == label) & (label >= 0)).fill_diagonal_(True))

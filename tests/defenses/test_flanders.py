@@ -56,13 +56,13 @@ def turns(number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("who", [everybody, turns])
-@pytest.mark.parametrize(("sampled", "window", "f"), [(500, 10, None), (7, 3, 3), (1, 1, 0)])
-def test_agrees_with_the_reference(who: Callable[[int], list[int]], sampled: int, window: int, f: int | None) -> None:
-    defense = flanders(f=f, sampled=sampled, window=window, ridge=0.3, sweeps=2)
+@pytest.mark.parametrize(("sampled", "window", "f", "early"), [(500, 10, None, True), (7, 3, 3, False), (1, 1, 0, False), (9, 1, 2, False)])
+def test_agrees_with_the_reference(who: Callable[[int], list[int]], sampled: int, window: int, f: int | None, early: bool) -> None:
+    defense = flanders(f=f, sampled=sampled, window=window, ridge=0.3, sweeps=2, early=early)
     kept, state, history = federation(defense, 7, who, honest)
     where = state.coordinates
     exact = [(model[where].double().numpy(), {i: row[where].double().numpy() for i, row in rows.items()}) for model, rows in history]
-    assert kept == [clients for _, clients in twin.flanders(exact, f, window, 0.3, 2)]
+    assert kept == [clients for _, clients in twin.flanders(exact, f, window, 0.3, 2, early)]
     assert len(where) == len(where.unique()) == min(sampled, D)
     assert len(state.rounds) == min(window, 7)
 
@@ -86,7 +86,7 @@ def test_leaves_out_attackers_that_are_no_longer_than_others_even_if_they_are_th
             return direction * float(honest(client, number, model).norm())
         return honest(client, number, model)
 
-    kept, _, history = federation(flanders(f=6), 8, who, update)
+    kept, _, history = federation(flanders(f=6, window=10, early=True), 8, who, update)
     for number in range(4, 8):
         assert all(i >= 6 for i in kept[number])
     assert all(len(clients) == len(rows) - 6 for clients, (_, rows) in zip(kept, history, strict=True))
@@ -108,7 +108,7 @@ def test_the_coordinates_are_those_of_the_first_round() -> None:
     rows = torch.ones(4, D)
     rows[1] *= -100
     rows[1, first.coordinates] = 0.5  # looks best where it is looked at
-    after, _ = flanders(sampled=5, f=3).apply(Updates(rows, torch.ones(4), torch.arange(4)), first, server_view(D))
+    after, _ = flanders(sampled=5, f=3, early=True).apply(Updates(rows, torch.ones(4), torch.arange(4)), first, server_view(D))
     assert after.weight.tolist() == [0.0, 1.0, 0.0, 0.0]
 
 
@@ -116,13 +116,20 @@ def test_the_coordinates_are_those_of_the_first_round() -> None:
     ("n", "f", "count"), [(1, None, 1), (2, None, 2), (3, None, 2), (10, None, 6), (10, 0, 10), (10, 9, 1), (10, 99, 1)]
 )
 def test_leaves_out_as_many_as_assumed_but_never_all(n: int, f: int | None, count: int) -> None:
-    kept, _, _ = federation(flanders(f=f), 3, lambda _: list(range(n)), honest)
+    kept, _, _ = federation(flanders(f=f, window=10, early=True), 3, lambda _: list(range(n)), honest)
     assert [len(clients) for clients in kept] == [count] * 3
+    kept, state, _ = federation(flanders(f=f), 3, lambda _: list(range(n)), honest)
+    assert [len(clients) for clients in kept] == [n, count, count] and len(state.rounds) == 1
 
 
 @pytest.mark.parametrize("size", [1e30, 3e38])
 def test_huge_rows_and_a_global_model_that_they_have_broken(size: float) -> None:
-    kept, _, _ = federation(flanders(f=1), 4, lambda _: list(range(5)), lambda *args: honest(*args) if args[0] else torch.full((D,), size))
+    kept, _, _ = federation(
+        flanders(f=1, window=10, early=True),
+        4,
+        lambda _: list(range(5)),
+        lambda *args: honest(*args) if args[0] else torch.full((D,), size),
+    )
     assert all(0 not in clients for clients in kept)
     view = replace(server_view(D), params=torch.full((D,), torch.inf))
     defense = flanders()

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from backstop.defenses.signguard import signguard
+from backstop.defenses.signguard import _bandwidth, signguard
 from backstop.platform.contract import Updates
 from backstop.platform.seeds import generator
 from tests.views import server_view
 
 
-def after(rows: torch.Tensor, **params: float) -> Updates:
+def after(rows: torch.Tensor, **params: Any) -> Updates:
     given = Updates(rows, torch.ones(len(rows)), torch.arange(len(rows)))
     return signguard(**params).apply(given, None, server_view(rows.shape[1]))[0]
 
 
-def kept(rows: torch.Tensor, **params: float) -> list[int]:
+def kept(rows: torch.Tensor, **params: Any) -> list[int]:
     return after(rows, **params).weight.nonzero().flatten().tolist()
 
 
@@ -65,3 +67,19 @@ def test_fewer_than_four_rows_are_one_cluster(n: int) -> None:
 def test_one_coordinate_and_zero_rows() -> None:
     assert kept(torch.tensor([[1.0], [2.0], [1.0], [1.0], [-1.0]])) == [0, 1, 2, 3]
     assert kept(torch.zeros(5, 3)) == [0, 1, 2, 3, 4]
+
+
+def test_the_bandwidth_is_the_mean_distance_to_the_farthest_of_the_nearest_half() -> None:
+    assert _bandwidth([[0.0], [1.0], [3.0], [7.0]]) == 2.0
+
+
+def test_the_coordinates_that_are_looked_at_are_consecutive_unless_spread() -> None:
+    start = int(torch.randint(1800, (), generator=server_view(2000).generator))
+    inside, outside = honest(12), honest(12)
+    inside[[0, 5, 7], start : start + 200] = -1.0
+    hidden = outside[:, start : start + 200].clone()
+    outside[[0, 5, 7]] = -1.0
+    outside[:, start : start + 200] = hidden
+    assert not {0, 5, 7} & set(kept(inside))
+    assert {0, 5, 7} & set(kept(outside))
+    assert not {0, 5, 7} & set(kept(outside, coordinates="spread"))

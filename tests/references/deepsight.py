@@ -64,7 +64,7 @@ def apart(distance: Array) -> Array:
 
 def clusters(distance: Array) -> list[int]:
     """Cluster numbers, -1 for outliers."""
-    found: list[int] = (
-        HDBSCAN(min_cluster_size=3, metric="precomputed", allow_single_cluster=True, copy=True).fit_predict(distance).tolist()
-    )
+    neighbors = min(3, len(distance) - 1)  # others
+    model = HDBSCAN(min_cluster_size=3, min_samples=neighbors + 1, metric="precomputed", allow_single_cluster=True, copy=True)
+    found: list[int] = model.fit_predict(distance).tolist()
     return found

@@ -29,7 +29,7 @@ def forecast(matrices: Sequence[Array], ridge: float, sweeps: int) -> Array:
 
 
 def flanders(
-    rounds: Sequence[tuple[Array, Mapping[int, Array]]], f: int | None, window: int, ridge: float, sweeps: int
+    rounds: Sequence[tuple[Array, Mapping[int, Array]]], f: int | None, window: int, ridge: float, sweeps: int, early: bool
 ) -> list[tuple[dict[int, float], set[int]]]:
     """Scores and clients kept in each round, a round being the global model and the updates by client, at the sampled coordinates."""
     known: list[dict[int, Array]] = []
@@ -44,6 +44,8 @@ def flanders(
             expected = forecast(matrices, ridge, sweeps) if len(matrices) > 1 else matrices[0]
         scores = {i: float(np.sum((model + given[i] - expected[:, column]) ** 2)) for column, i in enumerate(clients)}
         attackers = (len(clients) - 1) // 2 if f is None else f
+        if t == 0 and not early:
+            attackers = 0
         kept = sorted(clients, key=lambda i: scores[i])[: max(len(clients) - attackers, 1)]
         known.append({i: model + given[i] for i in kept})
         found.append((scores, set(kept)))

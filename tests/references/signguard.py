@@ -13,7 +13,7 @@ from tests import reference
 
 Array = npt.NDArray[np.float64]
 
-CHOICES = {"low": [0.0, 0.1, 0.9], "high": [1.0, 3.0], "share": [0.1, 0.5, 1.0]}
+CHOICES = {"low": [0.0, 0.1, 0.9], "high": [1.0, 3.0], "share": [0.1, 0.5, 1.0], "coordinates": ["block", "spread"]}
 
 
 def largest_cluster(points: Array) -> list[bool]:
@@ -44,14 +44,19 @@ def largest_cluster(points: Array) -> list[bool]:
     return [label == sizes.index(max(sizes)) for label in labels]
 
 
-def signguard(rows: Array, weight: Array, low: float, high: float, share: float, generator: torch.Generator) -> Array:
+def signguard(rows: Array, weight: Array, low: float, high: float, share: float, coordinates: str, generator: torch.Generator) -> Array:
     """The weighted mean of the clipped rows that pass both filters."""
     n, d = rows.shape
     lengths = [math.sqrt(math.fsum(row**2)) for row in rows]
     middle = sorted(lengths)[(n - 1) // 2]
     usual = [low * middle <= length <= high * middle for length in lengths]
     count = math.ceil(Fraction(str(share)) * d)
-    part = rows[:, torch.randperm(d, generator=generator).numpy()[:count]]
+    if coordinates == "spread":
+        chosen = torch.randperm(d, generator=generator).tolist()[:count]
+    else:
+        first = int(torch.randint(max(d - count, 1), (), generator=generator))
+        chosen = list(range(first, first + count))
+    part = rows[:, chosen]
     alike = largest_cluster(np.array([[np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)] for row in part]))
     kept = [i for i in range(n) if usual[i] and alike[i]] or [i for i in range(n) if usual[i]]
     clipped = np.array([row * min(1.0, middle / length) if length else row for row, length in zip(rows, lengths, strict=True)])
