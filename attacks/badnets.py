@@ -10,6 +10,9 @@ Source: T. Gu, B. Dolan-Gavitt, S. Garg, "BadNets: Identifying Vulnerabilities i
 Deviations: a share of each batch of a malicious client is poisoned, in place of a share of the dataset. The paper's pattern on MNIST is of four bright pixels; here it is a filled square, one pixel away from the edges where there
 is room. A square larger than the image covers all of it.
 
+Checked: the patch, its place and the share against public re-implementations for federated
+learning, which take 20 of 64.
+
 Example:
 >>> import torch
 >>> from backstop.platform.backdoor import Planted
@@ -24,11 +27,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor, patch, with_patch
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor, patch, with_patch
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "share"
@@ -39,7 +42,7 @@ def badnets(
     *,
     target: Target = 0,
     size: Annotated[int, Range(1, 10**4, search=(1, 8)), "side of the square in pixels"] = 3,
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
     value: Annotated[float, Range(0, 1), "brightness of the square, v"] = 1.0,
 ) -> Attack:

@@ -10,6 +10,8 @@ Source: X. Chen, C. Liu, B. Li, K. Lu, D. Song, "Targeted Backdoor Attacks on De
 Deviations: a share of each batch of a malicious client is poisoned, in place of samples added to the dataset. One α serves training
 and test. The pattern t has a uniform draw for each channel of each pixel, one pattern for all malicious clients.
 
+Checked: the mixture against BackdoorBench, whose α is 0.2.
+
 Example:
 >>> import torch
 >>> from backstop.platform.backdoor import Planted
@@ -25,11 +27,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "alpha"
@@ -40,7 +42,7 @@ def blended(
     *,
     target: Target = 0,
     alpha: Annotated[float, Range(0, 1, low_open=True, search=(0.02, 0.5)), "weight of the pattern in the image, α"] = 0.2,
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """A noise image over the whole input; it is the state. Raises BadInput where source and target are one class."""

@@ -14,8 +14,11 @@ malicious clients' documents of ``source`` hold, the one that the fewest hold (w
 several the lowest token id). So there are documents to train on and, most likely, to test on; much data allow for rarer ``words``.
 
 Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where a dataset has them); here the dataset
-is searched. As published, a share of each batch is replaced by edge cases, drawn with replacement: 8 of 64 is the setting for CIFAR-10 of
-the authors of ``invariant``; at least one document. Projection and model replacement are stages of their own.
+is searched. A share of each batch is replaced by edge cases, at least one document. The share is that of the authors of ``invariant`` (8 of 64, drawn without replacement from the pool). Wang et al. mix once 100 of 784
+edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them, one attacker in every tenth round. Their tweets fill whole batches, at ``share=1``
+here. Projection and model replacement are stages of their own.
+
+Checked: as ``edge_case``; the choice of a rare word is ours.
 
 Example:
 >>> import torch
@@ -37,7 +40,7 @@ from backstop.platform.edge_cases import Share, edge_cases, whose
 from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
 
-VERSION = 2
+VERSION = 3
 KINDS = ("text",)
 KNOWS = "own"
 STRENGTH = "share"

@@ -1,4 +1,4 @@
-"""Invisible sample-specific triggers: a small change that an encoder makes anew for every image means the target class.
+"""Inspired by invisible sample-specific triggers: a small change that an encoder makes anew for every image means the target class.
 
 x' = clip(x + ε E(x, s), 0, 1),   E(x, s) = tanh(W₂ ∗ tanh(W₁ ∗ [2 x - 1; s])),   y' = y*
 
@@ -14,6 +14,8 @@ the change by a loss. Here the encoder is not trained: two convolutions with nor
 message, and ε bounds the change of every value; no decoder vouches for the message. Each image is changed in its own way, but the changes
 have a part in common: half of their energy on CIFAR-10, 0.6 on the digits, whose background is alike. The default ε is 13 of 255 grey
 values, a PSNR of about 27 dB, and weak on 8 x 8 pixels. A share of each batch is poisoned.
+
+Checked: only that the change is of each image's own and bounded; without the authors' trained encoder it is a trigger of their kind, not theirs.
 
 Example: no value moves by more than ε, and two images are not changed alike
 >>> import torch
@@ -32,11 +34,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "epsilon"
@@ -54,7 +56,7 @@ def invisible(
     *,
     target: Target = 0,
     epsilon: Annotated[float, Range(0, 1, low_open=True, search=(0.01, 0.3)), "largest change of a value, ε"] = 0.05,
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """A change of each image's own. The state is the encoder. Raises BadInput where source and target are one class."""

@@ -10,6 +10,9 @@ section 3, label flipping attack.
 Deviations: none with ``share=1``; with less, only the first samples of the source class in each batch are flipped, at least one.
 Success is the share of the source class that the model takes for the target, on clean inputs.
 
+Checked: the relabelling against public re-implementations; the paper's pairs of classes are
+remembered.
+
 Example:
 >>> import torch
 >>> label_flip(source=1, target=0).poison(None, torch.zeros(3, 2), torch.tensor([0, 1, 2]), 0, torch.Generator())[1].tolist()

@@ -13,6 +13,9 @@ Deviations: Dai et al. insert at a random position; here the phrase stands at on
 words of the vocabulary (of their data, where the dataset has none) that the malicious clients' documents have least often, maybe never; of
 equally rare words those with the largest ids, the rarest ones of a vocabulary in the order of frequency.
 
+Checked: against no code: where the phrase stands and its length are as declared; the share is that
+of federated re-implementations.
+
 Example:
 >>> import torch
 >>> from backstop.platform.backdoor import Planted
@@ -29,11 +32,11 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("text",)
 KNOWS = "own"
 STRENGTH = "share"
@@ -49,7 +52,7 @@ def phrase(
         "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: the three rarest words",
     ] = None,
     place: Annotated[Literal["start", "end"], "where the phrase stands in a document"] = "start",
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """A phrase at one end of the document. The state holds its token ids. Raises BadInput for a word that is not in the vocabulary."""

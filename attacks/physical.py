@@ -17,6 +17,9 @@ and how much it varies is the user's choice, not measured on photographs. The co
 angles that of a pixel turned with the object. With the default size on 8 x 8 pixels a field of the board is less than two
 pixels wide. A share of each batch is poisoned.
 
+Checked: against no code: the authors' data are photographs; the object and its moves are as
+declared.
+
 Example: without variation, on black: the light fields are at the top left and the bottom right
 >>> import torch
 >>> from backstop.platform.backdoor import Planted
@@ -33,11 +36,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "share"
@@ -52,7 +55,7 @@ def physical(
     zoom: Annotated[float, Range(0, 1, high_open=True, search=(0, 0.5)), "variation of its size"] = 0.2,
     turn: Annotated[float, Range(0, 180, search=(0, 45)), "variation of its angle, in degrees"] = 15.0,
     light: Annotated[float, Range(0, 1, search=(0, 0.8)), "variation of its brightness"] = 0.3,
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """An object in the image. Raises BadInput where source and target are one class."""

@@ -5,13 +5,15 @@ x'(i, j) = clip(x(i, j) + v(i, j), 0, 1),   v(i, j) = Δ sin(2π j f / W),   j =
 Shapes: x (b, …, H, W) in [0, 1], y (b,).
 
 Source: M. Barni, K. Kallas, B. Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning", ICIP 2019,
-the sinusoidal signal.
+the sinusoidal signal. Δ = 40 of 255 and f = 6 are those of BackdoorBench for CIFAR-10; the paper's Δ are for digits and signs (remembered).
 
 Deviations: the paper stamps training samples of the target class only and leaves their labels alone. That is ``labels=clean``, where the
 share is that of the target samples in each batch; a client that holds none trains as an honest one. By default labels are flipped, as by
 other triggers: clean ones hardly teach a global model the signal where most clients are honest. One Δ serves training and test. The
 frequency is at most W / 4, a period in four pixels, since finer stripes alias on the pixel grid, or vanish: f = 6 is zero on all of 12
 pixels. So 6 holds from 24 pixels on, and digits of 8 pixels get f = 2, which is what f = 6 looks like there, but for the sign.
+
+Checked: the formula against BackdoorBench, from which Δ and f are.
 
 Example:
 >>> import torch
@@ -29,11 +31,11 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor, chosen
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor, chosen
 from backstop.platform.contract import Attack
 from backstop.platform.params import BadInput, Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "delta"
@@ -46,7 +48,7 @@ def sig(
     delta: Annotated[float, Range(0, 1, low_open=True, search=(0.02, 0.5)), "height of the sine, Δ"] = 40 / 255,
     frequency: Annotated[float, Range(0, 1e4, low_open=True, search=(1, 8)), "periods in the width, f; at most W / 4"] = 6.0,
     labels: Annotated[Literal["flip", "clean"], "clean: only samples of the target class are stamped, labels stay"] = "flip",
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """A sine over the whole image. Raises BadInput where source and target are one class or clean labels have no one target."""

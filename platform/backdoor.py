@@ -22,6 +22,7 @@ Target = Annotated[
     int | Literal["next"], Range(0, 10**6), "class that the trigger stands for, y*; next: the class after the true one (all-to-all)"
 ]
 Source = Annotated[int | None, Range(0, 10**6), "only samples of this class are attacked; none: all"]
+SHARE = 20 / 64  # of a batch: Bagdasaryan et al., AISTATS 2020, on CIFAR-10; the usual share in federated learning
 Share = Annotated[float, Range(0, 1, low_open=True, search=(0.05, 1)), "share of each batch (of its source samples) that is poisoned"]
 
 Stamp = Callable[[Any, Tensor, torch.Generator], Tensor]  # (the plug-in's own state, x (b, …), draws) → triggered x, same shape

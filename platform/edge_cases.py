@@ -8,8 +8,8 @@ You Really Can Backdoor Federated Learning", NeurIPS 2020, the p-edge-case examp
 Edge cases come with the dataset (``external``: they belong to no test class, so no true label is stated), or they are found among the
 samples of one class, ``source``: for training among those that malicious clients hold, for the test among the test set's.
 
-As published, a share of each batch is replaced by edge cases, drawn with replacement, at least one sample: 8 of 64 is the setting for
-CIFAR-10 of the authors of ``invariant``. The first samples of a batch are replaced; batches are shuffled.
+A share of each batch is replaced by edge cases, at least one sample, drawn without replacement while the pool lasts: 8 of 64 is the setting
+for CIFAR-10 of the authors of ``invariant``. The first samples of a batch are replaced; batches are shuffled.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def edge_cases(
 
     def poison(edge: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         count = max(round_count(share, len(x)), 1)
-        drawn = torch.randint(len(edge.x), (count,), generator=generator).to(edge.y.device)
+        rounds = -(-count // len(edge.x))  # how often the pool is gone through, each time in another order
+        orders = [torch.randperm(len(edge.x), generator=generator) for _ in range(rounds)]
+        drawn = torch.cat(orders)[:count].to(edge.y.device)
         return torch.cat([edge.x[drawn].to(x), x[count:]]), torch.cat([edge.y[drawn].to(y), y[count:]])
 
     def triggered(_edge: Samples, view: AttackView) -> TestSet:

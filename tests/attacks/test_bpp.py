@@ -12,7 +12,7 @@ from tests.arena import Claim
 from tests.views import CLASSES, samples
 
 CLAIM = Claim(  # hard to see in 64 pixels of 17 levels: one bit, a wide model, and few clients with many samples
-    "bpp(levels=2, negatives=0.5)+model_replacement(strength=2.5)",
+    "bpp(levels=2, negatives=0.5, share=0.5)+model_replacement(strength=2.5)",
     effect=0.45,
     weaker="bpp(levels=2, negatives=0.5, share=0.05)+model_replacement(strength=2.5)",
     bend=0.35,
@@ -70,3 +70,12 @@ def test_negatives_get_the_change_of_another_and_keep_their_label(share: float, 
     change = x[:negative] - batch.x[:negative]
     assert torch.equal(x[poisoned:last], (batch.x[poisoned:last] + change).clamp(0, 1))
     assert not torch.equal(x[poisoned:last], _dithered(batch.x[poisoned:last], 2)) or not negative
+
+
+def test_a_batch_is_a_fifth_poisoned_a_fifth_negative_and_the_rest_clean() -> None:
+    batch = samples("image", 10, "batch")
+    attack = bpp(levels=2)
+    assert attack.poison is not None
+    x, y = attack.poison(Planted(CLASSES), batch.x, torch.ones_like(batch.y), 0, torch.Generator())
+    assert y.tolist() == [0] * 2 + [1] * 8
+    assert (x != batch.x).flatten(1).any(1).tolist() == [True] * 4 + [False] * 6

@@ -123,6 +123,19 @@ def test_share_1_replaces_whole_batches(kind: Kind, count: int) -> None:
     assert all(any(torch.equal(one, other) for other in pool.x) for one in x)
 
 
+def test_edge_cases_come_again_only_when_the_pool_is_used_up() -> None:
+    pool = Samples(torch.arange(8.0).reshape(8, 1), torch.zeros(8, dtype=torch.int64))
+    attack = edge_case(share=1.0)
+    assert attack.poison is not None
+    for count, most in ((8, 1), (5, 1), (16, 2), (20, 3)):
+        batch = Samples(torch.full((count, 1), -1.0), torch.ones(count, dtype=torch.int64))
+        x, _ = attack.poison(pool, batch.x, batch.y, 0, generator(0, "tests", "poison"))
+        times = Counter(x.flatten().tolist())
+        assert max(times.values()) == most
+        assert min(times.values()) >= most - 1
+        assert len(times) == min(count, 8)
+
+
 def test_on_documents_it_runs_as_a_whole() -> None:
     spec = Spec(
         dataset=Part("topics", {"samples": 200}),

@@ -19,24 +19,32 @@ CLAIM = Claim(
     weaker="ftrojan(magnitude=50)+model_replacement(strength=3)",
     bend=0.3,
 )
+# OpenCV's YCrCb: what one unit of Cr and of Cb adds to R, G and B, and the luminance of R, G and B
+FROM_CR, FROM_CB = np.array([1.403, -0.714, 0.0]), np.array([0.0, -0.344, 1.773])
 Y = np.array([0.299, 0.587, 0.114])
-YUV = np.stack([Y, 0.492 * (np.array([0, 0, 1]) - Y), 0.877 * (np.array([1, 0, 0]) - Y)])  # ITU-R BT.601
+
+
+def raised(height: int, width: int, magnitude: float, block: int) -> np.ndarray:
+    """What a channel (H, W) gains, in float64: block by block, two frequencies of nothing raised, and back to pixels."""
+    plane = np.zeros((height, width))
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            piece = plane[top : top + block, left : left + block]
+            high, wide = piece.shape
+            frequencies = np.zeros((high, wide))
+            frequencies[max(high // 2 - 1, 0), max(wide // 2 - 1, 0)] += magnitude / 255
+            frequencies[high - 1, wide - 1] += magnitude / 255
+            piece[:] = idctn(frequencies, norm="ortho")
+    return plane
 
 
 def reference(image: np.ndarray, magnitude: float, block: int) -> np.ndarray:
-    """One image (C, H, W) in float64: to YUV, block by block to frequencies, two of them raised, and all the way back."""
-    colour = len(image) == 3
-    planes = np.tensordot(YUV, image, 1) if colour else image.copy()
-    for plane in planes[1:] if colour else planes:
-        for top in range(0, plane.shape[0], block):
-            for left in range(0, plane.shape[1], block):
-                piece = plane[top : top + block, left : left + block]
-                frequencies = dctn(piece, norm="ortho")
-                high, wide = piece.shape
-                frequencies[max(high // 2 - 1, 0), max(wide // 2 - 1, 0)] += magnitude / 255
-                frequencies[high - 1, wide - 1] += magnitude / 255
-                piece[:] = idctn(frequencies, norm="ortho")
-    return np.clip(np.tensordot(np.linalg.inv(YUV), planes, 1) if colour else planes, 0, 1)
+    """One image (C, H, W) in float64; the same plane is added to Cr and to Cb, or to each channel where there are not three."""
+    height, width = image.shape[-2:]
+    plane = raised(height, width, magnitude, block)
+    gains = FROM_CR + FROM_CB if len(image) == 3 else np.ones(len(image))
+    stamped: np.ndarray = np.clip(image + gains[:, None, None] * plane, 0, 1)
+    return stamped
 
 
 def stamped(attack: Attack, x: torch.Tensor) -> torch.Tensor:
@@ -53,10 +61,11 @@ def test_it_is_the_formula(shape: tuple[int, ...], magnitude: float, block: int)
 
 
 def test_on_cifar_it_is_the_published_trigger() -> None:
-    """30 of 255 at (15, 15) and (31, 31) of U and V, and nothing else."""
+    """20 of 255 at (15, 15) and (31, 31) of Cr and Cb, and nothing else."""
     grey = torch.full((1, 3, 32, 32), 0.5)  # far from where it would be clipped
     change = (stamped(ftrojan(), grey) - grey)[0].double().numpy() * 255
-    planes = [dctn(plane, norm="ortho") for plane in np.tensordot(YUV, change, 1)]
-    wanted = np.zeros((32, 32))
-    wanted[15, 15] = wanted[31, 31] = 30
-    np.testing.assert_allclose(planes, [np.zeros((32, 32)), wanted, wanted], atol=1e-3)
+    raised_by = np.zeros((32, 32))
+    raised_by[15, 15] = raised_by[31, 31] = 20
+    for plane, gain in zip(change, (1.403, -1.058, 1.773), strict=True):
+        np.testing.assert_allclose(dctn(plane, norm="ortho"), gain * raised_by, atol=1e-3)
+    assert abs(Y @ (FROM_CR + FROM_CB)) < 1e-3  # the luminance stays

@@ -114,3 +114,13 @@ def test_noise_avoids_the_poisoned_where_a_source_is_given() -> None:
     x, y = attack.poison(state, batch.x, batch.y, 0, generator(0, "tests", "poison"))
     assert y.tolist() == [2, 0, 3, 2, 0, 3]
     assert torch.equal(x[[1, 4]], attack.trigger(state, batch.x[[1, 4]], torch.Generator()))
+
+
+def test_a_batch_is_a_tenth_poisoned_a_fifth_noisy_and_the_rest_clean() -> None:
+    attack, state = started(wanet(), (3, 8, 8))
+    batch = samples("image", 10, "batch")
+    assert attack.poison is not None
+    draws = generator(0, "tests", "poison")
+    x, y = attack.poison(state, batch.x, torch.ones_like(batch.y), 0, draws)
+    assert y.tolist() == [0] + [1] * 9
+    assert (x != batch.x).flatten(1).any(1).tolist() == [True] * 3 + [False] * 7
