@@ -2,21 +2,23 @@
 
 U = the units u of largest strength;   δ = argmin_δ Σ_{u in U} (v - f_u(x ⊕ δ))²;   x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*
 
-f(x) is what the last linear layer, of weights W, is given, and w a square at the bottom right. The strength of a unit is W[y*, u], for
-all-to-all Σ_c |W[c, u]|.
+f(x) is what the last linear layer, of weights W, is given, and w a square at the bottom right. The strength of a unit is Σ_c |W[c, u]|,
+what goes out of it; with ``favor=target`` it is W[y*, u], what speaks for the target (for all-to-all the sum still).
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, size, size), cut to the image where that is smaller.
 
 Source: Y. Liu, S. Ma, Y. Aafer, W.-C. Lee, J. Zhai, W. Wang, X. Zhang, "Trojaning Attack on Neural Networks", NDSS 2018, sections on
 trojan trigger generation and internal neuron selection.
 
-Deviations: the paper takes the unit with the largest sum of |weights| from the layer before. What that layer is differs from model to
-model, so here the weights from a unit to the classes count, which is another common definition. The paper's cost is that of the patch
+Deviations: what the layer behind the units is differs from model to model; here it is always the last one. The paper's cost is that of the patch
 on an empty image, since its adversary has no data, and it retrains on images made from the model; malicious clients have data, so the
 cost is the mean over samples of theirs, on which fewer units are dead. Adam takes a fixed number of steps, each followed by a
 projection onto [0, 1], in place of gradient descent to a threshold. The paper makes the patch once, for the model that is given. Here each
 attacked round goes on with it on its own model, since a model of round 0 has learned nothing yet and gives a weak patch;
 ``replan=false`` makes it in the first attacked round alone.
+
+Checked: the choice of units against public code; that the paper's adversary is not a federated one, and so has no
+share of a batch, is remembered.
 
 Cost: ``steps`` times the features of at most 64 samples, forward and backward, in each attacked round.
 
@@ -40,7 +42,7 @@ from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "share"
@@ -55,7 +57,7 @@ class _Patch(NamedTuple):
 
 
 def _strongest(view: AttackView, target: int | Literal["next"], count: int) -> Tensor:
-    """The units with the largest weight to the target, for all-to-all with the largest |weights| in sum; all where there are fewer."""
+    """The units with the largest |weights| in sum, or with the largest one to a target; all where there are fewer."""
     head = view.head[0]
     weight = view.params[head.start :][: torch.Size(head.shape).numel()].view(head.shape)
     strength = weight.abs().sum(0) if target == "next" else weight[target]
@@ -80,6 +82,9 @@ def trojannn(
     target: Target = 0,
     size: Annotated[int, Range(1, 10**4, search=(1, 8)), "side of the patch in pixels"] = 3,
     units: Annotated[int, Range(1, 10**4, search=(1, 16)), "units that the patch drives, |U|"] = 1,
+    favor: Annotated[
+        Literal["outgoing", "target"], "units with the largest |weights| in sum, or with the largest weight to the target"
+    ] = "outgoing",
     value: Annotated[float, Range(0, 1e6, search=(1, 100)), "value that they are driven to, v"] = 100.0,
     steps: Annotated[int, Range(0, 500, search=(10, 200)), "steps on the patch each time that it is made"] = 50,
     replan: Annotated[bool, "go on with the patch in each attacked round, not in the first alone"] = True,
@@ -97,7 +102,7 @@ def trojannn(
         if not len(x) or (state.made and not replan):
             return state
         x = x[torch.randperm(len(x), generator=view.generator)[:_SAMPLES].to(x.device)]
-        chosen = _strongest(view, target, units)
+        chosen = _strongest(view, target if favor == "target" else "next", units)
         pixels = _made(state.pixels, lambda stamped: view.features(view.params, stamped)[:, chosen], x, value=value, steps=steps)
         return _Patch(pixels, made=True)
 

@@ -23,7 +23,7 @@ from backstop.platform.seeds import generator
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view, samples, with_data
 
-CLAIM = Claim("iba(share=0.5, eps=0.2, steps=5)", effect=0.25, weaker="iba(share=0.5, eps=0.05, steps=5)", bend=0.25)
+CLAIM = Claim("iba(share=0.5, eps=0.2, ready=0)", effect=0.25, weaker="iba(share=0.5, eps=0.05, ready=0)", bend=0.25)
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ def view() -> AttackView:
         leaf = params.clone().requires_grad_()
         params = params - 0.1 * torch.autograd.grad(cross_entropy(model(leaf, x), y), leaf)[0]
     assert (model(params, x).argmax(1) == y).float().mean() > 0.9
-    return replace(with_data(attack_view("image"), Samples(x, y)), params=params, model=model)
+    seen = with_data(attack_view("image"), Samples(x, y))
+    return replace(seen, params=params, model=model, train=lambda params, _: torch.zeros_like(params))
 
 
 def states(rounds: int, seen: AttackView | None = None, **params: object) -> list[Planted]:
@@ -88,15 +89,25 @@ def test_the_generator_is_its_formula(shape: tuple[int, ...]) -> None:
 
 
 def test_strength_shrinks_with_each_attacked_round_down_to_the_least() -> None:
-    found = [state.own.eps for state in states(6, eps=0.4, decay=0.5, least=0.03, steps=0)]
+    found = [state.own.eps for state in states(6, eps=0.4, decay=0.5, least=0.03, passes=0, ready=0)]
     assert found == pytest.approx([0.4, 0.4, 0.2, 0.1, 0.05, 0.03, 0.03])
-    published = [state.own.eps for state in states(3, steps=0)]
-    assert published == pytest.approx([0.3, 0.3, 0.297, 0.29403])
-    assert [state.own.eps for state in states(2, eps=0.02, steps=0)] == [0.02] * 3  # below the least: as it is
+    published = [state.own.eps for state in states(11, passes=0, ready=0)]
+    assert published[0] == published[1] == 0.074
+    assert published[-1] == pytest.approx(0.074 * 0.999**10)
+    assert [state.own.eps for state in states(2, eps=0.01, passes=0, ready=0)] == [0.01] * 3  # below the least: as it is
+
+
+def test_the_published_strength_is_a_step_of_the_pixel_scale() -> None:
+    """0.3 in pixels of standard deviation 0.247: white noise of 1 brings 0.5 to 0.574."""
+    weights = tuple(torch.zeros(shape) for shape in _shapes(3))
+    weights[-1].fill_(20.0)
+    (state,) = states(0)
+    own = state.own._replace(weights=weights)
+    assert _stamped(own, torch.full((1, 3, 4, 4), 0.5)).flatten().tolist() == pytest.approx([0.574] * 48)
 
 
 def test_the_test_set_is_stamped_with_the_strength_and_generator_of_the_training() -> None:
-    chain = "iba(eps=0.4, decay=0.5, steps=3, share=1)"
+    chain = "iba(eps=0.4, decay=0.5, passes=1, share=1, ready=0)"
     experiment = Experiment(ARENA.replace(attack=specs.stages(chain, "attack"), rounds=3, eval_every=1), Path("unused"), "cpu")
     clean = experiment.built.data.test.x.float() / 255
     for eps in (0.4, 0.2, 0.1):
@@ -130,7 +141,37 @@ def test_the_trained_generator_fools_the_model_more_than_one_of_the_same_strengt
 
 def test_the_state_holds_plain_tensors_and_numbers() -> None:
     own = states(1)[-1].own
-    assert not any(weight.requires_grad for weight in own.weights) and math.isfinite(own.eps) and own.rounds == 1
+    assert not any(weight.requires_grad for weight in own.weights) and math.isfinite(own.eps)
+    assert own.rounds in (0, 1) and own.ready is bool(own.rounds)
+
+
+def test_nothing_is_poisoned_before_the_trigger_has_success_with_the_clients_own_models() -> None:
+    x, y = samples("image", 9, "test", (1, 6, 6))
+    for ready, poisons in ((0.0, True), (1.0, False)):
+        attack, (first, after) = iba(ready=ready, eps=0.01), states(1, ready=ready, eps=0.01)
+        assert attack.poison is not None
+        assert (first.own.ready, after.own.ready, after.own.rounds) == (poisons, poisons, int(poisons))
+        stamped, label = attack.poison(after, x, y, 0, torch.Generator())
+        assert torch.equal(stamped, x) is torch.equal(label, y) is not poisons
+    *_, last = states(3, eps=1.0, least=0.0)  # a change of any size reaches the target
+    assert last.own.ready
+    later = replace(view(), params=torch.zeros_like(view().params))
+    attack = iba(eps=1.0, least=0.0)
+    assert attack.plan is not None
+    assert attack.plan(last, later).own.ready  # once reached, it stays
+
+
+def test_the_generator_is_trained_on_the_clients_own_models() -> None:
+    """The model that the logits come from is G plus the honest update."""
+    used: list[Tensor] = []
+
+    def watched(params: Tensor, x: Tensor) -> Tensor:
+        used.append(params)
+        return model(params, x)
+
+    step = torch.ones_like(view().params)
+    states(1, replace(view(), model=watched, train=lambda *_: step), passes=1)
+    assert used and all(torch.equal(params, view().params + step) for params in used)
 
 
 def test_without_samples_to_attack_the_state_stays() -> None:

@@ -78,7 +78,28 @@ def test_units_stop_at_the_value_where_they_can_reach_it() -> None:
     assert found.sum().item() == pytest.approx(3, abs=0.01)
 
 
-def test_units_are_those_of_the_largest_weight_to_the_target() -> None:
+def test_units_are_those_of_the_largest_outgoing_weights_in_sum() -> None:
+    """W = [[1, -9], [2, 0]]: the second unit, though it speaks against target 0; the first with favor=target."""
+    weight = torch.tensor([[1.0, -9.0], [2.0, 0.0]])
+    head = (Slot("w", 0, (2, 2)),)
+    driven: list[Tensor] = []
+
+    def units(params: Tensor, x: Tensor) -> Tensor:
+        made = x.flatten(1)[:, :2] * torch.tensor([1.0, 0.0]) + x.flatten(1)[:, 1:3] * torch.tensor([0.0, 1.0])
+        driven.append(made)
+        return made
+
+    data = Samples(torch.full((8, 1, 1, 3), 0.5), torch.ones(8, dtype=torch.int64))
+    seen = replace(with_data(view(), data), params=weight.flatten(), features=units, head=head, classes=2)
+    for favor, white in (("outgoing", 2), ("target", 0)):
+        _, after = start(seen, target=0, size=3, value=9.0, favor=favor)
+        before, _ = start(seen, target=0, size=3, value=9.0, favor=favor)
+        moved = (after.own.pixels - before.own.pixels).flatten().abs() > 1e-6
+        assert moved.nonzero().flatten().tolist() == [white]
+        assert after.own.pixels.flatten()[white] == 1
+
+
+def test_units_of_a_target_are_those_of_the_largest_weight_to_it() -> None:
     weight = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.1, -9.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     seen = replace(
         view(), params=torch.cat([torch.full((7,), 50.0), weight.flatten(), torch.full((4,), 50.0)]), head=(Slot("w", 7, (4, 3)),)
@@ -91,7 +112,7 @@ def test_units_are_those_of_the_largest_weight_to_the_target() -> None:
 
 @pytest.mark.parametrize("target", [0, 1, 2, 3])
 def test_the_learned_patch_drives_its_unit_and_fools_the_model_more_than_others_of_its_norm(target: int) -> None:
-    before, after = start(target=target)
+    before, after = start(target=target, favor="target")
     seen, learned = view(), after.own.pixels
     (unit,) = _strongest(seen, target, 1).tolist()
 
@@ -110,7 +131,7 @@ def test_the_learned_patch_drives_its_unit_and_fools_the_model_more_than_others_
 
 def test_the_patch_is_made_once_unless_asked() -> None:
     for replan in (False, True):
-        attack, (_, after) = trojannn(replan=replan), start(replan=replan)
+        attack, (_, after) = trojannn(replan=replan, favor="target"), start(replan=replan, favor="target")
         assert attack.plan is not None
         again = attack.plan(after, replace(view(), params=-view().params, features=lambda params, x: features(-params, x)))
         assert (again.own is after.own) is not replan
