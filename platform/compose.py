@@ -37,6 +37,7 @@ def attack_chain(stages: Sequence[Attack], knows: Sequence[str]) -> Attack:
         training=reduce(_later, (stage.training for stage in stages), None),
         train=partial(chain.train, trainer) if chain.has("train") else None,
         craft=chain.craft if chain.has("craft") else None,
+        craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
         trigger=partial(chain.trigger, seer) if chain.has("trigger") else None,
         goal=partial(chain.goal, seer) if chain.has("goal") else None,
         test_set=partial(chain.test_set, seer) if chain.has("test_set") else None,
@@ -137,6 +138,12 @@ class _Chain(NamedTuple):
             if stage.craft:
                 rows = stage.craft(state, rows, self.seen(number, view, "craft", every[:number]))
         return rows
+
+    def craft_buffers(self, states: Any, changes: Tensor, view: AttackView) -> Tensor:
+        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+            if stage.craft_buffers:
+                changes = stage.craft_buffers(state, changes, self.seen(number, view, "craft buffers"))
+        return changes
 
     def train(self, number: int, states: Any, view: TrainView) -> Tensor:
         function = self.stages[number].train

@@ -270,7 +270,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainView:
-    """What one malicious client has for local training of its own making."""
+    """What one malicious client has for local training of its own making.
+
+    Unlike an honest client's, its model is in evaluation mode while it trains: batch normalization uses the stored
+    statistics, dropout is off, and floating-point buffers are sent as they came (unless ``craft_buffers`` changes them).
+    """
 
     round: int
     index: int  # number of the malicious client
@@ -281,6 +285,8 @@ class TrainView:
     head: tuple[Slot, ...]
     classes: int
     steps: tuple[Step, ...]  # the local steps that the client would take
+    loss: Callable[[Tensor, Tensor], Tensor]  # (logits (b, classes), y (b,)) → the mean cross-entropy that local training minimises,
+    # with the model's class weights where it has some
     minimise: Minimise
     generator: torch.Generator  # named by (seed, "malicious training", round, client)
 
@@ -396,6 +402,8 @@ class Attack(NamedTuple):
     ``training``                        where malicious clients train differently
     ``train(state, view)``              → (d,), the update of one malicious client, in place of its local steps
     ``craft(state, rows, view)``        → (m, d) → (m, d), after local training
+    ``craft_buffers(state, changes, view)``  → (m, e) → (m, e): what malicious clients send of the changes of floating-point
+                                        buffers, after ``craft``; only where the model has some
     ``trigger(state, x, generator)``    → clean inputs → triggered inputs, same shape, images in [0, 1]
     ``goal(state, y)``                  → true labels → labels the attacker wants, -1 where a sample is not attacked
     ``test_set(state, view)``           → :class:`TestSet`, instead of ``trigger``, for attacks with inputs of their own
@@ -409,6 +417,7 @@ class Attack(NamedTuple):
     training: Training | None = None
     train: Callable[[Any, TrainView], Tensor] | None = None
     craft: Callable[[Any, Tensor, AttackView], Tensor] | None = None
+    craft_buffers: Callable[[Any, Tensor, AttackView], Tensor] | None = None
     trigger: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
     goal: Callable[[Any, Tensor], Tensor] | None = None
     test_set: Callable[[Any, AttackView], TestSet] | None = None

@@ -208,11 +208,15 @@ class Experiment:
         if attacked and built.attack.plan:
             state = state._replace(attack=built.attack.plan(state.attack, self._attack_view(state, members, len(cohort), share)))
         trained = self.clients.train(number, cohort.tolist(), state.params, state.buffers, state.attack)
-        if attacked and built.attack.craft:
+        craft, craft_buffers = built.attack.craft, built.attack.craft_buffers
+        if attacked and (craft or craft_buffers):
             view = replace(self._attack_view(state, members, len(cohort), share), honest=trained.rows[~present])
-            rows = trained.rows.clone()
-            rows[present] = built.attack.craft(state.attack, trained.rows[present], view)
-            trained = trained._replace(rows=rows)
+            rows, buffers = trained.rows.clone(), trained.buffers.clone()
+            if craft:
+                rows[present] = craft(state.attack, trained.rows[present], view)
+            if craft_buffers and buffers.shape[1]:
+                buffers[present] = craft_buffers(state.attack, trained.buffers[present], view)
+            trained = trained._replace(rows=rows, buffers=buffers)
         return state, trained
 
     def _aggregate(self, state: State, sent: Updates, changes: Tensor) -> tuple[State, Tensor, Callable[[Tensor], Any]]:

@@ -210,12 +210,13 @@ def _train_own(
         head=net.head_slots(),
         classes=federation.data.classes,
         steps=every,
+        loss=lambda logits, y: cross_entropy(logits, y, net.class_weights),
         minimise=minimise,
         generator=seeds.generator(federation.spec.seed, "malicious training", number, client),
     )
     row = train(state, view).detach()
     with torch.no_grad():
-        losses = [cross_entropy(model(params + row, step.poisoned.x), step.poisoned.y) for step in every]
+        losses = [view.loss(model(params + row, step.poisoned.x), step.poisoned.y) for step in every]
     return Trained(torch.tensor([client]), row[None], torch.zeros_like(buffers)[None], torch.stack(losses).mean()[None])
 
 

@@ -146,6 +146,7 @@ def train_view(kind: Kind, poison: Poison | None = None, *, index: int = 0, d: i
         head=server.head,
         classes=CLASSES,
         steps=tuple(found),
+        loss=torch.nn.functional.cross_entropy,
         minimise=minimise,
         generator=generator(0, "tests", "malicious training", index),
     )
