@@ -33,12 +33,11 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Attack, Samples, Step, TrainView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KNOWS = "own"
 STRENGTH = "boost"
 TRIGGER = False
@@ -59,10 +58,10 @@ def alter_min(
 
     def train(_: None, view: TrainView) -> Tensor:
         def honest(params: Tensor, step: Step) -> Tensor:
-            return cross_entropy(view.model(params, step.clean.x), step.clean.y)
+            return view.loss(view.model(params, step.clean.x), step.clean.y)
 
         def targeted(params: Tensor, step: Step) -> Tensor:
-            return cross_entropy(view.model(params, step.poisoned.x), step.poisoned.y)
+            return view.loss(view.model(params, step.poisoned.x), step.poisoned.y)
 
         def stealthy(params: Tensor, step: Step) -> Tensor:
             return honest(params, step) + rho * torch.dist(params, benign)

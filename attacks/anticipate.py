@@ -30,17 +30,16 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Attack, AttackView, Samples, Step, TrainView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KNOWS = "own"
 STRENGTH = None
 TRIGGER = False
@@ -63,8 +62,8 @@ def anticipate(
 
     def train(odds: _Odds, view: TrainView) -> Tensor:
         def loss(params: Tensor, step: Step) -> Tensor:
-            way = _models(view.model, view.params, params, step.clean, odds, rounds, rate)
-            return torch.stack([cross_entropy(view.model(after, step.poisoned.x), step.poisoned.y) for after in way]).sum()
+            way = _models(view, params, step.clean, odds, rounds, rate)
+            return torch.stack([view.loss(view.model(after, step.poisoned.x), step.poisoned.y) for after in way]).sum()
 
         row: Tensor = view.minimise(loss) - view.params
         return row
@@ -72,15 +71,14 @@ def anticipate(
     return Attack(init=look, plan=lambda _, view: look(view), train=train)
 
 
-def _models(
-    model: Callable[[Tensor, Tensor], Tensor], start: Tensor, params: Tensor, clean: Samples, odds: _Odds, rounds: int, rate: float
-) -> Iterator[Tensor]:
+def _models(view: TrainView, params: Tensor, clean: Samples, odds: _Odds, rounds: int, rate: float) -> Iterator[Tensor]:
     """The global model after the attacked round and after each later one, differentiable in the malicious client's ``params``."""
 
     def honest(vector: Tensor) -> Tensor:
-        value = cross_entropy(model(vector, clean.x), clean.y)
+        value = view.loss(view.model(vector, clean.x), clean.y)
         return -rate * torch.autograd.grad(value, vector, create_graph=True)[0]
 
+    start = view.params
     others = honest(start.detach().clone().requires_grad_()).detach()
     after = start + odds.server_lr * (odds.share * (params - start) + (1 - odds.share) * others)
     yield after

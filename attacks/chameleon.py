@@ -35,12 +35,12 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from backstop.platform.contract import Attack, Step, TrainView
 from backstop.platform.params import Range
 
-VERSION = 1
+VERSION = 2
 KNOWS = "own"
 STRENGTH = None
 TRIGGER = False
@@ -66,7 +66,7 @@ def chameleon(
 
         def classify(params: Tensor, step: Step) -> Tensor:
             x, y = step.poisoned
-            return cross_entropy(view.model(torch.where(head, params, params.detach()), x), y)
+            return view.loss(view.model(torch.where(head, params, params.detach()), x), y)
 
         adapted = view.minimise(contrast, steps=view.steps * epochs)
         row: Tensor = view.minimise(classify, start=adapted) - view.params

@@ -264,3 +264,23 @@ def test_a_poison_of_nothing_adds_nothing(name: str) -> None:
     if name == "adaptive":  # it may push the rows apart, but not their mean
         sent, wanted = sent.mean(0), wanted[0]
     torch.testing.assert_close(sent, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_training_of_an_attacks_own_has_the_loss_of_honest_training() -> None:
+    """One step on the given loss is the step that an honest client takes, with class weights as without them."""
+    weights = "-".join(str(number) for number in range(1, 11))
+    rows = {}
+    for name, params in {"weighted": {"class_weights": weights}, "plain": {}}.items():
+        spec = MLP.replace(model=Part("mlp", params), attack=(Part("badnets"),), malicious=0.5, local_epochs=1)
+        fed = built(spec)
+        client = int(fed.malicious[0])
+        honest = local_sgd.train(fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=False).rows
+
+        def same(_: object, view: TrainView) -> Tensor:
+            return view.minimise(lambda vector, step: view.loss(view.model(vector, step.clean.x), step.clean.y)) - view.params
+
+        fed = fed._replace(attack=Attack(train=same))
+        own = local_sgd.train(fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=True).rows
+        torch.testing.assert_close(own, honest, rtol=1e-3, atol=1e-5)
+        rows[name] = own
+    assert (rows["weighted"] - rows["plain"]).abs().max() > 0.01

@@ -9,8 +9,8 @@ rectifiers: X. Glorot, A. Bordes, Y. Bengio, "Deep Sparse Rectifier Neural Netwo
 A. Krizhevsky, I. Sutskever, R. Salakhutdinov, JMLR 15, 2014. ``hidden=128-256`` with dropout and ``class_weights=16-1`` is the network
 for tables of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator for Defending against Federated Backdoor Attacks", AISTATS 2024.
 
-Deviations: none. The initial values are those of ``torch.nn.Linear``. The class weights count in the local training of clients that train as
-honest ones do, not in losses that an attack or a defense writes itself.
+Deviations: none. The initial values are those of ``torch.nn.Linear``. The class weights count in local training: that of honest
+clients, and that of an attack's own where it takes the loss that it is given (``TrainView.loss``).
 
 Example:
 >>> import torch

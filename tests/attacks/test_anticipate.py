@@ -50,10 +50,15 @@ def reference(start: Any, params: Any, x: Any, y: Any, odds: _Odds, rounds: int,
     return found
 
 
+def seen(start: Tensor) -> TrainView:
+    """A client's view of this global model."""
+    return replace(train_view("table"), params=start, model=model)
+
+
 @pytest.mark.parametrize("odds", [_Odds(0.1, 1.0), _Odds(1.0, 0.5), _Odds(0.0, 1.0)])
 def test_the_models_of_the_coming_rounds(odds: _Odds) -> None:
     start, params, clean, _ = case()
-    found = list(_models(model, start, params, clean, odds, 3, 0.7))
+    found = list(_models(seen(start), params, clean, odds, 3, 0.7))
     wanted = reference(start.numpy(), params.detach().numpy(), clean.x.numpy(), clean.y.numpy(), odds, 3, 0.7)
     assert len(found) == 4
     for one, other in zip(found, wanted, strict=True):
@@ -66,12 +71,12 @@ def test_the_gradient_goes_through_the_simulated_updates(rounds: int) -> None:
     start, params, clean, poisoned = case()
 
     def loss(vector: Tensor) -> Tensor:
-        way = _models(model, start, vector, clean, _Odds(0.5, 1.0), rounds, 0.7)
+        way = _models(seen(start), vector, clean, _Odds(0.5, 1.0), rounds, 0.7)
         return torch.stack([cross_entropy(model(after, poisoned.x), poisoned.y) for after in way]).sum()
 
     assert torch.autograd.gradcheck(loss, params)
     (grad,) = torch.autograd.grad(loss(params), params)
-    way = [after.detach().requires_grad_() for after in _models(model, start, params, clean, _Odds(0.5, 1.0), rounds, 0.7)]
+    way = [after.detach().requires_grad_() for after in _models(seen(start), params, clean, _Odds(0.5, 1.0), rounds, 0.7)]
     constant = sum(0.5 * torch.autograd.grad(cross_entropy(model(after, poisoned.x), poisoned.y), after)[0] for after in way)
     assert torch.allclose(grad, torch.as_tensor(constant)) is (rounds == 0)
 

@@ -114,6 +114,9 @@ def test_nothing_given_is_changed(name: str, kind: Kind) -> None:
         poisoned(attack, state, batch)
     if attack.craft:
         attack.craft(state, rows, view)
+    if attack.craft_buffers:
+        sent = attack.craft_buffers(state, rows, view)
+        assert sent.shape == rows.shape and sent.isfinite().all()
     if attack.constrain:
         attack.constrain(state, rows, 1)
     probe(attack, state, view, test)
