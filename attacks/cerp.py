@@ -150,10 +150,10 @@ def cerp(
 
     def train(state: Planted, view: TrainView) -> Tensor:
         def clean_loss(params: Tensor, step: Step) -> Tensor:
-            return cross_entropy(view.model(params, step.clean.x), step.clean.y)
+            return view.loss(view.model(params, step.clean.x), step.clean.y)
 
         def loss(params: Tensor, step: Step) -> Tensor:
-            own = cross_entropy(view.model(params, step.poisoned.x), step.poisoned.y)
+            own = view.loss(view.model(params, step.poisoned.x), step.poisoned.y)
             bias = torch.linalg.vector_norm(params - clean)
             total: Tensor = own + alpha * bias + beta * alike(params)
             return total

@@ -189,7 +189,7 @@ def f3ba(
 
     def train(state: Planted, view: TrainView) -> Tensor:
         def loss(params: Tensor, step: Step) -> Tensor:
-            clean, planted = (cross_entropy(view.model(params, part.x), part.y) for part in (step.clean, step.poisoned))
+            clean, planted = (view.loss(view.model(params, part.x), part.y) for part in (step.clean, step.poisoned))
             return _CLEAN * clean + _BACKDOOR * planted
 
         mine = (state.own.members == view.index).nonzero().flatten()
