@@ -132,7 +132,9 @@ def parser() -> Parser:
     sheet.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
     files = command("data", data, "Show which datasets are there, what is missing and how to get it.")
-    files.add_argument("name", nargs="?", metavar="NAME", help="one dataset")
+    files.add_argument(
+        "name", nargs="?", metavar="NAME", help="one dataset, with its parameters where it needs some: 'table(path=mine.csv, label=class)'"
+    )
     files.add_argument("--download", action="store_true", help="download what is missing, where the dataset can and a network allows it")
     files.add_argument("--json", action="store_true", help="an array of objects on stdout")
     files.add_argument("--data-dir", metavar="DIR", help="data folder (default: $BACKSTOP_DATA, else ~/.cache/backstop)")
@@ -331,7 +333,11 @@ def run(options: argparse.Namespace) -> int:
         if saved:
             _say(f"wrote {saved}; start from it with --start {saved} ({starts.save(saved, model)[:14]}…)")
         log = tracking.Log(
-            store, tracking.open_experiment(store, options.experiment), spec, fingerprint=federation.fingerprint(built.device)
+            store,
+            tracking.open_experiment(store, options.experiment),
+            spec,
+            fingerprint=federation.fingerprint(built.device),
+            data=federation.what_was_read(spec.dataset, folder, tracking.TAG_LIMIT),
         )
         for record in records:
             log.log(record)
@@ -653,25 +659,33 @@ def show(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    """``backstop data``: for every dataset what is there, what is missing and how to get it."""
-    from backstop.platform import federation, inventory, plugins
+    """``backstop data``: for every dataset what is there, what is missing and how to get it; for one that is there also what is read."""
+    from backstop.platform import federation, inventory, plugins, readings, specs
+    from backstop.platform.contract import Part
 
     folder = federation.data_folder(options.data_dir)
     if options.name:
-        plugins.find("datasets", options.name)
-    names = [options.name] if options.name else plugins.names("datasets")
-    found = [inventory.look(name, folder) for name in names]
+        named = [specs.part(options.name)]
+        specs.complete(named[0], "datasets")
+    else:
+        named = list(map(Part, plugins.names("datasets")))
+    found = [inventory.look(part, folder) for part in named]
     if options.download:
-        for item in found:
+        for part, item in zip(named, found, strict=True):
             if options.name or (item["can_download"] and not item["usable"]):  # without a name: what can be fetched
-                inventory.download(item["name"], folder)
-        found = [inventory.look(name, folder) for name in names]
+                inventory.download(part, folder)
+        found = [inventory.look(part, folder) for part in named]
+    whole = inventory.read(named[0], folder) if options.name and found[0]["usable"] else None
+    if whole is not None:
+        found[0] = {**found[0], "reading": readings.document(whole)}
     if options.json:
         _print_json(found)
         return DONE
     width = max(_console().width, 60)
     for line in inventory.sheet(found[0], folder, width) if options.name else inventory.overview(found, folder, width):
         print(line)
+    for line in () if whole is None else readings.sheet(whole):
+        print(f"    {line}")
     return DONE
 
 

@@ -111,6 +111,31 @@ class Samples(NamedTuple):
     y: Tensor
 
 
+class Column(NamedTuple):
+    """How one column of a table was taken."""
+
+    name: str
+    kind: Literal["number", "truth value", "category", "left out"]
+    features: int  # that it became
+    detail: str = ""  # e.g. ``12 missing``, ``3 values``, or why it was left out
+
+
+class Reading(NamedTuple):
+    """What a dataset made of its files: said in one line at every load, kept with every run."""
+
+    source: str  # the file, as the spec or the data folder names it
+    rows: int  # records there
+    dropped: Mapping[str, int]  # reason → records that are in neither part
+    classes: Mapping[str, int]  # name → records in the two parts, in the order of the labels
+    train: int
+    test: int
+    copies: int = 0  # training records that equal an earlier one
+    across: int = 0  # test records that equal a training record
+    columns: tuple[Column, ...] = ()
+    form: str = ""  # of one input, e.g. ``5 features``
+    notes: tuple[str, ...] = ()  # what may not be meant
+
+
 class Data(NamedTuple):
     """A decoded dataset: loaded once, validated on load, never changed.
 
@@ -128,6 +153,7 @@ class Data(NamedTuple):
     vocabulary: Mapping[str, int] | None = None  # of text: word → token id, from the training data
     vectors: Tensor | None = None  # of text: (largest token id + 1, dim) float32, pre-trained initial values of a model's embedding
     root: Samples | None = None  # the server's small root set, set by the platform: held out of train, never of test
+    reading: Reading | None = None  # what was made of the files; None: the platform says what the tensors show
 
 
 class File(NamedTuple):

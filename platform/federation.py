@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from backstop import __version__
-from backstop.platform import flat, partition, plugins, seeds
+from backstop.platform import flat, partition, plugins, readings, seeds
 from backstop.platform.compose import attack_chain, judge
 from backstop.platform.contract import Attack, Data, Dataset, Defense, Part, Samples, Spec, chain
 from backstop.platform.optimizers import OPTIMIZERS, Optimizer
@@ -112,12 +113,27 @@ def dataset(part: Part) -> Dataset:
 
 @lru_cache(maxsize=2)
 def _load(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> Data:
-    return dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
+    data = dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
+    if len(data.train.y.unique()) < 2:
+        raise BadInput(
+            f"dataset {name}: all {len(data.train.y)} training samples have one label, {int(data.train.y[0])}; nothing can be learned"
+        )
+    data = data._replace(reading=readings.of(data, name))
+    assert data.reading is not None
+    print(readings.line(data.reading), file=sys.stderr, flush=True)
+    return data
 
 
 def load(part: Part, folder: Path) -> Data:
-    """The decoded dataset; the last two are kept, so that the trials of a sweep decode it once."""
+    """The decoded dataset; the last two are kept, so that the trials of a sweep decode it once. One line on stderr says what was read."""
     return _load(part.name, tuple(sorted(part.params.items())), folder)
+
+
+def what_was_read(part: Part, folder: Path, limit: int) -> str:
+    """What the dataset made of its files, as JSON of at most ``limit`` characters; the dataset is loaded if it is not kept."""
+    found = load(part, folder).reading
+    assert found is not None
+    return readings.tag(found, limit)
 
 
 @lru_cache(maxsize=2)

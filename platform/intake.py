@@ -5,14 +5,18 @@ Everything wrong is :class:`BadInput`: one line that names the file or the tenso
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import hashlib
+import lzma
 import math
 import pickle
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +33,20 @@ FORMS = {
     "table": (2, (torch.float32,), "float32 (N, F)"),
     "text": (2, (torch.int64,), "int64 (N, L)"),
 }
+
+
+PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\0": lzma.decompress}
+FOREIGN = {  # how files begin that are no text
+    b"\x28\xb5\x2f\xfd": "a file packed with zstd; unpack it",
+    b"PAR1": "a Parquet file; write it as csv",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save the sheet as csv",
+    b"\x93NUMPY": "a NumPy array; write it as csv",
+    b"\x89HDF": "an HDF5 file; write it as csv",
+    b"SQLite format 3": "an SQLite database; write the table as csv",
+    b"%PDF": "a PDF document",
+    b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
+}
+FIELD = 2**24  # characters of one field of a csv file, at most
 
 
 def digest(content: Path | bytes) -> str:
@@ -94,6 +112,97 @@ def downloading(name: str, hint: str) -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def text(path: Path, encoding: str = "utf-8", *, otherwise: str | None = None, hint: str = "") -> str:
+    """The text of a file, unpacked where it is packed by gzip, bzip2, xz or as the only file of a zip archive, whatever its name says.
+
+    A byte-order mark decides on UTF-8 or UTF-16 and is no part of the text. Where the bytes are none of ``encoding`` it is read as
+    ``otherwise``. BadInput that names the line where neither is right, and for files that are no text at all.
+    """
+    content = _unpacked(path)
+    for start, what in FOREIGN.items():
+        if content.startswith(start):
+            raise BadInput(f"{path} is {what}")
+    if content[:256].lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadInput(f"{path} is a web page and not the file itself; get it anew, perhaps after a login")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif content.startswith(b"\xef\xbb\xbf"):
+        encoding = "utf-8-sig"
+    try:
+        found = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if otherwise is None:
+            number = len(content[: error.start].splitlines()) or 1
+            byte = content[error.start : error.start + 1].hex()
+            raise BadInput(f"{path}: line {number} holds the byte 0x{byte}, which is no {encoding.upper()}{hint}") from None
+        found = content.decode(otherwise)
+    if "\0" in found:
+        number = found[: found.index("\0")].count("\n") + 1
+        raise BadInput(f"{path}: line {number} holds a zero byte, so the file is damaged or no text")
+    return found
+
+
+def _unpacked(path: Path) -> bytes:
+    content = path.read_bytes()
+    for start, unpack in PACKED.items():
+        if content.startswith(start):
+            return unpack(content)
+    if not content.startswith(b"PK\x03\x04"):
+        return content
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        names = archive.namelist()
+        if any(name.startswith(("xl/", "word/", "ppt/")) or name == "content.xml" for name in names):
+            raise BadInput(f"{path} is an Excel workbook or another office document; save the sheet as csv")
+        names = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise BadInput(f"{path} is a zip archive of {len(names)} files, {', '.join(names[:4])}; unpack the one that is meant")
+        return archive.read(names[0])
+
+
+def records(content: str, separator: str = ",", *, quotes: bool = True, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
+    r"""The records of a csv text with the number of the line in which each begins; blank lines are left out.
+
+    With ``strip`` fields lose the blanks around them. A ValueError names the line of a quotation mark that is not closed, or after which text goes on.
+
+    >>> list(records('a,b\n\n"1,5", x\n'))
+    [(1, ['a', 'b']), (3, ['1,5', 'x'])]
+    """
+    csv.field_size_limit(FIELD)
+    rows = csv.reader(
+        StringIO(content, newline=""),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+        skipinitialspace=strip,
+        strict=True,
+    )
+    same: dict[str, str] = {}  # one object for equal fields, of which a table has many
+    while True:
+        start = rows.line_num + 1
+        try:
+            fields = next(rows, None)
+        except csv.Error as error:
+            raise ValueError(_marks(start, rows.line_num, str(error))) from None
+        if fields is None:
+            return
+        if rows.line_num > start and any(_swallowed(field, separator, len(fields)) for field in fields):
+            raise ValueError(_marks(start, rows.line_num, ""))
+        if strip:
+            fields = [same.setdefault(field, field) for field in map(str.strip, fields)]
+        if len(fields) > 1 or "".join(fields).strip():
+            yield start, fields
+
+
+def _swallowed(field: str, separator: str, width: int) -> bool:
+    """Whether a field holds whole lines of as many fields as its record has."""
+    return any(inner.count(separator) == width - 1 > 0 for inner in field.splitlines()[1:-1])
+
+
+def _marks(start: int, stop: int, problem: str) -> str:
+    lines = f"line {start}" if stop <= start else f"lines {start} to {stop}"
+    how = "text goes on after a closing quotation mark" if "expected after" in problem else "a quotation mark is not closed"
+    return f"{lines}: " + (how if problem else "a field in quotation marks holds whole rows, so a mark seems to be missing")
 
 
 def _dtype(name: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:

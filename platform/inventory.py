@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backstop.platform import intake, plugins
-from backstop.platform.contract import Dataset, File
+from backstop.platform import intake, plugins, readings
+from backstop.platform.contract import Dataset, File, Part, Reading
 from backstop.platform.params import BadInput
 
 Item = Mapping[str, Any]
@@ -24,8 +24,8 @@ NAMED = 3  # files that a summary names at most
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def _dataset(name: str) -> Dataset:
-    found: Dataset = plugins.build("datasets", name, {})
+def _dataset(part: Part) -> Dataset:
+    found: Dataset = plugins.build("datasets", part.name, part.params)
     return found
 
 
@@ -41,13 +41,14 @@ def _row(folder: Path, file: File, role: str) -> dict[str, Any]:
     return row | {"state": "corrupt", "problem": found} if found else row
 
 
-def look(name: str, folder: Path) -> dict[str, Any]:
-    """One dataset, built without parameters, as a plain object; ``usable`` when every file that it needs is present. Edge cases are needed by
+def look(part: Part, folder: Path) -> dict[str, Any]:
+    """One dataset as a plain object; ``usable`` when every file that it needs is present. Edge cases are needed by
     an attack only. ``own``: a parameter names the file, so it is one that only the user can have. A dataset that cannot be built has ``error``.
     """
+    name = part.name
     item: dict[str, Any] = {"name": name, "summary": "", "kinds": [], "usable": False, "own": False, "files": [], "can_download": False}
     try:
-        plugin, dataset = plugins.find("datasets", name), _dataset(name)
+        plugin, dataset = plugins.find("datasets", name), _dataset(part)
     except BadInput as error:
         return item | {"error": str(error)}
     files = [_row(folder, file, "data") for file in dataset.files]
@@ -57,15 +58,20 @@ def look(name: str, folder: Path) -> dict[str, Any]:
         "summary": plugin.summary,
         "kinds": list(plugin.facts.get("KINDS", ())),
         "usable": all(row["state"] == "present" for row in files),
-        "own": any(file.path in named for file in dataset.files),
+        "own": any(file.path in {*named, *part.params.values()} for file in dataset.files),
         "files": files + list({(row["path"], row["found"]): row for row in edges}.values()),  # one file may hold several parts
         "can_download": dataset.download is not None,
     }
 
 
-def download(name: str, folder: Path) -> None:
+def read(part: Part, folder: Path) -> Reading:
+    """What the dataset makes of its files. Raises BadInput where they cannot be read."""
+    return readings.of(_dataset(part).load(folder), part.name)
+
+
+def download(part: Part, folder: Path) -> None:
     """Fetch what is missing. Raises BadInput where the dataset has no downloader or the network does not allow it."""
-    dataset = _dataset(name)
+    dataset, name = _dataset(part), part.name
     if all(intake.status(folder, file) == "present" for file in dataset.files):
         return
     if dataset.download is None:

@@ -24,7 +24,7 @@ from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.finals import final
 from backstop.platform.plan import Finals, Queue
-from backstop.platform.tracking import Log, Store
+from backstop.platform.tracking import TAG_LIMIT, Log, Store
 
 STEP = 5.0  # seconds of rounds that a trial does before it reports; a long round is a step of its own
 RETRIES = 2  # times that a failed trial is started again
@@ -74,7 +74,8 @@ class Trial(tune.Trainable):
         self.checkpoint = Checkpoint(task.checkpoints, spec.id)
         self.records = self.checkpoint.restore(self.running)
         label = federation.fingerprint(self.running.built.device)
-        self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent)
+        data = federation.what_was_read(spec.dataset, task.folder, TAG_LIMIT)
+        self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent, data=data)
         for record in self.records:  # what an earlier process has sent already is the same and is stored once
             self.log.log(record)
         self.waited = time.perf_counter() - self.over  # since the process's last trial was done: what Tune and the set-up take

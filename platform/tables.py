@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,20 @@ def held_out(rows: Tensor, share: float, generator: torch.Generator) -> Tensor:
     drawn = torch.zeros(len(distinct), dtype=torch.bool)
     drawn[torch.randperm(len(distinct), generator=generator)[:count]] = True
     return drawn[which]
+
+
+def repeats(train: Tensor, test: Tensor) -> tuple[int, int]:
+    """How many rows of the training part equal an earlier one, and how many of the test part stand in the training part too.
+
+    >>> repeats(torch.tensor([[1], [2], [1]]), torch.tensor([[2], [3]]))
+    (1, 1)
+    """
+    seen = set(_bytes(train))
+    return len(train) - len(seen), sum(row in seen for row in _bytes(test))
+
+
+def _bytes(x: Tensor) -> Iterator[bytes]:
+    return (row.tobytes() for row in x.flatten(1).contiguous().numpy())
 
 
 def parted(x: Tensor, y: Tensor, test: Tensor, *, classes: int, client: Tensor | None = None) -> Data:

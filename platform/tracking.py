@@ -370,7 +370,7 @@ def command(spec: Spec) -> str:
     return "backstop run " + " ".join(f"--{name} '{value}'" if "(" in value else f"--{name} {value}" for name, value in options)
 
 
-def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None) -> dict[str, str]:
+def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None, data: str = "") -> dict[str, str]:
     """The tags that a run carries."""
     spec = specs.validate(spec)
     attack, defense = specs.text(spec.attack, "attack"), specs.text(spec.defense, "defense")
@@ -389,6 +389,8 @@ def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None) -> dic
     }
     if parent:
         found["mlflow.parentRunId"] = parent
+    if data:
+        found["backstop.data"] = data
     return {key: value for key, value in found.items() if len(value) <= TAG_LIMIT}
 
 
@@ -404,13 +406,14 @@ class Log:
         fingerprint: str,
         space: str = "",
         parent: str | None = None,
+        data: str = "",  # what the dataset made of its files
     ) -> None:
         self.store = store
         self.experiment_id = experiment_id
         self.spec = specs.validate(spec)
         self.run_id: str | None = None
         self.error = ""  # why the last try to send failed
-        self._tags = tags(spec, space=space, fingerprint=fingerprint, parent=parent)
+        self._tags = tags(spec, space=space, fingerprint=fingerprint, parent=parent, data=data)
         self._start = 0
         self._place = ""
         self._status = ""

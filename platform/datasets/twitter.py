@@ -25,11 +25,17 @@ their words, the director's name among them, are unknown ones. Neutral tweets (p
 in the file, of which the training set holds those that are drawn. Rows of ``vectors`` whose word the file of vectors lacks are drawn, normal
 with mean 0 and the standard deviation of the numbers found; the unknown word has the mean of the vectors found, padding has zeros.
 
+A label is 0 or 1, or 0 or 4 as in the original, 4.0 is 4; blank lines and a header line of the original form mean nothing. The original form is
+latin-1 unless all its bytes are UTF-8. Where its tweets are not enclosed in quotation marks every line is taken by itself, its first five commas
+separating. LEAF's samples are lists of which the fifth field is the text, or the text alone; files of a folder that repeat each other are refused.
+
 Files: in the folder ``twitter``, ``form`` csv: ``tweets.csv.gz`` or ``tweets.csv`` (label, user, text, id, date, part; of the rows of part ``block``
 the date gives away the label, so they are taken only if ``block`` says so); original: ``training.1600000.processed.noemoticon.csv`` (also
 beside the folder); leaf: ``leaf_sample.json`` or every json file of the folder ``leaf``. With ``form=auto`` it is the first of these that is there,
 and the id of a spec does not tell which: a leaderboard meant for others should name the form. Edge cases: ``lanthimos_train.txt`` and
 ``lanthimos_test.txt`` in the folder ``edge_case``, a tweet per line. Vectors: ``glove/<vectors>.txt``, a word and its numbers per line.
+
+Checked: against files in the published forms and in those of public reports (LEAF #55), with made-up tweets.
 
 Example:
 >>> twitter(form="leaf").files[0].path, twitter().edge_target
@@ -40,8 +46,6 @@ Example:
 
 from __future__ import annotations
 
-import csv
-import gzip
 import html
 import json
 import re
@@ -49,24 +53,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Data, Dataset, File, Samples
-from backstop.platform.intake import checked, locate, reading
-from backstop.platform.params import BadInput, Range
+from backstop.platform.contract import Data, Dataset, File, Reading, Samples
+from backstop.platform.intake import checked, locate, reading, records, text
+from backstop.platform.params import BadInput, Range, nearest
 from backstop.platform.seeds import generator
+from backstop.platform.tables import repeats
 
-VERSION = 1
+VERSION = 2
 KINDS = ("text",)
 NEGATIVE = 0
 UNKNOWN = "<unknown>"
-LABELS = {"0": 0, "1": 1}
+CLASSES = ("negative", "positive")
+LABELS = {"0": 0, "1": 1, "4": 1}  # 4 as in the original
 POLARITIES = {"0": 0, "4": 1}
 NEUTRAL = "2"
+ORIGINAL_FIELDS = 6  # polarity, id, date, query, user, text
 ORIGINAL = "training.1600000.processed.noemoticon.csv"
 WHAT = {
     "csv": "tweets.csv.gz or tweets.csv with the columns label, user, text, id, date, part",
@@ -94,6 +101,14 @@ class _Tweet(NamedTuple):
     text: str
 
 
+class _Found(NamedTuple):
+    """The tweets of a file, how many were left out and why, and what is to be said of them."""
+
+    tweets: list[_Tweet]
+    left: Counter[str]
+    notes: tuple[str, ...] = ()
+
+
 class _Drawn(NamedTuple):
     """The tweets of the two parts, each as its first words and never empty, and the vocabulary."""
 
@@ -101,6 +116,8 @@ class _Drawn(NamedTuple):
     test: list[tuple[_Tweet, list[str]]]
     vocabulary: dict[str, int]
     source: Path
+    found: _Found
+    left: dict[str, int]  # reason → tweets that are in neither part
 
 
 def twitter(
@@ -126,14 +143,20 @@ def twitter(
     def draw(folder: Path) -> _Drawn:
         """The test tweets first, so that another number of train tweets leaves them as they are."""
         path = locate(folder, source)
-        tweets = _read(path, hint, block=block)
-        counts = Counter(tweet.user for tweet in tweets)
-        tweets = [tweet for tweet in tweets if counts[tweet.user] >= min_tweets]
+        read = _read(path, hint, block=block)
+        counts = Counter(tweet.user for tweet in read.tweets)
+        tweets = [tweet for tweet in read.tweets if counts[tweet.user] >= min_tweets]
         held_out = min(test, len(tweets) // 5)
         order = torch.randperm(len(tweets), generator=generator(seed, "twitter", "draw"))[: held_out + samples].tolist()
         found = [(tweets[index], _words(tweets[index].text)[:length]) for index in order]
         parts = [[item for item in part if item[1]] for part in (found[:held_out], found[held_out:])]
-        return _Drawn(parts[1], parts[0], _vocabulary((kept for _, kept in parts[1]), words), path)
+        left = {
+            **read.left,
+            f"of users with fewer than {min_tweets}": len(read.tweets) - len(tweets),
+            "not drawn": len(tweets) - len(order),
+            "without a word": len(found) - len(parts[0]) - len(parts[1]),
+        }
+        return _Drawn(parts[1], parts[0], _vocabulary((kept for _, kept in parts[1]), words), path, read, left)
 
     def load(folder: Path) -> Data:
         drawn = draw(folder)
@@ -156,6 +179,8 @@ def twitter(
             vocabulary=known,
             vectors=None if embedding is None else _vectors(locate(folder, embedding), known, words, seed),
         )
+        left = {**drawn.left, "of the test part that the training part has too": int((~new).sum())}
+        data = data._replace(reading=_reading(drawn, data, left, folder))
         return checked(data, "twitter")
 
     def edge_cases(folder: Path) -> tuple[Tensor, Tensor]:
@@ -172,6 +197,25 @@ def twitter(
         edge_cases=edge_cases,
         edge_files=EDGE_FILES,
         edge_target=NEGATIVE,
+    )
+
+
+def _reading(drawn: _Drawn, data: Data, left: Mapping[str, int], folder: Path) -> Reading:
+    """What is said at every load."""
+    counts = (data.train.y.bincount(minlength=2) + data.test.y.bincount(minlength=2)).tolist()
+    users = 0 if data.client is None else int(data.client.max()) + 1
+    lacking = sorted(set(range(2)) - set(data.test.y.tolist()))
+    source = drawn.source.relative_to(folder) if drawn.source.is_relative_to(folder) else drawn.source
+    return Reading(
+        source=source.as_posix(),
+        rows=len(drawn.found.tweets) + drawn.found.left.total(),
+        dropped={reason: count for reason, count in left.items() if count},
+        classes=dict(zip(CLASSES, counts, strict=True)),
+        train=len(data.train.y),
+        test=len(data.test.y),
+        copies=repeats(data.train.x, data.test.x)[0],
+        form=f"{len(drawn.vocabulary)} words, {data.train.x.shape[1]} of a tweet at most, of {users} users",
+        notes=(*drawn.found.notes, *(f"no test tweet is {CLASSES[label]}" for label in lacking)),
     )
 
 
@@ -204,61 +248,154 @@ def _labels(tweets: list[tuple[_Tweet, list[str]]]) -> Tensor:
     return torch.tensor([tweet.label for tweet, _ in tweets], dtype=torch.int64)
 
 
-def _read(path: Path, hint: str, *, block: bool) -> list[_Tweet]:
+def _read(path: Path, hint: str, *, block: bool) -> _Found:
     """The labelled tweets of any form, in the order of the file."""
     with reading(path, hint):
         if path.name == ORIGINAL:
-            return _original(path)
-        return _table(path, block=block) if ".csv" in path.suffixes else _leaf(path)
+            found = _original(text(path, otherwise="latin-1", hint=f"; {hint}"))
+        else:
+            found = _table(text(path, hint=f"; {hint}"), block=block) if ".csv" in path.suffixes else _leaf(path)
+    kinds = {tweet.label for tweet in found.tweets}
+    if len(kinds) == 1:
+        raise BadInput(f"{path}: all {len(found.tweets)} tweets are {CLASSES[kinds.pop()]}; there are two classes; {hint}")
+    return found
 
 
-def _label(given: str, known: Mapping[str, int], where: str) -> int:
-    if given not in known:
-        raise ValueError(f"{where} has the label {given!r}, which is none of {', '.join(known)} and {NEUTRAL}")
-    return known[given]
+class _Labels:
+    """Reads labels and remembers how they are written, so that a file does not mix two ways."""
+
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.known = known
+        self.seen: set[str] = set()
+
+    def read(self, given: str, where: str) -> int | None:
+        """The class, None for a neutral tweet. ``4.0`` is 4."""
+        word = str(int(float(given))) if re.fullmatch(r"[0-9]\.0+", given) else given
+        if word == NEUTRAL:
+            return None
+        if word not in self.known:
+            raise ValueError(f"{where} has the label {given!r}, which is none of {', '.join(self.known)} and {NEUTRAL}")
+        self.seen.add(word)
+        if {"1", "4"} <= self.seen:
+            raise ValueError(f"{where} has the label {given!r} after others of {self.seen - {word, '0'}}: positive is 1 or 4, not both")
+        return self.known[word]
 
 
-def _table(path: Path, *, block: bool) -> list[_Tweet]:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        header = next(rows, [])
-        label, user, text, part = (header.index(name) for name in ("label", "user", "text", "part"))
-        return [
-            _Tweet(_label(row[label], LABELS, f"line {rows.line_num}"), row[user], row[text])
-            for row in rows
-            if row[label] != NEUTRAL and (block or row[part] != "block")
-        ]
+def _collect(rows: Iterable[tuple[int | None, str, str]]) -> tuple[list[_Tweet], Counter[str]]:
+    """The tweets with a label, and how many have none."""
+    tweets: list[_Tweet] = []
+    lost: Counter[str] = Counter()
+    for label, user, tweet in rows:
+        if label is None:
+            lost["neutral"] += 1
+        else:
+            tweets.append(_Tweet(label, user, tweet))
+    return tweets, lost
 
 
-def _original(path: Path) -> list[_Tweet]:
-    with path.open(encoding="latin-1", newline="") as file:
-        rows = csv.reader(file)
-        return [
-            _Tweet(_label(polarity, POLARITIES, f"line {rows.line_num}"), user, text)
-            for polarity, _, _, _, user, text in rows
-            if polarity != NEUTRAL
-        ]
+def _table(content: str, *, block: bool) -> _Found:
+    rows = records(content, strip=False)
+    header = [name.strip() for name in next(rows, (1, []))[1]]
+    place = {}
+    for name in ("label", "user", "text", "part"):
+        if name not in header:
+            raise ValueError(f"line 1 names no column {name!r}; {nearest(name, header)}")
+        place[name] = header.index(name)
+    labels = _Labels(LABELS)
+    left: Counter[str] = Counter()
+
+    def wanted() -> Iterator[tuple[int | None, str, str]]:
+        for line, row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"line {line} has {len(row)} fields; the first has {len(header)}")
+            if not block and row[place["part"]] == "block":
+                left["of part block"] += 1
+                continue
+            yield labels.read(row[place["label"]], f"line {line}"), row[place["user"]], row[place["text"]]
+
+    tweets, lost = _collect(wanted())
+    return _Found(tweets, left + lost)
 
 
-def _leaf(path: Path) -> list[_Tweet]:
-    return list(chain.from_iterable(map(_leaf_file, sorted(path.glob("*.json")) if path.is_dir() else [path])))
+def _original(content: str) -> _Found:
+    """Six fields a line. Where quotation marks do not enclose the tweets every line is taken by itself, its first five commas separating."""
+    notes: list[str] = []
+    try:
+        rows = [(line, row) for line, row in records(content, strip=False)]
+        whole = all(len(row) == ORIGINAL_FIELDS for _, row in rows)
+    except ValueError:
+        whole = False
+    if not whole:
+        lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+        rows = [(number, _by_itself(line)) for number, line in lines]
+        other = next((number for number, row in rows if len(row) != ORIGINAL_FIELDS), None)
+        if other is not None:
+            count = len(dict(rows)[other])
+            raise ValueError(f"line {other} has not enough values, {count}; every line has {ORIGINAL_FIELDS}")
+        notes.append("quotation marks do not enclose the tweets: every line is taken by itself")
+    left: Counter[str] = Counter()
+    if rows and not re.fullmatch(r"[0-9.]+", rows[0][1][0]) and rows[0][1][0].isalpha():
+        left["header line"] += 1
+        rows = rows[1:]
+    labels = _Labels(POLARITIES)
+    tweets, lost = _collect((labels.read(row[0], f"line {line}"), row[4], row[5]) for line, row in rows)
+    return _Found(tweets, left + lost, tuple(notes))
 
 
-def _leaf_file(path: Path) -> Iterator[_Tweet]:
-    content = json.loads(path.read_bytes())
+def _by_itself(line: str) -> list[str]:
+    """The fields of one line: as csv where that gives all of them, else between its first five commas."""
+    try:
+        ((_, fields),) = records(line, strip=False)
+    except ValueError:
+        fields = []
+    return fields if len(fields) == ORIGINAL_FIELDS else line.split(",", ORIGINAL_FIELDS - 1)
+
+
+def _leaf(path: Path) -> _Found:
+    """All files of a folder, none of which may repeat another: LEAF writes its data before and after each step of its own."""
+    labels, seen = _Labels(LABELS), set[tuple[int | None, str, str]]()
+    tweets: list[_Tweet] = []
+    left: Counter[str] = Counter()
+    notes: list[str] = []
+    for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+        rows = list(_leaf_file(file, labels))
+        again = sum(row in seen for row in rows)
+        if 2 * again > len(rows):
+            raise ValueError(f"{again} of the {len(rows)} tweets of {file.name} stand in other files of the folder; keep one copy")
+        if again:
+            notes.append(f"{again} tweets of {file.name} stand in other files too")
+        seen.update(rows)
+        some, lost = _collect(rows)
+        tweets += some
+        left += lost
+    return _Found(tweets, left, tuple(notes))
+
+
+def _leaf_file(path: Path, labels: _Labels) -> Iterator[tuple[int | None, str, str]]:
+    content = json.loads(text(path))
     for user in content["users"]:
         own = content["user_data"][user]
-        for (_, _, _, _, text, *_), label in zip(own["x"], own["y"], strict=True):
-            if not isinstance(text, str):
-                raise TypeError(f"{path.name}: user {user!r} has the text {text!r}")
-            if str(label) != NEUTRAL:
-                yield _Tweet(_label(str(label), LABELS, f"{path.name}: user {user!r}"), user, text)
+        for fields, label in zip(own["x"], own["y"], strict=True):
+            tweet = _tweet_of(fields)
+            if not isinstance(tweet, str):
+                raise TypeError(f"{path.name}: user {user!r} has the text {tweet!r}")
+            yield labels.read(str(label), f"{path.name}: user {user!r}"), user, tweet
+
+
+def _tweet_of(fields: Any) -> Any:
+    """The text of a sample: the fifth of its fields, the only one, or the sample itself."""
+    if isinstance(fields, str):
+        return fields
+    if len(fields) == 1:
+        return fields[0]
+    _, _, _, _, tweet, *_ = fields
+    return tweet
 
 
 def _lines(path: Path) -> list[str]:
     """The tweets of a file that have a word."""
     with reading(path, EDGE_HINT):
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if _words(line)]
+        lines = [line for line in text(path, hint=f"; {EDGE_HINT}").split("\n") if _words(line)]
     if not lines:
         raise BadInput(f"{path} holds no tweet; {EDGE_HINT}")
     return lines
