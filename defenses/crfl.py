@@ -54,6 +54,7 @@ from backstop.platform.params import Range
 VERSION = 2
 GIVES = "row"
 TAKES = "row"
+PREDICTS = "draws"
 EXEMPT = ("identical", "zero")  # the model is clipped whatever the rows are
 
 

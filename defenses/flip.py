@@ -54,6 +54,7 @@ VERSION = 2
 KINDS = ("image",)
 NEEDS = ("clients", "model")
 TAKES = "row"
+PREDICTS = "confidence"
 EXEMPT = ("adversarial",)  # rows pass unchanged: what the defense changes comes before them
 RATE = 0.5  # of the inversion: few steps have to do
 PRICE = 5.0  # at first, of a mask that covers the image

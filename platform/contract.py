@@ -541,10 +541,8 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
     predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
     if len(predicting) > 1:
-        raise BadInput(
-            f"defense stages {' and '.join(map(str, predicting))} both say how the final model predicts;"
-            " keep one of them, or turn it off in the other (crfl: draws=0, flip: confidence=0)"
-        )
+        both = " and ".join(called[number - 1] for number in predicting)
+        raise BadInput(f"defense: {both} both say how the final model predicts; keep one of them, or turn that off in the other")
 
     def init(view: ServerView) -> tuple[Any, ...]:
         return tuple(stage.init(view) for stage in stages)

@@ -170,10 +170,19 @@ def _check_attackers(spec: Spec) -> None:
 def _check_defense(spec: Spec) -> None:
     """What a chain of defenses needs: a root set where a stage asks for one, and rows of the kind that each stage takes."""
     left, by, chain = "clients", "", "+".join(item.name for item in spec.defense)
+    predicting: list[str] = []
     for item in spec.defense:
         facts = plugins.find("defenses", item.name).facts
         if "root" in facts.get("NEEDS", ()) and not spec.root_size:
             raise BadInput(f"defense {item.name} needs the server's root set; root_size=0 leaves none, allowed is at least 1")
+        switch = facts.get("PREDICTS")
+        if switch and item.params[switch]:
+            predicting.append(item.name)
+        if len(predicting) > 1:
+            raise BadInput(
+                f"defense {chain}: {' and '.join(predicting)} both say how the final model predicts; keep one of them,"
+                f" or turn that off: {item.name}({switch}=0)"
+            )
         takes, gives = facts.get("TAKES", "rows"), facts.get("GIVES", "rows")
         if left == "row" and takes != "row":
             raise BadInput(f"defense {chain}: {by} leaves one merged row and {item.name} compares rows; put {item.name} first")

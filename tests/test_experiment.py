@@ -401,10 +401,15 @@ def test_the_defense_says_how_the_final_model_predicts() -> None:
 
 
 def test_two_stages_that_predict_are_refused_in_one_line() -> None:
-    with pytest.raises(BadInput, match="stages 1 and 3 both say how the final model predicts") as refusal:
-        Experiment(TINY.replace(defense=specs.stages("flip+median+crfl", "defense")), NOWHERE, "cpu")
+    with pytest.raises(
+        BadInput, match=r"flip\+median\+crfl: flip and crfl both say how the final model predicts.*crfl\(draws=0\)"
+    ) as refusal:
+        specs.validate(TINY.replace(defense=specs.stages("flip+median+crfl", "defense")))
     assert "\n" not in str(refusal.value)
-    Experiment(TINY.replace(defense=specs.stages("flip(confidence=0)+crfl", "defense")), NOWHERE, "cpu")
+    specs.validate(TINY.replace(defense=specs.stages("flip(confidence=0)+crfl", "defense")))
+    asking = Defense(predict=lambda view: Prediction(view.scores(view.params).argmax(1)))
+    with pytest.raises(BadInput, match="stage 1 and stage 3 both say how the final model predicts"):
+        chain(asking, Defense(), asking)
 
 
 def test_accuracy_counts_true_labels() -> None:

@@ -281,6 +281,13 @@ def test_facts_are_of_the_known_kinds(name: str) -> None:
     assert ("f" in facts.get("NEEDS", ())) == ("f" in plugins.find("defenses", name).parameters)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_predicts_names_the_parameter_that_turns_it_off(name: str) -> None:
+    switch = plugins.find("defenses", name).facts.get("PREDICTS")
+    assert (build(name).predict is not None) == (switch is not None)
+    assert switch is None or build(name, **{switch: 0}).predict is None
+
+
 def twins() -> dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]]:
     """Name → its slow twin and the values of its parameters to try."""
     choices: dict[str, list[Any]] = {
