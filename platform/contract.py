@@ -317,8 +317,18 @@ class TrainView:
     generator: torch.Generator  # named by (seed, "malicious training", round, client)
 
 
+@dataclass
+class Memory:
+    """What an optimizer remembers from one call of :class:`Minimise` to the next: momentum.
+
+    Written by the call that it is given to; empty until then.
+    """
+
+    value: Any = None
+
+
 class Minimise(Protocol):
-    """Local training on a loss: the spec's optimizer, built anew, takes one step for each batch."""
+    """Local training on a loss: the spec's optimizer takes one step for each batch."""
 
     def __call__(
         self,
@@ -326,10 +336,12 @@ class Minimise(Protocol):
         start: Tensor | None = None,
         steps: Sequence[Step] | None = None,
         rates: Sequence[float] | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """``loss(params (d,), step)`` → scalar, differentiable; ``start`` (d,), the global parameters unless given → parameters (d,).
         A loss that does not depend on the parameters moves nothing. ``rates`` holds for each step a
-        factor on the learning rate, which is the honest one unless a stage sets another.
+        factor on the learning rate, which is the honest one unless a stage sets another. With a
+        ``memory`` the optimizer goes on as the last call with it left off, else it starts anew.
 
         What other stages of the attack ask for holds here too: their objectives are added, their constraints applied after each step.
         """

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import flat, seeds
-from backstop.platform.contract import Attack, ClientView, Samples, Step, TrainView
+from backstop.platform.contract import Attack, ClientView, Memory, Samples, Step, TrainView
 from backstop.platform.federation import Federation
 
 Batches = list[Tensor]  # for each local step the indices of its samples
@@ -181,12 +181,15 @@ def _train_own(
         start: Tensor | None = None,
         steps: Sequence[Step] | None = None,
         rates: Sequence[float] | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         steps = every if steps is None else steps
         rates = [1.0] * len(steps) if rates is None else rates
         vector = (params if start is None else start).detach().clone()
         optimizer = federation.optimizer(attack.training.lr if attack.training else None)
-        memory = optimizer.start(vector)
+        memory = memory or Memory()
+        if memory.value is None:
+            memory.value = optimizer.start(vector)
         for count, (step, rate) in enumerate(zip(steps, rates, strict=True), 1):
             leaf = vector.clone().requires_grad_()
             value = loss(leaf, step)
@@ -195,7 +198,7 @@ def _train_own(
             if not value.requires_grad:  # the loss of an encoder that the model does not have
                 continue
             (grad,) = torch.autograd.grad(value, leaf)
-            memory = optimizer.step(vector, grad, memory, rate)
+            memory.value = optimizer.step(vector, grad, memory.value, rate)
             if attack.constrain:
                 vector = params + attack.constrain(state, vector - params, count)
         return vector

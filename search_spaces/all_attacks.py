@@ -38,7 +38,6 @@ SETTINGS = {
     "sig": "sig(delta=0.3)",
     "single_pixel": "single_pixel+model_replacement(strength=2)",
     "constrain_and_scale": f"{BEHIND}+constrain_and_scale(alpha=0.7, strength=3)",
-    "alter_min": f"{BEHIND}+alter_min(ratio=5)",
 }
 TASKS = {
     "image": (Part("digits"), Part("mlp")),

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import federation, flat, local_sgd, specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import gather
-from backstop.platform.contract import Attack, ClientView, Defense, Local, Part, Samples, Spec, TrainView, chain
+from backstop.platform.contract import Attack, ClientView, Defense, Local, Memory, Part, Samples, Spec, Step, TrainView, chain
 from backstop.platform.experiment import Experiment
 from backstop.platform.federation import Federation
 
@@ -199,6 +199,32 @@ def test_a_training_of_ones_own_takes_its_steps_at_a_factor_on_the_honest_rate()
     torch.testing.assert_close(moved([1.0, 0.5, 0.0]), whole / 2, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="zip"):
         moved([1.0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_memory_carries_the_momentum_from_one_training_to_the_next(optimizer: str) -> None:
+    def moved(parts: list[int], kept: bool) -> Tensor:
+        """So many steps in each call, with one memory for all of them or none."""
+
+        def train(_: object, view: TrainView) -> Tensor:
+            params, memory = view.params, Memory() if kept else None
+            for part in parts:
+                steps = view.steps[:1] * part
+                params = view.minimise(_loss, params, steps, memory=memory)
+            return params - view.params
+
+        def _loss(params: Tensor, step: Step) -> Tensor:
+            return (params.square() * 3).sum()
+
+        part = Part(optimizer, {"lr": 0.1, "momentum": 0.9} if optimizer == "sgd" else {"lr": 0.1})
+        fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, optimizer=part))
+        fed = fed._replace(attack=Attack(train=train))
+        attacker = [int(fed.malicious[0])]
+        return local_sgd.train(fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True).rows[0]
+
+    whole = moved([5], kept=False)
+    assert torch.equal(moved([2, 1, 2], kept=True), whole)
+    assert not torch.allclose(moved([2, 1, 2], kept=False), whole)
 
 
 def test_the_server_trains_like_an_honest_client() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import AttackView, ClientView, Kind, Samples, ServerView, Slot, Step, TrainView, Updates
+from backstop.platform.contract import AttackView, ClientView, Kind, Memory, Samples, ServerView, Slot, Step, TrainView, Updates
 from backstop.platform.seeds import generator
 
 CLASSES = 4
@@ -128,6 +128,7 @@ def train_view(kind: Kind, poison: Poison | None = None, *, index: int = 0, d: i
         start: Tensor | None = None,
         steps: Sequence[Step] | None = None,
         rates: Sequence[float] | None = None,
+        memory: Memory | None = None,  # plain descent remembers nothing
     ) -> Tensor:
         params = (server.params if start is None else start).detach().clone()
         taken = found if steps is None else steps

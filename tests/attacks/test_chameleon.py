@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from backstop.attacks.chameleon import _contrast, chameleon
-from backstop.platform.contract import Samples, Slot, Step, TrainView
+from backstop.platform.contract import Memory, Samples, Slot, Step, TrainView
 from backstop.platform.seeds import generator
 from tests.arena import Claim, effect
 from tests.views import CLASSES, FEATURES, train_view
@@ -87,8 +87,9 @@ def view(seen: list[tuple[Tensor, int]]) -> TrainView:
         start: Tensor | None = None,
         steps: Sequence[Step] | None = None,
         rates: Sequence[float] | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
-        found = given.minimise(loss, start, steps, rates)
+        found = given.minimise(loss, start, steps, rates, memory)
         seen.append((found, len(given.steps if steps is None else steps)))
         return found
 

@@ -170,7 +170,7 @@ def test_each_client_has_a_trigger_of_its_own_and_the_test_shows_their_mean() ->
 def test_training_starts_from_the_flipped_model_and_the_row_is_from_the_global_one() -> None:
     attack, given = f3ba(), train_view("image", index=1)
     flipped = torch.stack([given.params * 2, -given.params])
-    still = replace(given, minimise=lambda loss, start=None, steps=None, rates=None: start)
+    still = replace(given, minimise=lambda loss, start=None, steps=None, rates=None, memory=None: start)
     assert attack.train is not None
     state = Planted(CLASSES, _Focus(torch.zeros(2, 3, 3, 3), 1, torch.tensor([0, 1]), flipped))
     torch.testing.assert_close(attack.train(state, still), -2 * given.params)

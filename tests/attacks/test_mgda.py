@@ -106,7 +106,11 @@ def test_steps_by_hand(scaled: bool, large: float) -> None:
 
 def only_step(view: TrainView, step: Step) -> TrainView:
     """The same client with one local step to take."""
-    return replace(view, steps=(step,), minimise=lambda loss, start=None, steps=None, rates=None: view.minimise(loss, start, [step]))
+    return replace(
+        view,
+        steps=(step,),
+        minimise=lambda loss, start=None, steps=None, rates=None, memory=None: view.minimise(loss, start, [step]),
+    )
 
 
 def test_no_step_trades_one_loss_for_the_other() -> None:
