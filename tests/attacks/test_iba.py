@@ -23,7 +23,7 @@ from backstop.platform.seeds import generator
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view, samples, with_data
 
-CLAIM = Claim("iba(share=0.5, eps=0.2, ready=0)", effect=0.25, weaker="iba(share=0.5, eps=0.05, ready=0)", bend=0.25)
+CLAIM = Claim("iba(share=0.5, eps=0.2)", effect=0.25, weaker="iba(share=0.5, eps=0.05)", bend=0.25)
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
@@ -153,10 +153,10 @@ def test_nothing_is_poisoned_before_the_trigger_has_success_with_the_clients_own
         assert (first.own.ready, after.own.ready, after.own.rounds) == (poisons, poisons, int(poisons))
         stamped, label = attack.poison(after, x, y, 0, torch.Generator())
         assert torch.equal(stamped, x) is torch.equal(label, y) is not poisons
-    *_, last = states(3, eps=1.0, least=0.0)  # a change of any size reaches the target
+    *_, last = states(3, eps=1.0, least=0.0, ready=0.85)  # a change of any size reaches the target
     assert last.own.ready
     later = replace(view(), params=torch.zeros_like(view().params))
-    attack = iba(eps=1.0, least=0.0)
+    attack = iba(eps=1.0, least=0.0, ready=0.85)
     assert attack.plan is not None
     assert attack.plan(last, later).own.ready  # once reached, it stays
 
