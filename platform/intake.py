@@ -44,8 +44,12 @@ FOREIGN = {  # how files begin that are no text
     b"\x89HDF": "an HDF5 file; write it as csv",
     b"SQLite format 3": "an SQLite database; write the table as csv",
     b"%PDF": "a PDF document",
-    b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
 }
+POINTERS = {
+    b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex and not the file itself; fetch it with git annex get",
+}
+PAGE = "a web page and not the file itself; get it anew, perhaps after a login"
 FIELD = 2**24  # characters of one field of a csv file, at most
 
 
@@ -85,7 +89,7 @@ def search(folder: Path, file: File) -> Path | str:
             continue
         if found == option.md5:
             return path
-        problem = problem or f"{path} is corrupt: its md5 is {found}, not {option.md5}"
+        problem = problem or _foreign(path) or f"{path} is corrupt: its md5 is {found}, not {option.md5}"
     return problem
 
 
@@ -97,7 +101,7 @@ def reading(path: Path, hint: str) -> Iterator[None]:
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"{path} cannot be read: {type(error).__name__}: {_line(error)}; {hint}") from error
+        raise BadInput(_foreign(path, f"; {hint}") or f"{path} cannot be read: {type(error).__name__}: {_line(error)}; {hint}") from error
 
 
 @contextmanager
@@ -121,11 +125,11 @@ def text(path: Path, encoding: str = "utf-8", *, otherwise: str | None = None, h
     ``otherwise``. BadInput that names the line where neither is right, and for files that are no text at all.
     """
     content = _unpacked(path)
-    for start, what in FOREIGN.items():
+    for start, what in (FOREIGN | POINTERS).items():
         if content.startswith(start):
             raise BadInput(f"{path} is {what}")
-    if content[:256].lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise BadInput(f"{path} is a web page and not the file itself; get it anew, perhaps after a login")
+    if _web_page(content):
+        raise BadInput(f"{path} is {PAGE}")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif content.startswith(b"\xef\xbb\xbf"):
@@ -142,6 +146,21 @@ def text(path: Path, encoding: str = "utf-8", *, otherwise: str | None = None, h
         number = found[: found.index("\0")].count("\n") + 1
         raise BadInput(f"{path}: line {number} holds a zero byte, so the file is damaged or no text")
     return found
+
+
+def _web_page(content: bytes) -> bool:
+    return content[:256].lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+
+
+def _foreign(path: Path, hint: str = "") -> str:
+    """What stands in place of a file that is no text: a pointer to it or a web page; nothing where it is neither."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(256)
+    except OSError:
+        return ""
+    what = next((what for start, what in POINTERS.items() if content.startswith(start)), PAGE if _web_page(content) else "")
+    return f"{path} is {what}{hint}" if what else ""
 
 
 def _unpacked(path: Path) -> bytes:

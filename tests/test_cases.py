@@ -498,6 +498,34 @@ def test_leaf_files_of_one_sample_split_belong_together(tmp_path: Path) -> None:
     assert load("", tmp_path, "twitter")[1].rows == 90
 
 
+def test_a_file_in_the_working_folder_is_not_the_one_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(TABLES)
+    with pytest.raises(BadInput, match=rf"{tmp_path}/good.csv is missing, and {TABLES}/good.csv is there: .*say --data-dir \.,"):
+        load("good.csv", tmp_path)
+    assert load("good.csv", Path())[1].rows == 240
+
+
+# -- other files
+
+STANDING_IN = {
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n": "is a pointer of Git LFS and not the file itself",
+    b"/annex/objects/MD5E-s170498071--c58f30108f718f92721af3b95e74349a\n": "is a pointer of git-annex and not the file itself",
+    b"\n<!DOCTYPE html><html><body>Please log in</body></html>": "is a web page and not the file itself",
+}
+
+
+@pytest.mark.parametrize("content", STANDING_IN, ids=["lfs", "annex", "page"])
+@pytest.mark.parametrize("name", [name for name in plugins.names("datasets") if plugins.build("datasets", name, {}).files])
+def test_what_stands_in_place_of_a_file_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    dataset = plugins.build("datasets", name, {})
+    for file in dataset.files:
+        (tmp_path / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.path).write_bytes(content)
+    with pytest.raises(BadInput, match=STANDING_IN[content]) as caught:
+        dataset.load(tmp_path)
+    assert dataset.files[0].path in str(caught.value) and "\n" not in str(caught.value)
+
+
 # -- what is said
 
 

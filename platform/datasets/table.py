@@ -137,6 +137,11 @@ def table(
     form = _Form(MARKS[decimal], MARKS.get(thousands or "", ""), frozenset(missing.split("+") if missing else ()), categories)
 
     def load(folder: Path) -> Data:
+        if not (folder / path).exists() and Path(path).is_file():
+            raise BadInput(
+                f"{folder / path} is missing, and {Path(path).resolve()} is there: paths are relative to the data folder;"
+                " say --data-dir ., or name the file by its whole path"
+            )
         place = locate(folder, file)
         with reading(place, HINT):
             content = text_of(place, encoding, hint="; name it: table(encoding=cp1252), as older Windows programs write, or another")
