@@ -15,8 +15,8 @@ Published in normalized pixels of CIFAR-10 (standard deviation 0.2): δ_0 = 1, �
 gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0.69, ε = 2 and a rate of 0.1 · 0.2².
 Colluders train at half the honest rate, and α = β = 1e-4.
 
-Deviations: a step of the published size moves a bar's pixels by some thousandths in a round, so the patch stays
-DBA's grey one; the default rate is larger, so that the patch is learned. Clients of a round train
+Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by 0.017 in a
+round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in the first one. Clients of a round train
 apart, so none knows what the others send. The colluders therefore rehearse: before the round each trains
 from G on its poisoned data as an honest client does, and G plus that update stands for L_j; the published ones
 compare with those that have trained before. α and β as published hardly change a model; with

@@ -12,7 +12,7 @@ NeurIPS 2023, sections on the trigger generator and its training.
 
 Published in normalized pixels of CIFAR-10 (standard deviation 0.247): ε = 0.3, ε_min = 0.05, with a decay of 0.001
 a round; in [0, 1] 0.074 and 0.0124. Ten passes over a client's data with Adam of rate 1e-4 in each attacked
-round, no poison before a local success of 0.85.
+round, no poison before a local success of 0.85. Clean and poisoned loss weigh the same, which is a share of 0.5.
 
 Deviations: T_φ is a U-Net of three 3 x 3 convolutions (to 8 channels; to 16 at half the resolution; from both,
 side by side, back to C, then tanh), which takes images of any size; the published one has millions of weights. So

@@ -37,7 +37,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import Share, Source, Target, backdoor, patch, with_patch
+from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor, patch, with_patch
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
@@ -88,7 +88,7 @@ def trojannn(
     value: Annotated[float, Range(0, 1e6, search=(1, 100)), "value that they are driven to, v"] = 100.0,
     steps: Annotated[int, Range(0, 500, search=(10, 200)), "steps on the patch each time that it is made"] = 50,
     replan: Annotated[bool, "go on with the patch in each attacked round, not in the first alone"] = True,
-    share: Share = 0.5,
+    share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
     """A patch that drives chosen units. Raises BadInput where source and target are one class."""
