@@ -16,12 +16,13 @@ gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0
 Colluders train at half the honest rate, and α = β = 1e-4.
 
 Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by 0.017 in a
-round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in the first one. Clients of a round train
-apart, so none knows what the others send. The colluders therefore rehearse: before the round each trains
+round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in the first one. Clients
+of a round train apart, so none knows what the others send. The colluders therefore rehearse: before the round each trains
 from G on its poisoned data as an honest client does, and G plus that update stands for L_j; the published ones
 compare with those that have trained before. α and β as published hardly change a model; with
-``cosine=updates, alpha=0.01, beta=0.01`` the colluders' mean cosine on digits falls from 0.40 to 0.30, where
-honest clients have 0.27 (``share=0.2``, 20 clients). Buffers of a malicious model (BatchNorm statistics) stay as they are.
+``cosine=updates, alpha=0.01, beta=0.01`` the colluders' mean cosine on digits fell from 0.40 to 0.30, where
+honest clients had 0.27 (a patch of 3 x 3, ``share=0.2``, 20 clients). Buffers of a malicious model (BatchNorm
+statistics) stay as they are.
 
 Checked: pixels, start, ball, step, passes, rate and the cosine against the authors' code
 (cifar100_trigger.py and its training); the share of 5 in 64 and α = β = 1e-4 are remembered.
