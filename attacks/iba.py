@@ -17,9 +17,9 @@ round, no poison before a local success of 0.85. Clean and poisoned loss weigh t
 Deviations: T_φ is a U-Net of three 3 x 3 convolutions (to 8 channels; to 16 at half the resolution; from both,
 side by side, back to C, then tanh), which takes images of any size; the published one has millions of weights. So
 small a network needs a larger rate, 0.01, with a new Adam in each attacked round; φ goes on from the last one,
-and is one for all clients of a round. It does not come to the published success of 0.85 within so small a change
-on digits, and would never poison; so batches are poisoned from the first attacked round on unless ``ready`` is
-set. An ε below ε_min does not shrink. ε_t is kept beside φ, so the test inputs are stamped with the ε of the
+and is one for all clients of a round. Within so small a change it does not come to the published success of 0.85
+(CIFAR-10, ``cnn``, ten rounds: 0.16) and would never poison; so batches are poisoned from the first attacked
+round on unless ``ready`` is set. An ε below ε_min does not shrink. ε_t is kept beside φ, so the test inputs are stamped with the ε of the
 training. Published figures count samples of the target class, for which nothing need happen; here they are left
 out. This is the first part of the attack; the second, poisoned updates that stay in a ball and on parameters that
 honest ones rarely change, is the stages ``pgd`` and ``neurotoxin``, to be chained after this one.
