@@ -19,11 +19,14 @@ Cost: about 3 k + 2 times that of honest local training a round and malicious cl
 
 Example:
 >>> import torch
->>> from backstop.platform.contract import Samples, Step
+>>> from types import SimpleNamespace
+>>> from torch.nn.functional import cross_entropy
+>>> from backstop.platform.contract import Samples
 >>> def model(params, x):
 ...     return torch.stack([params[0] * x, -params[0] * x], 1)
->>> batch = Samples(torch.ones(1), torch.tensor([0]))
->>> way = _models(model, torch.zeros(1), torch.ones(1, requires_grad=True), batch, _Odds(0.5, 1.0), rounds=1, rate=1.0)
+>>> view = SimpleNamespace(params=torch.zeros(1), model=model, loss=cross_entropy)
+>>> local, batch = torch.ones(1, requires_grad=True), Samples(torch.ones(1), torch.tensor([0]))
+>>> way = _models(view, local, batch, _Odds(0.5, 1.0), rounds=1, rate=1.0)
 >>> [round(after.item(), 4) for after in way]  # h(0) = 1, so 1/2 · 1 + 1/2 · 1; then 1 + 2 / (1 + e^2)
 [1.0, 1.2384]
 """
