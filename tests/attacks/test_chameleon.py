@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, log
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from backstop.platform.seeds import generator
 from tests.arena import Claim, effect
 from tests.views import CLASSES, FEATURES, train_view
 
-CLAIM = Claim(
-    "badnets(share=0.2)+chameleon(epochs=2)",
+CLAIM = Claim(  # so few rounds and steps are enough at the honest rate, where the published one is a fifth of it
+    "badnets(share=0.2)+chameleon(epochs=2, rate=1, head_epochs=1, head_rate=1)",
     effect=0.5,
     weaker="badnets(share=0.2)",
     bend=0.35,
@@ -78,8 +79,13 @@ def model(params: Tensor, x: Tensor) -> Tensor:
     return features(params, x) @ params[ENCODER:].reshape(CLASSES, WIDTH).T
 
 
-def view(seen: list[tuple[Tensor, int]]) -> TrainView:
-    """A client with an encoder and a head; what each call of ``minimise`` finds goes to ``seen``, with its number of steps."""
+class Found(NamedTuple):
+    params: Tensor
+    rates: list[float]  # of each step
+
+
+def view(seen: list[Found]) -> TrainView:
+    """A client with an encoder and a head; what each call of ``minimise`` finds goes to ``seen``."""
     given = train_view("table", stamped, d=ENCODER + CLASSES * WIDTH)
 
     def minimise(
@@ -90,7 +96,8 @@ def view(seen: list[tuple[Tensor, int]]) -> TrainView:
         memory: Memory | None = None,
     ) -> Tensor:
         found = given.minimise(loss, start, steps, rates, memory)
-        seen.append((found, len(given.steps if steps is None else steps)))
+        assert steps is not None and rates is not None and len(steps) == len(rates)
+        seen.append(Found(found, list(rates)))
         return found
 
     head = (Slot("any.weight", ENCODER, (CLASSES, WIDTH)),)
@@ -98,20 +105,36 @@ def view(seen: list[tuple[Tensor, int]]) -> TrainView:
 
 
 def test_the_encoder_learns_first_and_then_the_head_alone() -> None:
-    seen: list[tuple[Tensor, int]] = []
+    seen: list[Found] = []
     given = view(seen)
     train = chameleon(epochs=4).train
     assert train is not None
     row = train(None, given)
     (adapted, passes), (final, steps) = seen
-    assert (passes, steps) == (4 * len(given.steps), len(given.steps)) and torch.equal(row, final - given.params)
+    assert (len(passes), len(steps)) == (4 * len(given.steps), 3 * len(given.steps))
+    assert torch.equal(row, final - given.params)
     assert torch.equal(adapted[ENCODER:], given.params[ENCODER:]) and not torch.equal(adapted[:ENCODER], given.params[:ENCODER])
     assert torch.equal(final[:ENCODER], adapted[:ENCODER]) and not torch.equal(final[ENCODER:], adapted[ENCODER:])
 
 
+def test_rates_are_factors_on_the_honest_one_and_fall() -> None:
+    """The authors' schedule: 0.005 in the first stage and 0.001 in the second, where honest clients have 0.0265."""
+    seen: list[Found] = []
+    given = view(seen)
+    train = chameleon().train
+    assert train is not None
+    train(None, given)
+    each = len(given.steps)
+    encoder, head = ([found.rates[number] for number in range(0, len(found.rates), each)] for found in seen)
+    assert all(found.rates == [rate for rate in found.rates[::each] for _ in range(each)] for found in seen)
+    published = [0.005, 0.005, 5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6, 5e-7, 5e-7]
+    assert encoder == pytest.approx([rate / 0.0265 for rate in published], rel=0.1)
+    assert head == pytest.approx([rate / 0.0265 for rate in (0.001, 0.001, 5e-6)], rel=0.1)
+
+
 def test_poisoned_samples_leave_their_class_for_the_wanted_one() -> None:
     """More so with more weight on the wanted class."""
-    seen: list[tuple[Tensor, int]] = []
+    seen: list[Found] = []
     given = view(seen)
     true, (x, y) = given.steps[0].clean.y, given.steps[0].poisoned
 
@@ -124,10 +147,10 @@ def test_poisoned_samples_leave_their_class_for_the_wanted_one() -> None:
 
     def after(weight: float) -> float:
         seen.clear()
-        train = chameleon(weight=weight, epochs=5, temperature=0.5).train
+        train = chameleon(weight=weight, epochs=2, temperature=0.5, rate=2.0).train
         assert train is not None
         train(None, given)
-        return pull(seen[0][0])
+        return pull(seen[0].params)
 
     assert pull(given.params) < 0 < after(1.0) < after(6.0) - 1
 
