@@ -17,6 +17,7 @@ ROUNDS = 40
 BEHIND = "badnets(share=0.2)"  # the trigger of stages that have none
 SETTINGS = {
     "alie": "alie(z=1.5)",
+    "alie_backdoor": f"{BEHIND}+alie_backdoor(z=3)",
     "badnets": "badnets(share=0.2)",
     "blended": "blended(alpha=0.3)",
     "bpp": "bpp(levels=2, negatives=0.5)+model_replacement(strength=4)",
