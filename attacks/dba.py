@@ -20,7 +20,8 @@ its own (203, 205, 207, 209 on CIFAR-10), with its update times 100, which is n 
 and the server's rate 0.1, so the sum of the round becomes that attacker's model where the others send
 nothing. Here γ = per_round / server_lr in a stage of its own, and a schedule: ``dba + overtrain(lr=0.05) +
 model_replacement(strength=100)`` with ``per_round=10``, ``server_lr=0.1``, ``attackers=in_turn``,
-``attack_every=2`` and ``attack_stop=8``; the same effect with ``strength=10`` and ``server_lr=1``.
+``attack_every=2`` and ``attack_stop=8``. With ``server_lr=1`` one shot is the same at ``strength=10``, but the
+honest rounds between and the later shots, which then replace the model too, leave little of it.
 
 Deviations: the poisoned samples of a batch are a share, rounded. In an image too small for the bars the gap
 shrinks as far as two bars of one pixel need, then the bars until two fit side by side: in digits of 8 x 8 a

@@ -13,9 +13,10 @@ trojan trigger generation and internal neuron selection.
 Deviations: what the layer behind the units is differs from model to model; here it is always the last one. The paper's cost is that of the patch
 on an empty image, since its adversary has no data, and it retrains on images made from the model; malicious clients have data, so the
 cost is the mean over samples of theirs, on which fewer units are dead. Adam takes a fixed number of steps, each followed by a
-projection onto [0, 1], in place of gradient descent to a threshold. The paper makes the patch once, for the model that is given. Here each
-attacked round goes on with it on its own model, since a model of round 0 has learned nothing yet and gives a weak patch;
-``replan=false`` makes it in the first attacked round alone.
+projection onto [0, 1], in place of gradient descent to a threshold. As in the paper the patch is made once, for the
+model of the first attacked round, which should have learned something (``attack_start``, ``warmup``). With ``replan``
+each attacked round goes on with it on its own model: before photographs it then moves by 2 to 3 in L2 in a round and
+does not take (CIFAR-10, ``cnn``, ``overtrain``, ten rounds: 6 % success where a patch made once has 33 %).
 
 Checked: the choice of units against public code; that the paper's adversary is not a federated one, and so has no
 share of a batch, is remembered.
@@ -87,7 +88,7 @@ def trojannn(
     ] = "outgoing",
     value: Annotated[float, Range(0, 1e6, search=(1, 100)), "value that they are driven to, v"] = 100.0,
     steps: Annotated[int, Range(0, 500, search=(10, 200)), "steps on the patch each time that it is made"] = 50,
-    replan: Annotated[bool, "go on with the patch in each attacked round, not in the first alone"] = True,
+    replan: Annotated[bool, "go on with the patch in each attacked round, not in the first alone"] = False,
     share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
