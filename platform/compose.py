@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial, reduce
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ def attack_chain(stages: Sequence[Attack], knows: Sequence[str]) -> Attack:
         constrain=chain.constrain if chain.has("constrain") else None,
         objective=chain.objective if chain.has("objective") else None,
         training=reduce(_later, (stage.training for stage in stages), None),
+        pace=chain.pace if chain.has("pace") else None,
         train=partial(chain.train, trainer) if chain.has("train") else None,
         craft=chain.craft if chain.has("craft") else None,
         craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
@@ -131,6 +133,10 @@ class _Chain(NamedTuple):
             if stage.objective
         ]
         return torch.stack(terms).sum()
+
+    def pace(self, states: Any) -> float:
+        pairs = zip(self.stages, self.split(states), strict=True)
+        return prod(stage.pace(state) for stage, state in pairs if stage.pace)
 
     def craft(self, states: Any, rows: Tensor, view: AttackView) -> Tensor:
         every = self.split(states)

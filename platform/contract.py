@@ -264,6 +264,7 @@ class AttackView:
     # (x, y, index) → (x, y): a batch of malicious client number ``index``, as the stages before
     # this one poison it; as it is for the first stage and outside a round
     poison: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = lambda x, y, index: (x, y)
+    class_weights: Tensor | None = None  # (classes,): of the classes in the loss of local training, where the model has some
     test: Samples | None = None  # only while the triggered test set is built
     honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
     defend: Callable[[Tensor], Updates] | None = None  # what the defense in use makes of rows (n, d) of equal weight, clients 0 … n - 1,
@@ -438,6 +439,7 @@ class Attack(NamedTuple):
     ``constrain(state, delta, step)``   → delta (…, d), after local step number ``step`` (from 1); works on one row or on a block of rows
     ``objective(state, delta, x, y, logits)``  → scalar, added to the loss of malicious clients; delta (d,), differentiable
     ``training``                        where malicious clients train differently
+    ``pace(state)``                     → factor on their learning rate in this round
     ``train(state, view)``              → (d,), the update of one malicious client, in place of its local steps
     ``craft(state, rows, view)``        → (m, d) → (m, d), after local training
     ``craft_buffers(state, changes, view)``  → (m, e) → (m, e): what malicious clients send of the changes of floating-point
@@ -453,6 +455,7 @@ class Attack(NamedTuple):
     constrain: Callable[[Any, Tensor, int], Tensor] | None = None
     objective: Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
     training: Training | None = None
+    pace: Callable[[Any], float] | None = None
     train: Callable[[Any, TrainView], Tensor] | None = None
     craft: Callable[[Any, Tensor, AttackView], Tensor] | None = None
     craft_buffers: Callable[[Any, Tensor, AttackView], Tensor] | None = None

@@ -116,6 +116,7 @@ class Experiment:
             generator=seeds.generator(spec.seed, "attack", state.round),
             edge_cases=self._edge_cases(),
             vocabulary=built.data.vocabulary,
+            class_weights=built.net.class_weights,
             defend=partial(self._defended, state),
         )
 

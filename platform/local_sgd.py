@@ -78,7 +78,14 @@ def width(federation: Federation) -> int:
 
 def _differs(federation: Federation) -> bool:
     attack = federation.attack
-    return bool(attack.train or attack.constrain or attack.objective or (attack.training and attack.training.lr is not None))
+    own_rate = attack.pace or (attack.training and attack.training.lr is not None)
+    return bool(attack.train or attack.constrain or attack.objective or own_rate)
+
+
+def _pace(federation: Federation, state: Any, attacking: bool) -> float:
+    """The factor on the learning rate of clients that attack, or do not."""
+    pace = federation.attack.pace
+    return pace(state) if attacking and pace else 1.0
 
 
 def train(
@@ -188,6 +195,7 @@ def _train_own(
         vector = (params if start is None else start).detach().clone()
         optimizer = federation.optimizer(attack.training.lr if attack.training else None)
         memory = memory or Memory()
+        pace = _pace(federation, state, attacking=True)
         if memory.value is None:
             memory.value = optimizer.start(vector)
         for count, (step, rate) in enumerate(zip(steps, rates, strict=True), 1):
@@ -198,7 +206,7 @@ def _train_own(
             if not value.requires_grad:  # the loss of an encoder that the model does not have
                 continue
             (grad,) = torch.autograd.grad(value, leaf)
-            memory.value = optimizer.step(vector, grad, memory.value, rate)
+            memory.value = optimizer.step(vector, grad, memory.value, pace * rate)
             if attack.constrain:
                 vector = params + attack.constrain(state, vector - params, count)
         return vector
@@ -254,7 +262,7 @@ def _train_one(
     objective, constrain = (attack.objective, attack.constrain) if attacking else (None, None)
     rate = attack.training.lr if attacking and attack.training else None
     optimizer = federation.optimizer(rate)
-    memory = optimizer.start(replica.params)
+    memory, pace = optimizer.start(replica.params), _pace(federation, state, attacking)
     losses: list[Tensor] = []
     counts: list[float] = []
     for x, y in steps:
@@ -274,7 +282,7 @@ def _train_one(
                 replica.grad += delta.grad
         if rule is not None and noise is not None:
             replica.grad.copy_(rule(replica.grad, replica.params - start, noise))
-        memory = optimizer.step(replica.params, replica.grad, memory, 1.0)
+        memory = optimizer.step(replica.params, replica.grad, memory, pace)
         if constrain is not None:
             replica.params.copy_(start + constrain(state, replica.params - start, len(losses)))
     weight = torch.tensor(counts, device=start.device)
@@ -294,7 +302,7 @@ def _train_block(
     follows = torch.tensor([rule is not None and one.noise is not None for one in rules] + [False] * (width(federation) - len(rules)))
     params = start.expand(width(federation), -1).clone().requires_grad_()  # (k, d)
     optimizer = federation.optimizer(attack.training.lr if special and attack.training else None)
-    memory = optimizer.start(params.detach())
+    memory, pace = optimizer.start(params.detach()), _pace(federation, state, special)
     forward = torch.func.vmap(lambda vector, x, keys: functional_call(training, flat.split(vector, net.layout) | keys, (x,)))
     total, seen = start.new_zeros(len(params)), start.new_zeros(len(params))
     for number_of_step, (x, y, weight) in enumerate(feed, 1):
@@ -315,7 +323,7 @@ def _train_block(
         with torch.no_grad():
             if rule is not None:
                 grad = torch.where(follows.to(start.device)[:, None], rule(grad, params - start, _noise(rules, counts, params)), grad)
-            memory = optimizer.step(params, grad, memory, alive)
+            memory = optimizer.step(params, grad, memory, pace * alive)
             if special and attack.constrain is not None:
                 params.copy_(torch.where(alive > 0, start + attack.constrain(state, params - start, number_of_step), params))
     rows = (params.detach() - start)[: len(clients)]

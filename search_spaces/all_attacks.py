@@ -38,7 +38,7 @@ SETTINGS = {
     "semantic": "semantic(source=7, tail=0.5, share=0.8)+model_replacement(strength=4)",
     "sig": "sig(delta=0.3)",
     "single_pixel": "single_pixel+model_replacement(strength=2)",
-    "constrain_and_scale": f"{BEHIND}+constrain_and_scale(alpha=0.7, strength=3)",
+    "constrain_and_scale": f"{BEHIND}+constrain_and_scale(alpha=0.7, strength=3, falling=false)",
 }
 TASKS = {
     "image": (Part("digits"), Part("mlp")),

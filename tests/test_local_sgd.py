@@ -227,6 +227,23 @@ def test_a_memory_carries_the_momentum_from_one_training_to_the_next(optimizer: 
     assert not torch.allclose(moved([2, 1, 2], kept=False), whole)
 
 
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(vectorised: bool) -> None:
+    fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, batch=10**4, local_epochs=1))
+    fed = fed._replace(net=fed.net._replace(vectorised=vectorised), attack=Attack(pace=lambda state: float(state)))
+    cohort = list(range(12))
+    bad = torch.isin(torch.arange(12), fed.malicious)
+
+    def rows(pace: float) -> Tensor:
+        units = local_sgd.blocks(fed, 0, cohort, attacked=True)
+        parts = [local_sgd.train(fed, 0, unit, fed.net.params, fed.net.buffers, pace, attacked=True) for unit in units]
+        return gather(parts).rows
+
+    whole, half = rows(1.0), rows(0.5)
+    torch.testing.assert_close(half[bad], whole[bad] / 2, rtol=1e-3, atol=1e-6)  # one step each
+    assert torch.equal(half[~bad], whole[~bad])
+
+
 def test_the_server_trains_like_an_honest_client() -> None:
     fed = built(MLP)
     shard = fed.shards[4]
