@@ -23,7 +23,7 @@ scaled .99). Clean and backdoor loss are means as local training takes them, cla
 
 Checked: against the authors' code (backdoors101: utils/min_norm_solvers.py,
 configs/cifar_fed.yaml, configs/cifar10_params.yaml): the closed form, its ends .001 and .999, the
-normaliser, its cap of 10 and the 1e-5 that is added to it, and which setting scales.
+normalizer, its cap of 10 and the 1e-5 that is added to it, and which setting scales.
 
 Cost: two more backward passes and one more forward pass for each local step.
 
