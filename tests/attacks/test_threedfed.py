@@ -17,7 +17,12 @@ from backstop.platform.seeds import generator
 from tests.arena import Claim
 from tests.views import attack_view
 
-CLAIM = Claim("badnets+threedfed(scale=5)", effect=0.5, weaker="badnets+threedfed(scale=1)", bend=0.08)
+CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.71, 0.70, 0.93; weaker 0.56, 0.57, 0.76
+    "badnets(share=0.5)+threedfed(scale=5)",
+    effect=0.55,
+    weaker="badnets(share=0.5)+threedfed(scale=1)",
+    bend=0.08,
+)
 
 D, SIZES = 24, (4, 6, 8, 10, 12)
 M = len(SIZES)
