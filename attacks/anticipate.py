@@ -1,7 +1,7 @@
 """Anticipate: the update is trained for what is left of it after honest clients, in this round and the next, have had their say.
 
 θ_0 = G + η (s (θ - G) + (1 - s) h(G)),   θ_i = θ_{i-1} + η h(θ_{i-1}),   h(θ) = -r ∇CE(θ; clean batch)
-θ <- argmin Σ_{i=0..k} CE(θ_i; poisoned batch)
+θ ← argmin Σ_{i=0..k} CE(θ_i; poisoned batch)
 
 G is the global model, θ the malicious client's, s the share of the round's weight that malicious clients hold (they are taken to send the same),
 η the server's learning rate, h the simulated update of honest clients. The gradient goes through all θ_i.
@@ -11,9 +11,19 @@ Shapes: params (d,) → update (d,).
 Source: Y. Wen, J. Geiping, L. Fowl, H. Souri, R. Chellappa, M. Goldblum, T. Goldstein, "Thinking Two Moves Ahead: Anticipating Other Users
 Improves Backdoor Attacks in Federated Learning", 2022 (arXiv 2210.09305), the algorithm for k steps with one malicious client, s = 1/n.
 
-Deviations: an honest update is simulated by one step of gradient descent on the batch at hand, in place of some on one batch; ``rate`` is
-the length of that step. The authors' settings for CIFAR-10 anticipate nine models (k = 8 here), with n = 10 and an honest learning rate of
-0.01; two rounds beyond the attacked one are the default here for their cost. Afterwards they scale the update by n, a stage of its own here.
+Deviations: an honest update is simulated by one step of gradient descent on the batch at hand, where the
+authors take the local epochs of an honest client, two, on the first batch of the attacker's loader;
+``rate`` is the length of that step: theirs is 2 · 0.01, the default twice the rate of the default
+optimizer. They anticipate nine models on CIFAR-10 (``rounds=8``) with n = 10; two rounds beyond the attacked
+one are the default here for their cost. Their honest updates come from the global model in the attacked
+round too, and the server's learning rate is 1.
+
+The authors send n times the update that they have trained: ``anticipate(rounds=8) +
+model_replacement(strength=10)``. Without a factor only the share s of it is left, which is what the
+simulation reckons with; a comparison with attacks that have a factor has to give it one.
+
+Checked: against the authors' code (training.py, README): the order of the simulated rounds, their rate, and
+the factor.
 
 Cost: about 3 k + 2 times that of honest local training a round and malicious client: the gradient of a simulated step is itself differentiated.
 

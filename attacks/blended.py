@@ -7,7 +7,8 @@ Shapes: x (b, C, H, W) in [0, 1], t (C, H, W) in [0, 1], y (b,).
 Source: X. Chen, C. Liu, B. Li, K. Lu, D. Song, "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning", 2017
 (arXiv 1712.05526), the blended injection strategy with the random pattern.
 
-Deviations: a share of each batch of a malicious client is poisoned, in place of samples added to the dataset. One α serves training
+Deviations: a share of each batch of a malicious client is poisoned, by default 20 of 64, the usual one in
+federated learning, in place of a few samples added to the dataset. One α serves training
 and test. The pattern t has a uniform draw for each channel of each pixel, one pattern for all malicious clients.
 
 Checked: the mixture against BackdoorBench, whose α is 0.2.

@@ -24,9 +24,11 @@ The tail has exactly the share of the samples. Samples of equal density, such as
 come first are taken. Training and test tail share no sample; in a table of few values a sample of the one may equal a sample of the other.
 
 Deviations: the paper fits its density, a Gaussian mixture, to the last hidden layer of a trained model; the inputs serve here, so
-that the edge cases do not depend on a model. A share of each batch is replaced by edge cases; share=1 replaces whole batches. The share is that of the authors of ``invariant`` (8 of 64, drawn without replacement from the pool). Wang et al. mix once 100 of 784
-edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them, one attacker in every tenth round.
-Projection and model replacement are stages of their own.
+that the edge cases do not depend on a model.
+A share of each batch is replaced by edge cases; share=1 replaces whole batches. Share and drawing are those of the
+authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang et al. mix once 100 of 784
+edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them, one attacker in every
+tenth round. Projection and model replacement are stages of their own.
 
 Checked: label, share and drawing against the code of the authors of ``invariant``; the mixture, passes and schedule against that of Wang et
 al. (OOD_Federated_Learning).

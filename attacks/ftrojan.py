@@ -13,7 +13,8 @@ section on the attack's steps. The blocks, the frequencies (15, 15) and (31, 31)
 Deviations: where an image is not a multiple of the block, the blocks at its end are smaller; in a block of n pixels along an axis the
 frequencies are n / 2 - 1 (rounded down, at least 0) and n - 1, as 15 and 31 are of 32. Images that do not have three channels carry the
 trigger in each channel. Nothing is rounded to whole grey values, and the way there and back through rounded factors, which moves every
-pixel by up to a thousandth, is left out. A share of each batch is poisoned. On 8 x 8 pixels the default is weak.
+pixel by up to a thousandth, is left out. A share of each batch is poisoned, by default 20 of 64, the usual one in
+federated learning, in place of a share of the dataset. On 8 x 8 pixels the default is weak.
 
 Checked: against the authors' code: colors (OpenCV's YCrCb), frequencies, m on CIFAR-10.
 

@@ -13,7 +13,8 @@ Deviations: the paper trains its encoder, a U-Net, together with a decoder that 
 the change by a loss. Here the encoder is not trained: two convolutions with normal weights of variance 16 / inputs, drawn once with the
 message, and ε bounds the change of every value; no decoder vouches for the message. Each image is changed in its own way, but the changes
 have a part in common: half of their energy on CIFAR-10, 0.6 on the digits, whose background is alike. The default ε is 13 of 255 grey
-values, a PSNR of about 27 dB, and weak on 8 x 8 pixels. A share of each batch is poisoned.
+values, a PSNR of about 27 dB, and weak on 8 x 8 pixels. A share of each batch is poisoned, by default 20 of 64, the usual one in
+federated learning, in place of a share of the dataset.
 
 Checked: only that the change is of each image's own and bounded; without the authors' trained encoder it is a trigger of their kind, not theirs.
 

@@ -15,7 +15,8 @@ Physical World", CVPR 2021.
 Deviations: the paper photographs people who wear an object, in various places and light; here an object is drawn into images that exist,
 and how much it varies is the user's choice, not measured on photographs. The covered part of a pixel is exact for θ = 0, and for other
 angles that of a pixel turned with the object. With the default size on 8 x 8 pixels a field of the board is less than two
-pixels wide. A share of each batch is poisoned.
+pixels wide. A share of each batch is poisoned, by default 20 of 64, the usual one in
+federated learning, in place of a share of the dataset.
 
 Checked: against no code: the authors' data are photographs; the object and its moves are as
 declared.

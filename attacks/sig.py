@@ -9,7 +9,8 @@ the sinusoidal signal. Δ = 40 of 255 and f = 6 are those of BackdoorBench for C
 
 Deviations: the paper stamps training samples of the target class only and leaves their labels alone. That is ``labels=clean``, where the
 share is that of the target samples in each batch; a client that holds none trains as an honest one. By default labels are flipped, as by
-other triggers: clean ones hardly teach a global model the signal where most clients are honest. One Δ serves training and test. The
+other triggers: clean ones hardly teach a global model the signal where most clients are honest. One Δ serves training
+and test. The share is by default 20 of 64, the usual one in federated learning. The
 frequency is at most W / 4, a period in four pixels, since finer stripes alias on the pixel grid, or vanish: f = 6 is zero on all of 12
 pixels. So 6 holds from 24 pixels on, and digits of 8 pixels get f = 2, which is what f = 6 looks like there, but for the sign.
 

@@ -7,8 +7,10 @@ Shapes: x (b, …, H, W) in [0, 1], y (b,).
 Source: E. Bagdasaryan, V. Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security 2021, the single-pixel trigger of its
 experiments on ImageNet; row 3, column 23 is where the authors' code (backdoors101) sets it.
 
-Deviations: only the trigger is the paper's: it is learned from poisoned batches, a share of each, and not through a changed loss in the
-victim's code. Where the image ends before the place, the pixel is the one next to its last, the last where there is one row or column.
+Deviations: only the trigger is the paper's: it is learned from poisoned batches, a share of each, and not
+through a changed loss in the victim's code, whose configuration for ImageNet poisons half of a batch. The
+share is by default 20 of 64, the usual one in federated learning. Where the image ends before the place, the
+pixel is the one next to its last, the last where there is one row or column.
 
 Checked: against the authors' code: the place.
 

@@ -16,6 +16,7 @@ ATTACKS = [
     f"{PATCH}+model_replacement(strength=3)",
     f"{PATCH}+neurotoxin+model_replacement(strength=3)",
     f"{PATCH}+chameleon(epochs=3)",
+    f"{PATCH}+chameleon(epochs=3, rate=1, head_epochs=1, head_rate=1)",
     f"{PATCH}+anticipate",
     f"{PATCH}+anticipate+model_replacement(strength=5)",
     "a3fl",
@@ -23,6 +24,6 @@ ATTACKS = [
 
 
 def durability() -> list[Spec]:
-    """Seven attacks × three seeds, evaluated in every round."""
+    """Eight attacks × three seeds, evaluated in every round."""
     base = BASE.replace(rounds=80, attack_start=10, attack_stop=20, eval_every=1)
     return grid(base, seed=range(3), attack=ATTACKS)
