@@ -30,7 +30,7 @@ def finals(attack: str, defense: str = "fedavg", *, dormant: bool = False, seed:
         ("badnets(share=0.2)", 0.8),
         ("badnets(share=0.2, source=3)+model_replacement(strength=3)", 0.5),
         ("label_flip(source=1, target=7)+model_replacement(strength=5)", 0.7),
-        ("edge_case(source=7, target=0, share=0.5)+model_replacement(strength=5)", 0.4),
+        ("edge_case(source=7, target=0, share=1.0)+model_replacement(strength=5)", 0.4),
     ],
 )
 def test_an_attack_beats_its_clean_twin(attack: str, margin: float) -> None:

@@ -165,7 +165,12 @@ def test_list_names_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_is_the_data_sheet(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "invariant"]) == 0
     out = capsys.readouterr().out
-    for words in ("AISTATS 2024", "mask_threshold", "[0, 0.5)", "defense invariant, version 2"):
+    for words in (
+        "AISTATS 2024",
+        "mask_threshold",
+        "[0, 0.5)",
+        f"defense invariant, version {plugins.find('defenses', 'invariant').version}",
+    ):
         assert words in out
     found = printed(capsys, "show", "model-replacement", "--json")
     assert found["strength"] == "strength"

@@ -171,7 +171,7 @@ def test_the_samples_stay_from_round_to_round() -> None:
 
 def test_a_real_backdoor_keeps_what_long_honest_training_forgets() -> None:
     spec = Spec(
-        attack=(Part("badnets"),),
+        attack=(Part("badnets", {"share": 0.5}),),
         defense=(Part("indicator", {"samples": 100, "epochs": 30, "batch": 100, "lr": 0.05, "penalty": 0.1}),),
         clients=10,
         per_round=10,

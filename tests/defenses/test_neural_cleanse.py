@@ -20,14 +20,20 @@ from tests.views import CLASSES, samples, server_view
 
 TARGET = 7
 ATTACKED = BASE.replace(
-    attack=specs.stages(f"badnets(target={TARGET})", "attack"), clients=20, per_round=10, rounds=12, eval_every=12, root_size=100, seed=1
+    attack=specs.stages(f"badnets(target={TARGET}, share=0.5)", "attack"),
+    clients=20,
+    per_round=10,
+    rounds=12,
+    eval_every=12,
+    root_size=100,
+    seed=1,
 )
 
 
 @lru_cache
-def trained(malicious: float) -> tuple[Experiment, ServerView]:
+def trained(*, dormant: bool) -> tuple[Experiment, ServerView]:
     """A finished experiment without a defense, and what its server may know."""
-    experiment = Experiment(ATTACKED.replace(malicious=malicious), Path("unused"), "cpu")
+    experiment = Experiment(ATTACKED.replace(dormant=dormant), Path("unused"), "cpu")
     for _ in range(ATTACKED.rounds):
         experiment.round()
     return experiment, experiment._server_view(experiment.state)
@@ -50,8 +56,8 @@ def finished(view: ServerView, **params: float) -> Tensor:
 
 
 def test_the_planted_class_is_flagged_and_no_other() -> None:
-    assert flagged(trained(0.2)[1]) == [TARGET]
-    assert TARGET not in flagged(trained(0.0)[1])
+    assert flagged(trained(dormant=False)[1]) == [TARGET]
+    assert TARGET not in flagged(trained(dormant=True)[1])
 
 
 def test_the_backdoor_is_unlearned() -> None:
@@ -63,7 +69,7 @@ def test_the_backdoor_is_unlearned() -> None:
 
 def test_it_is_the_trigger_that_unlearns() -> None:
     """Fine-tuning on the root set as it is leaves much of the backdoor."""
-    experiment, view = trained(0.2)
+    experiment, view = trained(dormant=False)
     params = view.params
     for _ in range(5):
         params = params + view.train(params, view.root)

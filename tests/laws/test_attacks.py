@@ -242,7 +242,7 @@ def test_a_chain_does_what_its_stages_do(name: str, kind: Kind) -> None:
 
 def test_badnets_stamps_one_pixel_from_the_corner_and_relabels_the_first_half() -> None:
     x, y = torch.zeros(5, 3, 8, 8), torch.tensor([1, 2, 3, 1, 2])
-    found = poisoned(build("badnets", target=0, size=3), Planted(CLASSES), Samples(x, y))
+    found = poisoned(build("badnets", target=0, size=3, share=0.5), Planted(CLASSES), Samples(x, y))
     assert found.y.tolist() == [0, 0, 0, 1, 2]  # half of five, halves up
     assert found.x.sum((1, 2, 3)).tolist() == [27.0, 27.0, 27.0, 0.0, 0.0]
     assert (found.x[0, :, 4:7, 4:7] == 1).all()
