@@ -278,6 +278,28 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _usable_store(options: argparse.Namespace) -> Any:
+    """The store that a command writes to, checked; where it was moved or copied, its places are mended and that is said."""
+    from backstop.platform import tracking
+
+    store = tracking.store(Path(options.store))
+    tracking.reachable(store)
+    if mended := tracking.settle(store):
+        _say(f"backstop: {mended}")
+    return store
+
+
+def _readable_store(options: argparse.Namespace) -> Any:
+    """The store that a command only reads; where it can be written too, it is mended first."""
+    from backstop.platform import tracking
+
+    store = tracking.store(Path(options.store))
+    if not tracking.read_only(store):
+        return _usable_store(options)
+    tracking.reachable(store, write=False)
+    return store
+
+
 def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from contextlib import ExitStack
@@ -290,8 +312,7 @@ def run(options: argparse.Namespace) -> int:
 
     spec = _spec(options)
     actors, device = _actors(options.client_actors), federation.device(options.device).type
-    folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
-    tracking.reachable(store)
+    folder, store = federation.data_folder(options.data_dir), _usable_store(options)
     saved = starts.writable(options.save) if options.save else None
     if spec.warmup:
         _say(f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg")
@@ -389,9 +410,9 @@ def sweep(options: argparse.Namespace) -> int:
         source, expected = plan.Fixed(planned), len(planned)
     if options.dry_run:
         return _dry_run(options, found, planned)
-    folder, store = federation.data_folder(options.data_dir), tracking.store(Path(options.store))
     tracking.check_name(name)
-    tracking.reachable(store)
+    _usable_store(options)
+    folder = federation.data_folder(options.data_dir)
     lost = _conduct(options, source, planned, title, name, folder, device, expected)
     if isinstance(source, plan.Fixed):
         _rank(options, name)
@@ -508,12 +529,17 @@ def _rank(options: argparse.Namespace, name: str) -> None:
     runs = tracking.curves(store, runs, successful, ["round/attack_success_rate"])
     document = boards.build(runs, name, mix=options.mix_fingerprints)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
-    boards.write(document, runs, out)
-    report.write(document, runs, store, out)
+    files = bool(options.out) or not tracking.read_only(store)
+    if files:
+        boards.write(document, runs, out)
+        report.write(document, runs, store, out)
     if options.json:
         _print_json(document)
     else:
         _console().print(boards.table(document))
+    if not files:
+        _say("the store cannot be written, so the leaderboard's files were not; --out DIR writes them elsewhere")
+        return
     _say("wrote " + ", ".join(str(out / f"leaderboard.{suffix}") for suffix in ("json", "csv", "md", "html")))
 
 
@@ -522,7 +548,7 @@ def leaderboard(options: argparse.Namespace) -> int:
     from backstop.platform import tracking
 
     tracking.check_name(options.experiment)
-    tracking.reachable(tracking.store(Path(options.store)))
+    _readable_store(options)
     _rank(options, options.experiment)
     return DONE
 
@@ -693,9 +719,7 @@ def ui(options: argparse.Namespace) -> int:
     """``backstop ui``: MLflow's own UI on the store in use."""
     from backstop.platform import tracking
 
-    store = tracking.store(Path(options.store))
-    tracking.reachable(store)
-    return tracking.ui(store, options.port)
+    return tracking.ui(_readable_store(options), options.port)
 
 
 if __name__ == "__main__":

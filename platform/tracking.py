@@ -14,6 +14,8 @@ import logging
 import math
 import os
 import re
+import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,9 +43,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAGIC = b"SQLite format 3\x00"  # the first bytes of a database file, sqlite.org/fileformat.html section 1.3.1
+ARTIFACTS = "mlartifacts"  # the folder of the artifacts, beside the database
 TOTALS = ("time/total_", "memory/peak_")
 TAG_LIMIT = 8000  # MLflow cuts longer tag values off
 PAGE = 1000  # runs per request
+ROOM = 2**21  # bytes: MLflow's empty tables take 0.9 MB, and as much again while they are made
+LITTLE = 2**18  # bytes that a database in use should find free: a run's rows, and the journal beside them
 PAUSE = 30.0  # seconds without a try after a failed one, so that a dead server does not slow training down
 TIMEOUT = 5.0  # seconds that the check at the start waits for a server
 QUIET = {
@@ -81,27 +86,40 @@ def store(folder: Path) -> Store:
     root = folder.expanduser().resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
-        return Store(f"sqlite:///{root / 'mlflow.db'}", str(root / "mlartifacts"))
-    if uri.startswith("sqlite:"):
-        name = uri.removeprefix("sqlite:///")
+        return _beside(root / "mlflow.db")
+    if uri.startswith(("sqlite:", "sqlite+")):
+        name = re.sub(r"^sqlite(\+\w+)?:///", "", uri)
         if name in ("", ":memory:") or name == uri:
             raise BadInput(
                 f"MLFLOW_TRACKING_URI={uri!r}: runs are written by several processes; a file is needed, such as sqlite:////data/mlflow.db"
             )
-        database = Path(name).resolve()
-        return Store(f"sqlite:///{database}", str(database.parent / "mlartifacts"))
+        if "?" in name:
+            raise BadInput(f"MLFLOW_TRACKING_URI={uri!r}: options after a ? are not allowed; a ? that belongs to the path is written %3F")
+        return _beside(Path(unquote(name)).resolve())
     if uri.startswith(("http://", "https://")):
         return Store(uri.rstrip("/"), "")
     if "://" not in uri or uri.startswith("file:"):
         raise BadInput(
             f"MLFLOW_TRACKING_URI={uri!r} is a folder; MLflow needs http://host:port or a database such as sqlite:////data/mlflow.db"
         )
-    return Store(uri, str(root / "mlartifacts"))
+    return Store(uri, str(root / ARTIFACTS))
+
+
+def _beside(file: Path) -> Store:
+    """A database file with its artifacts beside it."""
+    return Store(_address(file), str(file.parent / ARTIFACTS))
+
+
+def _address(file: Path) -> str:
+    """The URI of a database file. In a URI a ? begins the options and %41 is an A, so a path's own are quoted."""
+    plain, quoted = str(file), str(file).replace("%", "%25").replace("?", "%3F")
+    # Of a URI that begins with sqlite:/// MLflow makes the folder as if nothing in it were quoted.
+    return f"sqlite:///{plain}" if plain == quoted else f"sqlite+pysqlite:///{quoted}"
 
 
 def database(store: Store) -> Path | None:
     """The file of a sqlite store, else None."""
-    return Path(store.uri.removeprefix("sqlite:///")) if store.uri.startswith("sqlite:") else None
+    return Path(unquote(store.uri.partition(":///")[2])) if store.uri.startswith("sqlite") else None
 
 
 def is_new(store: Store) -> bool:
@@ -110,11 +128,14 @@ def is_new(store: Store) -> bool:
     return file is not None and _empty(file)
 
 
-def reachable(store: Store) -> None:
-    """Check, without MLflow, that the store can be used. Raises BadInput with one line that says why not."""
+def reachable(store: Store, *, write: bool = True) -> None:
+    """Check, without MLflow, that the store can be read, and written unless ``write`` is False. Raises BadInput with one
+    line that says why not.
+    """
     file = database(store)
     if file is not None:
-        _writable(file)
+        if write:
+            _writable(file)
         if not _empty(file):
             _sound(file)
     elif store.uri.startswith(("http://", "https://")):
@@ -141,6 +162,18 @@ def _writable(file: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(f"store {file}: cannot be written: {error.strerror or error}") from None
+    free, need = shutil.disk_usage(file.parent).free, ROOM if _empty(file) else LITTLE
+    if free < need:
+        raise BadInput(
+            f"store {file}: the disk is full: {free // 1024} KiB are free and at least {need // 1024} KiB are needed;"
+            " make room, or choose another --store"
+        )
+
+
+def read_only(store: Store) -> bool:
+    """Whether the store is a database that can be read and not be written."""
+    file = database(store)
+    return file is not None and not _empty(file) and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
 
 
 def _empty(file: Path) -> bool:
@@ -167,6 +200,48 @@ def _sound(file: Path) -> None:
         raise wrong from None
     if not {"experiments", "runs", "alembic_version"} <= tables or pages > file.stat().st_size:
         raise wrong
+
+
+def settle(store: Store) -> str:
+    """Mend the places of artifacts in a database that was moved or copied: MLflow keeps them as absolute paths, so that new
+    artifacts would go where the store was before. What was mended, in a line; empty where there is nothing to mend.
+
+    Raises BadInput where the artifacts were left behind: only their owner knows whether to move or to copy them.
+    """
+    file, here = database(store), Path(store.artifacts)
+    if file is None or _empty(file):
+        return ""
+    try:
+        with closing(sqlite3.connect(file, timeout=TIMEOUT)) as connection:
+            moved = [
+                (number, location.rpartition("/")[0], _address_of(here, location))
+                for number, location in connection.execute("SELECT experiment_id, artifact_location FROM experiments")
+                if (place := _local(location or "")) and place.parent.name == ARTIFACTS and place.parent != here
+            ]
+            if not moved:
+                return ""
+            before = [place for _, old, _ in moved if (place := _local(old))]
+            for place in before:
+                if not here.exists() and place.is_dir() and any(place.iterdir()):
+                    raise BadInput(
+                        f"store {file}: its artifacts are still in {place}; run: {shlex.join(['cp', '-r', str(place), str(here)])}"
+                    )
+            with connection:
+                for number, old, new in moved:
+                    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                        connection.execute(  # the names are this function's own
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608
+                            f" WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
+                            (new, len(old) + 1, number, len(old), old),
+                        )
+    except (sqlite3.Error, OSError) as error:
+        raise BadInput(f"store {file}: {error}") from None
+    return f"the store was moved or copied here from {before[-1].parent}; its artifacts are looked for in {here} from now on"
+
+
+def _address_of(folder: Path, like: str) -> str:
+    """A folder as the other location is written: as a URI or as a path."""
+    return folder.as_uri() if like.startswith("file:") else str(folder)
 
 
 def check_name(name: str) -> None:
@@ -201,10 +276,14 @@ def open_experiment(store: Store, name: str) -> str:
                 if found is None:
                     raise
     if found.lifecycle_stage != "active":
-        raise BadInput(
-            f"experiment {name!r} was deleted in MLflow; choose another name or run: mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
+        raise BadInput(f"experiment {name!r} was deleted in MLflow; choose another name or run: {restoring(store, found.experiment_id)}")
     return str(found.experiment_id)
+
+
+def restoring(store: Store, experiment_id: object) -> str:
+    """The command line that brings a deleted experiment back."""
+    words = ["mlflow", "experiments", "restore", "--experiment-id", str(experiment_id)]
+    return f"MLFLOW_TRACKING_URI={shlex.quote(store.uri)} {shlex.join(words)}"
 
 
 def _create(file: Path, artifacts: str) -> None:
@@ -227,11 +306,11 @@ def _create(file: Path, artifacts: str) -> None:
 
         sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hasten)
         try:
-            with _refusing(Store(f"sqlite:///{file}", artifacts)):
+            with _refusing(Store(_address(file), artifacts)):
                 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
                 made: Any = SqlAlchemyStore
-                made(f"sqlite:///{name}", artifacts).engine.dispose()
+                made(_address(Path(name)), artifacts).engine.dispose()
             os.fsync(handle)
             Path(name).chmod(0o644)  # mkstemp's files are private; a store may be shared like any other file
             Path(name).replace(file)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -269,6 +272,112 @@ def test_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             tracking.store(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["q?mark", "100%25", "x%41y", "a#b", "ö x"])
+def test_a_store_keeps_to_its_own_folder_whatever_its_name(tmp_path: Path, made: tracking.Store, name: str) -> None:
+    """A ? begins the options of a URI and %41 is an A: unquoted, every store q?… would be one database called q."""
+    store = tracking.store(tmp_path / name)
+    file = tracking.database(store)
+    assert file == tmp_path / name / "mlflow.db"
+    (tmp_path / name / "mlartifacts").mkdir(parents=True)
+    shutil.copy(tracking.database(made) or "", file)  # its tables, which take seconds to make
+    tracking.settle(store)
+    one = tracking.Log(store, tracking.open_experiment(store, "own"), Spec(), fingerprint="cpu")
+    assert one.finish({"final/clean_accuracy": 0.5})
+    assert [run.metrics for run in tracking.read(store, "own")] == [{"final/clean_accuracy": 0.5}]
+    assert [place.name for place in tmp_path.iterdir()] == [name]
+    assert len(list((tmp_path / name / "mlartifacts/own").glob("*/artifacts/spec.json"))) == 1
+
+
+def test_a_new_store_with_a_question_mark(tmp_path: Path) -> None:
+    store = tracking.store(tmp_path / "q?%41")
+    tracking.reachable(store)
+    assert tracking.open_experiment(store, "own") == "1"
+    assert [place.name for place in tmp_path.iterdir()] == ["q?%41"]
+
+
+def test_options_in_the_uri_of_a_database_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/mlflow.db?timeout=5")
+    with pytest.raises(BadInput, match="%3F"):
+        tracking.store(Path("any"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite+pysqlite:////data/q%3F/mlflow.db")
+    assert tracking.database(tracking.store(Path("any"))) == Path("/data/q?/mlflow.db")
+
+
+def spent(store: tracking.Store, seed: int) -> Path:
+    """A finished run in the experiment "moves"; where its artifacts are."""
+    one = tracking.Log(store, tracking.open_experiment(store, "moves"), Spec(seed=seed), fingerprint="cpu")
+    assert one.finish({"final/clean_accuracy": 0.5})
+    place = tracking._local(tracking._client(store.uri).get_run(str(one.run_id)).info.artifact_uri)
+    assert place is not None
+    assert (place / "spec.json").is_file()
+    return place
+
+
+def test_a_moved_and_a_copied_store_write_into_their_own_folder(made: tracking.Store, tmp_path: Path) -> None:
+    first, moved, copied = (tmp_path / name for name in ("first", "moved", "copied"))
+    first.mkdir()
+    shutil.copy(tracking.database(made) or "", first / "mlflow.db")
+    (first / "mlartifacts").mkdir()
+    tracking.settle(tracking.store(first))
+    spent(tracking.store(first), 0)
+    shutil.copytree(first, copied)
+    first.rename(moved)
+    for folder in (moved, copied):
+        store = tracking.store(folder)
+        assert f"from {first}" in tracking.settle(store)
+        assert tracking.settle(store) == ""
+        assert spent(store, 1).is_relative_to(folder)
+        for run in tracking.read(store, "moves"):
+            place = tracking._local(tracking._client(store.uri).get_run(run.run_id).info.artifact_uri)
+            assert place is not None
+            assert place.is_relative_to(folder) and (place / "spec.json").is_file()
+    assert not first.exists()
+
+
+def test_a_database_without_its_artifacts_says_where_they_are(made: tracking.Store, tmp_path: Path) -> None:
+    spent(made, 0)
+    shutil.copy(tracking.database(made) or "", tmp_path / "mlflow.db")
+    with pytest.raises(BadInput, match="artifacts are still in") as caught:
+        tracking.settle(tracking.store(tmp_path))
+    line = str(caught.value).partition("run: ")[2]
+    subprocess.run(line, shell=True, check=True)
+    assert "was moved or copied" in tracking.settle(tracking.store(tmp_path))
+    assert spent(tracking.store(tmp_path), 1).is_relative_to(tmp_path)
+
+
+def test_a_store_that_can_only_be_read_is_read(made: tracking.Store, tmp_path: Path) -> None:
+    spent(made, 0)
+    source, target = Path(made.artifacts).parent, tmp_path / "mounted"
+    target.mkdir()
+    with mounted("--bind", str(source), str(target)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(target)], check=True)
+        store = tracking.store(target)
+        assert tracking.read_only(store)
+        tracking.reachable(store, write=False)
+        assert tracking.read(store, "moves")
+        with pytest.raises(BadInput, match="Read-only file system"):
+            tracking.reachable(store)
+
+
+def test_a_full_disk_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=120k", "tmpfs", str(tmp_path)):
+        with pytest.raises(BadInput, match="disk is full: 120 KiB are free"):
+            tracking.reachable(tracking.store(tmp_path))
+        assert not list(tmp_path.iterdir())
+
+
+@contextmanager
+def mounted(*words: str) -> Iterator[None]:
+    """A mount while the block lasts."""
+    done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip(f"nothing can be mounted here, which takes root: {done.stderr.strip() if done else 'no mount'}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", words[-1]], check=True)
+
+
 def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
@@ -334,8 +443,10 @@ def test_experiment_names(made: tracking.Store, name: str) -> None:
 def test_a_deleted_experiment_is_refused(experiment: tuple[tracking.Store, str, str]) -> None:
     store, number, name = experiment
     tracking._client(store.uri).delete_experiment(number)
-    with pytest.raises(BadInput, match="was deleted"):
+    with pytest.raises(BadInput, match="was deleted") as caught:
         tracking.open_experiment(store, name)
+    line = str(caught.value).partition(" or run: ")[2].replace("mlflow", f"{sys.executable} -m mlflow", 1)
+    assert line.startswith("MLFLOW_TRACKING_URI=sqlite:")
 
 
 def test_finals_are_the_mean_of_the_last_tenth() -> None:
