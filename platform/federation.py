@@ -94,6 +94,13 @@ class Federation(NamedTuple):
             certain=self.attackers(number) if in_turn else None,
         )
 
+    def lonely(self, where: str, remedy: str) -> str:
+        """Why training cannot go on where it comes to a batch of one sample, and what to do."""
+        return (
+            f"model {self.spec.model}: {where}, and of one sample its BatchNorm has one value a channel,"
+            f" so no variance; {remedy}, or take a model without BatchNorm"
+        )
+
     def optimizer(self, lr: float | None = None) -> Optimizer:
         """A new optimizer of the spec, with another learning rate where one is given."""
         part = self.spec.optimizer
@@ -196,7 +203,7 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
         attack = Attack(init=attack.init, plan=attack.plan, trigger=attack.trigger, goal=attack.goal, test_set=attack.test_set)
     defenses = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
     net = flat.network(module, data, where, spec.batch)
-    return Federation(
+    built = Federation(
         spec=spec,
         data=_move(data, where),
         shards=tuple(shards),
@@ -208,6 +215,27 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
         defense=chain(*defenses, names=[item.name for item in spec.defense]),
         device=where,
     )
+    _trainable(built)
+    return built
+
+
+def _trainable(built: Federation) -> None:
+    """BadInput where somebody's training would come to a batch of one sample and the model cannot take it."""
+    if not built.net.pairs:
+        return
+    spec = built.spec
+    if spec.batch == 1:
+        raise BadInput(built.lonely("batch=1", "set batch to 2 or more"))
+    single = [client for client, shard in enumerate(built.shards) if len(shard) == 1]
+    if single:
+        where = f"client {single[0]} has one sample"
+        if len(single) > 1:
+            where = f"{len(single)} clients have one sample each, client {single[0]} among them"
+        raise BadInput(built.lonely(where, "take fewer clients, a more even split (alpha)"))
+    trained = [item.name for item in spec.defense if "root" in plugins.find("defenses", item.name).facts.get("NEEDS", ())]
+    if trained and spec.root_size == 1:
+        where = f"root_size=1 with {trained[0]}"
+        raise BadInput(built.lonely(where, "set root_size to 2 or more"))
 
 
 def _embed(module: nn.Module, vectors: Tensor, spec: Spec) -> None:

@@ -20,6 +20,7 @@ from backstop.platform.dropout import Dropout
 from backstop.platform.params import BadInput
 
 Layout = tuple[Slot, ...]
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # statistics of a batch
 LIGHT = 1_000_000  # batch size times parameters up to which a local step on a CPU is mostly overhead
 
 
@@ -70,6 +71,7 @@ class Network(NamedTuple):
     head: str  # name of the last linear layer
     keys: tuple[str, ...]  # names of the buffers that decide on the masks of dropout
     class_weights: Tensor | None  # (classes,): of the classes in the loss of local training
+    pairs: bool  # whether a local step needs two samples: of one, a BatchNorm layer has one value a channel
 
     def normalise(self, x: Tensor) -> Tensor:
         """Model input from images in [0, 1] (or uint8), tables or token ids.
@@ -147,7 +149,7 @@ def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> 
         shape = (-1, 1, 1) if data.kind == "image" else (-1,)
         shift = torch.tensor(data.mean, device=device).view(shape)
         scale = torch.tensor(data.std, device=device).view(shape).reciprocal()
-    return Network(
+    net = Network(
         module=module,
         layout=_layout(parameters),
         buffer_layout=_layout(buffers),
@@ -160,7 +162,29 @@ def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> 
         head=_head(module),
         keys=tuple(f"{name}.key" for name, part in module.named_modules() if isinstance(part, Dropout)),
         class_weights=getattr(module, "class_weights", None),
+        pairs=False,
     )
+    return net._replace(pairs=_pairs(net, data.train.x[:1].to(device)))
+
+
+def _pairs(net: Network, sample: Tensor) -> bool:
+    """Whether one sample (1, …) leaves some BatchNorm layer one value a channel, which has no variance to divide by."""
+    counts: list[int] = []
+
+    def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        channels = given[0].shape[1] if given[0].dim() > 1 else 1
+        counts.append(given[0].numel() // (2 * channels))
+
+    norms = [part for part in net.module.modules() if isinstance(part, NORMS)]
+    hooks = [part.register_forward_pre_hook(count) for part in norms]
+    try:
+        if norms:
+            with torch.no_grad():  # two, because a layer without running averages would refuse one here, too
+                net.logits(net.params, torch.cat([sample, sample]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 1 in counts
 
 
 def _averaged(module: nn.Module) -> list[tuple[str, Tensor]]:
@@ -184,14 +208,15 @@ def convolutional(module: nn.Module) -> bool:
 def vectorised(module: nn.Module, device: torch.device, batch: int) -> bool:
     """Whether vmap over clients is exact and pays for this model, batch size and device.
 
-    Batch statistics of padded batches would be wrong and recurrent layers have no batching rule: those train in a loop. A CPU
+    Batch statistics of padded batches would be wrong, with running averages and without, and recurrent layers have no batching rule: those train in a loop. A CPU
     computes stacked convolutions as grouped ones, slower than a loop (measured: 0.6 times as fast), and where a step is
     mostly arithmetic, not overhead, padding costs more than vmap saves (measured, ms a round of 20 clients, vmap and loop: 25
     and 68 for 4,810 parameters with batches of 16; 69 and 50 for 37,506 with batches of 64).
     """
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT
-    return not recurrent and not _averaged(module) and (device.type != "cpu" or (light and not convolutional(module)))
+    statistics = any(isinstance(part, NORMS) for part in module.modules())
+    return not (recurrent or statistics or _averaged(module)) and (device.type != "cpu" or (light and not convolutional(module)))
 
 
 class Replica:

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import flat, seeds
 from backstop.platform.contract import Attack, ClientView, Memory, Samples, Step, TrainView
 from backstop.platform.federation import Federation
+from backstop.platform.params import BadInput
 
 Batches = list[Tensor]  # for each local step the indices of its samples
 TINY = 1e-12  # a weight that is less than any
@@ -37,15 +38,28 @@ class Trained(NamedTuple):
 
 
 def batches(federation: Federation, number: int, client: int, attacking: bool) -> Batches:
-    """The local steps of a client in a round: reshuffled every epoch, the last batch of an epoch may be smaller."""
+    """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
     spec, shard = federation.spec, federation.shards[client]
     order = seeds.generator(spec.seed, "batches", number, client)
     return [
         piece
         for _ in range(_epochs(federation, attacking))
-        for piece in shard[torch.randperm(len(shard), generator=order)].split(spec.batch)
-        if len(piece)
+        for piece in cut(federation, shard[torch.randperm(len(shard), generator=order)])
     ]
+
+
+def cut(federation: Federation, epoch: Tensor) -> Batches:
+    """The samples of an epoch as its local steps; the last one may be smaller. Where the model cannot
+    be trained on one sample, a single last one is part of the step before, so that none is left out.
+
+    Raises BadInput where there is no step before it.
+    """
+    pieces = [piece for piece in epoch.split(federation.spec.batch) if len(piece)]
+    if not federation.net.pairs or not pieces or len(pieces[-1]) > 1:
+        return pieces
+    if len(pieces) == 1:
+        raise BadInput(federation.lonely("training on one sample", "give it more"))
+    return [*pieces[:-2], torch.cat(pieces[-2:])]
 
 
 def _epochs(federation: Federation, attacking: bool) -> int:
@@ -380,8 +394,7 @@ def train_samples(federation: Federation, number: int, params: Tensor, buffers: 
     steps = (
         (samples.x[piece], samples.y[piece])
         for _ in range(spec.local_epochs)
-        for piece in torch.randperm(len(samples.y), generator=order).to(samples.y.device).split(spec.batch)
-        if len(piece)
+        for piece in cut(federation, torch.randperm(len(samples.y), generator=order).to(samples.y.device))
     )
     federation.replica.load(params, buffers)
     _train_one(federation, federation.replica, steps, params, None, attacking=False, path=("root dropout", number))

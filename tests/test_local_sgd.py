@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import federation, flat, local_sgd, specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import gather
-from backstop.platform.contract import Attack, ClientView, Defense, Local, Memory, Part, Samples, Spec, Step, TrainView, chain
+from backstop.platform.contract import Attack, ClientView, Data, Defense, Local, Memory, Part, Samples, Spec, Step, TrainView, chain
 from backstop.platform.experiment import Experiment
 from backstop.platform.federation import Federation
+from backstop.platform.params import BadInput
 
 MLP = Spec(
     clients=12, per_round=6, batch=16, block=4, alpha=0.3, local_epochs=2, root_size=20, optimizer=Part("sgd", {"lr": 0.1, "momentum": 0.9})
@@ -166,6 +168,65 @@ def test_both_engines_follow_the_defenses_rules() -> None:
     torch.testing.assert_close(block, rows_under(looped, defense, cohort), rtol=1e-3, atol=1e-5)
     alone = torch.cat([rows_under(fed, defense, [client]) for client in cohort])
     assert torch.equal(alone, block)
+
+
+def test_a_sample_that_batch_norm_cannot_be_trained_on_alone_joins_the_step_before() -> None:
+    """8 x 8 digits end as 1 x 1: of one sample the last layers have one value a channel."""
+    fed = built(BATCH_NORM)
+    client = next(number for number, shard in enumerate(fed.shards) if len(shard) % 32 == 1)
+    plan = local_sgd.batches(fed, 0, client, attacking=False)
+    assert [len(piece) for piece in plan] == [32] * (len(fed.shards[client]) // 32 - 1) + [33]
+    assert torch.equal(torch.cat(plan).sort().values, fed.shards[client])
+    expected, _ = by_hand(fed, 0, client)
+
+    def row(block: list[int]) -> Tensor:
+        trained = local_sgd.train(fed, 0, block, fed.net.params, fed.net.buffers, None, attacked=False)
+        return trained.rows[block.index(client)]
+
+    alone = row([client])
+    torch.testing.assert_close(alone, expected, rtol=1e-3, atol=2e-5)
+    assert torch.equal(row([0, client]), alone)
+    root = Samples(flat.unit(fed.data.train.x[:33]), fed.data.train.y[:33])
+    update = local_sgd.train_samples(fed, 0, fed.net.params, fed.net.buffers, root)
+    assert update.isfinite().all() and update.abs().max() > 0
+
+
+def test_a_single_last_sample_stays_a_step_of_its_own_where_it_can() -> None:
+    spec = BATCH_NORM.replace(dataset=Part("patches"), clients=20, batch=8)
+    for model in (Part("cnn"), Part("resnet18", {"norm": "batch"})):
+        fed = built(spec.replace(model=model))
+        assert not fed.net.pairs, "32 x 32 pixels end as 4 x 4"
+        client = next(number for number, shard in enumerate(fed.shards) if len(shard) % 8 == 1)
+        assert len(local_sgd.batches(fed, 0, client, attacking=False)[-1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 1}, "batch=1, .* set batch to 2 or more"),
+        ({"clients": 80}, "client 75 has one sample, .* take fewer clients"),
+        (
+            {"root_size": 1, "defense": (Part("fltrust"),)},
+            "root_size=1 with fltrust, .* set root_size to 2",
+        ),
+    ],
+)
+def test_training_of_batch_norm_on_one_sample_is_refused_before_the_start(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        built(BATCH_NORM.replace(**changes))
+    built(BATCH_NORM.replace(model=Part("resnet18"), **changes))
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_batch_norm_trains_in_a_loop_on_every_device(running: bool) -> None:
+    """With running averages and without: the padding of a block would enter the statistics."""
+    norm = torch.nn.BatchNorm1d(4, track_running_stats=running)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), norm, torch.nn.Linear(4, 2))
+    for kind in ("cpu", "cuda"):
+        assert not flat.vectorised(module, torch.device(kind), 8)
+    rows = Samples(torch.rand(3, 4), torch.tensor([0, 1, 1]))
+    net = flat.network(module, Data(rows, rows, 2, "table"), torch.device("cpu"), 8)
+    assert net.pairs
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
