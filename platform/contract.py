@@ -65,7 +65,8 @@ class Spec:
     alpha: Annotated[
         float | Literal["natural", "shards"] | None,
         Range(0, MANY, low_open=True),
-        "Dirichlet concentration; none: IID; shards: two label shards a client; natural: the dataset's own clients",
+        "a number: Dirichlet concentration, by which each class is dealt over the clients (not each client's mix of classes drawn),"
+        " so clients differ in size; none: IID; shards: two label shards a client; natural: the dataset's own clients",
     ] = 0.5
     rounds: Annotated[int, Range(1, MANY), "communication rounds"] = 30
     local_epochs: Annotated[int, Range(1, MANY), "passes over its own samples that a client makes in a round"] = 1
