@@ -304,7 +304,7 @@ def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from contextlib import ExitStack
 
-    from backstop.platform import federation, finals, specs, starts, tracking
+    from backstop.platform import federation, finals, origin, specs, starts, tracking
     from backstop.platform.checkpoint import Checkpoint
     from backstop.platform.clients import OnActors, local_ray, spread
     from backstop.platform.experiment import Experiment
@@ -314,6 +314,9 @@ def run(options: argparse.Namespace) -> int:
     actors, device = _actors(options.client_actors), federation.device(options.device).type
     folder, store = federation.data_folder(options.data_dir), _usable_store(options)
     saved = starts.writable(options.save) if options.save else None
+    finished = tracking.find(store, options.experiment, spec)
+    if finished is not None:
+        return _finished(options, store, spec, finished, folder, saved)
     if spec.warmup:
         _say(f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg")
     with ExitStack() as stack:
@@ -326,7 +329,13 @@ def run(options: argparse.Namespace) -> int:
         experiment = Experiment(spec, folder, options.device, clients)
         stack.callback(experiment.close)
         checkpoint = Checkpoint(Path(options.store) / "checkpoints", spec.id)
+        begun = checkpoint.read()
+        torn = origin.other_data(begun.origin.data, spec.dataset, folder) if begun else ""
+        if torn:
+            raise BadInput(f"this run has begun, and {torn}; put the old data back, or remove {checkpoint.path} to begin anew")
         records = checkpoint.restore(experiment)
+        if checkpoint.note:
+            _say(f"backstop: {checkpoint.note}")
         _say(f"{specs.title(spec)} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
         if records:
             _say(f"going on after round {experiment.state.round} of {spec.rounds}")
@@ -353,26 +362,59 @@ def run(options: argparse.Namespace) -> int:
         model = built.net.tensors(experiment.state.params, experiment.state.buffers)
         if saved:
             _say(f"wrote {saved}; start from it with --start {saved} ({starts.save(saved, model)[:14]}…)")
-        log = tracking.Log(
-            store,
-            tracking.open_experiment(store, options.experiment),
-            spec,
-            fingerprint=federation.fingerprint(built.device),
-            data=federation.what_was_read(spec.dataset, folder, tracking.TAG_LIMIT),
-        )
+        log = tracking.Log(store, tracking.open_experiment(store, options.experiment), spec, origin=experiment.origin)
         for record in records:
             log.log(record)
         sent = log.finish(final, model)
         if sent:
             checkpoint.drop()
         else:
-            checkpoint.save(experiment, records)
-            _say(f"backstop: the tracking server {store.uri} is away ({log.error}); the same command sends the run when it is back")
+            _say(f"backstop: trained but not stored in {store.uri}: {log.error}; {_kept(checkpoint, experiment, records)}")
+        if log.finding:
+            _say(f"backstop: {log.finding}")
     if options.json:
         rounds = [{"round": record.round, "metrics": dict(record.metrics)} for record in records]
         nothing: dict[str, float] = {}
         timing = reduce(costs.add, (record.costs for record in records), nothing)
         _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": log.run_id})
+    return DONE if sent and not log.finding else FAILED
+
+
+def _kept(checkpoint: Any, experiment: Any, records: Sequence[Any]) -> str:
+    """Keep a run that could not be stored; what became of it, in words."""
+    try:
+        checkpoint.save(experiment, records)
+    except OSError as error:
+        return f"it could not be kept in {checkpoint.path.parent} either ({error.strerror or error}); the same command trains it again"
+    return f"it is kept in {checkpoint.path.parent}; the same command sends it, without training again"
+
+
+def _finished(options: argparse.Namespace, store: Any, spec: Any, stored: Any, folder: Path, saved: Path | None) -> int:
+    """A spec that is finished already: where, and its figures. Nothing is trained, nothing is written to it."""
+    from backstop.platform import federation, origin, starts, tracking
+    from backstop.platform.live import percent
+
+    where = f"experiment {options.experiment!r} of {store.uri}, MLflow run {stored.run_id}"
+    anew = "to run it anew, give it another --experiment"
+    changed = origin.other_data(stored.data, spec.dataset, folder)
+    if changed:
+        raise BadInput(f"this spec is finished in {where}, and {changed}; put the old data back; {anew}")
+    _say(f"finished already: {where}; {anew}")
+    here = federation.fingerprint(federation.device(options.device))
+    if stored.fingerprint != here:
+        _say(f"backstop: note: it was made with {stored.fingerprint}; this is {here}")
+    _warn_of_code([origin.Made(spec, stored.origin)])
+    figures = stored.metrics
+    _say(f"accuracy {percent(figures.get('final/clean_accuracy'))}  attack success {percent(figures.get('final/attack_success_rate'))}")
+    if saved:
+        name = starts.save(saved, tracking.model(store, stored.run_id))
+        _say(f"wrote {saved}; start from it with --start {saved} ({name[:14]}…)")
+    if options.json:
+        rounds = [{"round": number, "metrics": metrics} for number, metrics in tracking.rounds(store, stored.run_id)]
+        timing = {costs.phase_name(name): value for name, value in stored.costs.items()}
+        final = dict(figures)
+        document = {"id": spec.id, "spec": dict(stored.spec), "rounds": rounds, "final": final, "timing": timing}
+        _print_json({**document, "run_id": stored.run_id})
     return DONE
 
 
@@ -413,34 +455,68 @@ def sweep(options: argparse.Namespace) -> int:
     tracking.check_name(name)
     _usable_store(options)
     folder = federation.data_folder(options.data_dir)
-    lost = _conduct(options, source, planned, title, name, folder, device, expected)
+    queue = _conduct(options, source, planned, title, name, folder, device, expected)
     if isinstance(source, plan.Fixed):
-        _rank(options, name)
+        try:
+            _rank(options, name, {spec.id: plan.words(spec) for spec in planned})
+        except BadInput as error:
+            if not queue.unstored:
+                raise
+            _say(f"backstop: no leaderboard now: {error}")
     else:
         _print_trials(options, source)
-    if lost:
-        _say(
-            f"backstop: {len(lost)} run{'s' * (len(lost) > 1)} failed ({', '.join(spec_id[:12] for spec_id in lost[:3])}{', …' if len(lost) > 3 else ''}); the tag backstop.error in MLflow says why; the same command tries again"
-        )
-    return FAILED if lost else DONE
+    complaints = _complaints(queue, Path(options.store) / "checkpoints")
+    for line in complaints:
+        _say(f"backstop: {line}")
+    return FAILED if complaints else DONE
+
+
+def _complaints(queue: Any, checkpoints: Path) -> list[str]:
+    """Which runs of a sweep failed or are not stored, and why: a line for each reason."""
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for spec_id, reason in queue.failures.items():
+        kinds.setdefault(("failed", reason, "the same command tries again"), []).append(spec_id)
+    for spec_id, item in queue.unstored.items():
+        kept = f"kept in {checkpoints}; the same command sends what waits, without training again"
+        lost = f"not kept in {checkpoints} either; the same command trains again"
+        kinds.setdefault(("trained but not stored", item.reason, kept if item.kept else lost), []).append(spec_id)
+    lines = []
+    for (what, reason, remedy), ids in kinds.items():
+        which = _listed([queue.specs[spec_id] for spec_id in ids])
+        lines.append(f"{_several(len(ids), 'run')} {what}: {reason} ({which}); {remedy}")
+    return [*lines, *queue.findings]
+
+
+def _several(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _listed(specs: Sequence[Any], most: int = 5) -> str:
+    """Runs for people, the first few of many."""
+    from backstop.platform import plan
+
+    named = [f"{spec.id[:12]} {plan.words(spec)}" for spec in specs[:most]]
+    return "; ".join([*named, *([f"and {len(specs) - most} more"] if len(specs) > most else [])])
 
 
 def _conduct(
     options: argparse.Namespace, source: Any, planned: Sequence[Any], title: str, name: str, folder: Path, device: str, expected: int
-) -> list[str]:
-    """Open the store, rehearse, start Ray, run what is left; the ids of the runs that failed."""
+) -> Any:
+    """Open the store, rehearse, start Ray, run what is left; the queue, which knows how everything ended."""
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import ExitStack
 
-    from backstop.platform import plan, tracking
+    from backstop.platform import plan, tracking, waiting
     from backstop.platform.clients import local_ray, spread
     from backstop.platform.live import Watch
 
     actors, store = _actors(options.client_actors), tracking.store(Path(options.store))
+    checkpoints = Path(options.store).resolve() / "checkpoints"
 
-    def opened() -> tuple[str, plan.Queue]:
+    def opened() -> tuple[str, list[Any]]:
         experiment = tracking.open_experiment(store, name)
-        return experiment, plan.Queue(source, {run.id: run.metrics for run in tracking.read(store, name)})
+        return experiment, tracking.read(store, name)
 
     with ExitStack() as stack:
         # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old store may hold all there is to run.
@@ -450,26 +526,119 @@ def _conduct(
             plan.rehearse(planned, folder, device)
             _say(f"{title}: starting Ray and a new store in {options.store} …")
             ray = stack.enter_context(local_ray(options.ray_address))
-        experiment, queue = opening.result()
-        if not queue.fill():
+        experiment, finished = opening.result()
+        queue = plan.Queue(source, {run.id: run.metrics for run in finished})
+        left = queue.fill()
+        _same_origin(options, queue, finished, planned, name, folder, device)
+        parent = tracking.parent(store, experiment, title)
+        if isinstance(source, plan.Fixed):
+            tracking.plan(store, parent, {spec.id: plan.words(spec) for spec in planned})
+        address = waiting.Address(store, experiment, parent, title, checkpoints)
+        if sent := waiting.send(queue.waiting, queue, address):
+            _say(f"{title}: stored {_several(len(sent), 'run')} that waited in {checkpoints}, without training again")
+            queue.waiting = [spec for spec in queue.waiting if spec.id not in sent]
+            left = queue.fill()
+        if not left:
             _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
-            return []
+            return queue
         if not fresh:
             plan.rehearse(queue.waiting, folder, device)
-            _say(f"{title}: starting Ray; {queue.skipped} of {expected} runs are finished already …")
+            _say(f"{title}: starting Ray; {queue.skipped + len(sent)} of {expected} runs are finished already …")
             ray = stack.enter_context(local_ray(options.ray_address))
         from backstop.platform.sweep import Progress, Task
         from backstop.platform.sweep import sweep as run_all
 
         have = ray.cluster_resources()
         count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
-        checkpoints = Path(options.store).resolve() / "checkpoints"
-        parent = tracking.parent(store, experiment, title)
         task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share)
-        with Watch(title, skipped=queue.skipped, expected=expected) as watch:
+        with Watch(title, skipped=queue.skipped + len(sent), expected=expected) as watch:
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), have, options.max_concurrent)
-        tracking.close(store, parent, "FINISHED")
-    return [spec_id for spec_id, finals in queue.results.items() if finals is None]
+        if any(item.kept for item in queue.unstored.values()):
+            reason = next(iter(queue.unstored.values())).reason
+            _say(f"{title}: {_several(len(queue.unstored), 'run')} not stored yet ({reason}); trying for up to {waiting.PATIENCE:.0f} s …")
+            waiting.insist(queue, address)
+        tracking.close(store, parent, "FAILED" if queue.unstored or queue.failures else "FINISHED")
+    return queue
+
+
+def _same_origin(
+    options: argparse.Namespace,
+    queue: Any,
+    finished: Sequence[Any],
+    planned: Sequence[Any],
+    name: str,
+    folder: Path,
+    device: str,
+) -> None:
+    """Before anything is trained: the data of stored and of half-done runs are those of today, and the
+    versions those of the store. BadInput where not; a plug-in's changed code is warned of.
+    """
+    from backstop.platform import federation, origin
+    from backstop.platform.checkpoint import Checkpoint
+
+    checkpoints = Path(options.store) / "checkpoints"
+    datasets = {str(spec.dataset) for spec in planned}
+    stored = [item for item in _made(finished) if str(item.spec.dataset) in datasets]
+    saved = [(spec, Checkpoint(checkpoints, spec.id).read()) for spec in queue.waiting]
+    begun = [origin.Made(spec, found.origin) for spec, found in saved if found is not None]
+    try:
+        changed = origin.other_data_of(stored, folder)
+        torn = origin.other_data_of(begun, folder)
+    except BadInput as error:
+        if queue.waiting:
+            raise
+        _say(f"backstop: whether the data are still those of the runs is not known: {error}")
+        return
+    if changed:
+        raise BadInput(
+            f"experiment {name!r} holds runs that have read other data, {changed}; "
+            "put the old data back, or give the new ones their own: --experiment NAME"
+        )
+    if torn:
+        raise BadInput(
+            f"runs that are not finished have read other data, {torn}; "
+            f"put the old data back, or remove their files from {checkpoints} to begin them anew"
+        )
+    _warn_of_code([*stored, *begun])
+    if not queue.waiting or options.ray_address:  # a cluster's devices are not known here
+        return
+    here = federation.fingerprint(federation.device(device))
+    others = sorted({run.fingerprint for run in finished} - {here})
+    if others and not options.mix_fingerprints:
+        raise BadInput(
+            f"experiment {name!r} holds runs of {'; '.join(others)}; this is {here}, whose figures are "
+            "not comparable digit by digit; choose another --experiment, or --mix-fingerprints"
+        )
+    for spec, found in saved:
+        now = origin.Origin(here, found.origin.data, origin.code(spec)) if found is not None else None
+        if found is not None and now is not None and not found.done and found.origin != now:
+            _say(f"run {spec.id[:12]} begins anew: its first rounds were made with {found.origin.difference(now)}")
+
+
+def _made(runs: Sequence[Any]) -> list[Any]:
+    """Stored runs as the checks of their origin need them, without those whose plug-ins are gone."""
+    from backstop.platform import origin, specs
+
+    found = []
+    for run in runs:
+        try:
+            found.append(origin.Made(specs.from_json(run.spec), run.origin))
+        except BadInput:
+            continue
+    return found
+
+
+def _warn_of_code(made: Sequence[Any]) -> None:
+    """A line where a plug-in's code is not what stored runs of its VERSION were made with."""
+    from backstop.platform import origin
+
+    changed = origin.changed_plugins(made)
+    if changed:
+        _say(
+            f"backstop: warning: the code of {', '.join(changed)} has changed since "
+            f"{_several(max(changed.values()), 'stored run')} with the same VERSION; "
+            "raise VERSION if its numbers change, then the runs are made anew"
+        )
 
 
 def _dry_run(options: argparse.Namespace, found: Any, planned: Sequence[Any]) -> int:
@@ -516,8 +685,11 @@ def _print_trials(options: argparse.Namespace, source: Any) -> None:
     _console().print(table)
 
 
-def _rank(options: argparse.Namespace, name: str) -> None:
-    """Read the finished runs back from MLflow, write the leaderboard files and print the ranked table."""
+def _rank(options: argparse.Namespace, name: str, planned: Mapping[str, str]) -> None:
+    """Read the finished runs back from MLflow, write the leaderboard files and print the ranked table.
+
+    ``planned``, spec id → the run in words, are those that the caller knows of besides the store's.
+    """
     from backstop.platform import leaderboard as boards
     from backstop.platform import report, tracking
 
@@ -527,7 +699,8 @@ def _rank(options: argparse.Namespace, name: str) -> None:
         raise BadInput(f"experiment {name!r} has no finished run to rank")
     successful = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
     runs = tracking.curves(store, runs, successful, ["round/attack_success_rate"])
-    document = boards.build(runs, name, mix=options.mix_fingerprints)
+    expected = {**tracking.planned(store, name), **planned}
+    document = boards.build(runs, name, mix=options.mix_fingerprints, planned=expected)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     files = bool(options.out) or not tracking.read_only(store)
     if files:
@@ -549,13 +722,13 @@ def leaderboard(options: argparse.Namespace) -> int:
 
     tracking.check_name(options.experiment)
     _readable_store(options)
-    _rank(options, options.experiment)
+    _rank(options, options.experiment, {})
     return DONE
 
 
 def verify(options: argparse.Namespace) -> int:
     """``backstop verify``: is every figure of the file what its runs say, and are the runs what their specs give?"""
-    from backstop.platform import federation, finals, specs
+    from backstop.platform import federation, finals, origin, specs
     from backstop.platform import leaderboard as boards
     from backstop.platform.experiment import run as run_spec
 
@@ -571,6 +744,11 @@ def verify(options: argparse.Namespace) -> int:
         if spec.id != entry["id"]:
             wrong.append(f"{label}: the spec's id is {spec.id[:12]}, so the spec was changed or this is another version of Backstop")
             continue
+        changed = origin.other_data(entry.get("data", ""), spec.dataset, folder)
+        if changed:
+            wrong.append(f"{label}: {changed}; it was not run again")
+            _say(f"{label}: other data")
+            continue
         again = finals.final(list(run_spec(spec, folder=folder, device=options.device)))
         off = [
             f"{label} {key}: file {entry['metrics'].get(key)!r}, again {again.get(key)!r}"
@@ -578,11 +756,26 @@ def verify(options: argparse.Namespace) -> int:
             if entry["metrics"].get(key) != again.get(key)
         ]
         wrong += off
+        if off:
+            made = origin.Origin(document["fingerprint"], code=document.get("code", {}))
+            now = origin.Origin(here, code=origin.code(spec))
+            wrong.append(f"{label}: {_blame(made, now, bool(entry.get('data')))}")
         _say(f"{label}: {'differs' if off else 'agrees'}")
     for line in wrong:
         print(line)
     print(f"{options.file}: {'DIFFERS' if wrong else 'agrees'}")
     return FAILED if wrong else DONE
+
+
+def _blame(made: Any, now: Any, same_data: bool) -> str:
+    """What may have changed the figures of a run that was done again."""
+    data = "the data are the same" if same_data else "the file does not say which data were read"
+    code = sorted(name for name, digest in now.code.items() if made.code.get(name, digest) != digest)
+    reasons = [f"the code of {', '.join(code)} has changed"] if code else []
+    if made.fingerprint != now.fingerprint:
+        reasons.append(f"it was made with {made.fingerprint}, this is {now.fingerprint}")
+    rest = "so are its plug-ins and versions; the platform's code or the figures were changed"
+    return f"{data}; {' and '.join(reasons) or rest}"
 
 
 def _facts(group: str, name: str) -> dict[str, Any]:

@@ -35,6 +35,16 @@ def totals(costs: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def phase_name(total: str) -> str:
+    """The name that :func:`totals` made another of.
+
+    >>> phase_name("time/total_train_s"), phase_name("memory/peak_aggregate_mib")
+    ('time/train_s', 'memory/aggregate_mib')
+    """
+    kind, _, name = total.partition("/")
+    return f"{kind}/{name.removeprefix('total_').removeprefix('peak_')}"
+
+
 @contextmanager
 def measured(phase: str, device: torch.device, into: dict[str, float], *, memory: bool = False) -> Iterator[None]:
     """Add a phase's seconds to ``into``, and the most memory (MiB) it held at once beyond what was there before.

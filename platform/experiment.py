@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform import costs, evaluate, federation, flat, local_sgd, seeds, specs, starts
+from backstop.platform import costs, evaluate, federation, flat, local_sgd, origin, seeds, specs, starts
 from backstop.platform.checkpoint import Checkpoint
 from backstop.platform.clients import Clients, InProcess, one_thread
 from backstop.platform.contract import AttackView, Defense, Record, Samples, ServerView, Spec, TestSet, Updates
@@ -53,7 +53,9 @@ class Experiment:
             self.built = federation.build(self.spec, data, federation.device(device))
             self.attack_turns = self.built.attack_turns()
             self.secret = cache(partial(_malicious_data, self.built))
+            self.read_edge_cases = False
             self.state = self._first(*self._start(device))
+            self.origin = origin.here(self.spec, folder, self.built.device, self.read_edge_cases)
         self.clients.open(self.built, folder)
         self.probed: tuple[Any, Probe] | None = None
         self.costs: dict[str, float] = {}
@@ -141,6 +143,7 @@ class Experiment:
         target = found.edge_target
 
         def labelled() -> tuple[Samples, Samples]:
+            self.read_edge_cases = True
             pair = federation.edge_cases(self.spec.dataset, self.folder)
             assert pair is not None
             train, test = (flat.unit(x).to(self.built.device) for x in pair)

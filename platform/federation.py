@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate
@@ -154,18 +155,44 @@ def edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
     return _edge_cases(part.name, tuple(sorted(part.params.items())), folder)
 
 
-@lru_cache(maxsize=2)
-def _digest(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
-    data, found = _load(name, params, folder), hashlib.sha256()
-    for tensor in (*data.train, *data.test, *([] if data.vectors is None else [data.vectors])):
+@lru_cache(maxsize=8)
+def _content(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
+    data = _load(name, params, folder)
+    tensors = [*data.train, *data.test]
+    tensors += [tensor for tensor in (data.client, data.vectors) if tensor is not None]
+    return _hashed(tensors, f"{data.classes} {data.kind} {data.mean} {data.std}")
+
+
+@lru_cache(maxsize=8)
+def _edge_content(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
+    return _hashed(_edge_cases(name, params, folder) or (), "edge cases")
+
+
+def _hashed(tensors: Iterable[Tensor], words: str) -> str:
+    """The first 16 hexadecimal digits of a sha256 over words, types, shapes and values."""
+    found = hashlib.sha256(words.encode())
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.contiguous().numpy().data)
-    return found.hexdigest()
+    return found.hexdigest()[:16]
+
+
+def content(part: Part, folder: Path) -> str:
+    """A digest of the decoded dataset, 16 hexadecimal digits: of what was read, not of the file.
+
+    Raises BadInput where the data cannot be read.
+    """
+    return _content(part.name, tuple(sorted(part.params.items())), folder)
+
+
+def edge_content(part: Part, folder: Path) -> str:
+    """A digest of the dataset's own edge cases. Raises BadInput where they cannot be read."""
+    return _edge_content(part.name, tuple(sorted(part.params.items())), folder)
 
 
 def digest(part: Part, folder: Path, where: torch.device) -> str:
     """What besides a spec decides on the bytes of its experiment: the decoded data, the versions and the kind of device."""
-    content = _digest(part.name, tuple(sorted(part.params.items())), folder)
-    return hashlib.sha256(f"{content} {fingerprint(where)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{content(part, folder)} {fingerprint(where)}".encode()).hexdigest()[:16]
 
 
 def device(wanted: str = "auto") -> torch.device:

@@ -81,6 +81,14 @@ class Logged(Protocol):
         """Device kind and library versions."""
 
     @property
+    def data(self) -> str:
+        """Digest of the data that it has read; empty where it is not known."""
+
+    @property
+    def code(self) -> Mapping[str, str]:
+        """Plug-in → digest of its file."""
+
+    @property
     def curves(self) -> Mapping[str, Sequence[tuple[int, float]]]:
         """Metric → (round, value); of these ``round/attack_success_rate`` is read."""
 
@@ -93,6 +101,8 @@ class Entry(NamedTuple):
     metrics: Mapping[str, float]
     fingerprint: str = ""
     curves: Mapping[str, Sequence[tuple[int, float]]] = {}
+    data: str = ""
+    code: Mapping[str, str] = {}
 
 
 class Figure(NamedTuple):
@@ -283,8 +293,20 @@ def _scores(figures: Mapping[str, Figure | None]) -> Document:
     }
 
 
-def build(runs: Iterable[Logged], experiment: str, *, mix: bool = False) -> Document:
-    """The leaderboard of the runs, in whatever order they come. Raises BadInput when they hold several fingerprints, unless told to mix."""
+def build(
+    runs: Iterable[Logged],
+    experiment: str,
+    *,
+    mix: bool = False,
+    planned: Mapping[str, str] | None = None,
+) -> Document:
+    """The leaderboard of the runs, in whatever order they come.
+
+    ``planned``, spec id → the run in words, are the runs that were meant to be: those without a
+    finished run stand in ``missing_runs``, so that what is not complete does not look so. Raises
+    BadInput when the runs hold several fingerprints, or read several versions of one dataset,
+    unless told to mix.
+    """
     ordered = sorted(runs, key=_place)
     kept = _current(ordered)
     fingerprints = sorted({run.fingerprint for run in kept})
@@ -295,7 +317,39 @@ def build(runs: Iterable[Logged], experiment: str, *, mix: bool = False) -> Docu
         )
     if not kept:
         raise BadInput(f"experiment {experiment!r} holds no finished run; nothing to rank")
-    return _document(kept, experiment, " | ".join(fingerprints))
+    mixed = _mixed_data(kept)
+    if mixed and not mix:
+        raise BadInput(
+            f"experiment {experiment!r} holds runs that read different data under one name: {mixed}; "
+            "delete the runs of one of them, or rank them together with --mix-fingerprints"
+        )
+    there = {run.id for run in ordered}
+    missing = [
+        {"id": spec_id, "run": words}
+        for spec_id, words in sorted((planned or {}).items(), key=lambda item: (item[1], item[0]))
+        if spec_id not in there
+    ]
+    return _document(kept, experiment, " | ".join(fingerprints), _code(kept), missing)
+
+
+def _mixed_data(runs: Sequence[Logged]) -> str:
+    """Datasets of which runs read more than one version, in words; empty without any."""
+    read: dict[str, set[str]] = {}
+    for run in runs:
+        data, _, edge = run.data.partition("+")
+        name = _part(run.spec["dataset"])
+        read.setdefault(name, set()).update({data} - {""})
+        read.setdefault(f"the edge cases of {name}", set()).update({edge} - {""})
+    return "; ".join(f"{name} ({', '.join(sorted(digests))})" for name, digests in sorted(read.items()) if len(digests) > 1)
+
+
+def _code(runs: Sequence[Logged]) -> dict[str, str]:
+    """Plug-in → digest of its file, over all runs; several digests where it was changed in between."""
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for name, digest in run.code.items():
+            seen.setdefault(name, set()).add(digest)
+    return {name: " | ".join(sorted(digests)) for name, digests in sorted(seen.items())}
 
 
 def _current(ordered: Sequence[Logged]) -> list[Logged]:
@@ -369,7 +423,13 @@ def _judged(cell: Cell, undefended: Cell | None, twins: Twins) -> tuple[bool | N
     return (True, None) if twins.final else (None, None)
 
 
-def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Document:
+def _document(
+    runs: Sequence[Logged],
+    experiment: str,
+    fingerprint: str,
+    code: Mapping[str, str],
+    missing: Sequence[Mapping[str, str]],
+) -> Document:
     cells = _cells([run for run in runs if not run.spec.get("dormant")])
     twins = _twins(runs)
     by_place = {(cell.setting, cell.attack, cell.defense): cell for cell in cells}
@@ -386,7 +446,9 @@ def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Docu
         "schema": SCHEMA,
         "experiment": experiment,
         "fingerprint": fingerprint,
+        "code": dict(code),
         "rule": RULE,
+        "missing_runs": [dict(item) for item in missing],
         "settings": settings,
         "rows": _rows(cells, ranked, figures),
         "cells": [
@@ -414,6 +476,7 @@ def _document(runs: Sequence[Logged], experiment: str, fingerprint: str) -> Docu
                 "id": run.id,
                 "spec": dict(sorted(run.spec.items())),
                 "metrics": _finite(run.metrics),
+                "data": run.data,
                 "success_by_round": [list(point) for point in _success(run)],
             }
             for run in runs
@@ -481,11 +544,18 @@ def recompute(document: Mapping[str, Any]) -> Document:
                 run["id"],
                 run["spec"],
                 run["metrics"],
+                data=run.get("data", ""),
                 curves={f"round/{SUCCESS}": [(int(at), float(rate)) for at, rate in run["success_by_round"]]},
             )
             for run in document["runs"]
         ]
-        return _document(sorted(runs, key=_place), document["experiment"], document["fingerprint"])
+        return _document(
+            sorted(runs, key=_place),
+            document["experiment"],
+            document["fingerprint"],
+            document.get("code", {}),
+            document.get("missing_runs", []),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"leaderboard: its runs cannot be read ({type(error).__name__}: {error}); was the file changed by hand?") from None
 
@@ -631,6 +701,17 @@ def remarks(row: Mapping[str, Any]) -> str:
     return ("†" if row["missing"] else "") + ("‡" if row["diverged"] else "")
 
 
+def incomplete(document: Mapping[str, Any], most: int = 5) -> str:
+    """A sentence that says which planned runs are not in the document; empty where all are."""
+    absent = [item["run"] for item in document["missing_runs"]]
+    if not absent:
+        return ""
+    more = [f"and {len(absent) - most} more"] if len(absent) > most else []
+    have = "is" if len(absent) == 1 else "are"
+    listed = "; ".join([*absent[:most], *more])
+    return f"INCOMPLETE: {plural(len(absent), 'planned run')} {have} missing: {listed}"
+
+
 def footnotes(document: Mapping[str, Any]) -> list[str]:
     """What the marks mean, where there are any."""
     notes = []
@@ -670,8 +751,12 @@ def table(document: Mapping[str, Any]) -> Table:
     names, attacks = short(row["defense"] for row in rows), short(row["worst_attack"] for row in rows if row["worst_attack"])
     cells = len({(cell["setting"], cell["attack"]) for cell in document["cells"]} - {(s, NOTHING["attack"]) for s in document["settings"]})
     seeds = len({seed for row in rows for seed in row["seeds"]})
+    title = Text(f"{document['experiment']}: {plural(len(rows), 'defense')}, {plural(cells, 'attacked cell')}, {plural(seeds, 'seed')}")
+    absent = incomplete(document)
+    if absent:
+        title.append(f"\n{absent}", style="bold red")
     made = Table(
-        title=f"{document['experiment']}: {plural(len(rows), 'defense')}, {plural(cells, 'attacked cell')}, {plural(seeds, 'seed')}",
+        title=title,
         caption="\n".join(["percent; means over the attacks, ± half the 95 % interval over seeds", *footnotes(document)]),
         box=SIMPLE_HEAD,
         header_style="bold",
@@ -839,9 +924,11 @@ def markdown(document: Mapping[str, Any]) -> str:
     def safe(text: str) -> str:
         return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
+    absent = incomplete(document)
     lines = [
         f"# Leaderboard: {safe(document['experiment'])}",
         "",
+        *([f"**{safe(absent)}.**", ""] if absent else []),
         "| # | defense | DER | accuracy | attack success | accuracy without attack | worst attack | needs |",
         "| ---: | :--- | ---: | ---: | ---: | ---: | :--- | :--- |",
     ]

@@ -41,6 +41,7 @@ class Watch:
         self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
         self.finished: list[tuple[Spec, Finals]] = []
         self.failed: list[Spec] = []
+        self.unstored: list[Spec] = []  # done, but not in the store
         self.ends: list[float] = []  # when runs ended
         self.began, self.logged = time.monotonic(), 0.0
         self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True)
@@ -66,14 +67,15 @@ class Watch:
         self.running[spec.id] = (spec, rounds, last)
         self.log()
 
-    def ended(self, spec: Spec, finals: Finals | None) -> None:
-        """A trial is done, or has failed for good."""
+    def ended(self, spec: Spec, finals: Finals | None, stored: bool) -> None:
+        """A trial is done, or has failed for good; whether its run is in the store."""
         self.running.pop(spec.id, None)
         self.ends.append(time.monotonic())
         if finals is None:
             self.failed.append(spec)
         else:
             self.finished.append((spec, finals))
+            self.unstored += [spec] * (not stored)
         self.log()
 
     def log(self) -> None:
@@ -85,12 +87,15 @@ class Watch:
 
     def headline(self) -> Text:
         """Runs done, running, failed; time left; the best so far."""
-        done = self.skipped + len(self.finished)
+        ended = self.skipped + len(self.finished)
+        done = ended - len(self.unstored)
         parts = [f"{self.title}: {done}/{self.expected} done", f"{len(self.running)} running"]
         line = Text(" · ".join(parts), style="bold")
         if self.failed:
             line.append(f" · {len(self.failed)} failed", style="bold red")
-        elapsed, left = time.monotonic() - self.began, self.expected - done - len(self.failed)
+        if self.unstored:
+            line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
+        elapsed, left = time.monotonic() - self.began, self.expected - ended - len(self.failed)
         line.append(f" · {clock(elapsed)} elapsed")
         recent = self.ends[-PACE:]
         if len(recent) >= FEW and left > 0:  # what came before the first end, start-up and warm-ups, says nothing about the rest

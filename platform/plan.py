@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backstop.platform import plugins, specs, starts
 from backstop.platform.contract import Scalar, Search, Spec
@@ -112,6 +112,13 @@ class Fixed:
         """A fixed plan learns nothing."""
 
 
+class Unstored(NamedTuple):
+    """Why a run that is done is not in the store."""
+
+    reason: str
+    kept: bool  # in its checkpoint, from where it can be sent
+
+
 class Queue:
     """What is left to run, generation by generation: the next one is asked for when the last is done, and is told in full."""
 
@@ -122,6 +129,9 @@ class Queue:
         self.specs: dict[str, Spec] = {}
         self.waiting: list[Spec] = []
         self.skipped = 0
+        self.unstored: dict[str, Unstored] = {}  # runs that are done and could not be stored
+        self.failures: dict[str, str] = {}  # runs that failed for good, and why
+        self.findings: list[str] = []  # where a run is not what another process has stored
         self._asked = False
 
     def unfinished(self) -> bool:
@@ -142,6 +152,11 @@ class Queue:
             self.specs |= new
             self.waiting = [spec for spec_id, spec in new.items() if spec_id not in self.results]
         return True
+
+
+def words(spec: Spec) -> str:
+    """A run for people: what it is of, its seed and the first digits of its id."""
+    return f"{specs.title(spec)} on {spec.dataset} ({spec.model}), seed {spec.seed}"
 
 
 def rehearse(found: Iterable[Spec], folder: Path, device: str) -> None:

@@ -5,13 +5,16 @@ Other packages add theirs through the entry-point groups ``backstop.attacks`` an
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -37,6 +40,9 @@ NEEDS = {  # what a defense may need to know, and how it is said
 KNOWS = {"own": "own data", "defense": "the defense", "all": "honest updates"}  # what an adversary knows besides the global model
 TAKES = {"clients": "each client's own row", "rows": "several rows", "row": "rows, or a merged one"}  # what a defense is put on
 GIVES = {"rows": "the clients' rows", "mixtures": "mixtures of rows", "row": "one merged row"}  # what it leaves to the next stage
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Plugin(NamedTuple):
@@ -117,6 +123,39 @@ def read(module: ModuleType, attribute: str, name: str) -> Plugin:
     return Plugin(name, factory, schema(factory), inspect.getdoc(module) or inspect.getdoc(factory) or "", facts)
 
 
+@lru_cache
+def digest(group: str, name: str) -> str:
+    """12 hexadecimal digits that change with the code of a plug-in's file, another package's too.
+
+    Comments, docstrings and layout do not count. Empty where the source is not there.
+    """
+    module = inspect.getmodule(find(group, name).factory)
+    try:
+        source = Path(str(getattr(module, "__file__", ""))).read_bytes()
+        text = "".join(_syntax(ast.parse(source)))
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _syntax(node: object) -> Iterator[str]:
+    """A syntax tree as text. What is empty is left out: versions of Python differ in it."""
+    if isinstance(node, ast.AST):
+        yield f"{type(node).__name__}("
+        for field, value in ast.iter_fields(node):
+            described = field == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node)
+            members = value[1:] if described else value
+            if members not in (None, []):
+                yield f"{field}="
+                yield from _syntax(members)
+        yield ")"
+    elif isinstance(node, list):
+        for member in node:
+            yield from _syntax(member)
+    else:
+        yield f"{node!r},"
+
+
 def build(group: str, name: str, params: Mapping[str, Any]) -> Any:
     """Call a plug-in's factory with checked parameters."""
     plugin = find(group, name)
@@ -145,7 +184,6 @@ def owner(name: str) -> str | None:
 def load_file(path: str, group: str) -> Plugin:
     """A plug-in from a file outside the package (a search space given by path); its factory has the file's name."""
     from importlib.util import module_from_spec, spec_from_file_location
-    from pathlib import Path
 
     file = Path(path)
     where = f"{SINGULAR[group]} {path}"

@@ -22,6 +22,7 @@ from backstop.platform.leaderboard import (
     TWINS,
     UNTRIGGERED,
     footnotes,
+    incomplete,
     lifetimes,
     marked_attacks,
     means,
@@ -66,6 +67,7 @@ h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;overflow-wrap:anywhere}
 h2{font-size:1.25rem;margin:2.8rem 0 .4rem}
 p{max-width:46rem;margin:.4rem 0}
 .soft,figcaption,small{color:var(--soft)}
+.warning{border-left:.3rem solid #d55e00;padding:.4rem .8rem;font-weight:600}
 .scroll{overflow-x:auto;margin:1rem 0;border:1px solid var(--rule);border-radius:.5rem}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.45rem .75rem;text-align:right;white-space:nowrap;border-top:1px solid var(--rule);vertical-align:top}
@@ -680,7 +682,7 @@ def page(document: Document, runs: Sequence[Drawn]) -> str:
     drawn += _curves(document, runs)
     maps, curved = _maps(document), _by_strength(document)
     notes = "".join(f'<p class="soft">{escape(note)}.</p>' for note in footnotes(document))
-    name = shlex.quote(experiment)
+    name, absent = shlex.quote(experiment), incomplete(document)
     facts = {
         "task": ", ".join(tasks),
         "runs": f"{len(document['runs'])}: {plural(len(rows), 'defense')}, {plural(len(attacks), 'attack')}, {plural(len(seeds), 'seed')}",
@@ -695,6 +697,7 @@ def page(document: Document, runs: Sequence[Drawn]) -> str:
         f"<title>{escape(experiment)}: backdoor defenses ranked</title><style>{STYLE}</style></head><body><main>",
         f"<h1>{escape(experiment)}: backdoor defenses ranked</h1>",
         f'<p class="soft">{escape(facts["task"])} · runs: {escape(facts["runs"])}</p>',
+        f'<p class="warning">{escape(absent)}.</p>' if absent else "",
         INTRODUCTION,
         "<h2>Ranking</h2>",
         _ranking(document),

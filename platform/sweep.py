@@ -17,14 +17,14 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from backstop.platform import federation, specs
+from backstop.platform import specs
 from backstop.platform.checkpoint import Checkpoint
 from backstop.platform.clients import OnActors, Share
 from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.finals import final
-from backstop.platform.plan import Finals, Queue
-from backstop.platform.tracking import TAG_LIMIT, Log, Store
+from backstop.platform.plan import Finals, Queue, Unstored
+from backstop.platform.tracking import Log, Store
 
 STEP = 5.0  # seconds of rounds that a trial does before it reports; a long round is a step of its own
 RETRIES = 2  # times that a failed trial is started again
@@ -49,7 +49,7 @@ class Progress(NamedTuple):
 
     started: Callable[[Spec], None]
     result: Callable[[Spec, int, Mapping[str, float]], None]  # rounds done, last metrics
-    ended: Callable[[Spec, Finals | None], None]  # None: failed for good
+    ended: Callable[[Spec, Finals | None, bool], None]  # None: failed for good; whether it is stored
 
 
 class Trial(tune.Trainable):
@@ -73,9 +73,8 @@ class Trial(tune.Trainable):
         self.running = Experiment(spec, task.folder, task.device, self.workers)
         self.checkpoint = Checkpoint(task.checkpoints, spec.id)
         self.records = self.checkpoint.restore(self.running)
-        label = federation.fingerprint(self.running.built.device)
-        data = federation.what_was_read(spec.dataset, task.folder, TAG_LIMIT)
-        self.log = Log(task.store, task.experiment, spec, fingerprint=label, space=task.space, parent=task.parent, data=data)
+        made = self.running.origin
+        self.log = Log(task.store, task.experiment, spec, origin=made, space=task.space, parent=task.parent)
         for record in self.records:  # what an earlier process has sent already is the same and is stored once
             self.log.log(record)
         self.waited = time.perf_counter() - self.over  # since the process's last trial was done: what Tune and the set-up take
@@ -102,11 +101,19 @@ class Trial(tune.Trainable):
         last = self.records[-1].metrics if self.records else {}
         result: dict[str, Any] = {"id": running.spec.id, "rounds": running.state.round, "last": dict(last), "done": done}
         if done:
-            result["final"] = self.finish()
+            result |= self.finish()
         else:
-            self.checkpoint.save(running, self.records)
+            self.keep()
             self.log.flush(force=False)
         return result
+
+    def keep(self) -> bool:
+        """Save the checkpoint. A disk that is full costs what a kill would lose, not the run."""
+        try:
+            self.checkpoint.save(self.running, self.records)
+        except OSError:
+            return False
+        return True
 
     def attempt(self, running: Experiment) -> Record | None:
         """A round; what it raises is written to the MLflow run."""
@@ -116,22 +123,38 @@ class Trial(tune.Trainable):
             self.log.fail(f"round {running.state.round}: {type(error).__name__}: {error}")
             raise
 
-    def finish(self) -> dict[str, float]:
-        """Write the run. What a tracking server that is away has missed stays in the checkpoint for the next command."""
+    def finish(self) -> dict[str, Any]:
+        """Write the run. What a tracking server that is away has missed stays in the checkpoint: this
+        sweep's end tries again, and so does the next command.
+        """
         running = self.running
         finals = final(self.records)
         seconds = time.perf_counter() - self.begun
-        if self.log.finish(finals, running.built.net.tensors(running.state.params, running.state.buffers)):
+        model = running.built.net.tensors(running.state.params, running.state.buffers)
+        stored = self.log.finish(finals, model)
+        kept = stored or self.keep()
+        if stored:
             self.checkpoint.drop()
-        else:
-            self.checkpoint.save(running, self.records)
         self.over = time.perf_counter()
-        return {**finals, "seconds": seconds, "waited": self.waited}
+        return {
+            "final": {**finals, "seconds": seconds, "waited": self.waited},
+            "stored": stored,
+            "kept": kept,
+            "reason": self.log.error,
+            "finding": self.log.finding,
+        }
 
     def cleanup(self) -> None:
         """Give the client actors back."""
         if self.workers is not None:
             self.workers.close()
+
+
+def why(error: object) -> str:
+    """The reason of a trial's failure in one line: what was raised in it, without Ray's own words."""
+    cause = getattr(error, "cause", None) or error
+    words = " ".join(str(cause).split())[-300:] if cause is not None else ""
+    return f"{type(cause).__name__}: {words}" if words else "no reason is known"
 
 
 class Generations(Searcher):
@@ -203,11 +226,18 @@ class Watching(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is done."""
-        self.progress.ended(self.queue.specs[trial.config["id"]], trial.last_result.get("final"))
+        spec, last = self.queue.specs[trial.config["id"]], trial.last_result
+        if not last["stored"]:
+            self.queue.unstored[spec.id] = Unstored(last["reason"], kept=last["kept"])
+        if last["finding"]:
+            self.queue.findings.append(last["finding"])
+        self.progress.ended(spec, last.get("final"), last["stored"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
-        self.progress.ended(self.queue.specs[trial.config["id"]], None)
+        spec = self.queue.specs[trial.config["id"]]
+        self.queue.failures[spec.id] = why(trial.get_error())
+        self.progress.ended(spec, None, False)
 
 
 def slots(task: Task, have: Mapping[str, float]) -> int:

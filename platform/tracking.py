@@ -34,6 +34,7 @@ from urllib.request import url2pathname, urlopen
 from backstop import __version__
 from backstop.platform import costs, specs
 from backstop.platform.contract import Part, Record, Spec
+from backstop.platform.origin import Origin, of_tags
 from backstop.platform.params import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ if TYPE_CHECKING:
 MAGIC = b"SQLite format 3\x00"  # the first bytes of a database file, sqlite.org/fileformat.html section 1.3.1
 ARTIFACTS = "mlartifacts"  # the folder of the artifacts, beside the database
 TOTALS = ("time/total_", "memory/peak_")
+DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
 TAG_LIMIT = 8000  # MLflow cuts longer tag values off
+PLAN = "backstop.plan"  # tag of a sweep's run: how many tags PLAN.0, PLAN.1 … hold its plan
+LINE_LIMIT = 400  # characters that say which run is meant
+TAGS_AT_ONCE = 100  # MLflow takes no more in one request
 PAGE = 1000  # runs per request
 ROOM = 2**21  # bytes: MLflow's empty tables take 0.9 MB, and as much again while they are made
 LITTLE = 2**18  # bytes that a database in use should find free: a run's rows, and the journal beside them
@@ -79,6 +84,13 @@ class Run(NamedTuple):
     fingerprint: str
     status: str
     curves: Mapping[str, Sequence[tuple[int, float]]] = {}  # metric → (round, value), filled by :func:`curves`
+    data: str = ""  # digest of the data it has read
+    code: Mapping[str, str] = {}  # "defense median" → digest of the plug-in's file
+
+    @property
+    def origin(self) -> Origin:
+        """What besides the spec it was made of."""
+        return Origin(self.fingerprint, self.data, self.code)
 
 
 def store(folder: Path) -> Store:
@@ -390,6 +402,41 @@ def parent(store: Store, experiment_id: str, space: str, *, note: str = "") -> s
         return str(_client(store.uri).create_run(experiment_id, tags=tags, run_name=f"sweep {space}").info.run_id)
 
 
+def plan(store: Store, run_id: str, planned: Mapping[str, str]) -> None:
+    """Write into a sweep's parent run what it is about to do: spec id → the run in words.
+
+    It takes the place of an earlier plan. It stands in tags, which need no artifact folder.
+    """
+    from mlflow.entities import RunTag
+
+    pieces = [""]
+    for spec_id, words in sorted(planned.items()):
+        line = f"{spec_id} {words[:LINE_LIMIT]}\n"
+        if len(pieces[-1]) + len(line) > TAG_LIMIT:
+            pieces.append("")
+        pieces[-1] += line
+    found = [RunTag(f"{PLAN}.{place}", piece) for place, piece in enumerate(pieces)]
+    with _refusing(store):
+        for first in range(0, len(found), TAGS_AT_ONCE):
+            _client(store.uri).log_batch(run_id, tags=found[first : first + TAGS_AT_ONCE])
+        _client(store.uri).set_tag(run_id, PLAN, str(len(found)))
+
+
+def planned(store: Store, experiment: str) -> dict[str, str]:
+    """Spec id → the run in words, of all that the experiment's sweeps last set out to do."""
+    listed: dict[str, str] = {}
+    with _refusing(store):
+        found = _client(store.uri).get_experiment_by_name(experiment)
+        if found is None:
+            return {}
+        for run in _search(store, found.experiment_id, "tags.`backstop.kind` = 'sweep'"):
+            labels = run.data.tags
+            for place in range(int(labels.get(PLAN, "0"))):
+                lines = labels.get(f"{PLAN}.{place}", "").splitlines()
+                listed |= {spec_id: words for spec_id, _, words in (line.partition(" ") for line in lines)}
+    return listed
+
+
 def close(store: Store, run_id: str, status: str) -> bool:
     """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
     try:
@@ -449,7 +496,7 @@ def command(spec: Spec) -> str:
     return "backstop run " + " ".join(f"--{name} '{value}'" if "(" in value else f"--{name} {value}" for name, value in options)
 
 
-def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None, data: str = "") -> dict[str, str]:
+def tags(spec: Spec, *, space: str, origin: Origin, parent: str | None) -> dict[str, str]:
     """The tags that a run carries."""
     spec = specs.validate(spec)
     attack, defense = specs.text(spec.attack, "attack"), specs.text(spec.defense, "defense")
@@ -461,20 +508,22 @@ def tags(spec: Spec, *, space: str, fingerprint: str, parent: str | None, data: 
         "backstop.space": space,
         "backstop.cell": specs.title(spec),
         "backstop.version": __version__,
-        "backstop.fingerprint": fingerprint,
+        **origin.tags,
         "backstop.spec": document,
         "mlflow.note.content": note,
         "mlflow.source.name": "backstop",
     }
     if parent:
         found["mlflow.parentRunId"] = parent
-    if data:
-        found["backstop.data"] = data
-    return {key: value for key, value in found.items() if len(value) <= TAG_LIMIT}
+    return {key: value for key, value in found.items() if 0 < len(value) <= TAG_LIMIT}
 
 
 class Log:
-    """The MLflow run of one experiment. Nothing is sent before :meth:`flush`."""
+    """The MLflow run of one experiment. Nothing is sent before :meth:`flush`.
+
+    A finished run is never written to. Where another process has finished the same spec, the
+    figures are compared, and what differs is kept as a run of its own that no leaderboard reads.
+    """
 
     def __init__(
         self,
@@ -482,22 +531,25 @@ class Log:
         experiment_id: str,
         spec: Spec,
         *,
-        fingerprint: str,
+        origin: Origin,
         space: str = "",
         parent: str | None = None,
-        data: str = "",  # what the dataset made of its files
     ) -> None:
         self.store = store
         self.experiment_id = experiment_id
         self.spec = specs.validate(spec)
         self.run_id: str | None = None
         self.error = ""  # why the last try to send failed
-        self._tags = tags(spec, space=space, fingerprint=fingerprint, parent=parent, data=data)
+        self.finding = ""  # how a run of the same spec, finished elsewhere, differs from this one
+        self._origin = origin
+        self._tags = tags(spec, space=space, origin=origin, parent=parent)
         self._start = 0
         self._place = ""
         self._status = ""
-        self._params: dict[str, str] | None = params(spec)  # None once they are stored
+        self._finished: Stored | None = None  # a finished run of the spec that is not this one
+        self._params: dict[str, str] = params(spec)  # those that are not stored yet
         self._metrics: list[tuple[str, float, int]] = []
+        self._sent = 0  # of the metrics
         self._costs: dict[str, float] = {}
         self._step = 0
         self._again = 0.0
@@ -524,11 +576,11 @@ class Log:
     ) -> bool:
         """Log the finals once, store spec.json, the final model as safetensors and further text files, and set FINISHED.
 
-        True when all of it is stored. After False it may be called again, in this process or a later one.
+        True when all of it is stored, here or in a finished run of the same spec; ``finding`` says
+        how that one differs. After False it may be called again, in this process or a later one.
         """
         points = [(name, float(value), self._step) for name, value in final.items() if math.isfinite(value)]
         points += [(name, value, self._step) for name, value in costs.totals(self._costs).items()]
-        self._metrics = [point for point in self._metrics if not point[0].startswith(("final/", *TOTALS))] + points
         contents: dict[str, str | bytes] = {
             "spec.json": json.dumps({"id": self.spec.id, "spec": specs.to_json(self.spec)}, indent=2, sort_keys=True) + "\n",
             **(files or {}),
@@ -539,11 +591,16 @@ class Log:
             contents["model.safetensors"] = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
         def complete() -> None:
-            self._send()
+            if self._status == "FINISHED":  # by an earlier call
+                return
+            self._send(points)
+            if self._finished is not None and not self._separate:
+                if not self._dissents(self._finished, final):
+                    return
+                self._send(points)
             self._deposit(contents)
-            if self._status != "FINISHED":
-                _client(self.store.uri).set_terminated(self._id(), "FINISHED")
-                self._status = "FINISHED"
+            _client(self.store.uri).set_terminated(self._id(), "FINISHED")
+            self._status = "FINISHED"
 
         return self._try(complete)
 
@@ -552,7 +609,7 @@ class Log:
 
         def complete() -> None:
             self._send()
-            if self._status != "FINISHED":
+            if self._status != "FINISHED" and self._finished is None:
                 client = _client(self.store.uri)
                 client.set_tag(self._id(), "backstop.error", message[:TAG_LIMIT])
                 client.set_terminated(self._id(), "FAILED")
@@ -567,6 +624,7 @@ class Log:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                _still_there(self.store)
                 action()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":  # a mistake of ours, which waiting does not mend
@@ -578,38 +636,85 @@ class Log:
         return True
 
     def _id(self) -> str:
-        """The run's MLflow id: found by the spec's id, made when it is missing, opened again unless it is finished."""
+        """The run's MLflow id: an unfinished one of the spec and of the same origin, made when there is none.
+
+        A run of another origin is not gone on with: MLflow keeps the larger of two values of a round.
+        """
         if self.run_id is None:
             client = _client(self.store.uri)
-            condition = f"tags.`backstop.id` = '{self.spec.id}'"
-            hits = client.search_runs([self.experiment_id], condition, max_results=1, order_by=["attributes.start_time ASC"])
-            if hits:
-                run = hits[0]
-                if run.info.status not in ("RUNNING", "FINISHED"):
-                    client.update_run(run.info.run_id, status="RUNNING")
-            else:
+            made = of_tags(self._tags)
+            run = next((run for run in self._stored() if of_tags(run.data.tags) == made), None)
+            if run is None:
                 run = client.create_run(self.experiment_id, tags=self._tags, run_name=title(self.spec))
-            self._start, self._place, self._status = run.info.start_time, run.info.artifact_uri, run.info.status
-            if self._params is not None:  # parameters are immutable: only those that are missing are sent
-                self._params = {key: value for key, value in self._params.items() if key not in run.data.params}
+            elif run.info.status != "RUNNING":
+                client.update_run(run.info.run_id, status="RUNNING")
+            self._start, self._place, self._status = run.info.start_time, run.info.artifact_uri, "RUNNING"
+            # parameters are immutable: only those that are missing are sent
+            self._params = {key: value for key, value in self._params.items() if key not in run.data.params}
             self.run_id = str(run.info.run_id)
         return self.run_id
 
-    def _send(self) -> None:
+    def _stored(self) -> Iterator[Stored]:
+        """The spec's runs in the experiment, those that count, the oldest first."""
+        condition = f"tags.`backstop.id` = '{self.spec.id}' AND tags.`backstop.kind` = 'trial'"
+        return _search(self.store, self.experiment_id, condition)
+
+    @property
+    def _separate(self) -> bool:
+        """Whether what is sent now goes to a run beside a finished one."""
+        return self._tags["backstop.kind"] == DISSENT
+
+    def _send(self, more: Sequence[tuple[str, float, int]] = ()) -> None:
+        """Send what is not sent yet, and ``more``; nothing where another process has finished the spec."""
+        if not self._separate:
+            finished = [run for run in self._stored() if run.info.status == "FINISHED"]
+            if finished:
+                begun, self._finished = self.run_id, finished[0]
+                self.run_id = str(self._finished.info.run_id)
+                if begun not in (None, self.run_id):  # ours is of another origin, and nobody will go on with it
+                    _client(self.store.uri).set_terminated(begun, "KILLED")
+                return
         run_id = self._id()
-        if not self._metrics and not self._params:
+        points = [*self._metrics[self._sent :], *more]
+        if not points and not self._params:
             return
         from mlflow.entities import Metric, Param
 
-        sent = len(self._metrics)
-        described: list[Param] = [Param(key, value) for key, value in (self._params or {}).items()]
+        count = len(self._metrics)
+        described: list[Param] = [Param(key, value) for key, value in self._params.items()]
         _client(self.store.uri).log_batch(
             run_id,
-            metrics=[Metric(name, value, self._start + step, step) for name, value, step in self._metrics],
+            metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
             params=described,
         )
-        del self._metrics[:sent]
-        self._params = None
+        self._sent, self._params = count, {}
+
+    def _dissents(self, stored: Stored, final: Mapping[str, float]) -> bool:
+        """Say what differs from a finished run of the same spec. Whether figures do: these get a run of their own."""
+        made = of_tags(stored.data.tags)
+        theirs = {key: value for key, value in stored.data.metrics.items() if key.startswith("final/")}
+        ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
+        figures = [
+            f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
+            for key in sorted({*theirs, *ours})
+            if theirs.get(key) != ours.get(key)
+        ]
+        words = made.difference(self._origin) if made.data else ""
+        if not figures and not words:
+            return False
+        which = f"run {self.spec.id[:12]} ({specs.title(self.spec)}, seed {self.spec.seed})"
+        same = "with the same figures" if not figures else f"with other figures: {'; '.join(figures[:3])}"
+        self.finding = f"{which} was finished by another process {same}"
+        if words:
+            self.finding += f"; that one was made with {words}"
+        if figures:
+            self.finding += "; the first one stays, these are kept as a run of kind 'dissent'"
+            self._tags = self._tags | {"backstop.kind": DISSENT, "backstop.dissents": str(stored.info.run_id)}
+            created = _client(self.store.uri).create_run(self.experiment_id, tags=self._tags, run_name=title(self.spec))
+            self.run_id, self._start = str(created.info.run_id), created.info.start_time
+            self._place, self._status = created.info.artifact_uri, "RUNNING"
+            self._params, self._sent = params(self.spec), 0
+        return bool(figures)
 
     def _deposit(self, contents: Mapping[str, str | bytes]) -> None:
         """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
@@ -620,6 +725,13 @@ class Log:
         with tempfile.TemporaryDirectory() as place:
             _fill(Path(place), contents)
             _client(self.store.uri).log_artifacts(self._id(), place)
+
+
+def _still_there(store: Store) -> None:
+    """OSError where the file of a store has gone: a new connection would make an empty one in its place."""
+    file = database(store)
+    if file is not None and not file.exists():
+        raise FileNotFoundError(f"store {file} is not there any more; was it moved or removed?")
 
 
 def title(spec: Spec) -> str:
@@ -667,17 +779,51 @@ def read(store: Store, experiment: str, *, status: str | None = "FINISHED") -> l
     return [runs[key] for key in sorted(runs)]
 
 
+def find(store: Store, experiment: str, spec: Spec) -> Run | None:
+    """The finished run of a spec, the first where there are several; None without one."""
+    if is_new(store):
+        return None
+    with _refusing(store):
+        found = _client(store.uri).get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        condition = f"tags.`backstop.id` = '{spec.id}' AND tags.`backstop.kind` = 'trial' AND attributes.status = 'FINISHED'"
+        return next((_run(store, item) for item in _search(store, found.experiment_id, condition)), None)
+
+
+def rounds(store: Store, run_id: str) -> list[tuple[int, dict[str, float]]]:
+    """(round, its metrics) of a run, in order, without finals and costs."""
+    listed: dict[int, dict[str, float]] = {}
+    with _refusing(store):
+        for name in sorted(_client(store.uri).get_run(run_id).data.metrics):
+            if not name.startswith(("final/", "time/", "memory/")):
+                for step, value in _history(store, run_id, name):
+                    listed.setdefault(step, {})[name] = value
+    return sorted(listed.items())
+
+
+def model(store: Store, run_id: str) -> Mapping[str, Tensor]:
+    """Name → tensor of the final model that a run has stored. Raises BadInput where it is not there."""
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory() as place, _refusing(store):
+        return load_file(_client(store.uri).download_artifacts(run_id, "model.safetensors", place))
+
+
 def _run(store: Store, item: Stored) -> Run:
     metrics = {key: float(value) for key, value in item.data.metrics.items() if math.isfinite(value)}
     label = item.data.tags.get("backstop.spec")
+    made = of_tags(item.data.tags)
     return Run(
         id=item.data.tags.get("backstop.id", ""),
         run_id=str(item.info.run_id),
         spec=json.loads(label) if label else _stored_spec(store, item),
         metrics={key: value for key, value in sorted(metrics.items()) if key.startswith("final/")},
         costs={key: value for key, value in sorted(metrics.items()) if key.startswith(TOTALS)},
-        fingerprint=item.data.tags.get("backstop.fingerprint", ""),
+        fingerprint=made.fingerprint,
         status=str(item.info.status),
+        data=made.data,
+        code=made.code,
     )
 
 

@@ -33,7 +33,7 @@ torch.set_num_threads(1)  # the bits of a sum depend on it, and threads of sever
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")
 
-CACHES = (plugins.sources, plugins.find)  # kept here: a test may put something else in their place
+CACHES = (plugins.sources, plugins.find, plugins.digest)  # kept here: a test may put something else in their place
 
 TOYS = {
     "attacks.stamp": '''

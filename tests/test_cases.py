@@ -16,6 +16,7 @@ import torch
 
 from backstop.platform import cli, federation, intake, plugins, readings, specs, tracking
 from backstop.platform.contract import Data, Part, Reading, Spec
+from backstop.platform.origin import Origin
 from backstop.platform.params import BadInput
 
 CASES = Path(__file__).parent / "cases"
@@ -572,7 +573,8 @@ def test_the_tag_holds_all_of_it_and_fits(tmp_path: Path) -> None:
     put(tmp_path, wide)
     short = federation.what_was_read(Part("table", {"path": "t.csv"}), tmp_path, tracking.TAG_LIMIT)
     assert len(short) <= tracking.TAG_LIMIT and sum(json.loads(short)["columns"].values()) == 2000
-    tags = tracking.tags(Spec(dataset=part), space="", fingerprint="cpu", parent=None, data=json.dumps(document))
+    made = Origin("cpu", reading=json.dumps(document))
+    tags = tracking.tags(Spec(dataset=part), space="", origin=made, parent=None)
     assert json.loads(tags["backstop.data"]) == document
 
 

@@ -19,7 +19,7 @@ def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pyt
 
     def end(at: float) -> str:
         now[0] = at
-        watch.ended(spec, {})
+        watch.ended(spec, {}, stored=True)
         return watch.headline().plain
 
     assert "left" not in end(1000.0) and "left" not in end(1010.0) and "left" not in end(1020.0)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from backstop.platform import specs, tracking
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.finals import final
+from backstop.platform.origin import Origin
 from backstop.platform.params import BadInput
 
 SPEC = Spec(
@@ -35,6 +36,7 @@ SPEC = Spec(
     rounds=12,
     seed=3,
 )
+HERE = Origin("cpu", "0123456789abcdef", {"defense clip": "012345"})
 
 
 def record(number: int, accuracy: float = 0.5, **costs: float) -> Record:
@@ -60,7 +62,7 @@ def experiment(made: tracking.Store, request: pytest.FixtureRequest, toys: Path)
 
 
 def log(experiment: tuple[tracking.Store, str, str], spec: Spec = SPEC, **changes: Any) -> tracking.Log:
-    return tracking.Log(experiment[0], experiment[1], spec, **{"fingerprint": "cpu", "space": "quick", **changes})
+    return tracking.Log(experiment[0], experiment[1], spec, **{"origin": HERE, "space": "quick", **changes})
 
 
 def points(store: tracking.Store, run_id: str) -> list[tuple[Any, ...]]:
@@ -281,7 +283,7 @@ def test_a_store_keeps_to_its_own_folder_whatever_its_name(tmp_path: Path, made:
     (tmp_path / name / "mlartifacts").mkdir(parents=True)
     shutil.copy(tracking.database(made) or "", file)  # its tables, which take seconds to make
     tracking.settle(store)
-    one = tracking.Log(store, tracking.open_experiment(store, "own"), Spec(), fingerprint="cpu")
+    one = tracking.Log(store, tracking.open_experiment(store, "own"), Spec(), origin=HERE)
     assert one.finish({"final/clean_accuracy": 0.5})
     assert [run.metrics for run in tracking.read(store, "own")] == [{"final/clean_accuracy": 0.5}]
     assert [place.name for place in tmp_path.iterdir()] == [name]
@@ -305,7 +307,7 @@ def test_options_in_the_uri_of_a_database_are_refused(monkeypatch: pytest.Monkey
 
 def spent(store: tracking.Store, seed: int) -> Path:
     """A finished run in the experiment "moves"; where its artifacts are."""
-    one = tracking.Log(store, tracking.open_experiment(store, "moves"), Spec(seed=seed), fingerprint="cpu")
+    one = tracking.Log(store, tracking.open_experiment(store, "moves"), Spec(seed=seed), origin=HERE)
     assert one.finish({"final/clean_accuracy": 0.5})
     place = tracking._local(tracking._client(store.uri).get_run(str(one.run_id)).info.artifact_uri)
     assert place is not None
@@ -511,7 +513,7 @@ def test_a_real_server_that_goes_away_and_comes_back(tmp_path: Path, toys: Path,
     try:
         number = tracking.open_experiment(store, "far")
         assert tracking.open_experiment(store, "far") == number
-        one = tracking.Log(store, number, SPEC, fingerprint="cpu", parent=tracking.parent(store, number, "quick"))
+        one = tracking.Log(store, number, SPEC, origin=HERE, parent=tracking.parent(store, number, "quick"))
         one.log(records[0])
         assert one.flush()
         stop(server)
