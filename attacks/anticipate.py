@@ -12,18 +12,19 @@ Source: Y. Wen, J. Geiping, L. Fowl, H. Souri, R. Chellappa, M. Goldblum, T. Gol
 Improves Backdoor Attacks in Federated Learning", 2022 (arXiv 2210.09305), the algorithm for k steps with one malicious client, s = 1/n.
 
 Deviations: an honest update is simulated by one step of gradient descent on the batch at hand, where the
-authors take the local epochs of an honest client, two, on the first batch of the attacker's loader;
-``rate`` is the length of that step: theirs is 2 · 0.01, the default twice the rate of the default
+authors take the local epochs of an honest client, two, on a batch that is drawn anew for each simulated
+round; ``rate`` is the length of that step: theirs is 2 · 0.01, the default twice the rate of the default
 optimizer. They anticipate nine models on CIFAR-10 (``rounds=8``) with n = 10; two rounds beyond the attacked
 one are the default here for their cost. Their honest updates come from the global model in the attacked
 round too, and the server's learning rate is 1.
 
-The authors send n times the update that they have trained: ``anticipate(rounds=8) +
-model_replacement(strength=10)``. Without a factor only the share s of it is left, which is what the
+The authors send n times the update that they have trained, to a server that clips norms to 0.5:
+``anticipate(rounds=8) + model_replacement(strength=10)`` against ``norm_clip(norm=0.5)``. The attack they
+compare with has the same factor. Without one only the share s of the update is left, which is what the
 simulation reckons with; a comparison with attacks that have a factor has to give it one.
 
-Checked: against the authors' code (training.py, README): the order of the simulated rounds, their rate, and
-the factor.
+Checked: against the authors' code (training.py, tasks/fl/, README): the order of the simulated rounds, their
+rate, factor and clipping.
 
 Cost: about 3 k + 2 times that of honest local training a round and malicious client: the gradient of a simulated step is itself differentiated.
 

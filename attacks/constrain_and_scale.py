@@ -18,8 +18,8 @@ rate. Their steps go with γ = 100 and one attacked round. Where γ is small and
 backdoor between 0.2 and 0.6; ``falling=false`` keeps the rate. CE has the class weights of local training. The honest loss is there
 already, so (α - 1) · CE is added to it: not to be combined with a stage whose local training has another loss.
 
-Checked: against the authors' code (backdoor_federated_learning: training.py, helper.py): both distances,
-the factor, the steps of the rate.
+Checked: against the authors' code (backdoor_federated_learning: training.py, helper.py): both distances, of
+which their training takes the first, the factor, the steps of the rate.
 
 Cost: one evaluation on the data of this round's malicious clients, once a round.
 

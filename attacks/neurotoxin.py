@@ -8,16 +8,18 @@ Source: Z. Zhang, A. Panda, L. Song, Y. Yang, M. W. Mahoney, J. E. Gonzalez, K. 
 in Federated Learning", ICML 2022, algorithm 1: gradients are projected onto what lies outside the top-k% coordinates of g.
 
 Deviations: the paper's g is the last global update; here it is the gradient on the clean data of this round's malicious clients, which
-needs no earlier round and holds no malicious updates. The top-k% are taken of all coordinates together, as in algorithm 1; another
-common definition takes them in each layer. The update is masked after each step: the same as masked gradients for an
+needs no earlier round and holds no malicious updates. The authors' code takes a gradient too, on the data of 30 honest clients.
+The top-k% are taken of all coordinates together, as in algorithm 1; another common definition takes them in each layer. The update is masked after each step: the same as masked gradients for an
 optimizer that treats coordinates apart.
 
-Durability is what the attack is for, and it is not reproduced here (docs/attacks.md has figures). The
-published runs compare more than the mask: the attacker's rate is 0.003 without it and 0.02 with it, the
-honest rate has come down to its floor of 1e-4 before the attack ends, so that hardly anything unlearns
-either backdoor, and the mask is taken from the data of 30 other clients.
+Durability is what the attack is for, and it is not reproduced here (docs/attacks.md has figures). Most of
+the published runs compare more than the mask: the attacker's rate is 0.02 with it and 0.003 without on
+CIFAR-10 and CIFAR-100, 0.12 and 0.02 for an LSTM on Reddit. Both are equal on IMDB and on EMNIST by class.
+The honest rate is at its floor of 1e-4 when the attack on CIFAR-10 ends, and all along on EMNIST, so that
+hardly anything unlearns either backdoor. The server clips norms throughout.
 
-Checked: the mask against the authors' code, and the settings of its durability runs.
+Checked: against the authors' code: mask (grad_mask_cv), rates and rounds (train_cv, run_backdoor_cv_task.sh,
+run_NLP_tasks.sh).
 
 Cost: the gradient of the clean loss over the data of this round's malicious clients, once a round.
 

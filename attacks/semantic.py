@@ -13,8 +13,8 @@ malicious clients hold and, for the test, at the same share among those of the t
 The images are drawn with replacement and not augmented; they take the place of a share of each batch, at least one, by default of 20 in
 64. Model replacement, which the paper combines them with, is a stage of its own.
 
-Checked: the share of 20 in 64 against the authors' configuration; their images are listed by number
-there, and the choice by a score is ours.
+Checked: against the authors' configuration (params.yaml), which lists images by number and puts each of 7
+into every batch of 64; the choice by a score is ours, and the paper's share of 20 in 64 is remembered.
 
 Example:
 >>> import torch

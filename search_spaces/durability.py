@@ -2,6 +2,10 @@
 
 The page's table of lifetimes holds the rounds until the backdoor is there and those that it lasts,
 over what the same inputs achieve when nobody attacks. No download; a few minutes on two cores.
+
+Depth of planting counts for more than the method, so each method meets the patch alone at its own factor or
+rate: ``anticipate`` at a factor of 5, ``neurotoxin`` at the honest rate, 0.05, and at 0.0075, a ratio near
+the one of 0.02 to 0.003 by which its authors' rates with and without the mask differ.
 """
 
 from __future__ import annotations
@@ -15,8 +19,13 @@ ATTACKS = [
     PATCH,
     f"{PATCH}+model_replacement(strength=3)",
     f"{PATCH}+neurotoxin+model_replacement(strength=3)",
+    f"{PATCH}+overtrain(epochs=10, lr=0.0075)",
+    f"{PATCH}+neurotoxin+overtrain(epochs=10, lr=0.0075)",
+    f"{PATCH}+overtrain(epochs=10, lr=0.05)",
+    f"{PATCH}+neurotoxin+overtrain(epochs=10, lr=0.05)",
     f"{PATCH}+chameleon(epochs=3)",
     f"{PATCH}+chameleon(epochs=3, rate=1, head_epochs=1, head_rate=1)",
+    f"{PATCH}+model_replacement(strength=5)",
     f"{PATCH}+anticipate",
     f"{PATCH}+anticipate+model_replacement(strength=5)",
     "a3fl",
@@ -24,6 +33,6 @@ ATTACKS = [
 
 
 def durability() -> list[Spec]:
-    """Eight attacks × three seeds, evaluated in every round."""
+    """Thirteen attacks × three seeds, evaluated in every round."""
     base = BASE.replace(rounds=80, attack_start=10, attack_stop=20, eval_every=1)
     return grid(base, seed=range(3), attack=ATTACKS)
