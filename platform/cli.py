@@ -438,24 +438,26 @@ def sweep(options: argparse.Namespace) -> int:
     found = plan.altered(plan.space(options.space), _changes(options.set), _seeds(options.seeds))
     title = Path(options.space).stem
     name = options.experiment or title
+    if options.trials is not None and options.trials < 1:
+        raise BadInput(f"--trials {options.trials} is not allowed; a number of proposals from 1 on")
     if options.trials is not None and not isinstance(found, Search):
         raise BadInput(f"--trials is for a search; {options.space} is a list of {len(found)} specs")
     if isinstance(found, Search):
         from backstop.platform.search import Proposals
 
-        found = dataclasses.replace(found, trials=options.trials or found.trials)
+        if options.trials is not None:
+            found = dataclasses.replace(found, trials=options.trials)
         source: plan.Source = Proposals(found)
         planned = plan.distinct(found.base.replace(seed=seed, defense=()) for seed in found.seeds)
-        expected = (found.trials + 1) * len(found.seeds)
     else:
         planned = plan.warm_first(plan.with_twins(plan.distinct(found)))
-        source, expected = plan.Fixed(planned), len(planned)
+        source = plan.Fixed(planned)
     if options.dry_run:
         return _dry_run(options, found, planned)
     tracking.check_name(name)
     _usable_store(options)
     folder = federation.data_folder(options.data_dir)
-    queue = _conduct(options, source, planned, title, name, folder, device, expected)
+    queue = _conduct(options, source, planned, title, name, folder, device)
     if isinstance(source, plan.Fixed):
         try:
             _rank(options, name, {spec.id: plan.words(spec) for spec in planned})
@@ -500,9 +502,7 @@ def _listed(specs: Sequence[Any], most: int = 5) -> str:
     return "; ".join([*named, *([f"and {len(specs) - most} more"] if len(specs) > most else [])])
 
 
-def _conduct(
-    options: argparse.Namespace, source: Any, planned: Sequence[Any], title: str, name: str, folder: Path, device: str, expected: int
-) -> Any:
+def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], title: str, name: str, folder: Path, device: str) -> Any:
     """Open the store, rehearse, start Ray, run what is left; the queue, which knows how everything ended."""
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import ExitStack
@@ -537,13 +537,14 @@ def _conduct(
         if sent := waiting.send(queue.waiting, queue, address):
             _say(f"{title}: stored {_several(len(sent), 'run')} that waited in {checkpoints}, without training again")
             queue.waiting = [spec for spec in queue.waiting if spec.id not in sent]
+            queue.skipped += len(sent)
             left = queue.fill()
         if not left:
-            _say(f"{title}: all {expected} runs are finished already in experiment {name!r}")
+            _say(f"{title}: all {queue.expected} runs are finished already in experiment {name!r}")
             return queue
         if not fresh:
             plan.rehearse(queue.waiting, folder, device)
-            _say(f"{title}: starting Ray; {queue.skipped + len(sent)} of {expected} runs are finished already …")
+            _say(f"{title}: starting Ray; {queue.skipped} of {queue.expected} runs are finished already …")
             ray = stack.enter_context(local_ray(options.ray_address))
         from backstop.platform.sweep import Progress, Task
         from backstop.platform.sweep import sweep as run_all
@@ -551,7 +552,7 @@ def _conduct(
         have = ray.cluster_resources()
         count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
         task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share)
-        with Watch(title, skipped=queue.skipped + len(sent), expected=expected) as watch:
+        with Watch(title, queue) as watch:
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), have, options.max_concurrent)
         if any(item.kept for item in queue.unstored.values()):
             reason = next(iter(queue.unstored.values())).reason

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from backstop.platform import specs
 from backstop.platform.contract import Spec
-from backstop.platform.plan import Finals
+from backstop.platform.plan import Finals, Queue
 
 SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
@@ -34,9 +34,9 @@ def clock(seconds: float) -> str:
 class Watch:
     """Counts the trials of a sweep and draws them. The plan grows where a search asks for more."""
 
-    def __init__(self, title: str, *, skipped: int, expected: int) -> None:
-        """``expected`` runs in all, of which ``skipped`` are done already."""
-        self.title, self.skipped, self.expected = title, skipped, expected
+    def __init__(self, title: str, queue: Queue) -> None:
+        """The queue knows how many runs there are in all, and how many were done already."""
+        self.title, self.queue = title, queue
         self.console = Console(stderr=True)
         self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
         self.finished: list[tuple[Spec, Finals]] = []
@@ -87,15 +87,15 @@ class Watch:
 
     def headline(self) -> Text:
         """Runs done, running, failed; time left; the best so far."""
-        ended = self.skipped + len(self.finished)
+        ended, expected = self.queue.skipped + len(self.finished), self.queue.expected
         done = ended - len(self.unstored)
-        parts = [f"{self.title}: {done}/{self.expected} done", f"{len(self.running)} running"]
+        parts = [f"{self.title}: {done}/{expected} done", f"{len(self.running)} running"]
         line = Text(" · ".join(parts), style="bold")
         if self.failed:
             line.append(f" · {len(self.failed)} failed", style="bold red")
         if self.unstored:
             line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
-        elapsed, left = time.monotonic() - self.began, self.expected - ended - len(self.failed)
+        elapsed, left = time.monotonic() - self.began, expected - ended - len(self.failed)
         line.append(f" · {clock(elapsed)} elapsed")
         recent = self.ends[-PACE:]
         if len(recent) >= FEW and left > 0:  # what came before the first end, start-up and warm-ups, says nothing about the rest

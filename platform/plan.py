@@ -24,6 +24,9 @@ class Source(Protocol):
     def tell(self, results: Mapping[str, Finals | None]) -> None:
         """Final metrics of all specs asked for so far by id; None for a run that failed."""
 
+    def expected(self) -> int:
+        """Runs in all, those asked for and those to come, as far as that can be told."""
+
 
 def space(name: str) -> list[Spec] | Search:
     """A search space by its name in search_spaces/, or by the path of a Python file. Raises BadInput if it cannot be used."""
@@ -101,7 +104,7 @@ class Fixed:
 
     def __init__(self, planned: Sequence[Spec]) -> None:
         """Take the specs in order."""
-        self.planned = list(planned)
+        self.planned, self.size = list(planned), len(planned)
 
     def ask(self) -> list[Spec]:
         """All specs the first time, nothing after that."""
@@ -110,6 +113,10 @@ class Fixed:
 
     def tell(self, results: Mapping[str, Finals | None]) -> None:
         """A fixed plan learns nothing."""
+
+    def expected(self) -> int:
+        """All that was planned."""
+        return self.size
 
 
 class Unstored(NamedTuple):
@@ -133,6 +140,11 @@ class Queue:
         self.failures: dict[str, str] = {}  # runs that failed for good, and why
         self.findings: list[str] = []  # where a run is not what another process has stored
         self._asked = False
+
+    @property
+    def expected(self) -> int:
+        """Runs in all, the finished ones among them."""
+        return self.source.expected()
 
     def unfinished(self) -> bool:
         """Whether some run that was asked for has not ended."""

@@ -1,7 +1,8 @@
 """Optuna proposes specs, generation by generation; the sweep runs them.
 
 The sampler (TPE) is spelled out and seeded, a generation has a fixed width, and its results are told in the order in which
-they were asked for: the number of workers and the order in which trials end cannot change the search.
+they were asked for: the number of workers and the order in which trials end cannot change the search. Nor can the number of
+trials: a search with more of them begins with those of the shorter one, and goes on where that ended.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import BadInput, Parameter, nearest, schema
 from backstop.platform.plan import Finals
 
+STARTUP = 8  # proposals at random before TPE begins, at least a generation: a third of `tune_invariant`
 WORST = 0.0  # of every objective: a run that diverged or failed is told as this, because Optuna drops a NaN without a word
 
 
@@ -107,7 +109,7 @@ class Proposals:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
                 seed=seeds.stream(search.seed, "search") % 2**32,
-                n_startup_trials=max(4, search.trials // 3),
+                n_startup_trials=max(STARTUP, search.width),
                 n_ei_candidates=24,
                 multivariate=True,
                 constant_liar=True,
@@ -116,6 +118,7 @@ class Proposals:
         self.left = search.trials
         self.open: list[optuna.Trial] = []
         self.trials: list[tuple[dict[str, Scalar], float]] = []  # proposals in order, with what they were told
+        self.asked: set[str] = set()  # ids
 
     def spec(self, values: Mapping[str, Any], seed: int) -> Spec:
         """The base with the proposed values."""
@@ -130,7 +133,18 @@ class Proposals:
         self.left -= len(self.open)
         proposed = [self.spec(trial.params, seed) for trial in self.open for seed in self.search.seeds]
         asked = [spec.replace(defense=()) for spec in proposed] + proposed
-        return list({spec.id: spec for spec in asked}.values())
+        generation = {spec.id: spec for spec in asked}
+        self.asked |= generation.keys()
+        return list(generation.values())
+
+    def expected(self) -> int:
+        """Runs in all, those asked for and those to come. Proposals to come count as if no two were
+        equal, so the number may fall as they come; when all are asked for it is exact.
+        """
+        shared = all(key.startswith("defense.") for key in self.search.free)
+        own = 2 if self.search.base.defense and not shared else 1  # with an undefended run of its own
+        first = len(self.search.seeds) if shared and not self.asked else 0
+        return len(self.asked) + first + self.left * len(self.search.seeds) * own
 
     def tell(self, results: Mapping[str, Finals | None]) -> None:
         """Tell the generation that is open, in the order in which it was asked for."""

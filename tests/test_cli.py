@@ -100,6 +100,7 @@ def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
         (["sweep", "smoke", "--set", "rounds=many"], ["rounds='many' is not allowed"]),
         (["sweep", "smoke", "--seeds", "x"], ["--seeds 'x'"]),
         (["sweep", "smoke", "--seeds", "0"], ["--seeds '0'"]),
+        (["sweep", "tune_invariant", "--trials", "0"], ["--trials 0 is not allowed"]),
         (["sweep", "smoke", "--trials", "5"], ["--trials is for a search"]),
         (["sweep", "smoke", "--experiment", "a/b"], ["experiment name 'a/b' is not allowed"]),
         (["leaderboard", "--experiment", "nothing"], ["there is no database yet"]),

@@ -8,14 +8,18 @@ import pytest
 
 from backstop.platform import live
 from backstop.platform.contract import Spec
+from backstop.platform.plan import Fixed, Queue
 
 
 def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start-up and warm-ups before the first end do not count, nor does what was slow long ago."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch = live.Watch("space", skipped=10, expected=100)
     spec = Spec()
+    planned = [spec.replace(seed=seed) for seed in range(100)]
+    queue = Queue(Fixed(planned), {spec.id: {} for spec in planned[:10]})
+    assert queue.fill()
+    watch = live.Watch("space", queue)
 
     def end(at: float) -> str:
         now[0] = at

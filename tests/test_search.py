@@ -27,11 +27,16 @@ def bowl(spec: Spec) -> Finals:
     return {"final/attack_success_rate": min(1.0, miss), "final/clean_accuracy": 0.9}
 
 
-def drive(search: Search, order: int = 1) -> Proposals:
-    """Answer all generations; ``order`` -1 answers the last question of a generation first."""
-    source = Proposals(search)
-    queue = Queue(source, {})
+def drive(search: Search, order: int = 1, done: dict[str, Finals] | None = None, seen: list[tuple[int, int]] | None = None) -> Proposals:
+    """Answer all generations; ``order`` -1 answers the last question of a generation first. ``done`` are finished runs, to which
+    those of this search are added; ``seen`` takes (finished before, in all) as the queue counts them in each generation.
+    """
+    source, done = Proposals(search), {} if done is None else done
+    queue = Queue(source, done)
     while queue.fill():
+        if seen is not None:
+            seen.append((queue.skipped, queue.expected))
+        done |= {spec.id: bowl(spec) for spec in queue.waiting}
         for spec in queue.waiting[::order]:
             queue.results[spec.id] = bowl(spec)
         queue.waiting = []
@@ -44,6 +49,38 @@ def test_the_order_in_which_trials_end_does_not_change_the_search() -> None:
     assert len(one.trials) == 12
     assert one.trials == other.trials
     assert drive(Search(base=BASE, free=KNOBS, trials=12, width=4, seed=1)).trials != one.trials
+
+
+@pytest.mark.parametrize(("short", "long"), [(4, 8), (6, 11), (24, 40)])
+def test_a_longer_search_begins_with_the_shorter_one(short: int, long: int) -> None:
+    """Of the same store: what is finished is kept, and only what is new is run."""
+    first, second = (Search(base=BASE, free=KNOBS, trials=trials, width=4, seeds=(0, 3)) for trials in (short, long))
+    done: dict[str, Finals] = {}
+    kept = drive(first, done=done).trials
+    assert len(done) == 2 * (short + 1)
+    seen: list[tuple[int, int]] = []
+    assert drive(second, done=done, seen=seen).trials[:short] == kept
+    assert len(done) == 2 * (long + 1)
+    assert {(skipped, expected) for skipped, expected in seen} == {(2 * (short + 1), 2 * (long + 1))}
+
+
+@pytest.mark.parametrize(
+    ("base", "free", "at_first", "in_all"),
+    [
+        (BASE, KNOBS, 13, 13),  # one undefended run for all
+        (BASE, (*KNOBS, "attack.strength"), 24, 24),  # an undefended run for each
+        (BASE.replace(defense=()), ("attack.strength",), 12, 12),  # the proposal is its own undefended run
+        (BASE.replace(defense=()), ("selection",), 12, 2),  # only two proposals are different
+    ],
+)
+def test_the_runs_of_a_search_are_counted_before_and_after(base: Spec, free: tuple[str, ...], at_first: int, in_all: int) -> None:
+    source = Proposals(Search(base=base, free=free, trials=12, width=4))
+    assert source.expected() == at_first
+    ran: set[str] = set()
+    while generation := source.ask():
+        ran |= {spec.id for spec in generation}
+        source.tell({spec.id: {"final/attack_success_rate": 0.5, "final/clean_accuracy": 0.9} for spec in generation})
+    assert source.expected() == len(ran) == in_all
 
 
 def test_it_searches() -> None:
