@@ -28,7 +28,7 @@ ATTACKS = [
     f"{PATCH}+model_replacement(strength=5)",
     f"{PATCH}+anticipate",
     f"{PATCH}+anticipate+model_replacement(strength=5)",
-    "a3fl",
+    "a3fl(size=2)",
 ]
 
 
