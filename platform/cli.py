@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backstop import __version__
-from backstop.platform import costs
+from backstop.platform import costs, plain
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
 
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        plain.settle(stream)
     try:
         options = parser().parse_args(arguments)
         code: int = options.command(options)
@@ -264,14 +266,16 @@ def _console() -> Any:
 
 
 def _print_json(document: Any) -> None:
-    def plain(item: Any) -> Any:
+    def finite(item: Any) -> Any:
         if isinstance(item, float) and not math.isfinite(item):
             return None
         if isinstance(item, Mapping):
-            return {key: plain(member) for key, member in item.items()}
-        return [plain(member) for member in item] if isinstance(item, (list, tuple)) else item
+            return {key: finite(member) for key, member in item.items()}
+        return [finite(member) for member in item] if isinstance(item, (list, tuple)) else item
 
-    print(json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=1))
+    text = json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=1)
+    # Where the stream lacks a character, JSON's own escapes keep the document as it is.
+    print(text if plain.carries(sys.stdout, text) else json.dumps(json.loads(text), indent=1))
 
 
 def _say(text: str) -> None:
