@@ -714,7 +714,8 @@ def _rank(options: argparse.Namespace, name: str, planned: Mapping[str, str]) ->
     if options.json:
         _print_json(document)
     else:
-        _console().print(boards.table(document))
+        console = _console()
+        console.print(boards.table(document, console.width))
     if not files:
         _say("the store cannot be written, so the leaderboard's files were not; --out DIR writes them elsewhere")
         return

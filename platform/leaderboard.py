@@ -39,6 +39,7 @@ from backstop.platform.seeds import stream
 from backstop.platform.specs import NOTHING, from_json
 
 SCHEMA = 1
+NAMES = 20  # columns of a terminal for the names of defenses, at least, where there is room
 DRAWS = 2000  # bootstrap resamples: the 2.5 % quantile rests on 50 of them
 RULE = (
     "Final figures are the mean over the last 10 % of a run's evaluations (at least one). A row is the mean over the defense's attacked cells; "
@@ -745,8 +746,8 @@ def unranked(document: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def table(document: Mapping[str, Any]) -> Table:
-    """The ranking for a terminal of 100 columns."""
+def table(document: Mapping[str, Any], width: int = 100) -> Table:
+    """The ranking for a terminal so wide. Where it is narrow the names stay and the last columns go, which the caption says."""
     rows = document["rows"]
     names, attacks = short(row["defense"] for row in rows), short(row["worst_attack"] for row in rows if row["worst_attack"])
     cells = len({(cell["setting"], cell["attack"]) for cell in document["cells"]} - {(s, NOTHING["attack"]) for s in document["settings"]})
@@ -755,9 +756,26 @@ def table(document: Mapping[str, Any]) -> Table:
     absent = incomplete(document)
     if absent:
         title.append(f"\n{absent}", style="bold red")
+    figures = {
+        "DER": [percent(row["der"]) for row in rows],
+        "accuracy": [margin(row["clean_accuracy"]) for row in rows],
+        "attack\nsuccess": [margin(row["attack_success_rate"]) for row in rows],
+        "worst": [percent(row["worst_attack_success_rate"]) for row in rows],
+        "under": [attacks[row["worst_attack"]].replace("+", "\n+") if row["worst_attack"] else "–" for row in rows],
+    }
+    ranks = max((len(str(row["rank"])) for row in rows), default=1)
+    shown, labels, room = list(figures), [_lines(names[row["defense"]], remarks(row)) for row in rows], NAMES
+    if _wide(ranks, room, figures) > width:
+        labels = [_lines(names[row["defense"]], remarks(row), narrow=True) for row in rows]
+        room = min(NAMES, max((len(line) for text in labels for line in text.plain.split("\n")), default=NAMES))
+    while shown and _wide(ranks, room, {head: figures[head] for head in shown}) > width:
+        shown.pop()
+    notes = ["percent; means over the attacks, ± half the 95 % interval over seeds", *footnotes(document)]
+    if gone := [" ".join(head.split()) for head in figures if head not in shown]:
+        notes.append(f"too narrow for {', '.join(gone)}: the files have them")
     made = Table(
         title=title,
-        caption="\n".join(["percent; means over the attacks, ± half the 95 % interval over seeds", *footnotes(document)]),
+        caption="\n".join(notes),
         box=SIMPLE_HEAD,
         header_style="bold",
         title_justify="left",
@@ -766,22 +784,18 @@ def table(document: Mapping[str, Any]) -> Table:
         collapse_padding=True,
     )
     made.add_column("#", justify="right", no_wrap=True)
-    made.add_column("defense", min_width=20, overflow="fold")
-    made.add_column("DER", justify="right", no_wrap=True)
-    made.add_column("accuracy", justify="right", no_wrap=True)
-    made.add_column("attack\nsuccess", justify="right", no_wrap=True)
-    made.add_column("worst", justify="right", no_wrap=True)
-    made.add_column("under", overflow="fold")
+    made.add_column("defense", min_width=room, overflow="fold")
+    for head in shown:
+        if head == "under":
+            made.add_column(head, overflow="fold")
+        else:
+            made.add_column(head, justify="right", no_wrap=True)
     best = rows[0]["der"] if rows else None
-    for row in rows:
+    for place, row in enumerate(rows):
         made.add_row(
             str(row["rank"]),
-            _two_lines(names[row["defense"]], remarks(row)),
-            percent(row["der"]),
-            margin(row["clean_accuracy"]),
-            margin(row["attack_success_rate"]),
-            percent(row["worst_attack_success_rate"]),
-            Text(attacks[row["worst_attack"]].replace("+", "\n+") if row["worst_attack"] else "–"),
+            labels[place],
+            *(Text(figures[head][place]) for head in shown),
             style="bold green"
             if row["der"] is not None and row["der"] == best
             else "dim"
@@ -791,12 +805,22 @@ def table(document: Mapping[str, Any]) -> Table:
     return made
 
 
-def _two_lines(name: str, note: str) -> Text:
-    """A single stage's parameters stand below its name; a chain stays as it is, broken between its stages."""
+def _wide(ranks: int, room: int, figures: Mapping[str, Sequence[str]]) -> int:
+    """Columns of a terminal that the table takes: one at either end, two between its own."""
+    texts = [(head, *column) for head, column in figures.items()]
+    own = [max(len(line) for text in column for line in text.split("\n")) for column in texts]
+    return 2 + ranks + room + sum(own) + 2 * (1 + len(own))
+
+
+def _lines(name: str, note: str, *, narrow: bool = False) -> Text:
+    """A single stage's parameters stand below its name, each in a line of its own where it is narrow; a chain stays as it is, broken
+    between its stages.
+    """
     head, _, inside = name.partition("(")
     if not inside or len(_stages(name)) > 1:
-        return Text(f"{name}{note}" if len(name) < 30 else f"{name}{note}".replace("+", "\n+"))
-    return Text.assemble(head + note, (f"\n{inside.removesuffix(')')}", "not bold dim"))
+        return Text(f"{name}{note}" if len(name) < 30 and not narrow else f"{name}{note}".replace("+", "\n+"))
+    listed = inside.removesuffix(")")
+    return Text.assemble(head + note, ("\n" + (listed.replace(", ", "\n") if narrow else listed), "not bold dim"))
 
 
 def plural(count: int, noun: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,24 @@ def test_the_terminal_table_fits_100_columns() -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
     assert all(word in text for word in ("fedavg", "mask_threshold=0.6, trim_fraction=0.2", "+model_replacement", "x: 20 defenses"))
+
+
+@pytest.mark.parametrize("width", [24, 30, 40, 60, 80, 100, 140])
+def test_the_terminal_table_keeps_the_names_at_any_width(width: int) -> None:
+    document = leaderboard.build(runs(), "x")
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(leaderboard.table(document, console.width))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for name in leaderboard.short(row["defense"] for row in document["rows"]).values():
+        for word in re.findall(r"[\w=.]+", name):
+            assert word in text
+    heads = ["DER", "accuracy", "worst", "under"]
+    left_out = text.partition("too narrow for ")[2].replace("\n", " ")
+    assert [head for head in heads if head in text] == heads, "shown, or named as left out"
+    assert bool(left_out) == (width < 71)
+    assert "DER" not in left_out or width < 30
 
 
 def test_short_names_leave_out_what_does_not_vary() -> None:
