@@ -11,6 +11,7 @@ import pytest
 
 from backstop.platform import cli, live, plain, plugins
 from backstop.platform.contract import Spec
+from backstop.platform.plan import Fixed, Queue
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,7 +85,10 @@ def test_a_path_that_is_no_text_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_live_table_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch, "ascii")
     plain.settle(sys.stderr)
-    with live.Watch("spaceα", skipped=1, expected=3) as watch:
+    planned = [Spec(seed=seed) for seed in range(3)]
+    queue = Queue(Fixed(planned), {planned[0].id: {}})
+    assert queue.fill()
+    with live.Watch("spaceα", queue) as watch:
         watch.started(Spec())
         watch.console.print(watch.draw())
     assert "spacealpha: 1/3 done * 1 running" in terminal.said()[1]
