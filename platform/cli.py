@@ -434,7 +434,7 @@ def sweep(options: argparse.Namespace) -> int:
     """``backstop sweep``: everything of a search space that is not finished yet, then the leaderboard."""
     import dataclasses
 
-    from backstop.platform import federation, plan, tracking
+    from backstop.platform import federation, plan, rays, tracking
     from backstop.platform.contract import Search
 
     _actors(options.client_actors)
@@ -459,7 +459,8 @@ def sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(options, found, planned)
     tracking.check_name(name)
-    _usable_store(options)
+    if tracking.is_new(_usable_store(options)):
+        rays.check(options.ray_address)  # before a store is made
     folder = federation.data_folder(options.data_dir)
     queue = _conduct(options, source, planned, title, name, folder, device)
     if isinstance(source, plan.Fixed):
@@ -511,7 +512,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import ExitStack
 
-    from backstop.platform import plan, tracking, waiting
+    from backstop.platform import plan, rays, tracking, waiting
     from backstop.platform.clients import local_ray, spread
     from backstop.platform.live import Watch
 
@@ -547,6 +548,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
             _say(f"{title}: all {queue.expected} runs are finished already in experiment {name!r}")
             return queue
         if not fresh:
+            rays.check(options.ray_address)
             plan.rehearse(queue.waiting, folder, device)
             _say(f"{title}: starting Ray; {queue.skipped} of {queue.expected} runs are finished already …")
             ray = stack.enter_context(local_ray(options.ray_address))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backstop.platform import federation, local_sgd, seeds
+from backstop.platform import federation, local_sgd, rays, seeds
 from backstop.platform.contract import Data, Prediction, Samples, Spec
 from backstop.platform.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.federation import Federation
@@ -331,21 +332,29 @@ def available() -> int:
 def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     """A Ray to work on: the cluster at ``address``, or a private local one that ends with the block. Quiet, without
     dashboard and usage statistics; a local Ray never joins a cluster that happens to run on this machine.
+
+    Raises BadInput where it cannot be had; for a cluster that is not there, within seconds.
     """
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_LOG_TO_DRIVER="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would end the sweep as if it were done; an interruption is an exit code
-    if address is None:
+    place = rays.check(address)
+    if isinstance(place, Path):
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
-        if address is not None:
-            ray.init(address=address, **quiet)
+        if isinstance(place, str):
+            ray.init(address=place, **quiet)
         else:
-            ray.init(address="local", num_cpus=cpus or available(), include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+            own: dict[str, Any] = {} if place == rays.temporary() else {"_temp_dir": str(place / "ray")}
+            if own:
+                print(
+                    f"Ray keeps its files in {place / 'ray'}: {rays.temporary()} is too long for its sockets", file=sys.stderr, flush=True
+                )
+            ray.init(address="local", num_cpus=cpus or available(), include_dashboard=False, **own, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
         raise BadInput(f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}") from error
     try:
         yield ray

@@ -36,7 +36,7 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
 }
 LAZY = {"pandas", "scipy", "sklearn", "torchvision"}  # seconds to import: only where they are used, so that listing plug-ins stays quick
 ONLY_IN = {
-    "ray": {"platform/sweep.py", "platform/clients.py"},
+    "ray": {"platform/sweep.py", "platform/clients.py", "platform/rays.py"},
     "optuna": {"platform/search.py"},
     "mlflow": {"platform/tracking.py"},
 }

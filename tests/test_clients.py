@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from backstop.platform import evaluate, local_sgd, seeds, specs
+from backstop.platform import evaluate, local_sgd, rays, seeds, specs
 from backstop.platform.backdoor import Planted
 from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
 from backstop.platform.contract import Part, Prediction, Spec
@@ -39,6 +39,12 @@ def ray() -> Iterator[Any]:
     """A private Ray with room for the actors of these tests."""
     with local_ray(None, cpus=4) as found:
         yield found
+
+
+def test_a_cluster_that_is_there_answers(ray: Any) -> None:
+    address = ray.get_runtime_context().gcs_address
+    assert rays.check(address) == address
+    assert rays.check(f"localhost:{address.rpartition(':')[2]}")
 
 
 def curve(spec: Spec, workers: OnActors | InProcess | None = None) -> list[tuple[int, dict[str, float]]]:
