@@ -64,11 +64,14 @@ class Experiment:
         """The vectors before the first round: fresh, from a checkpoint, or warmed up."""
         spec, net, where = self.spec, self.built.net, self.built.device
         if spec.warmup:
-            clean = starts.clean(spec)
-            key = f"{clean.id}-{federation.digest(spec.dataset, self.folder, where)}"
+            clean, key = starts.clean(spec), self.warm_up_key(spec)
             params, buffers = starts.shared(key, lambda place: _warm_up(clean, self.folder, device, self.clients, place))
             return params.to(where), buffers.to(where)
         return net.vectors(starts.find(spec.start, self.folder)) if spec.start else (net.params, net.buffers)
+
+    def warm_up_key(self, spec: Spec) -> str:
+        """What the warm-up of a spec is a function of: its clean experiment, the dataset's bytes and the kind of machine."""
+        return f"{starts.clean(spec).id}-{federation.digest(spec.dataset, self.folder, self.built.device)}"
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         state = State(0, params, buffers, None, None)

@@ -173,10 +173,13 @@ def words(spec: Spec) -> str:
 
 def rehearse(found: Iterable[Spec], folder: Path, device: str) -> None:
     """Set up every federation of the plan once, so that whatever a spec cannot be run for stops the sweep before it starts:
-    missing or corrupt files, a split that leaves a client empty, a set of edge cases that is not there.
+    missing or corrupt files, a split that leaves a client empty, a set of edge cases that is not there, a warm-up that could not be kept.
     """
     from backstop.platform.experiment import Experiment
 
     settings = {json.dumps({**specs.to_json(spec), "defense": [], "rounds": 0}, sort_keys=True): spec for spec in found}
     for spec in settings.values():
-        Experiment(spec.replace(warmup=0), folder, device).close()  # a warm-up is work, to be done by the workers
+        experiment = Experiment(spec.replace(warmup=0), folder, device)  # a warm-up is work, to be done by the workers
+        if spec.warmup:
+            starts.makeable(experiment.warm_up_key(spec))
+        experiment.close()

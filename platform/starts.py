@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
@@ -24,10 +25,34 @@ from backstop.platform.params import BadInput
 NAME = re.compile("sha256-[0-9a-f]{64}")
 HINT = "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes, or a state dict saved by torch.save"
 
+WAY_OUT = "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
+LEAST = 2**12  # bytes: a file system that has no block left says so
+
 
 def cache() -> Path:
     """Where checkpoints and finished warm-ups are kept: ``starts`` in ``$BACKSTOP_CACHE``, else in ``~/.cache/backstop``."""
-    return Path(os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop").expanduser() / "starts"
+    given = os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop"
+    try:
+        return Path(given).expanduser() / "starts"
+    except RuntimeError as error:  # no HOME, and a user whom the system does not know
+        raise BadInput(f"{given}: {error}; {WAY_OUT}") from None
+
+
+def usable() -> None:
+    """Check that checkpoints and warm-ups can be kept. Raises BadInput before anything is trained."""
+    with _keeping():
+        cache().mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache()) as file:
+            file.write(bytes(LEAST))
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """What the system has against a file in the cache becomes BadInput that names the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{cache()} cannot be written: {error.strerror or error}; {WAY_OUT}") from None
 
 
 def keep(file: str) -> str:
@@ -41,7 +66,8 @@ def keep(file: str) -> str:
     content = path.read_bytes()
     name = f"sha256-{hashlib.sha256(content).hexdigest()}"
     if not (cache() / name).is_file():
-        _put(cache() / name, lambda part: part.write_bytes(content))
+        with _keeping():
+            _put(cache() / name, lambda part: part.write_bytes(content))
     return name
 
 
@@ -50,6 +76,7 @@ def writable(file: str) -> Path:
     path = Path(file).expanduser()
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise BadInput(f"--save {file!r} cannot be written; give the path of a file in a folder that exists, e.g. model.safetensors")
+    usable()
     return path
 
 
@@ -103,21 +130,44 @@ def shared(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Ten
 
     ``make`` is given a folder in which it may keep what it has so far.
     """
-    path = cache() / "warm" / f"{key}.pt"
-    with _alone(path.with_suffix(".lock")):
-        try:
-            params, buffers = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 -- not made yet, or damaged: made again, to the same bytes
-            params, buffers = make(path.parent)
-            _put(path, lambda part: torch.save((params.cpu(), buffers.cpu()), part))
+    path = _place(key)
+    warm = _made(path)  # without the lock: a cache that can only be read is enough for a warm-up that is there
+    if warm is None:
+        with _alone(path.with_suffix(".lock")):
+            warm = _made(path)
+            if warm is None:
+                params, buffers = warm = make(path.parent)
+                with _keeping():
+                    _put(path, lambda part: torch.save((params.cpu(), buffers.cpu()), part))
+    return warm
+
+
+def makeable(key: str) -> None:
+    """Check that a warm-up is there or can be kept. Raises BadInput."""
+    if not _place(key).is_file():
+        usable()
+
+
+def _place(key: str) -> Path:
+    return cache() / "warm" / f"{key}.pt"
+
+
+def _made(path: Path) -> tuple[Tensor, Tensor] | None:
+    """A finished warm-up; None where it is not made yet, or damaged: it is made again then, to the same bytes."""
+    try:
+        params, buffers = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 -- whatever a damaged file makes the decoder raise
+        return None
     return params, buffers
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process at a time; the system gives the lock back when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with _keeping():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -120,6 +120,59 @@ def test_a_stopped_warm_up_goes_on(monkeypatch: pytest.MonkeyPatch, cache: Path)
     assert [file.suffix for file in (cache / "warm").iterdir() if file.suffix != ".lock"] == [".pt"]
 
 
+@pytest.fixture
+def barred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which nothing can be made, not even by root: it is a file."""
+    monkeypatch.delenv("BACKSTOP_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").write_text("")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home/.cache/backstop/starts"
+
+
+def test_a_home_that_cannot_be_written_is_said_in_one_line(
+    barred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(model(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(experiment, "_warm_up", None)  # nothing is trained
+    for words in (["--warmup", "1"], ["--start", "model.safetensors"], ["--save", "new.safetensors"]):
+        assert cli.main(["run", *words, "--dataset", "synthetic", "--device", "cpu"]) == 2
+        out, err = capsys.readouterr()
+        *_, last = err.splitlines()
+        assert last == (
+            f"backstop: {barred} cannot be written: Not a directory; checkpoints and warm-ups are kept there;"
+            " set BACKSTOP_CACHE to a folder that can be written"
+        )
+        assert out == "" and "Traceback" not in err
+    with pytest.raises(BadInput, match="set BACKSTOP_CACHE"):  # what a sweep does before it starts
+        plan.rehearse([TINY.replace(warmup=1)], NOWHERE, "cpu")
+
+
+def test_a_user_without_a_home_is_told_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("BACKSTOP_CACHE")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(BadInput, match="set BACKSTOP_CACHE"):
+        starts.cache()
+
+
+def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TINY.replace(warmup=1)
+    first = Experiment(spec, NOWHERE, "cpu").state.params
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(starts, "TemporaryFile", full)
+    plan.rehearse([spec], NOWHERE, "cpu")
+    assert torch.equal(Experiment(spec, NOWHERE, "cpu").state.params, first)
+    with pytest.raises(BadInput, match=r"Read-only file system; .* BACKSTOP_CACHE"):
+        plan.rehearse([spec.replace(warmup=2)], NOWHERE, "cpu")
+
+
 def test_another_dataset_behind_the_same_spec_is_another_warm_up(tmp_path: Path, cache: Path) -> None:
     spec = TINY.replace(dataset=Part("table"), model=Part("logistic"), warmup=1, clients=6, per_round=3, root_size=5)
     for shift in (0, 1):
