@@ -75,8 +75,9 @@ class Checkpoint:
         self.note = ""
         if saved is None:
             return []
-        if not saved.done and saved.origin != experiment.origin:
-            self.note = f"begins anew: rounds 1 to {saved.state.round} were made with {saved.origin.difference(experiment.origin)}"
+        other = saved.origin.difference(experiment.origin)
+        if other and not saved.done:
+            self.note = f"begins anew: rounds 1 to {saved.state.round} were made with {other}"
             return []
         experiment.state, experiment.costs = saved.state, saved.costs
         experiment.origin = saved.origin

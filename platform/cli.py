@@ -562,8 +562,10 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), have, options.max_concurrent)
         if any(item.kept for item in queue.unstored.values()):
             reason = next(iter(queue.unstored.values())).reason
-            _say(f"{title}: {_several(len(queue.unstored), 'run')} not stored yet ({reason}); trying for up to {waiting.PATIENCE:.0f} s …")
-            waiting.insist(queue, address)
+            limit = waiting.patience(store)
+            _say(f"{title}: {_several(len(queue.unstored), 'run')} not stored yet ({reason}); trying for up to {limit:.0f} s …")
+            if sent := waiting.insist(queue, address):
+                _say(f"{title}: {_several(len(sent), 'run')} stored now")
         tracking.close(store, parent, "FAILED" if queue.unstored or queue.failures else "FINISHED")
     return queue
 
@@ -617,9 +619,11 @@ def _same_origin(
             "not comparable digit by digit; choose another --experiment, or --mix-fingerprints"
         )
     for spec, found in saved:
-        now = origin.Origin(here, found.origin.data, origin.code(spec)) if found is not None else None
-        if found is not None and now is not None and not found.done and found.origin != now:
-            _say(f"run {spec.id[:12]} begins anew: its first rounds were made with {found.origin.difference(now)}")
+        if found is None or found.done:
+            continue
+        other = found.origin.difference(origin.Origin(here, found.origin.data, origin.code(spec)))
+        if other:
+            _say(f"run {spec.id[:12]} begins anew: its first rounds were made with {other}")
 
 
 def _made(runs: Sequence[Any]) -> list[Any]:

@@ -227,6 +227,7 @@ class Watching(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is done."""
         spec, last = self.queue.specs[trial.config["id"]], trial.last_result
+        self.queue.unstored.pop(spec.id, None)  # of a try before this sweep's training
         if not last["stored"]:
             self.queue.unstored[spec.id] = Unstored(last["reason"], kept=last["kept"])
         if last["finding"]:

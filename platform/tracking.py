@@ -720,7 +720,10 @@ class Log:
         """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
         folder = _local(self._place)
         if folder is not None:
-            _fill(folder, contents)
+            try:
+                _fill(folder, contents)
+            except OSError as error:  # the same words for all runs: their reasons are gathered
+                raise OSError(f"artifacts in {folder.parents[1]}: {error.strerror or error}") from error
             return
         with tempfile.TemporaryDirectory() as place:
             _fill(Path(place), contents)

@@ -15,6 +15,7 @@ from backstop.platform.plan import Queue, Unstored
 from backstop.platform.tracking import Log, Store, database, reachable
 
 PATIENCE = 60.0  # seconds that the end of a sweep waits for its store: a server's restart
+LOCAL_PATIENCE = 10.0  # the same for a file: a lock goes, a full disk stays
 EVERY = 5.0  # seconds between two tries
 
 
@@ -54,15 +55,24 @@ def send(specs: Iterable[Spec], queue: Queue, to: Address) -> list[str]:
     return stored
 
 
-def insist(queue: Queue, to: Address) -> None:
-    """Send what waits at the end of a sweep, again and again until all is stored or patience ends."""
-    until = time.monotonic() + PATIENCE
+def patience(store: Store) -> float:
+    """Seconds that the end of a sweep waits for its store."""
+    return PATIENCE if database(store) is None else LOCAL_PATIENCE
+
+
+def insist(queue: Queue, to: Address) -> list[str]:
+    """Send what waits at the end of a sweep, again and again until all is stored or patience ends; the
+    ids of what is stored now.
+    """
+    stored: list[str] = []
+    until = time.monotonic() + patience(to.store)
     while True:
         if _answers(to.store):
-            send([queue.specs[key] for key, item in queue.unstored.items() if item.kept], queue, to)
-        waits = any(item.kept for item in queue.unstored.values())
-        if not waits or time.monotonic() + EVERY > until:
-            return
+            waits = [queue.specs[key] for key, item in queue.unstored.items() if item.kept]
+            stored += send(waits, queue, to)
+        left = any(item.kept for item in queue.unstored.values())
+        if not left or time.monotonic() + EVERY > until:
+            return stored
         time.sleep(EVERY)
 
 

@@ -1,0 +1,571 @@
+"""Stored is computed: a run that is not stored is named, kept and sent later; a finished run stays as
+it is; other data are refused, and changed code is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstop.platform import cli, federation, leaderboard, origin, plan, plugins, specs, tracking, waiting
+from backstop.platform.checkpoint import Checkpoint
+from backstop.platform.contract import Part, Record, Spec
+from backstop.platform.experiment import Experiment
+from backstop.platform.finals import final
+from backstop.platform.origin import Origin
+from backstop.platform.params import BadInput
+
+pytestmark = pytest.mark.xdist_group("ray")
+SPACE = """
+from backstop.platform.contract import Part, Spec
+from backstop.platform.specs import grid
+
+BASE = Spec(
+    dataset=Part("{dataset}"{params}), model=Part("logistic"), clients=4, per_round=4, rounds={rounds}, batch=16,
+    root_size=4, alpha=None, malicious=0.25, optimizer=Part("sgd", {{"lr": 0.1}}),
+)
+
+def little():
+    return grid(BASE, attack=["{attack}"], defense=["median", "trimmed_mean"], seed=range(1))
+"""
+HERE = Origin("cpu", "0123456789abcdef", {"defense median": "012345"})
+RUN = ["--rounds", "2", "--clients", "4", "--per-round", "4", "--root-size", "4", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Each test has a folder of its own for work, data and stores, and reads its data anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKSTOP_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """What a new process would not know: the data as they were read, the digests of files."""
+    for cache in (federation._load, federation._content, plugins.digest):
+        cache.cache_clear()
+
+
+def space(folder: Path, dataset: str = "digits", params: str = "", attack: str = "badnets", rounds: int = 3) -> str:
+    (folder / "little.py").write_text(SPACE.format(dataset=dataset, params=params, attack=attack, rounds=rounds))
+    return "little.py"
+
+
+def planned(file: str) -> list[Spec]:
+    return plan.with_twins(plan.distinct(plan.altered(plan.space(file), {}, None)))  # type: ignore[arg-type]
+
+
+def table(folder: Path, shift: int = 0) -> None:
+    """t.csv, whose features differ with the shift."""
+    lines = [f"{(row * 7 + shift) % 11},{row * 5 % 13},{row * 3 % 17},{row % 2}" for row in range(120)]
+    (folder / "data" / "t.csv").write_text("\n".join(["a,b,c,y", *lines]) + "\n")
+
+
+TABLE = ["run", *RUN, "--dataset", "table(path=t.csv, label=y)", "--model", "logistic"]
+
+
+def done(spec: Spec, folder: Path, checkpoints: Path) -> tuple[Experiment, list[Record]]:
+    """A trained experiment, kept in its checkpoint."""
+    experiment = Experiment(spec, folder / "data", "cpu")
+    records = [record for _ in range(spec.rounds) if (record := experiment.round()) is not None]
+    Checkpoint(checkpoints, spec.id).save(experiment, records)
+    return experiment, records
+
+
+def board(store: str) -> bytes:
+    return Path(store, "leaderboards", "little", "leaderboard.json").read_bytes()
+
+
+def stored_by_hand(store: str, file: str, folder: Path) -> None:
+    """The runs of a space in the experiment ``little``, without a sweep."""
+    place = tracking.store(Path(store))
+    experiment = tracking.open_experiment(place, "little")
+    for spec in planned(file):
+        made, records = done(spec, folder, folder / "kept")
+        log = tracking.Log(place, experiment, spec, origin=made.origin)
+        for record in records:
+            log.log(record)
+        assert log.finish(final(records))
+
+
+# -- what is not stored is named, kept and sent later
+
+
+def test_what_waits_is_sent_without_training(elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of the sweep is done and waits: it is stored, and neither a round nor Ray is needed."""
+    file = space(elsewhere)
+    stored_by_hand("whole", file, elsewhere)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    tracking.open_experiment(tracking.store(Path("cut")), "little")
+    for spec in planned(file):
+        done(spec, elsewhere, elsewhere / "cut" / "checkpoints")
+    capsys.readouterr()
+    monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("nothing is left to train"))
+    assert cli.main(["sweep", file, "--store", "cut", "--device", "cpu"]) == 0
+    messages = capsys.readouterr().err
+    assert "stored 5 runs that waited" in messages and "without training again" in messages
+    assert board("cut") == board("whole")
+    assert json.loads(board("cut"))["missing_runs"] == []
+    assert not list(Path("cut", "checkpoints").glob("*.pt"))
+
+
+def test_a_board_that_lacks_planned_runs_says_so_everywhere(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = space(elsewhere)
+    stored_by_hand("whole", file, elsewhere)
+    place = tracking.store(Path("whole"))
+    experiment = tracking.open_experiment(place, "little")
+    everything = {spec.id: plan.words(spec) for spec in planned(file)}
+    tracking.plan(place, tracking.parent(place, experiment, "little"), everything)
+    assert tracking.planned(place, "little") == everything
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    whole = board("whole")
+    assert "INCOMPLETE" not in capsys.readouterr().out
+
+    lost = next(spec for spec in planned(file) if spec.defense and spec.defense[0].name == "median")
+    run = tracking.find(place, "little", lost)
+    assert run is not None
+    tracking._client(place.uri).delete_run(run.run_id)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    sentence = "INCOMPLETE: 1 planned run is missing: badnets("
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    folder = Path("whole", "leaderboards", "little")
+    for name in ("leaderboard.md", "leaderboard.html"):
+        assert sentence in (folder / name).read_text(), name
+    document = json.loads(board("whole"))
+    assert document["missing_runs"] == [{"id": lost.id, "run": plan.words(lost)}]
+    assert leaderboard.differences(document, leaderboard.recompute(document)) == []
+
+    tracking._client(place.uri).restore_run(run.run_id)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    assert board("whole") == whole
+
+
+def test_long_plans_are_read_as_they_were_written(elsewhere: Path) -> None:
+    place = tracking.store(Path("s"))
+    experiment = tracking.open_experiment(place, "little")
+    parent = tracking.parent(place, experiment, "little")
+    long = {f"{number:064d}": f"badnets × median {number} " + "x" * 90 for number in range(700)}
+    tracking.plan(place, parent, long)
+    assert tracking.planned(place, "little") == long
+    tracking.plan(place, parent, {"a" * 64: "one"})
+    assert tracking.planned(place, "little") == {"a" * 64: "one"}
+    assert tracking.planned(place, "unknown") == {}
+
+
+def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is asked again; what it takes at last is stored once, with the checkpoint's origin."""
+    spec = planned(space(elsewhere))[0]
+    place = tracking.store(Path("s"))
+    experiment = tracking.open_experiment(place, "little")
+    made, records = done(spec, elsewhere, Path("checkpoints"))
+    queue = plan.Queue(plan.Fixed([spec]), {})
+    assert queue.fill()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        gone = tracking.Store(f"http://127.0.0.1:{free.getsockname()[1]}", "")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(waiting, "EVERY", 0.01)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
+    queue.unstored[spec.id] = plan.Unstored("away", kept=True)
+    away = waiting.Address(gone, experiment, None, "little", Path("checkpoints"))
+    assert waiting.insist(queue, away) == [] and list(queue.unstored) == [spec.id]
+    assert waiting.send([spec], queue, away) == [] and "127.0.0.1" in queue.unstored[spec.id].reason
+    assert waiting.insist(queue, away._replace(store=place)) == [spec.id]
+    assert (queue.unstored, queue.results) == ({}, {spec.id: final(records)})
+    (run,) = tracking.read(place, "little")
+    assert (run.metrics, run.origin.difference(made.origin)) == (final(records), "")
+    assert set(tracking.model(place, run.run_id)) == set(made.built.net.tensors(made.state.params, made.state.buffers))
+    assert not list(Path("checkpoints").iterdir())
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path) -> None:
+    """Something lies where the artifacts go: every run is trained and none is stored."""
+    file = space(elsewhere)
+    tracking.open_experiment(tracking.store(Path("s")), "little")
+    shutil.rmtree("s/mlartifacts", ignore_errors=True)
+    Path("s/mlartifacts").write_text("in the way")
+    first = command("sweep", file, "--store", "s", "--device", "cpu")
+    assert first.returncode == 1, first.stderr
+    assert "5/5 done" not in first.stderr and "5 not stored yet" in first.stderr
+    assert "5 runs trained but not stored: " in first.stderr and "mlartifacts" in first.stderr
+    assert all(spec.id[:12] in first.stderr for spec in planned(file))
+    assert "the same command sends what waits, without training again" in first.stderr
+    assert not Path("s/leaderboards/little/leaderboard.json").exists()
+    assert len(list(Path("s/checkpoints").glob("*.pt"))) == 5
+    Path("s/mlartifacts").unlink()
+    second = command("sweep", file, "--store", "s", "--device", "cpu")
+    assert second.returncode == 0, second.stderr
+    assert "stored 5 runs that waited" in second.stderr and "Ray" not in second.stderr
+    stored_by_hand("whole", file, elsewhere)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    assert board("s") == board("whole")
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "backstop.platform.cli", *arguments]
+    return subprocess.run(line, env=os.environ | environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+class Server:
+    """MLflow's own server on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it answers."""
+        line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        line += ["--artifacts-destination", str(self.folder / "kept"), "--serve-artifacts", "--workers", "1", "--port", str(self.port)]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        for _ in range(240):
+            with suppress(BadInput):
+                tracking.reachable(tracking.Store(self.uri, ""))
+                return
+            time.sleep(0.5)
+        pytest.fail("the server did not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("comes_back", [True, False], ids=["for a minute", "for good"])
+def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_back: bool) -> None:
+    """Away for a while: all is stored in the end. Away for good: exit 1, and the next command sends. Equal bytes either way."""
+    file = space(elsewhere, rounds=150)
+    server = Server(elsewhere)
+    server.start()
+    line = [sys.executable, "-m", "backstop.platform.cli", "sweep", file, "--store", "s", "--device", "cpu", "--max-concurrent", "1"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
+    try:
+        with Path("log").open("w") as log:
+            sweep = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
+            until = time.monotonic() + 240
+            while time.monotonic() < until and not list(Path("kept").rglob("model.safetensors")):
+                time.sleep(0.3)
+            server.stop()
+            begun = time.monotonic()
+            assert sweep.poll() is None, Path("log").read_text()
+            while comes_back and time.monotonic() < begun + 60 and sweep.poll() is None:
+                time.sleep(0.5)
+            if comes_back:
+                assert "leaderboard" not in Path("log").read_text()
+                server.start()
+            assert sweep.wait(timeout=400) == (0 if comes_back else 1), Path("log").read_text()
+        told = Path("log").read_text()
+        assert "Traceback" not in told
+        if not comes_back:
+            assert "trained but not stored" in told and "no leaderboard now" in told and "5/5 done" not in told
+            assert list(Path("s/checkpoints").glob("*.pt"))
+            server.start()
+            again = command("sweep", file, "--store", "s", "--device", "cpu", MLFLOW_TRACKING_URI=server.uri)
+            assert again.returncode == 0, again.stderr
+            assert "that waited" in again.stderr and "Ray" not in again.stderr
+        assert not list(Path("s/checkpoints").glob("*.pt"))
+    finally:
+        server.stop()
+    stored_by_hand("whole", file, elsewhere)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    assert board("s") == board("whole")
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    spec = planned(space(elsewhere))[0]
+    experiment = Experiment(spec, elsewhere / "data", "cpu")
+    checkpoint = Checkpoint(Path("c"), spec.id)
+    checkpoint.save(experiment, [])
+    before = checkpoint.path.read_bytes()
+
+    def full(_: object, part: Path) -> None:
+        part.write_bytes(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="file write failed"):
+        checkpoint.save(experiment, [])
+    assert [path.name for path in Path("c").iterdir()] == [checkpoint.path.name]
+    assert checkpoint.path.read_bytes() == before
+
+
+# -- a finished run is never written to
+
+
+def points(store: tracking.Store, run_id: str) -> list[Any]:
+    import sqlite3
+
+    file = tracking.database(store)
+    assert file is not None
+    with sqlite3.connect(file) as connection:
+        return [list(connection.execute(f"SELECT * FROM {name} WHERE run_uuid = ?", [run_id])) for name in ("metrics", "params", "tags")]
+
+
+def test_a_spec_that_is_finished_is_not_run_again(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["run", *RUN, "--attack", "badnets", "--json"]
+    assert cli.main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    place = tracking.store(Path("backstop-store"))
+    before = points(place, first["run_id"])
+    monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("it is finished"))
+    assert cli.main([*arguments, "--save", "model.safetensors"]) == 0
+    out, messages = capsys.readouterr()
+    again = json.loads(out)
+    assert {key: again[key] for key in again if key != "timing"} == {key: first[key] for key in first if key != "timing"}
+    assert set(again["timing"]) == set(first["timing"])
+    assert "finished already: experiment 'runs'" in messages and first["run_id"] in messages
+    assert Path("model.safetensors").stat().st_size > 1000
+    assert points(place, first["run_id"]) == before
+
+
+def made(number: int, **metrics: float) -> Record:
+    return Record("", number, {f"round/{name}": value for name, value in metrics.items()})
+
+
+def log(place: tracking.Store, experiment: str, spec: Spec, records: list[Record], made_by: Origin = HERE) -> tracking.Log:
+    found = tracking.Log(place, experiment, spec, origin=made_by)
+    for record in records:
+        found.log(record)
+    return found
+
+
+def test_figures_that_differ_from_a_finished_run_are_a_finding(elsewhere: Path) -> None:
+    """Two processes at once, of which one computed something else. Neither run is a mixture."""
+    place, spec = tracking.store(Path("s")), Spec(rounds=2)
+    experiment = tracking.open_experiment(place, "e")
+    ours = [made(0, clean_accuracy=0.5, train_loss=0.75), made(1, clean_accuracy=0.875, train_loss=0.5)]
+    theirs = [made(0, clean_accuracy=0.5, train_loss=1.0), made(1, clean_accuracy=0.75, train_loss=0.625)]
+    slow = log(place, experiment, spec, theirs[:1])
+    assert slow.flush()  # both write into the unfinished run of the spec
+    quick = log(place, experiment, spec, ours)
+    assert quick.finish(final(ours))
+    before = points(place, str(quick.run_id))
+    slow.log(theirs[1])
+    assert slow.flush()
+    assert slow.finish(final(theirs))
+    assert "final/clean_accuracy 0.875 there, 0.75 here" in slow.finding
+    assert slow.finish(final(theirs)) and slow.fail("too late")
+    assert points(place, str(quick.run_id)) == before
+    (run,) = tracking.read(place, "e")
+    assert (run.run_id, run.metrics) == (quick.run_id, final(ours))
+    assert slow.run_id != quick.run_id
+    kept = tracking._client(place.uri).get_run(str(slow.run_id))
+    assert (kept.data.tags["backstop.kind"], kept.info.status) == ("dissent", "FINISHED")
+    assert {key: kept.data.metrics[key] for key in final(theirs)} == final(theirs)
+    same = log(place, experiment, spec, ours)
+    assert same.finish(final(ours)) and same.finding == "" and same.run_id == quick.run_id
+    assert points(place, str(quick.run_id)) == before
+    assert len(tracking._client(place.uri).search_runs([experiment])) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [HERE._replace(fingerprint="gpu"), HERE._replace(data="f" * 16), HERE._replace(code={"defense median": "abcdef"})],
+    ids=["versions", "data", "code"],
+)
+def test_an_unfinished_run_of_another_origin_is_not_gone_on_with(elsewhere: Path, other: Origin) -> None:
+    """MLflow keeps the larger of two values of a round, so that a mixture would be neither's."""
+    place, spec = tracking.store(Path("s")), Spec(rounds=2)
+    experiment = tracking.open_experiment(place, "e")
+    one = log(place, experiment, spec, [made(0, clean_accuracy=0.75)])
+    assert one.fail("ValueError: no luck")
+    records = [made(0, clean_accuracy=0.5), made(1, clean_accuracy=0.625)]
+    two = log(place, experiment, spec, records, other)
+    assert two.finish(final(records))
+    assert two.run_id != one.run_id
+    (run,) = tracking.curves(place, tracking.read(place, "e"), [spec.id], ["round/clean_accuracy"])
+    assert (run.origin, run.curves["round/clean_accuracy"]) == (other, [(0, 0.5), (1, 0.625)])
+    late = log(place, experiment, spec, records)
+    assert late.finish(final(records))
+    assert "with the same figures" in late.finding and "there" not in late.finding
+    assert late.run_id == two.run_id
+
+
+def test_a_sweep_of_other_versions_is_refused_before_it_trains(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = space(elsewhere)
+    place = tracking.store(Path("s"))
+    experiment = tracking.open_experiment(place, "little")
+    records = [made(0, clean_accuracy=0.5)]
+    assert log(place, experiment, planned(file)[0], records, Origin("torch 1.0")).finish(final(records))
+    assert cli.main(["sweep", file, "--store", "s", "--device", "cpu"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "holds runs of torch 1.0" in message and "--mix-fingerprints" in message
+
+
+# -- other data are refused
+
+
+def test_data_that_have_changed_are_refused(elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    table(elsewhere)
+    assert cli.main(TABLE) == 0
+    assert cli.main(["leaderboard", "--experiment", "runs", "--out", "board"]) == 0
+    document = json.loads(Path("board/leaderboard.json").read_text())
+    before = document["runs"][0]["data"]
+    assert len(before) == 16 and set(document["code"]) == {"dataset table", "model logistic"}
+    table(elsewhere, shift=1)
+    forget()
+    capsys.readouterr()
+    monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("refused before training"))
+    assert cli.main(TABLE) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "dataset table(" in message and f"digest {before} then" in message and "--experiment" in message
+    assert cli.main(["verify", "board/leaderboard.json"]) == 1
+    assert f"has changed: digest {before} then" in capsys.readouterr().out
+    table(elsewhere)
+    forget()
+    assert cli.main(TABLE) == 0
+
+
+def test_a_sweep_does_not_mix_two_versions_of_a_file(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither beside finished runs nor from checkpoints of the old file."""
+    table(elsewhere)
+    file = space(elsewhere, "table", ', {"path": "t.csv", "label": "y"}', attack="label_flip")
+    first, *_ = planned(file)
+    place = tracking.store(Path("s"))
+    experiment = tracking.open_experiment(place, "little")
+    trained, records = done(first, elsewhere, Path("s/checkpoints"))
+    table(elsewhere, shift=1)
+    forget()
+    assert cli.main(["sweep", file, "--store", "s", "--device", "cpu"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "runs that are not finished have read other data, 1 of them: dataset table(" in message
+    assert log(place, experiment, first, records, trained.origin).finish(final(records))
+    Checkpoint(Path("s/checkpoints"), first.id).drop()
+    assert cli.main(["sweep", file, "--store", "s", "--device", "cpu"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "experiment 'little' holds runs that have read other data, 1 of them" in message and trained.origin.data in message
+
+
+def test_half_an_experiment_of_other_data_or_versions_begins_anew(elsewhere: Path) -> None:
+    table(elsewhere)
+    spec = specs.validate(Spec(dataset=Part("table", {"path": "t.csv", "label": "y"}), model=Part("logistic"), clients=4, per_round=4,
+                               rounds=3, root_size=4))  # fmt: skip
+    half = Experiment(spec, elsewhere / "data", "cpu")
+    record = half.round()
+    assert record is not None
+    checkpoint = Checkpoint(Path("c"), spec.id)
+    checkpoint.save(half, [record])
+    same = Experiment(spec, elsewhere / "data", "cpu")
+    assert checkpoint.restore(same) == [record] and (same.state.round, checkpoint.note) == (1, "")
+    table(elsewhere, shift=1)
+    forget()
+    other = Experiment(spec, elsewhere / "data", "cpu")
+    assert checkpoint.restore(other) == [] and other.state.round == 0
+    assert "begins anew: rounds 1 to 1 were made with other data" in checkpoint.note
+
+
+def test_the_digest_is_of_what_was_read(elsewhere: Path) -> None:
+    part, folder = Part("table", {"path": "t.csv", "label": "y"}), elsewhere / "data"
+    table(elsewhere)
+    part = specs.validate(Spec(dataset=part, model=Part("logistic"))).dataset
+    first = federation.content(part, folder)
+    text = (folder / "t.csv").read_text()
+    (folder / "t.csv").write_text(text.replace("\n", "\r\n"))
+    forget()
+    assert federation.content(part, folder) == first  # the same rows, written otherwise
+    assert origin.other_data(first, part, folder) == ""
+    table(elsewhere, shift=1)
+    forget()
+    assert origin.other_data(first, part, folder).startswith("dataset table(")
+    assert origin.other_data("", part, folder) == ""  # a run of an earlier version: not known
+
+
+def test_runs_of_two_versions_of_a_file_are_not_ranked_together() -> None:
+    from tests.boards import runs
+
+    half = [item._replace(data="a" * 16 if place % 2 else "b" * 16) for place, item in enumerate(runs())]
+    with pytest.raises(BadInput, match=r"different data under one name: digits .*aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb"):
+        leaderboard.build(half, "x")
+    assert leaderboard.build(half, "x", mix=True)["rows"]
+    edge = [item._replace(data="a" * 16 + ("+" + "c" * 16) * (place % 2)) for place, item in enumerate(runs())]
+    assert leaderboard.build(edge, "x")["rows"]  # edge cases are read by some attacks only
+
+
+# -- changed code is said
+
+
+METHOD = '''
+"""Ours: the mean.{words}"""
+
+from backstop.platform.contract import Defense, Updates, stateless
+
+VERSION = 1
+
+
+def ours() -> Defense:
+    """The mean."""{comment}
+    return stateless(lambda updates: updates._replace(rows=updates.rows * {factor}))
+'''
+
+
+def test_code_that_has_changed_under_its_version_is_said(elsewhere: Path) -> None:
+    """Of another package's plug-in too. What only a reader sees is no change."""
+    info = elsewhere / "plugins" / "theirs-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[backstop.defenses]\nours = ours:ours\n")
+    path = os.pathsep.join([str(elsewhere / "plugins"), os.environ.get("PYTHONPATH", "")])
+
+    def write(factor: float, words: str = "", comment: str = "") -> None:
+        (elsewhere / "plugins" / "ours.py").write_text(METHOD.format(factor=factor, words=words, comment=comment))
+
+    write(1.0)
+    arguments = ["run", *RUN, "--defense", "ours"]
+    assert command(*arguments, PYTHONPATH=path).returncode == 0
+    write(1.0, words=" Better explained.", comment="  # a remark")
+    again = command(*arguments, PYTHONPATH=path)
+    assert again.returncode == 0 and "warning" not in again.stderr
+    write(0.5)
+    again = command(*arguments, PYTHONPATH=path)
+    (line,) = [line for line in again.stderr.splitlines() if "warning" in line]
+    assert again.returncode == 0 and "the code of defense ours has changed since 1 stored run with the same VERSION" in line
+
+
+def test_verify_says_whether_the_data_or_the_code_changed(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", *RUN, "--attack", "badnets", "--defense", "median"]) == 0
+    assert cli.main(["leaderboard", "--experiment", "runs", "--out", "board"]) == 0
+    file = Path("board/leaderboard.json")
+    text = file.read_text()
+    document = json.loads(text)
+    assert cli.main(["verify", str(file)]) == 0
+    document["runs"][0]["metrics"]["final/clean_accuracy"] += 0.25
+    capsys.readouterr()
+    told = {}
+    for name, change in (
+        ("figures", {}),
+        ("code", {"code": document["code"] | {"defense median": "0" * 12}}),
+        ("versions", {"fingerprint": "torch 1.0"}),
+    ):
+        file.write_text(json.dumps(document | change))
+        assert cli.main(["verify", str(file), "--sample", "1"]) == 1
+        told[name] = capsys.readouterr().out
+    assert all("the data are the same; " in out for out in told.values())
+    assert "so are its plug-ins and versions" in told["figures"]
+    assert "the code of defense median has changed" in told["code"]
+    assert "it was made with torch 1.0, this is" in told["versions"]
