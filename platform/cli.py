@@ -304,6 +304,13 @@ def _readable_store(options: argparse.Namespace) -> Any:
     return store
 
 
+def _say_interrupted(count: int) -> None:
+    """Say which runs nobody works on any more."""
+    if count:
+        runs = "1 run was" if count == 1 else f"{count} runs were"
+        _say(f"backstop: {runs} interrupted, the process that drove them was killed; the same command goes on from there")
+
+
 def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from contextlib import ExitStack
@@ -512,7 +519,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import ExitStack
 
-    from backstop.platform import plan, rays, tracking, waiting
+    from backstop.platform import drivers, plan, rays, tracking, waiting
     from backstop.platform.clients import local_ray, spread
     from backstop.platform.live import Watch
 
@@ -521,11 +528,21 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
 
     def opened() -> tuple[str, list[Any]]:
         experiment = tracking.open_experiment(store, name)
+        _say_interrupted(tracking.interrupted(store, Path(options.store), name))
         return experiment, tracking.read(store, name)
 
+    place = tracking.home(store, Path(options.store))
+
+    def release() -> None:
+        """Once Ray has ended: nobody works on this sweep's runs any more."""
+        if opening.done() and not opening.exception() and tracking.stop(store, opening.result()[0], driver):
+            drivers.forget(place, driver)
+
     with ExitStack() as stack:
+        driver = stack.enter_context(drivers.at_work(place))
         # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old store may hold all there is to run.
         opening = stack.enter_context(ThreadPoolExecutor(1)).submit(opened)
+        stack.callback(release)
         fresh = tracking.is_new(store)
         if fresh:
             plan.rehearse(planned, folder, device)
@@ -535,16 +552,17 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
         queue = plan.Queue(source, {run.id: run.metrics for run in finished})
         left = queue.fill()
         _same_origin(options, queue, finished, planned, name, folder, device)
-        parent = tracking.parent(store, experiment, title)
+        parent = tracking.parent(store, experiment, title, driver=driver)
         if isinstance(source, plan.Fixed):
             tracking.plan(store, parent, {spec.id: plan.words(spec) for spec in planned})
-        address = waiting.Address(store, experiment, parent, title, checkpoints)
+        address = waiting.Address(store, experiment, parent, title, checkpoints, driver)
         if sent := waiting.send(queue.waiting, queue, address):
             _say(f"{title}: stored {_several(len(sent), 'run')} that waited in {checkpoints}, without training again")
             queue.waiting = [spec for spec in queue.waiting if spec.id not in sent]
             queue.skipped += len(sent)
             left = queue.fill()
         if not left:
+            tracking.close(store, parent, "FINISHED")
             _say(f"{title}: all {queue.expected} runs are finished already in experiment {name!r}")
             return queue
         if not fresh:
@@ -557,7 +575,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
 
         have = ray.cluster_resources()
         count, share = spread(actors, len(queue.waiting), have.get("CPU", 1), have.get("GPU", 0), device)
-        task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share)
+        task = Task(store, experiment, parent, title, checkpoints, folder.resolve(), device, count, share, driver)
         with Watch(title, queue) as watch:
             run_all(queue, task, Progress(watch.started, watch.result, watch.ended), have, options.max_concurrent)
         if any(item.kept for item in queue.unstored.values()):
@@ -706,6 +724,7 @@ def _rank(options: argparse.Namespace, name: str, planned: Mapping[str, str]) ->
 
     store = tracking.store(Path(options.store))
     runs = tracking.read(store, name)
+    _say_interrupted(tracking.interrupted(store, Path(options.store), name))
     if not runs:
         raise BadInput(f"experiment {name!r} has no finished run to rank")
     successful = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
@@ -924,7 +943,10 @@ def ui(options: argparse.Namespace) -> int:
     """``backstop ui``: MLflow's own UI on the store in use."""
     from backstop.platform import tracking
 
-    return tracking.ui(_readable_store(options), options.port)
+    store = _readable_store(options)
+    if not tracking.is_new(store):
+        _say_interrupted(tracking.interrupted(store, Path(options.store)))
+    return tracking.ui(store, options.port)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -343,6 +345,7 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # loopback only; a token would be written under HOME
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
         if isinstance(place, str):
@@ -356,6 +359,8 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
             ray.init(address="local", num_cpus=cpus or available(), include_dashboard=False, **own, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         raise BadInput(f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
     try:
         yield ray
     finally:

@@ -42,6 +42,7 @@ class Task(NamedTuple):
     device: str
     actors: int  # client actors of a trial; 0: the trial trains its clients itself
     share: Share  # of one client actor
+    driver: str  # who the runs belong to
 
 
 class Progress(NamedTuple):
@@ -74,7 +75,15 @@ class Trial(tune.Trainable):
         self.checkpoint = Checkpoint(task.checkpoints, spec.id)
         self.records = self.checkpoint.restore(self.running)
         made = self.running.origin
-        self.log = Log(task.store, task.experiment, spec, origin=made, space=task.space, parent=task.parent)
+        self.log = Log(
+            task.store,
+            task.experiment,
+            spec,
+            origin=made,
+            space=task.space,
+            parent=task.parent,
+            driver=task.driver,
+        )
         for record in self.records:  # what an earlier process has sent already is the same and is stored once
             self.log.log(record)
         self.waited = time.perf_counter() - self.over  # since the process's last trial was done: what Tune and the set-up take

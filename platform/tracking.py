@@ -32,7 +32,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname, urlopen
 
 from backstop import __version__
-from backstop.platform import costs, specs
+from backstop.platform import costs, drivers, specs
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.origin import Origin, of_tags
 from backstop.platform.params import BadInput, nearest
@@ -47,6 +47,7 @@ MAGIC = b"SQLite format 3\x00"  # the first bytes of a database file, sqlite.org
 ARTIFACTS = "mlartifacts"  # the folder of the artifacts, beside the database
 TOTALS = ("time/total_", "memory/peak_")
 DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
+DRIVER = "backstop.driver"  # the tag that says who works on a run
 TAG_LIMIT = 8000  # MLflow cuts longer tag values off
 PLAN = "backstop.plan"  # tag of a sweep's run: how many tags PLAN.0, PLAN.1 … hold its plan
 LINE_LIMIT = 400  # characters that say which run is meant
@@ -386,11 +387,14 @@ def _search(store: Store, experiment_id: str, condition: str) -> Iterator[Stored
             return
 
 
-def parent(store: Store, experiment_id: str, space: str, *, note: str = "") -> str:
-    """The MLflow run id of the sweep's parent run, made when it is missing."""
+def parent(store: Store, experiment_id: str, space: str, *, note: str = "", driver: str = "") -> str:
+    """The MLflow run id of the sweep's parent run, made when it is missing, and RUNNING from now on where it has a driver."""
     with _refusing(store):
         condition = f"tags.`backstop.kind` = 'sweep' AND tags.`backstop.space` = '{_literal(space)}'"
         for run in _search(store, experiment_id, condition):
+            if driver:
+                _client(store.uri).update_run(run.info.run_id, status="RUNNING")
+                _client(store.uri).set_tag(run.info.run_id, DRIVER, driver)
             return str(run.info.run_id)
         tags = {
             "backstop.kind": "sweep",
@@ -398,6 +402,7 @@ def parent(store: Store, experiment_id: str, space: str, *, note: str = "") -> s
             "backstop.version": __version__,
             "mlflow.source.name": "backstop",
             **({"mlflow.note.content": note[:TAG_LIMIT]} if note else {}),
+            **({DRIVER: driver} if driver else {}),
         }
         return str(_client(store.uri).create_run(experiment_id, tags=tags, run_name=f"sweep {space}").info.run_id)
 
@@ -445,6 +450,49 @@ def close(store: Store, run_id: str, status: str) -> bool:
     except BadInput:
         return False
     return True
+
+
+def home(store: Store, folder: Path) -> Path:
+    """Where drivers are known: beside the database that they write to, else in the ``--store`` folder."""
+    file = database(store)
+    return file.parent if file is not None else folder.expanduser().resolve()
+
+
+def stop(store: Store, experiment_id: str, driver: str) -> bool:
+    """Mark what a driver leaves unfinished as KILLED; False when the store cannot be reached."""
+    try:
+        with _refusing(store):
+            condition = f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` = '{driver}'"
+            for run in list(_search(store, experiment_id, condition)):
+                _client(store.uri).set_terminated(run.info.run_id, "KILLED")
+    except BadInput:
+        return False
+    return True
+
+
+def interrupted(store: Store, folder: Path, experiment: str | None = None) -> int:
+    """How many experiments' runs, of one MLflow experiment or of all, have lost their driver to a kill since somebody looked
+    last. They are marked as KILLED where the store can be written; the same command takes them up again.
+    """
+    place, client = home(store, folder), _client(store.uri)
+    with _refusing(store):
+        where = [item.experiment_id for item in client.search_experiments() if experiment in (None, item.name)]
+        running = [run for number in where for run in _search(store, number, "attributes.status = 'RUNNING'")]
+        known = {run.info.run_id: run.data.tags.get(DRIVER, "") for run in running}
+        dead = {name for name in set(known.values()) - {""} if _died(store, place, name)}
+        lost = [run for run in running if known[run.info.run_id] in dead]
+        if not read_only(store):
+            for run in lost:
+                client.set_terminated(run.info.run_id, "KILLED")
+            for name in dead:
+                drivers.forget(place, name)
+    return sum(run.data.tags.get("backstop.kind") == "trial" for run in lost)
+
+
+def _died(store: Store, place: Path, name: str) -> bool:
+    """A driver that a database's own folder does not know has ended; one on a server may work beside another folder."""
+    gone = drivers.gone(place, name)
+    return database(store) is not None if gone is None else gone
 
 
 def _literal(text: str) -> str:
@@ -534,8 +582,10 @@ class Log:
         origin: Origin,
         space: str = "",
         parent: str | None = None,
+        driver: str = "",  # who works on it
     ) -> None:
         self.store = store
+        self.driver = driver
         self.experiment_id = experiment_id
         self.spec = specs.validate(spec)
         self.run_id: str | None = None
@@ -543,6 +593,7 @@ class Log:
         self.finding = ""  # how a run of the same spec, finished elsewhere, differs from this one
         self._origin = origin
         self._tags = tags(spec, space=space, origin=origin, parent=parent)
+        self._tags |= {DRIVER: driver} if driver else {}
         self._start = 0
         self._place = ""
         self._status = ""
@@ -646,8 +697,11 @@ class Log:
             run = next((run for run in self._stored() if of_tags(run.data.tags) == made), None)
             if run is None:
                 run = client.create_run(self.experiment_id, tags=self._tags, run_name=title(self.spec))
-            elif run.info.status != "RUNNING":
-                client.update_run(run.info.run_id, status="RUNNING")
+            else:
+                if run.info.status != "RUNNING":
+                    client.update_run(run.info.run_id, status="RUNNING")
+                if self.driver:
+                    client.set_tag(run.info.run_id, DRIVER, self.driver)
             self._start, self._place, self._status = run.info.start_time, run.info.artifact_uri, "RUNNING"
             # parameters are immutable: only those that are missing are sent
             self._params = {key: value for key, value in self._params.items() if key not in run.data.params}

@@ -27,6 +27,7 @@ class Address(NamedTuple):
     parent: str | None  # MLflow run id of the sweep
     space: str
     checkpoints: Path
+    driver: str = ""  # who sends them
 
 
 def send(specs: Iterable[Spec], queue: Queue, to: Address) -> list[str]:
@@ -40,7 +41,15 @@ def send(specs: Iterable[Spec], queue: Queue, to: Address) -> list[str]:
         saved = checkpoint.read() if checkpoint.path.exists() else None
         if saved is None or not saved.done:
             continue
-        log = Log(to.store, to.experiment, spec, origin=saved.origin, space=to.space, parent=to.parent)
+        log = Log(
+            to.store,
+            to.experiment,
+            spec,
+            origin=saved.origin,
+            space=to.space,
+            parent=to.parent,
+            driver=to.driver,
+        )
         for record in saved.records:
             log.log(record)
         finals = final(saved.records)

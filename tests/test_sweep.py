@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,27 +73,60 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(tmp_path: Pat
     assert len(document["runs"]) == 10, "four specs, FedAvg under attack, without it, and the dormant twin, for two seeds"
 
 
-@pytest.mark.timeout(600)
-def test_a_killed_sweep_goes_on_and_gives_the_same_bytes(tmp_path: Path, space: str) -> None:
-    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=150")  # trials of some seconds, so that the kill hits some
+@pytest.mark.timeout(900)
+def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(tmp_path: Path, space: str) -> None:
+    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=200")  # trials of some seconds, so that the kill hits some
     (tmp_path / space).write_text(slow)
     sweep(tmp_path, space, "--store", "whole")
-    log = tmp_path / "log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command("sweep", space, "--store", "cut"), cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True
-        )
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and finished(tmp_path / "cut") < 2:
-            time.sleep(0.3)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    done = finished(tmp_path / "cut")
-    assert 2 <= done < 10, log.read_text()
+    code, said = signalled(tmp_path, space, "cut", signal.SIGTERM)
+    assert code == 130 and "the same command goes on from there" in said, said
+    assert len(said.splitlines()) < 12, f"no trace of the signal:\n{said}"
+    assert statuses(tmp_path / "cut") == {"FINISHED", "KILLED"}
+    code, said = signalled(tmp_path, space, "cut", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert "RUNNING" in statuses(tmp_path / "cut")
+    looked = subprocess.run(
+        command("leaderboard", "--experiment", "little", "--store", "cut"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "interrupted, the process that drove them was killed" in looked.stderr.replace("that drove it", "that drove them")
+    assert "RUNNING" not in statuses(tmp_path / "cut")
     found = sweep(tmp_path, space, "--store", "cut")
     assert "10/10 done" in found.stderr
     assert board(tmp_path, "cut") == board(tmp_path, "whole")
     assert not list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
+
+
+def signalled(folder: Path, space: str, store: str, number: signal.Signals) -> tuple[int, str]:
+    """A sweep that is sent a signal after one more run is finished and while others run: its exit code and what it said."""
+    before, log = finished(folder / store), folder / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command("sweep", space, "--store", store), cwd=folder, stdout=stream, stderr=stream, start_new_session=True
+        )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and (finished(folder / store) <= before or "RUNNING" not in trials(folder / store)):
+            time.sleep(0.3)
+        os.kill(process.pid, number)
+        process.wait()
+    assert finished(folder / store) < 10, log.read_text()
+    return process.returncode, log.read_text()
+
+
+def trials(store: Path, kind: str = "trial") -> set[str]:
+    """The states of the store's runs, as MLflow shows them."""
+    where = "WHERE key = 'backstop.kind' AND value LIKE ?"
+    with closing(sqlite3.connect(store / "mlflow.db")) as connection:
+        found = connection.execute(f"SELECT status FROM runs JOIN tags USING (run_uuid) {where}", [kind])
+        return {status for (status,) in found}
+
+
+def statuses(store: Path) -> set[str]:
+    """The states of the sweep's run and of the experiments' runs."""
+    return trials(store, "%")
 
 
 def finished(store: Path) -> int:

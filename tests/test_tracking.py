@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backstop.platform import specs, tracking
+from backstop.platform import drivers, specs, tracking
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.finals import final
 from backstop.platform.origin import Origin
@@ -345,6 +345,64 @@ def test_a_database_without_its_artifacts_says_where_they_are(made: tracking.Sto
     subprocess.run(line, shell=True, check=True)
     assert "was moved or copied" in tracking.settle(tracking.store(tmp_path))
     assert spent(tracking.store(tmp_path), 1).is_relative_to(tmp_path)
+
+
+HELD = """
+import sys
+from pathlib import Path
+from backstop.platform import drivers
+
+with drivers.at_work(Path(sys.argv[1])) as name:
+    print(name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_runs_of_a_killed_process_are_interrupted_and_those_of_a_live_one_are_not(
+    experiment: tuple[tracking.Store, str, str],
+) -> None:
+    store, number, name = experiment
+    folder = Path(store.artifacts).parent
+    with subprocess.Popen([sys.executable, "-c", HELD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        driver = process.stdout.readline().strip()
+        mother = tracking.parent(store, number, "quick", driver=driver)
+        one = log(experiment, driver=driver)
+        assert one.flush()
+        assert drivers.gone(folder, driver) is False
+        assert tracking.interrupted(store, folder, name) == 0
+        process.kill()
+        process.wait()
+    assert drivers.gone(folder, driver) is True
+    assert tracking.interrupted(store, folder, "first") == 0, "another experiment"
+    assert tracking.interrupted(store, folder) == 1
+    states = {run: tracking._client(store.uri).get_run(run).info.status for run in (mother, str(one.run_id))}
+    assert set(states.values()) == {"KILLED"}
+    assert tracking.interrupted(store, folder, name) == 0
+    assert drivers.gone(folder, driver) is None, "nothing names it any more"
+
+
+def test_an_interrupted_run_belongs_to_the_next_driver(experiment: tuple[tracking.Store, str, str]) -> None:
+    store, number, name = experiment
+    folder = Path(store.artifacts).parent
+    with drivers.at_work(folder) as driver:
+        one = log(experiment, driver=driver)
+        assert one.flush()
+        assert tracking.stop(store, number, driver)
+    assert [run.status for run in tracking.read(store, name, status=None)] == ["KILLED"]
+    with drivers.at_work(folder) as driver:
+        two = log(experiment, driver=driver)
+        assert two.flush()
+        assert tracking.interrupted(store, folder, name) == 0
+        assert two.finish({"final/clean_accuracy": 0.5})
+        assert tracking.stop(store, number, driver)
+    assert [run.status for run in tracking.read(store, name, status=None)] == ["FINISHED"]
+
+
+def test_a_server_s_runs_are_not_judged_from_another_folder(tmp_path: Path, made: tracking.Store) -> None:
+    assert drivers.gone(tmp_path, "unknown") is None
+    assert not tracking._died(tracking.Store("http://host:5000", ""), tmp_path, "unknown")
+    assert tracking._died(made, tmp_path, "unknown"), "a database's drivers are beside it"
 
 
 def test_a_store_that_can_only_be_read_is_read(made: tracking.Store, tmp_path: Path) -> None:
