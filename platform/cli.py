@@ -1,6 +1,6 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
-Exit codes: 0 done; 1 a run failed or a verification disagrees; 2 bad input, one line on stderr; 130 interrupted, and the
+Exit codes: 0 done; 1 a run failed or is not stored, or a verification disagrees; 2 bad input, one line on stderr; 130 interrupted, and the
 same command goes on from there.
 """
 

@@ -27,6 +27,7 @@ from backstop.platform.plan import Finals, Queue, Unstored
 from backstop.platform.tracking import Log, Store
 
 STEP = 5.0  # seconds of rounds that a trial does before it reports; a long round is a step of its own
+REASON = 300  # characters of a failure's reason
 RETRIES = 2  # times that a failed trial is started again
 
 
@@ -160,10 +161,17 @@ class Trial(tune.Trainable):
 
 
 def why(error: object) -> str:
-    """The reason of a trial's failure in one line: what was raised in it, without Ray's own words."""
-    cause = getattr(error, "cause", None) or error
-    words = " ".join(str(cause).split())[-300:] if cause is not None else ""
-    return f"{type(cause).__name__}: {words}" if words else "no reason is known"
+    r"""The reason of a trial's failure in one line: what its own code raised, else Ray's first words.
+
+    >>> why('Failure # 1\nray::train()\n  File "a.py", line 3, in f\nValueError: no luck\n')
+    'ValueError: no luck'
+    """
+    lines = [line.strip() for line in str(error or "").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Failure #")]
+    if not lines:
+        return "no reason is known"
+    raised = any(line.startswith('File "') for line in lines)
+    return (lines[-1] if raised else lines[0])[:REASON]
 
 
 class Generations(Searcher):

@@ -149,7 +149,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
         command("sweep", space, "--store", "s"), cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
     )
     assert found.returncode == 1, found.stderr
-    assert "1 run failed" in found.stderr
+    assert "1 run failed: RuntimeError: " in found.stderr and "the defense broke" in found.stderr
     assert "median" in found.stdout
     from backstop.platform import tracking
 
