@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backstop.platform import plugins
-from backstop.platform.leaderboard import percent, short, undefended
+from backstop.platform import plugins, specs
+from backstop.platform.contract import Part
+from backstop.platform.leaderboard import percent, undefended
 
 Document = Mapping[str, Any]
 VENUE = re.compile(
@@ -52,6 +53,21 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> 
     """A table whose first ``text`` columns are text."""
     rule = [":---"] * text + ["---:"] * (len(heads) - text)
     return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows)) + "\n"
+
+
+def written(attack: str) -> str:
+    """An attack as one would write it: without the parameters that have their defaults.
+
+    >>> written("badnets(share=0.2, size=3, source=None, target=0, value=1.0)")
+    'badnets(share=0.2)'
+    """
+
+    def brief(stage: Part) -> Part:
+        declared = plugins.find("attacks", stage.name).parameters
+        given = {key: value for key, value in stage.params.items() if value != declared[key].default}
+        return Part(stage.name, given)
+
+    return "+".join(str(brief(stage)) for stage in specs.parts(attack))
 
 
 def code(name: str) -> str:
@@ -101,14 +117,13 @@ def attack_table(document: Document, attacks: Sequence[str]) -> str:
     """Attack success of each attack against each defense, and accuracy under FedAvg."""
     by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
     ours = sorted({defense for _, defense in by_place}, key=order)
-    names = short(attacks)
     heads = ["attack", *UPDATE_COLUMNS, *(code(ours_name(name)) for name in ours), "accuracy (FedAvg)"]
     rows = []
     for attack in attacks:
         plain = by_place[attack, "fedavg"]
         rows.append(
             [
-                code(names[attack]) + "°" * bool(plain["left_out"]),
+                code(written(attack)) + "°" * bool(plain["left_out"]),
                 plain["knows"],
                 mean(plain["natural_success"]),
                 mean(plain["untriggered_target_rate"]),
@@ -161,7 +176,7 @@ def untargeted(document: Document) -> str:
     for attack in sorted(attacks):
         cells = [by_place[attack, name] for name in ours]
         accuracies = (mean(cell["clean_accuracy"]) for cell in cells)
-        rows.append([code(short(attacks)[attack]), cells[0]["knows"], *accuracies])
+        rows.append([code(written(attack)), cells[0]["knows"], *accuracies])
     return markdown(["attack", "knows", *(code(ours_name(name)) for name in ours)], rows, 2)
 
 
@@ -169,10 +184,9 @@ def on_photographs(document: Document) -> str:
     """Every image trigger at its default on CIFAR-10: what it has, what its inputs have anyway."""
     plain = {cell["attack"]: cell for cell in undefended(document["cells"])}
     attacks = [attack for attack in chains(document, lambda _: True) if plain[attack]["attack_success_rate"]]
-    names = short(attacks)
     rows = [
         [
-            code(names[attack]),
+            code(written(attack)),
             mean(cell["attack_success_rate"]),
             mean(cell["natural_success"]),
             mean(cell["untriggered_target_rate"]),
@@ -188,7 +202,6 @@ def on_photographs(document: Document) -> str:
 def lifetimes(document: Document) -> str:
     """Rounds to a backdoor and rounds that it lasts."""
     lasting = [cell for cell in undefended(document["cells"]) if cell["attack"] != "none"]
-    names = short(cell["attack"] for cell in lasting)
 
     def rounds(figure: Mapping[str, float] | None, still_active: int | None = None) -> str:
         if figure is None:
@@ -199,7 +212,7 @@ def lifetimes(document: Document) -> str:
 
     rows = [
         [
-            code(names[cell["attack"]]),
+            code(written(cell["attack"])),
             rounds(cell["time_to_backdoor"]),
             rounds(cell["durability"], cell["still_active"]).format(seeds=len(cell["seeds"])),
         ]

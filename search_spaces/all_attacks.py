@@ -21,7 +21,7 @@ SETTINGS = {
     "alie_backdoor": f"{BEHIND}+alie_backdoor(z=3)",
     "badnets": "badnets(share=0.2)",
     "blended": "blended(alpha=0.3)",
-    "bpp": "bpp(levels=2, negatives=0.5)+model_replacement(strength=4)",
+    "bpp": "bpp(levels=2, negatives=0.5, share=0.5)+model_replacement(strength=4)",
     "chameleon": f"{BEHIND}+chameleon(epochs=3)",
     "dba": "dba(share=0.2)",
     "edge_case": "edge_case(source=7, target=0, share=0.5)+model_replacement(strength=5)",
