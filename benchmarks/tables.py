@@ -203,18 +203,20 @@ def lifetimes(document: Document) -> str:
     """Rounds to a backdoor and rounds that it lasts."""
     lasting = [cell for cell in undefended(document["cells"]) if cell["attack"] != "none"]
 
-    def rounds(figure: Mapping[str, float] | None, still_active: int | None = None) -> str:
+    def rounds(cell: Mapping[str, Any], name: str) -> str:
+        figure, seeds = cell[name], len(cell["seeds"])
         if figure is None:
-            return "–"
+            return "never" if name == "time_to_backdoor" else "–"
         spread = f"{figure['mean']:.0f} ({figure['low']:.0f} to {figure['high']:.0f})"
-        active = f", in {still_active} of {{seeds}} still there" if still_active else ""
-        return spread + active
+        some = f", {cell['planted_seeds']} of {seeds} seeds" if cell["planted_seeds"] < seeds else ""
+        active = cell["still_active"] if name == "durability" else 0
+        return spread + some + (f", in {active} of {seeds} still there" if active else "")
 
     rows = [
         [
             code(written(cell["attack"])),
-            rounds(cell["time_to_backdoor"]),
-            rounds(cell["durability"], cell["still_active"]).format(seeds=len(cell["seeds"])),
+            rounds(cell, "time_to_backdoor"),
+            rounds(cell, "durability"),
         ]
         for cell in lasting
     ]

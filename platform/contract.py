@@ -522,7 +522,20 @@ class BrokenStage(Exception):  # noqa: N818 -- it names what happened, as BadInp
 
 
 def _hold(stage: str, given: Updates, returned: Updates, round_number: int) -> None:
-    """Raise :class:`BrokenStage` for a row or a weight that would leave the weighted mean without a meaning."""
+    """Raise :class:`BrokenStage` for what would leave the weighted mean without a meaning."""
+    if not isinstance(returned, Updates):
+        raise BrokenStage(f"defense {stage}: it returned {type(returned).__name__} in round {round_number}; a stage returns Updates")
+    rows, count = returned.rows, len(returned.rows)
+    if rows.ndim != 2 or rows.shape[1] != given.rows.shape[1] or rows.dtype != given.rows.dtype:
+        raise BrokenStage(
+            f"defense {stage}: rows of shape {tuple(rows.shape)} and {rows.dtype} in round {round_number};"
+            f" it was given {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows only"
+        )
+    if len(returned.weight) != count or len(returned.client) != count:
+        raise BrokenStage(
+            f"defense {stage}: {count} rows with {len(returned.weight)} weights and {len(returned.client)} clients"
+            f" in round {round_number}; there is one of each for a row"
+        )
     sound = returned.weight.isfinite() & (returned.weight >= 0)
     if not sound.all():
         raise BrokenStage(

@@ -158,7 +158,6 @@ class Experiment:
         """Do one round; a record where the round is due for evaluation."""
         spec, built, state = self.spec, self.built, self.state
         with one_thread():
-            bad = built.malicious
             number = spec.warmup + state.round  # the draws of an experiment go on from those of its warm-up
             cohort = built.cohort(number)
             state, trained = self._train(state, cohort)
@@ -172,7 +171,7 @@ class Experiment:
             self.state = state = state._replace(round=state.round + 1)
             if state.round % spec.eval_every and state.round != spec.rounds:
                 return None
-            honest = ~torch.isin(trained.client, bad)
+            honest = ~torch.isin(trained.client, self._judged(number))
             loss = trained.loss.cpu()[honest].double().mean().item() if honest.any() else float("nan")
             metrics = self._measure() | {"round/train_loss": loss, "defense/nonfinite_rows": float((~finite).sum()), **telemetry(aggregate)}
             if self.attack_turns:
@@ -181,6 +180,10 @@ class Experiment:
                 metrics |= self._repaired(built.defense)
             spent, self.costs = self.costs, {}
             return Record(spec.id, state.round - 1, metrics, spent)
+
+    def _judged(self, number: int) -> Tensor:
+        """The clients of a round that telemetry takes for malicious: where attackers take turns, those that wait train as honest ones."""
+        return self.built.attackers(number) if self.spec.attackers == "in_turn" else self.built.malicious
 
     def _repaired(self, defense: Defense) -> dict[str, float]:
         """Let the defense repair the final model, and label as it says: figures beside those of the plain model before."""
@@ -240,7 +243,8 @@ class Experiment:
             kept = torch.zeros_like(sent.weight).index_add(0, torch.searchsorted(sent.client, shares.client), shares.weight)
             buffers = buffers + mean(changes, kept)
         moved = state._replace(params=params, buffers=buffers, defense=remembered)
-        malicious, layout = self.built.malicious.to(sent.client.device), self.built.net.layout
+        malicious = self._judged(self.spec.warmup + state.round).to(sent.client.device)
+        layout = self.built.net.layout
         return moved, aggregate, lambda row: evaluate.kept(sent, after, malicious) | evaluate.masked(sent.rows, row, layout)
 
     def _measure(self, defended: int | None = None) -> dict[str, float]:

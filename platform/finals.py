@@ -28,35 +28,39 @@ def lifetime(
     twin: Mapping[int, float],
     start: int,
     stop: int | None,
+    every: int = 1,
 ) -> dict[str, float]:
     """How long a backdoor takes and how long it lasts, in rounds, to the resolution of the
     evaluations, measured against what the same inputs achieve when nobody attacks.
 
     ``rates`` are (round, attack success) of the attacked run, ``twin`` round → attack success of
-    its clean twin. What counts is the excess over the twin; only rounds that both have are read.
-    ``time_to_backdoor``: rounds from the attack's first until success is half-way from the twin's
-    to 1; missing where it never is. ``durability``: rounds after the attack's last in which the
-    excess is still at least half of what it was there; missing where the attack does not stop or
-    had no excess. ``still_active`` is 1 where it never fell so far: then durability is the time
-    that was watched.
+    its clean twin; ``start``, ``stop`` and ``every`` are the attack's schedule. What counts is the
+    excess over the twin; only rounds that both have are read. ``time_to_backdoor``: rounds from the
+    attack's first until success is half-way from the twin's to 1; missing where it never is.
+    ``durability``: rounds after the attack's last in which the excess is still at least half of
+    what it was there; missing where the attack does not stop or never came half-way.
+    ``still_active`` is 1 where it never fell so far: then durability is the time that was watched.
 
     >>> attacked = list(enumerate([0.2, 0.8, 0.6, 0.3]))
     >>> lifetime(attacked, dict.fromkeys(range(4), 0.0), 0, 2)
     {'time_to_backdoor': 2.0, 'durability': 1.0, 'still_active': 0.0}
-    >>> lifetime(attacked, dict.fromkeys(range(4), 0.6), 0, 2)["durability"]
+    >>> lifetime(attacked, dict.fromkeys(range(4), 0.59), 0, 2)["durability"]
     0.0
     """
-    paired = [(at, rate, twin[at]) for at, rate in rates if at in twin]
-    during = [(at, rate - natural, natural) for at, rate, natural in paired if start <= at < (math.inf if stop is None else stop)]
-    spans: dict[str, float] = {}
+    paired = [(at, rate - twin[at], twin[at]) for at, rate in rates if at in twin]
+    during = [item for item in paired if start <= item[0] < (math.inf if stop is None else stop)]
     half_way = (at for at, excess, natural in during if 0 < excess >= (1 - natural) / 2)
     planted = next(half_way, None)
-    if planted is not None:
-        spans["time_to_backdoor"] = float(planted + 1 - start)
-    after = [(at, rate - natural) for at, rate, natural in paired if stop is not None and at >= stop]
-    if stop is not None and during and during[-1][1] > 0 and after:
-        gone = next((at for at, excess in after if excess < during[-1][1] / 2), None)
-        spans["durability"] = float(after[-1][0] + 1 - stop if gone is None else gone - stop)
+    if planted is None:
+        return {}
+    spans = {"time_to_backdoor": float(planted + 1 - start)}
+    if stop is None:
+        return spans
+    last = start + every * ((stop - 1 - start) // every)  # the last round of the schedule
+    left = [(at, excess) for at, excess, _ in paired if at >= last]
+    if len(left) > 1 and left[0][1] > 0:
+        gone = next((at for at, excess in left[1:] if excess < left[0][1] / 2), None)
+        spans["durability"] = float((left[-1][0] if gone is None else gone - 1) - last)
         spans["still_active"] = float(gone is None)
     return spans
 

@@ -391,16 +391,22 @@ def _twins(runs: Sequence[Logged]) -> Callable[[Cell], Twins]:
 
 def _lifetime(cell: Cell, twins: Twins) -> Document:
     """How long the backdoor takes and lasts in the mean over the seeds that say so, and in how many of them it was still active at the end."""
-    spans = [
-        (seed, finals.lifetime(rates, twins.by_round.get(seed, {}), int(cell.spec["attack_start"]), cell.spec["attack_stop"]))
-        for seed, rates in cell.success.items()
-    ]
+    schedule = (int(cell.spec["attack_start"]), cell.spec["attack_stop"], int(cell.spec["attack_every"]))
+    spans = [(seed, finals.lifetime(rates, twins.by_round.get(seed, {}), *schedule)) for seed, rates in cell.success.items()]
     figures = {name: _figure({seed: span[name] for seed, span in spans if name in span}) for name in LIFETIME}
     active = [span["still_active"] for _, span in spans if "still_active" in span]
     return {
         **{name: _interval(figure) for name, figure in figures.items()},
+        "planted_seeds": sum("time_to_backdoor" in span for _, span in spans),
         "still_active": int(sum(active)) if active else None,
     }
+
+
+def _peak(cell: Cell, seeds: Sequence[int]) -> float | None:
+    """The largest attack success of a run, in the mean over the seeds; None where a run's rounds are not known."""
+    highest = [max((rate for _, rate in cell.success.get(seed, ())), default=None) for seed in seeds]
+    known = [rate for rate in highest if rate is not None]
+    return math.fsum(known) / len(known) if len(known) == len(seeds) else None
 
 
 def _judged(cell: Cell, undefended: Cell | None, twins: Twins) -> tuple[bool | None, str | None]:
@@ -420,7 +426,10 @@ def _judged(cell: Cell, undefended: Cell | None, twins: Twins) -> tuple[bool | N
             continue
         ours, theirs = (math.fsum(rates[seed] for seed in both) / len(both) for rates in (reached, others))
         if ours - theirs < finals.BITE:
-            return False, f"under FedAvg it has {percent(ours)} %, {name} {percent(theirs)} %"
+            peak = _peak(undefended, both)
+            faded = cell.spec["attack_stop"] is not None and peak is not None and peak - theirs >= finals.BITE
+            before = f" at the end, after {percent(peak)} % while it attacked" if faded else ""
+            return False, f"under FedAvg it has {percent(ours)} %{before}, {name} {percent(theirs)} %"
     return (True, None) if twins.final else (None, None)
 
 
@@ -738,6 +747,9 @@ def unranked(document: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"in some runs of seed {', '.join(map(str, absent))} no malicious client took part in an attacked round; they count nowhere"
         )
+    silent = sorted({names[cell["attack"]] for cell in attacked if cell["seeds"] and cell[SUCCESS] is None})
+    if silent:
+        notes.append(f"without an attack success, counted in the accuracy only: {', '.join(silent)}")
     unjudged = {cell["attack"] for cell in attacked if cell["bites"] is None and cell[SUCCESS] is not None}
     if unjudged:
         notes.append(
@@ -907,18 +919,26 @@ def lifetimes(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """(attack, defense, rounds to the backdoor, rounds that it lasted) for people, of the attacks that stop. + says that it was
     still active when the last round of some seed was over.
     """
-    lasting = [cell for cell in document["cells"] if cell["durability"] is not None]
+    lasting = [
+        cell
+        for cell in document["cells"]
+        if document["settings"][cell["setting"]]["attack_stop"] is not None and cell[SUCCESS] is not None and cell["seeds"]
+    ]
     theirs, ours = short(cell["attack"] for cell in lasting), short(cell["defense"] for cell in lasting)
 
-    def rounds(figure: Mapping[str, float] | None, more: bool = False) -> str:
-        return "–" if figure is None else f"{figure['mean']:.1f}{'+' * more}"
+    def rounds(cell: Mapping[str, Any], name: str, *, more: bool = False) -> str:
+        if cell[name] is None:
+            return "never" if name == "time_to_backdoor" else "–"
+        planted, seeds = cell["planted_seeds"], len(cell["seeds"])
+        some = f" ({planted} of {plural(seeds, 'seed')})" if planted < seeds else ""
+        return f"{cell[name]['mean']:.1f}{'+' * more}{some}"
 
     return [
         (
             theirs[cell["attack"]],
             ours[cell["defense"]],
-            rounds(cell["time_to_backdoor"]),
-            rounds(cell["durability"], bool(cell["still_active"])),
+            rounds(cell, "time_to_backdoor"),
+            rounds(cell, "durability", more=bool(cell["still_active"])),
         )
         for cell in lasting
     ]
@@ -927,7 +947,7 @@ def lifetimes(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 LIFETIME_HEADS = ("attack", "defense", "rounds to the backdoor", "rounds that it lasted")
 LIFETIME_NOTE = (
     "Over the clean twin: rounds from the attack's first until success is half-way from the twin's to 100 %, and rounds after its last "
-    "in which half of the excess was left; + where some seed's was still active at the end."
+    "in which half of the excess was left; + where some seed's was still active at the end. Means are over the seeds in which it came so far."
 )
 
 

@@ -113,7 +113,7 @@ class Watch:
         def score(item: tuple[Spec, Finals]) -> float:
             return item[1].get("final/clean_accuracy", 0.0) - item[1].get("final/attack_success_rate", 1.0)
 
-        attacked = [item for item in self.finished if "final/attack_success_rate" in item[1]]
+        attacked = [(spec, finals) for spec, finals in self.finished if "final/attack_success_rate" in finals and not spec.dormant]
         return max(attacked, key=score, default=None)
 
     def draw(self) -> Group:

@@ -267,7 +267,7 @@ def change(spec: Spec, key: str, new: Scalar) -> Spec:
     if not rest and head in ("dataset", "model", "optimizer"):
         return spec.replace(**{head: part(str(new))})
     if not rest and head in NOTHING:
-        return spec.replace(**{head: stages(str(new), head)})
+        return spec.replace(**{head: stages(NOTHING[head] if new is None else str(new), head)})
     if head in ("dataset", "model", "optimizer") and len(rest) == 1:
         old = getattr(spec, head)
         return spec.replace(**{head: Part(old.name, {**old.params, rest[0]: new})})

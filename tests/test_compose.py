@@ -223,3 +223,20 @@ def test_a_stage_can_try_how_those_before_it_poison_a_batch() -> None:
     assert tried == [(1.0, 0), (13.0, 2), (135.0, 4)]
     attack.craft(attack.plan(states, attack_view("table")), torch.ones(3, 24), attack_view("table"))
     assert tried[3:] == [(1.0, 0), (14.0, 2), (146.0, 4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (None, "it returned NoneType"),
+        (Updates(torch.zeros(2, 2), torch.ones(2), torch.arange(2)), r"rows of shape \(2, 2\)"),
+        (Updates(torch.zeros(2, 3).double(), torch.ones(2), torch.arange(2)), "torch.float64"),
+        (Updates(torch.zeros(2, 3), torch.ones(5), torch.arange(2)), "2 rows with 5 weights"),
+    ],
+)
+def test_a_stage_that_returns_something_else_is_named(returned: object, words: str) -> None:
+    wrong = stateless(lambda _: returned)  # type: ignore[arg-type, return-value]
+    given, view = Updates(torch.zeros(2, 3), torch.ones(2), torch.arange(2)), server_view(3)
+    defense = chain(wrong, names=["wrong"])
+    with pytest.raises(BrokenStage, match=f"defense wrong: .*{words}"):
+        defense.apply(given, defense.init(view), view)

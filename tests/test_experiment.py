@@ -446,3 +446,10 @@ def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -
         for key, value in values.items():
             # The last digits of a sum differ between processors; one of 360 test samples is 0.0028.
             assert value == pytest.approx(known[name][key], rel=1e-3, abs=0.006), f"{name}: {key}"
+
+
+def test_attackers_that_wait_for_their_turn_count_as_honest() -> None:
+    spec = ATTACKED.replace(malicious=1.0, attackers="in_turn", defense=specs.stages("krum", "defense"))
+    first = metrics(spec)[0]
+    assert math.isfinite(first["round/train_loss"])
+    assert "defense/kept_weight_benign" in first

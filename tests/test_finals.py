@@ -23,14 +23,22 @@ def test_time_to_backdoor_counts_from_the_attacks_first_round() -> None:
 
 
 def test_durability_counts_the_rounds_that_keep_half_of_what_there_was() -> None:
-    lasted = lifetime(rates([0.2, 0.4, 0.3, 0.2, 0.19, 0.9]), NEVER, 0, 2)
-    assert lasted == {"durability": 2.0, "still_active": 0.0}
-    watched = lifetime(rates([0.4, 0.4, 0.3, 0.2]), NEVER, 0, 2)
-    assert watched == {"durability": 2.0, "still_active": 1.0}
+    lasted = lifetime(rates([0.2, 0.6, 0.4, 0.3, 0.29, 0.9]), NEVER, 0, 2)
+    assert lasted == {"time_to_backdoor": 2.0, "durability": 2.0, "still_active": 0.0}
+    watched = lifetime(rates([0.6, 0.6, 0.4, 0.3]), NEVER, 0, 2)
+    assert watched == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 1.0}
     assert lifetime(rates([0.0, 0.3]), NEVER, 0, 1) == {}  # nothing to last
-    assert lifetime(rates([0.4, 0.4]), NEVER, 0, 2) == {}  # nothing after it was watched
-    gap = lifetime(rates([0.4, None, None, 0.1]), NEVER, 0, 1)
-    assert gap == {"durability": 2.0, "still_active": 0.0}
+    assert lifetime(rates([0.4, 0.4, 0.3]), NEVER, 0, 2) == {}  # it was never there
+    assert "durability" not in lifetime(rates([0.6, 0.6]), NEVER, 0, 2)  # nothing after it was watched
+    gap = lifetime(rates([0.6, None, None, 0.1]), NEVER, 0, 1)
+    assert gap == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 0.0}
+
+
+def test_an_attack_of_every_kth_round_ends_with_its_last_and_not_with_the_schedule() -> None:
+    """Rounds 0 and 8 would be attacked, and round 8 is no longer."""
+    success = rates([1.0, 0.94, 0.79, 0.67, 0.47, 0.42, 0.24, 0.31, 0.32, 0.25])
+    spans = lifetime(success, NEVER, 0, 8, 8)
+    assert spans == {"time_to_backdoor": 1.0, "durability": 3.0, "still_active": 0.0}
 
 
 def test_natural_success_is_no_backdoor() -> None:

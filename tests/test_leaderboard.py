@@ -357,3 +357,36 @@ def test_lifetimes_are_over_the_twin() -> None:
     assert (cell["durability"]["mean"], cell["still_active"]) == (0.0, 0)
     assert "| badnets | fedavg | 1.0 | 0.0 |" in leaderboard.markdown(document)
     assert leaderboard.recompute(json.loads(leaderboard.encode(document))) == document
+
+
+def test_a_backdoor_that_faded_is_said_to_have_faded() -> None:
+    attacked = run(A, "fedavg", 0, figures(1.0, 0.05), attack_stop=2)
+    dormant = run(A, "fedavg", 0, figures(1.0, 0.04), attack_stop=2, dormant=True)
+    given = [
+        item._replace(curves={"round/attack_success_rate": curve})
+        for item, curve in ((attacked, [(0, 0.5), (1, 0.9), (2, 0.3), (3, 0.05)]), (dormant, [(at, 0.04) for at in range(4)]))
+    ]
+    (cell,) = leaderboard.build(given, "x")["cells"]
+    assert cell["left_out"] == "under FedAvg it has 5.0 % at the end, after 90.0 % while it attacked, its clean twin 4.0 %"
+
+
+def test_lifetimes_say_of_how_many_seeds_they_are() -> None:
+    natural = [(at, 0.0) for at in range(4)]
+    curves = ([(0, 0.9), (1, 0.9), (2, 0.8), (3, 0.1)], [(0, 0.1), (1, 0.2), (2, 0.1), (3, 0.1)])
+    given = [
+        run(A, "fedavg", seed, figures(1.0, 0.1), attack_stop=2)._replace(curves={"round/attack_success_rate": curve})
+        for seed, curve in enumerate(curves)
+    ]
+    given += [
+        run(A, "fedavg", seed, figures(1.0, 0.0), attack_stop=2, dormant=True)._replace(curves={"round/attack_success_rate": natural})
+        for seed in (0, 1)
+    ]
+    document = leaderboard.build(given, "x")
+    assert document["cells"][0]["planted_seeds"] == 1
+    assert "| 1.0 (1 of 2 seeds) | 1.0 (1 of 2 seeds) |" in leaderboard.markdown(document)
+
+
+def test_attacks_without_a_success_are_named() -> None:
+    given = [run("sign_flip(strength=4.0)", "fedavg", 0, figures(0.2)), run(A, "fedavg", 0, figures(1.0, 1.0))]
+    notes = leaderboard.footnotes(leaderboard.build(given, "x"))
+    assert any("counted in the accuracy only: sign_flip" in note for note in notes)

@@ -562,3 +562,9 @@ def test_the_smallest_cohort_that_is_named_holds_an_attacker() -> None:
             least = -(-clients // (2 * present))
             assert specs.attackers_per_cohort(clients, least, present) >= 1
             assert least == 1 or not specs.attackers_per_cohort(clients, least - 1, present)
+
+
+def test_none_is_the_empty_chain_for_set_too() -> None:
+    attacked = Spec(attack=(Part("badnets"),), defense=(Part("median"),))
+    assert specs.change(attacked, "attack", specs.value("none")).attack == ()
+    assert specs.change(attacked, "defense", specs.value("none")).defense == ()
