@@ -446,6 +446,7 @@ def close(store: Store, run_id: str, status: str) -> bool:
     """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
     try:
         with _refusing(store):
+            _still_there(store)
             _client(store.uri).set_terminated(run_id, status)
     except BadInput:
         return False
@@ -462,6 +463,7 @@ def stop(store: Store, experiment_id: str, driver: str) -> bool:
     """Mark what a driver leaves unfinished as KILLED; False when the store cannot be reached."""
     try:
         with _refusing(store):
+            _still_there(store)
             condition = f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` = '{driver}'"
             for run in list(_search(store, experiment_id, condition)):
                 _client(store.uri).set_terminated(run.info.run_id, "KILLED")
@@ -788,7 +790,9 @@ def _still_there(store: Store) -> None:
     """OSError where the file of a store has gone: a new connection would make an empty one in its place."""
     file = database(store)
     if file is not None and not file.exists():
-        raise FileNotFoundError(f"store {file} is not there any more; was it moved or removed?")
+        raise FileNotFoundError(
+            f"store {file} is not there any more; if it was moved, move what waits into its checkpoints folder and name it with --store"
+        )
 
 
 def title(spec: Spec) -> str:

@@ -192,6 +192,31 @@ def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyP
     assert not list(Path("checkpoints").iterdir())
 
 
+def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was trained meanwhile waits in the old place; put beside the moved store, it is sent."""
+    file = space(elsewhere)
+    place = tracking.store(Path("s"))
+    experiment = tracking.open_experiment(place, "little")
+    one, *rest = planned(file)
+    trained, records = done(one, elsewhere, Path("s/checkpoints"))
+    running = log(place, experiment, one, records[:1], trained.origin)
+    assert running.flush()
+    Path("s").rename("t")
+    running.log(records[-1])
+    assert not running.finish(final(records))
+    assert "s/mlflow.db is not there any more" in running.error and "--store" in running.error
+    assert not tracking.close(place, str(running.run_id), "FAILED")
+    assert not Path("s").exists()
+    for spec in rest:
+        done(spec, elsewhere, Path("t/checkpoints"))
+    tracking._client.cache_clear()
+    assert cli.main(["sweep", file, "--store", "t", "--device", "cpu"]) == 0
+    assert "stored 5 runs that waited" in capsys.readouterr().err
+    stored_by_hand("whole", file, elsewhere)
+    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    assert board("t") == board("whole")
+
+
 @pytest.mark.timeout(600)
 def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path) -> None:
     """Something lies where the artifacts go: every run is trained and none is stored."""
