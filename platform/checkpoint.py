@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from backstop.platform.experiment import Experiment
     from backstop.platform.origin import Origin
 
+EVERY = 5.0  # seconds of rounds that a killed process may lose; a long round is lost as a whole
 FIELDS = ("state", "records", "costs", "origin", "done", "model")
 
 
@@ -45,13 +47,13 @@ class Checkpoint:
         done = state.round >= experiment.spec.rounds
         model = net.tensors(state.params, state.buffers) if done else {}
         fields = (state, records, experiment.costs, experiment.origin, done, model)
+        content = BytesIO()  # a full disk makes torch's own writer raise something else than an OSError
+        torch.save(dict(zip(FIELDS, fields, strict=True)), content)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(f".{os.getpid()}")
         try:
-            torch.save(dict(zip(FIELDS, fields, strict=True)), part)
+            part.write_bytes(content.getbuffer())
             part.replace(self.path)
-        except RuntimeError as error:  # torch's writer, when a disk is full
-            raise OSError(f"{self.path.parent}: {error}".splitlines()[0]) from None
         finally:
             part.unlink(missing_ok=True)
 

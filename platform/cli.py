@@ -7,6 +7,7 @@ same command goes on from there.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -69,6 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `backstop list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"backstop: {error.filename or 'the disk'}: {error.strerror}; what was stored is kept,"
+            " the same command goes on from there once there is room",
+            file=sys.stderr,
+        )
+        return FAILED
     return code
 
 
@@ -298,9 +308,9 @@ def _readable_store(options: argparse.Namespace) -> Any:
     from backstop.platform import tracking
 
     store = tracking.store(Path(options.store))
-    if not tracking.read_only(store):
-        return _usable_store(options)
     tracking.reachable(store, write=False)
+    if not tracking.read_only(store) and (mended := tracking.settle(store)):
+        _say(f"backstop: {mended}")
     return store
 
 
@@ -315,22 +325,29 @@ def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from contextlib import ExitStack
 
-    from backstop.platform import federation, finals, origin, specs, starts, tracking
+    from backstop.platform import drivers, federation, finals, origin, specs, starts, tracking
     from backstop.platform.checkpoint import Checkpoint
     from backstop.platform.clients import OnActors, local_ray, spread
     from backstop.platform.experiment import Experiment
-    from backstop.platform.live import percent
+    from backstop.platform.underway import Underway
 
     spec = _spec(options)
     actors, device = _actors(options.client_actors), federation.device(options.device).type
+    tracking.check_name(options.experiment)
     folder, store = federation.data_folder(options.data_dir), _usable_store(options)
     saved = starts.writable(options.save) if options.save else None
-    finished = tracking.find(store, options.experiment, spec)
-    if finished is not None:
-        return _finished(options, store, spec, finished, folder, saved)
-    if spec.warmup:
-        _say(f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg")
+    place = tracking.home(store, Path(options.store))
     with ExitStack() as stack:
+        driver = stack.enter_context(drivers.at_work(place))
+        under = Underway(store, options.experiment, driver, place)
+        stack.callback(under.release)
+        if under.number:
+            _say_interrupted(tracking.interrupted(store, Path(options.store), options.experiment))
+        stored = tracking.find(store, options.experiment, spec)
+        if stored is not None:
+            return _finished(options, store, spec, stored, folder, saved)
+        if spec.warmup:
+            _say(f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg")
         clients = None
         if actors:
             ray = stack.enter_context(local_ray(options.ray_address))
@@ -344,60 +361,95 @@ def run(options: argparse.Namespace) -> int:
         torn = origin.other_data(begun.origin.data, spec.dataset, folder) if begun else ""
         if torn:
             raise BadInput(f"this run has begun, and {torn}; put the old data back, or remove {checkpoint.path} to begin anew")
-        records = checkpoint.restore(experiment)
+        under.begin(experiment, checkpoint)
         if checkpoint.note:
             _say(f"backstop: {checkpoint.note}")
         _say(f"{specs.title(spec)} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
-        if records:
+        if under.records:
             _say(f"going on after round {experiment.state.round} of {spec.rounds}")
         try:
-            while experiment.state.round < spec.rounds:
-                record = experiment.round()
-                if record is None:
-                    continue
-                records.append(record)
-                last = record.metrics
-                _say(
-                    f"round {record.round + 1:>{len(str(spec.rounds))}}/{spec.rounds}  accuracy {percent(last.get('round/clean_accuracy')):>7}  "
-                    f"attack success {percent(last.get('round/attack_success_rate')):>7}  {_anyway(last)}train loss {last.get('round/train_loss', math.nan):.3f}  "
-                    f"{sum(value for name, value in record.costs.items() if name.startswith('time/')):.2f} s"
-                )
+            _train(under)
         except KeyboardInterrupt:
-            checkpoint.save(experiment, records)
-            _say(f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; the same command goes on from there")
+            lost = under.save()
+            _say(f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; {_from_there(checkpoint, lost)}")
             return INTERRUPTED
-        final = finals.final(records)
+        final = finals.final(under.records)
         for doubt in finals.doubts(final):
             _say(f"backstop: {doubt}")
-        built = experiment.built
-        model = built.net.tensors(experiment.state.params, experiment.state.buffers)
+        model = experiment.built.net.tensors(experiment.state.params, experiment.state.buffers)
+        run_id, finding, reason = _store(under, final, model)
+        if reason:
+            _say(f"backstop: trained but not stored in {store.uri}: {reason}; {_kept(under)}")
+        else:
+            checkpoint.drop()
+        if finding:
+            _say(f"backstop: {finding}")
         if saved:
             _say(f"wrote {saved}; start from it with --start {saved} ({starts.save(saved, model)[:14]}…)")
-        log = tracking.Log(store, tracking.open_experiment(store, options.experiment), spec, origin=experiment.origin)
-        for record in records:
-            log.log(record)
-        sent = log.finish(final, model)
-        if sent:
-            checkpoint.drop()
-        else:
-            _say(f"backstop: trained but not stored in {store.uri}: {log.error}; {_kept(checkpoint, experiment, records)}")
-        if log.finding:
-            _say(f"backstop: {log.finding}")
     if options.json:
-        rounds = [{"round": record.round, "metrics": dict(record.metrics)} for record in records]
+        rounds = [{"round": record.round, "metrics": dict(record.metrics)} for record in under.records]
         nothing: dict[str, float] = {}
-        timing = reduce(costs.add, (record.costs for record in records), nothing)
-        _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": log.run_id})
-    return DONE if sent and not log.finding else FAILED
+        timing = reduce(costs.add, (record.costs for record in under.records), nothing)
+        _print_json({"id": spec.id, "spec": specs.to_json(spec), "rounds": rounds, "final": final, "timing": timing, "run_id": run_id})
+    return FAILED if reason or finding else DONE
 
 
-def _kept(checkpoint: Any, experiment: Any, records: Sequence[Any]) -> str:
-    """Keep a run that could not be stored; what became of it, in words."""
+def _train(under: Any) -> None:
+    """All rounds that are left, each printed and kept."""
+    from backstop.platform.live import percent
+
+    experiment = under.experiment
+    total = experiment.spec.rounds
+    while experiment.state.round < total:
+        try:
+            record = experiment.round()
+        except Exception as error:
+            under.failed(error)
+            raise
+        if record is not None:
+            under.add(record)
+            last = record.metrics
+            spent = sum(value for name, value in record.costs.items() if name.startswith("time/"))
+            _say(
+                f"round {record.round + 1:>{len(str(total))}}/{total}"
+                f"  accuracy {percent(last.get('round/clean_accuracy')):>7}"
+                f"  attack success {percent(last.get('round/attack_success_rate')):>7}"
+                f"  {_anyway(last)}train loss {last.get('round/train_loss', math.nan):.3f}  {spent:.2f} s"
+            )
+        if experiment.state.round < total:
+            under.now_and_then()
+
+
+def _store(under: Any, final: Mapping[str, float], model: Mapping[str, Any]) -> tuple[str | None, str, str]:
+    """Store a run: its MLflow id, how a run of the same spec differs from it, and why it was not possible."""
     try:
-        checkpoint.save(experiment, records)
-    except OSError as error:
-        return f"it could not be kept in {checkpoint.path.parent} either ({error.strerror or error}); the same command trains it again"
-    return f"it is kept in {checkpoint.path.parent}; the same command sends it, without training again"
+        log = under.open()
+    except BadInput as error:
+        return None, "", str(error)
+    sent = log.finish(final, model)
+    return log.run_id, log.finding, "" if sent else log.error or "the store did not take it"
+
+
+def _from_there(checkpoint: Any, lost: str) -> str:
+    """What the same command does after an interruption."""
+    if lost:
+        return f"it could not be kept in {checkpoint.path.parent} ({lost}); {_from_what_is_left(checkpoint)}"
+    return "the same command goes on from there"
+
+
+def _from_what_is_left(checkpoint: Any) -> str:
+    """Where a run begins that could not be kept."""
+    if checkpoint.path.exists():
+        return "the same command goes on from an earlier round"
+    return "the same command trains it again"
+
+
+def _kept(under: Any) -> str:
+    """Keep a run that could not be stored; what became of it, in words."""
+    folder, lost = under.checkpoint.path.parent, under.save()
+    if lost:
+        return f"it could not be kept in {folder} either ({lost}); {_from_what_is_left(under.checkpoint)}"
+    return f"it is kept in {folder}; the same command sends it, without training again"
 
 
 def _finished(options: argparse.Namespace, store: Any, spec: Any, stored: Any, folder: Path, saved: Path | None) -> int:

@@ -22,6 +22,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -1055,5 +1056,7 @@ def put(file: Path, content: str) -> Path:
         fresh.write_bytes(content.encode())
         fresh.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
         raise BadInput(f"{file}: cannot be written: {error.strerror or error}") from None
     return file

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -82,9 +83,10 @@ def writable(file: str) -> Path:
 
 def save(path: Path, model: Mapping[str, Tensor]) -> str:
     """Write a checkpoint and keep it; its name."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
-    _put(path, lambda part: save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}, part))
+    content = packed({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()})
+    _put(path, lambda part: part.write_bytes(content))
     return keep(str(path))
 
 
@@ -137,8 +139,10 @@ def shared(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Ten
             warm = _made(path)
             if warm is None:
                 params, buffers = warm = make(path.parent)
+                content = BytesIO()  # a full disk makes torch's own writer raise something else than an OSError
+                torch.save((params.cpu(), buffers.cpu()), content)
                 with _keeping():
-                    _put(path, lambda part: torch.save((params.cpu(), buffers.cpu()), part))
+                    _put(path, lambda part: part.write_bytes(content.getbuffer()))
     return warm
 
 
@@ -173,8 +177,11 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _put(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place in one step, so that no reader ever sees half of it."""
+    """Put a file in its place in one step, so that no reader ever sees half of it. Raises OSError where there is no room."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}")
-    write(part)
-    part.replace(path)
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

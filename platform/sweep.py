@@ -6,6 +6,7 @@ is started again and goes on from there, and so does the same command after the 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from ray.tune import CheckpointConfig, FailureConfig, PlacementGroupFactory, Run
 from ray.tune.search import Searcher
 
 from backstop.platform import specs
-from backstop.platform.checkpoint import Checkpoint
+from backstop.platform.checkpoint import EVERY, Checkpoint
 from backstop.platform.clients import OnActors, Share
 from backstop.platform.contract import Record, Spec
 from backstop.platform.experiment import Experiment
@@ -26,7 +27,7 @@ from backstop.platform.finals import final
 from backstop.platform.plan import Finals, Queue, Unstored
 from backstop.platform.tracking import Log, Store
 
-STEP = 5.0  # seconds of rounds that a trial does before it reports; a long round is a step of its own
+STEP = EVERY  # seconds of rounds that a trial does before it saves and reports; a long round is a step of its own
 REASON = 300  # characters of a failure's reason
 RETRIES = 2  # times that a failed trial is started again
 
@@ -275,6 +276,8 @@ def sweep(queue: Queue, task: Task, progress: Progress, have: Mapping[str, float
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the pending one over and stops the actor that
     # starts for it, so that with short trials a second actor never comes up. As many pending trials as fit start all actors together.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(task, have))
+    # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk is said elsewhere, in a line.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(tune.with_parameters(Trial, task=task), PlacementGroupFactory(bundles, strategy="PACK"))
     Tuner(
         trainable,

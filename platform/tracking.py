@@ -23,7 +23,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -349,6 +349,8 @@ def _client_class() -> type[MlflowClient]:
         from mlflow import MlflowClient
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs a trace of every error that it then raises, and what is raised becomes one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient
 
 
@@ -373,7 +375,9 @@ def _refusing(store: Store) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """The line of an error that says what happened: SQLAlchemy's first one may only say when it was found out."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if not line.startswith("(raised as a result of")), lines[0])[:300]
 
 
 def _search(store: Store, experiment_id: str, condition: str) -> Iterator[Stored]:
@@ -483,7 +487,8 @@ def interrupted(store: Store, folder: Path, experiment: str | None = None) -> in
         known = {run.info.run_id: run.data.tags.get(DRIVER, "") for run in running}
         dead = {name for name in set(known.values()) - {""} if _died(store, place, name)}
         lost = [run for run in running if known[run.info.run_id] in dead]
-        if not read_only(store):
+    if not read_only(store):
+        with suppress(BadInput), _refusing(store):  # a full disk: whoever looks after that marks them
             for run in lost:
                 client.set_terminated(run.info.run_id, "KILLED")
             for name in dead:
@@ -813,8 +818,11 @@ def _fill(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(f".{file.name}.new")  # a reader never sees half a file
-        fresh.write_bytes(content if isinstance(content, bytes) else content.encode())
-        fresh.replace(file)
+        try:
+            fresh.write_bytes(content if isinstance(content, bytes) else content.encode())
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def read(store: Store, experiment: str, *, status: str | None = "FINISHED") -> list[Run]:

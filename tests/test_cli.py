@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backstop.platform import cli, plugins
+from backstop.platform import cli, plugins, tracking
 from backstop.platform.contract import stateless
+from backstop.platform.experiment import Experiment
 from backstop.platform.plugins import build
+from tests.mounts import mounted
 
 RUN = ["--rounds", "2", "--clients", "10", "--per-round", "5", "--root-size", "20", "--device", "cpu"]
 
@@ -378,6 +381,102 @@ def test_an_interrupted_run_goes_on_from_there(capsys: pytest.CaptureFixture[str
     assert json.loads(resumed)["rounds"] == whole["rounds"]
     assert json.loads(resumed)["final"] == whole["final"]
     assert not list(kept.glob("*.pt"))
+
+
+KILLED = """
+import os, signal, sys
+import backstop.platform.cli as cli
+from backstop.platform import underway
+from backstop.platform.experiment import Experiment
+
+underway.EVERY = 0.0  # save after every round
+real = Experiment.round
+
+def round(self):
+    if self.state.round == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self)
+
+Experiment.round = round
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_save_and_is_shown_as_interrupted(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    arguments = ["run", *RUN, "--rounds", "6", "--json"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store = tracking.store(elsewhere / "backstop-store")
+    assert [run.status for run in tracking.read(store, "runs", status=None)] == ["RUNNING"]
+    assert cli.main(arguments) == 0
+    resumed, messages = capsys.readouterr()
+    assert "backstop: 1 run was interrupted" in messages
+    assert "going on after round 3 of 6" in messages
+    whole = printed(capsys, *arguments, "--store", "other")
+    assert json.loads(resumed)["rounds"] == whole["rounds"]
+    assert json.loads(resumed)["final"] == whole["final"]
+    assert [run.status for run in tracking.read(store, "runs", status=None)] == ["FINISHED"]
+    assert not list((elsewhere / "backstop-store").glob("drivers/*"))
+
+
+def test_a_run_looks_at_its_store_before_it_trains(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    store = tracking.store(elsewhere / "backstop-store")
+    number = tracking.open_experiment(store, "mine")
+    tracking._client(store.uri).delete_experiment(number)
+    monkeypatch.setattr(Experiment, "round", lambda self: pytest.fail("nothing may be trained"))
+    assert "experiment name 'a/b' is not allowed" in refused(capsys, "run", *RUN, "--experiment", "a/b")
+    message = refused(capsys, "run", *RUN, "--experiment", "mine")
+    assert "experiment 'mine' was deleted in MLflow" in message
+    line = message.partition(" or run: ")[2].replace(" mlflow ", f" {sys.executable} -m mlflow ")
+    monkeypatch.undo()
+    monkeypatch.chdir(elsewhere)
+    subprocess.run(line, shell=True, check=True, capture_output=True)
+    assert cli.main(["run", *RUN, "--experiment", "mine", "--data-dir", "data"]) == 0
+
+
+def test_a_disk_that_is_full_loses_nothing_that_was_stored(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    """Room for a store, which then fills up in mid-run."""
+    (elsewhere / "small").mkdir()
+    arguments = ["run", *RUN, "--seed", "1", "--json"]
+    whole = printed(capsys, *arguments, "--store", "large")
+    real = Experiment.round
+    with mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(elsewhere / "small")):
+        assert cli.main(["run", *RUN, "--store", "small/store"]) == 0
+        before = tracking.read(tracking.store(Path("small/store")), "runs")
+        filler = elsewhere / "small" / "filler"
+
+        def fill(self: Experiment) -> Any:
+            with suppress(OSError), filler.open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+            return real(self)
+
+        monkeypatch.setattr(Experiment, "round", fill)
+        capsys.readouterr()
+        assert cli.main([*arguments, "--store", "small/store"]) == 1
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("backstop: ")]
+        assert len(said) == 1, said
+        assert "trained but not stored" in said[0]
+        assert "No space left on device" in said[0]
+        monkeypatch.setattr(Experiment, "round", real)
+        assert "the disk is full" in refused(capsys, *arguments, "--store", "small/store")
+        filler.unlink()
+        assert tracking.read(tracking.store(Path("small/store")), "runs") == before
+        again = printed(capsys, *arguments, "--store", "small/store")
+        assert {key: again[key] for key in ("rounds", "final")} == {key: whole[key] for key in ("rounds", "final")}
+        assert {run.status for run in tracking.read(tracking.store(Path("small/store")), "runs", status=None)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize("command", [["run", *RUN], ["sweep", "smoke"]])
+def test_a_disk_of_120_kib_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], elsewhere: Path, command: list[str]) -> None:
+    (elsewhere / "small").mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=120k", "tmpfs", str(elsewhere / "small")):
+        assert "the disk is full: 120 KiB are free" in refused(capsys, *command, "--store", "small")
+        assert not list((elsewhere / "small").iterdir())
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
