@@ -317,8 +317,8 @@ def _readable_store(options: argparse.Namespace) -> Any:
 def _say_interrupted(count: int) -> None:
     """Say which runs nobody works on any more."""
     if count:
-        runs = "1 run was" if count == 1 else f"{count} runs were"
-        _say(f"backstop: {runs} interrupted, the process that drove them was killed; the same command goes on from there")
+        runs, them = ("1 run was", "it") if count == 1 else (f"{count} runs were", "them")
+        _say(f"backstop: {runs} interrupted, nobody works on {them} any more; the same command goes on from there")
 
 
 def run(options: argparse.Namespace) -> int:
