@@ -314,11 +314,12 @@ def _readable_store(options: argparse.Namespace) -> Any:
     return store
 
 
-def _say_interrupted(count: int) -> None:
-    """Say which runs nobody works on any more."""
-    if count:
-        runs, them = ("1 run was", "it") if count == 1 else (f"{count} runs were", "them")
-        _say(f"backstop: {runs} interrupted, nobody works on {them} any more; the same command goes on from there")
+def _say_interrupted(lost: Any) -> None:
+    """Say what nobody works on any more: the runs, or the sweep where all of its runs have ended."""
+    what = _several(lost.runs, "run") if lost.runs else _several(lost.sweeps, "sweep")
+    was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
+    if any(lost):
+        _say(f"backstop: {what} {was} interrupted, nobody works on {them} any more; the same command goes on from there")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -74,6 +74,13 @@ class Store(NamedTuple):
     artifacts: str
 
 
+class Interrupted(NamedTuple):
+    """How many RUNNING sweeps, and runs of single specs, nobody works on any more."""
+
+    sweeps: int
+    runs: int
+
+
 class Run(NamedTuple):
     """One experiment as MLflow holds it."""
 
@@ -476,9 +483,9 @@ def stop(store: Store, experiment_id: str, driver: str) -> bool:
     return True
 
 
-def interrupted(store: Store, folder: Path, experiment: str | None = None) -> int:
-    """How many experiments' runs, of one MLflow experiment or of all, have lost their driver to a kill since somebody looked
-    last. They are marked as KILLED where the store can be written; the same command takes them up again.
+def interrupted(store: Store, folder: Path, experiment: str | None = None) -> Interrupted:
+    """What, in one MLflow experiment or in all, has lost its driver to a kill since somebody looked last. It is marked as
+    KILLED where the store can be written; the same command takes it up again.
     """
     place, client = home(store, folder), _client(store.uri)
     with _refusing(store):
@@ -493,7 +500,8 @@ def interrupted(store: Store, folder: Path, experiment: str | None = None) -> in
                 client.set_terminated(run.info.run_id, "KILLED")
             for name in dead:
                 drivers.forget(place, name)
-    return sum(run.data.tags.get("backstop.kind") == "trial" for run in lost)
+    sweeps = sum(run.data.tags.get("backstop.kind") == "sweep" for run in lost)
+    return Interrupted(sweeps, len(lost) - sweeps)
 
 
 def _died(store: Store, place: Path, name: str) -> bool:

@@ -369,15 +369,15 @@ def test_runs_of_a_killed_process_are_interrupted_and_those_of_a_live_one_are_no
         one = log(experiment, driver=driver)
         assert one.flush()
         assert drivers.gone(folder, driver) is False
-        assert tracking.interrupted(store, folder, name) == 0
+        assert tracking.interrupted(store, folder, name) == (0, 0)
         process.kill()
         process.wait()
     assert drivers.gone(folder, driver) is True
-    assert tracking.interrupted(store, folder, "first") == 0, "another experiment"
-    assert tracking.interrupted(store, folder) == 1
+    assert tracking.interrupted(store, folder, "first") == (0, 0), "another experiment"
+    assert tracking.interrupted(store, folder) == (1, 1), "the sweep and its run"
     states = {run: tracking._client(store.uri).get_run(run).info.status for run in (mother, str(one.run_id))}
     assert set(states.values()) == {"KILLED"}
-    assert tracking.interrupted(store, folder, name) == 0
+    assert tracking.interrupted(store, folder, name) == (0, 0)
     assert drivers.gone(folder, driver) is None, "nothing names it any more"
 
 
@@ -392,7 +392,7 @@ def test_an_interrupted_run_belongs_to_the_next_driver(experiment: tuple[trackin
     with drivers.at_work(folder) as driver:
         two = log(experiment, driver=driver)
         assert two.flush()
-        assert tracking.interrupted(store, folder, name) == 0
+        assert tracking.interrupted(store, folder, name) == (0, 0)
         assert two.finish({"final/clean_accuracy": 0.5})
         assert tracking.stop(store, number, driver)
     assert [run.status for run in tracking.read(store, name, status=None)] == ["FINISHED"]
