@@ -4,6 +4,7 @@ it is; other data are refused, and changed code is said.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -319,20 +320,19 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     spec = planned(space(elsewhere))[0]
     experiment = Experiment(spec, elsewhere / "data", "cpu")
     checkpoint = Checkpoint(Path("c"), spec.id)
     checkpoint.save(experiment, [])
     before = checkpoint.path.read_bytes()
 
-    def full(_: object, part: Path) -> None:
-        part.write_bytes(b"half of it")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+    def full(part: Path, content: bytes) -> int:
+        with part.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="file write failed"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
         checkpoint.save(experiment, [])
     assert [path.name for path in Path("c").iterdir()] == [checkpoint.path.name]
     assert checkpoint.path.read_bytes() == before
