@@ -316,7 +316,9 @@ def _readable_store(options: argparse.Namespace) -> Any:
 
 def _say_interrupted(lost: Any) -> None:
     """Say what nobody works on any more: the runs, or the sweep where all of its runs have ended."""
-    what = _several(lost.runs, "run") if lost.runs else _several(lost.sweeps, "sweep")
+    from backstop.platform.leaderboard import plural
+
+    what = plural(lost.runs, "run") if lost.runs else plural(lost.sweeps, "sweep")
     was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
     if any(lost):
         _say(f"backstop: {what} {was} interrupted, nobody works on {them} any more; the same command goes on from there")
@@ -540,6 +542,8 @@ def sweep(options: argparse.Namespace) -> int:
 
 def _complaints(queue: Any, checkpoints: Path) -> list[str]:
     """Which runs of a sweep failed or are not stored, and why: a line for each reason."""
+    from backstop.platform.leaderboard import plural
+
     kinds: dict[tuple[str, str, str], list[str]] = {}
     for spec_id, reason in queue.failures.items():
         kinds.setdefault(("failed", reason, "the same command tries again"), []).append(spec_id)
@@ -550,13 +554,8 @@ def _complaints(queue: Any, checkpoints: Path) -> list[str]:
     lines = []
     for (what, reason, remedy), ids in kinds.items():
         which = _listed([queue.specs[spec_id] for spec_id in ids])
-        lines.append(f"{_several(len(ids), 'run')} {what}: {reason} ({which}); {remedy}")
+        lines.append(f"{plural(len(ids), 'run')} {what}: {reason} ({which}); {remedy}")
     return [*lines, *queue.findings]
-
-
-def _several(count: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _listed(specs: Sequence[Any], most: int = 5) -> str:
@@ -574,6 +573,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
 
     from backstop.platform import drivers, plan, rays, tracking, waiting
     from backstop.platform.clients import local_ray, spread
+    from backstop.platform.leaderboard import plural
     from backstop.platform.live import Watch
 
     actors, store = _actors(options.client_actors), tracking.store(Path(options.store))
@@ -610,7 +610,7 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
             tracking.plan(store, parent, {spec.id: plan.words(spec) for spec in planned})
         address = waiting.Address(store, experiment, parent, title, checkpoints, driver)
         if sent := waiting.send(queue.waiting, queue, address):
-            _say(f"{title}: stored {_several(len(sent), 'run')} that waited in {checkpoints}, without training again")
+            _say(f"{title}: stored {plural(len(sent), 'run')} that waited in {checkpoints}, without training again")
             queue.waiting = [spec for spec in queue.waiting if spec.id not in sent]
             queue.skipped += len(sent)
             left = queue.fill()
@@ -634,9 +634,9 @@ def _conduct(options: argparse.Namespace, source: Any, planned: Sequence[Any], t
         if any(item.kept for item in queue.unstored.values()):
             reason = next(iter(queue.unstored.values())).reason
             limit = waiting.patience(store)
-            _say(f"{title}: {_several(len(queue.unstored), 'run')} not stored yet ({reason}); trying for up to {limit:.0f} s …")
+            _say(f"{title}: {plural(len(queue.unstored), 'run')} not stored yet ({reason}); trying for up to {limit:.0f} s …")
             if sent := waiting.insist(queue, address):
-                _say(f"{title}: {_several(len(sent), 'run')} stored now")
+                _say(f"{title}: {plural(len(sent), 'run')} stored now")
         tracking.close(store, parent, "FAILED" if queue.unstored or queue.failures else "FINISHED")
     return queue
 
@@ -713,12 +713,13 @@ def _made(runs: Sequence[Any]) -> list[Any]:
 def _warn_of_code(made: Sequence[Any]) -> None:
     """A line where a plug-in's code is not what stored runs of its VERSION were made with."""
     from backstop.platform import origin
+    from backstop.platform.leaderboard import plural
 
     changed = origin.changed_plugins(made)
     if changed:
         _say(
             f"backstop: warning: the code of {', '.join(changed)} has changed since "
-            f"{_several(max(changed.values()), 'stored run')} with the same VERSION; "
+            f"{plural(max(changed.values()), 'stored run')} with the same VERSION; "
             "raise VERSION if its numbers change, then the runs are made anew"
         )
 
