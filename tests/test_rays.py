@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -37,11 +37,14 @@ def server(answer: bytes | None) -> Iterator[str]:
             kept.append(connection)
             if answer is not None:
                 connection.recv(100)
-                connection.sendall(answer)
-                connection.shutdown(socket.SHUT_WR)
+                with suppress(OSError):  # the caller may have gone
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
 
-        Thread(target=serve, daemon=True).start()
+        serving = Thread(target=serve, daemon=True)
+        serving.start()
         yield "{}:{}".format(*listening.getsockname())
+        serving.join(timeout=5)  # it may still be speaking to a caller that has heard enough
         for connection in kept:
             connection.close()
 
