@@ -264,7 +264,8 @@ def _spec(options: argparse.Namespace) -> Any:
             spec = specs.change(spec, key, getattr(options, key))
     for key in specs.scalars():
         if getattr(options, key) is not None:
-            spec = specs.change(spec, key, specs.value(getattr(options, key)))
+            option = f"--{key.replace('_', '-')}"
+            spec = specs.change(spec, key, specs.value(getattr(options, key)), option)
     return specs.validate(spec)
 
 

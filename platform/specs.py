@@ -254,16 +254,16 @@ def strength(spec: Spec) -> float | None:
     return found
 
 
-def change(spec: Spec, key: str, new: Scalar) -> Spec:
+def change(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
     """The spec with one thing changed: a scalar (``rounds``; a ``start`` may be the path of a checkpoint), a part (``dataset``, ``attack`` …) in text form,
-    a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``.
+    a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``. ``where`` is the option that asks for it.
     """
     head, *rest = key.split(".")
     known = scalars()
     if key == "start" and isinstance(new, str):
         new = starts.keep(new)
     if not rest and head in known:
-        return spec.replace(**{head: check(known[head], new, "--set")})
+        return spec.replace(**{head: check(known[head], new, where)})
     if not rest and head in ("dataset", "model", "optimizer"):
         return spec.replace(**{head: part(str(new))})
     if not rest and head in NOTHING:
