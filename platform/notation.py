@@ -88,7 +88,7 @@ def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
     """
     reader = _Reader(text)
     if not text.strip():
-        return ()
+        reader.refuse("it is empty")
     found = tuple(reader.chain())
     reader.blanks()
     if reader.place < len(text):

@@ -65,6 +65,8 @@ def part(given: Part | str) -> Part:
 
 def stages(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part, ...]:
     """A chain from any form, without the stages that do nothing (``none``, ``fedavg``)."""
+    if isinstance(given, str) and not given.strip():
+        raise BadInput(f"{role} {given!r} names no stage; no {role} at all is {NOTHING[role]}")
     if isinstance(given, str):
         found = parts(given)
     elif isinstance(given, Part):

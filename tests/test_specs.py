@@ -40,8 +40,6 @@ def spec(**changes: Any) -> Spec:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ()),
-        ("  ", ()),
         ("median", (Part("median"),)),
         ("median()", (Part("median"),)),
         ("clip(norm=1)+median", (Part("clip", {"norm": 1}), Part("median"))),
@@ -224,10 +222,21 @@ def test_chains_from_any_form(given_: Any) -> None:
     assert specs.stages(given_, "attack") == (Part("a"), Part("b"))
 
 
-@pytest.mark.parametrize("text", ["a+b", ""])
-def test_one_part_is_one_part(text: str) -> None:
+def test_one_part_is_one_part() -> None:
     with pytest.raises(BadInput, match="where exactly one is needed"):
+        specs.part("a+b")
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_nothing_has_to_be_named(text: str) -> None:
+    with pytest.raises(BadInput, match=f"^{text!r} is not of the form .*; it is empty$"):
         specs.part(text)
+    with pytest.raises(BadInput, match=f"^defense {text!r} names no stage; no defense at all is fedavg$"):
+        specs.stages(text, "defense")
+    with pytest.raises(BadInput, match=f"^attack {text!r} names no stage; no attack at all is none$"):
+        specs.grid(BASE, attack=[text])
+    with pytest.raises(BadInput, match="it is empty"):
+        specs.stages([text, "median"], "defense")
 
 
 @pytest.mark.parametrize(
