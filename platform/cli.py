@@ -113,7 +113,11 @@ def parser() -> Parser:
     many.add_argument("--out", metavar="DIR", help="folder for the leaderboard files (default: leaderboards/NAME in the store)")
     many.add_argument("--seeds", metavar="N|A,B,…", help="how many seeds, or which, in place of the space's own")
     many.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change every spec, e.g. rounds=5 or attack.strength=10"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change every spec that has it, e.g. rounds=60, optimizer.lr=0.05 or attack.strength=1",
     )
     many.add_argument("--trials", type=int, metavar="N", help="proposals of a search, in place of its own number")
     many.add_argument("--max-concurrent", type=int, metavar="N", help="at most N trials at a time (default: as many as fit)")
@@ -502,7 +506,8 @@ def sweep(options: argparse.Namespace) -> int:
 
     _actors(options.client_actors)
     device = federation.device(options.device).type
-    found = plan.altered(plan.space(options.space), _changes(options.set), _seeds(options.seeds))
+    changes, seeds = _changes(options.set), _seeds(options.seeds)
+    found = plan.altered(plan.space(options.space), changes, seeds, lambda line: _say(f"backstop: {line}"))
     title = Path(options.space).stem
     name = options.experiment or title
     if options.trials is not None and options.trials < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from backstop.platform.contract import Scalar, Search, Spec
 from backstop.platform.params import BadInput
 
 Finals = Mapping[str, float]  # the final metrics of one run
+LISTED = 5  # of what a change does not reach, one line names at most
 
 
 class Source(Protocol):
@@ -43,22 +44,55 @@ def space(name: str) -> list[Spec] | Search:
     return found if isinstance(found, Search) else list(found)
 
 
-def altered(found: list[Spec] | Search, changes: Mapping[str, Scalar], seeds: Sequence[int] | None) -> list[Spec] | Search:
-    """The space with ``--set`` applied to every spec and ``--seeds`` in place of its own seeds. Doubles that this makes are dropped."""
-
-    def changed(spec: Spec) -> Spec:
-        for key, new in changes.items():
-            spec = specs.change(spec, key, new)
-        return spec
-
+def altered(
+    found: list[Spec] | Search, changes: Mapping[str, Scalar], seeds: Sequence[int] | None, say: Callable[[str], None]
+) -> list[Spec] | Search:
+    """The space with ``--set`` applied to every spec that has what it names and ``--seeds`` in place of its own seeds. Doubles that
+    this makes are dropped. ``say`` gets a line where a change leaves some specs as they are.
+    """
+    if seeds is not None and "seed" in changes:
+        raise BadInput(f"--set seed={changes['seed']} and --seeds both say which seeds; give one of them (--seeds N, is seed N alone)")
     if isinstance(found, Search):
-        return dataclasses.replace(found, base=changed(found.base), seeds=tuple(seeds) if seeds is not None else found.seeds)
+        return _altered_search(found, changes, seeds)
     if not changes and seeds is None:
         return found
-    listed = [changed(spec) for spec in found]
+    listed = found
+    for key, new in changes.items():
+        listed = _changed(listed, key, new, say)
     if seeds is not None:
         listed = [spec.replace(seed=seed) for seed in seeds for spec in listed]
     return list({spec.id: spec for spec in listed}.values())
+
+
+def _altered_search(found: Search, changes: Mapping[str, Scalar], seeds: Sequence[int] | None) -> Search:
+    base = found.base
+    for key, new in changes.items():
+        if key in found.free:
+            raise BadInput(f"--set {key}: the search proposes it, so its value would not be used")
+        base = specs.change(base, key, new)
+    if seeds is None:
+        seeds = (base.seed,) if "seed" in changes else found.seeds
+    return dataclasses.replace(found, base=base, seeds=tuple(seeds))
+
+
+def _changed(listed: list[Spec], key: str, new: Scalar, say: Callable[[str], None]) -> list[Spec]:
+    """The specs with one change where they have what it names. BadInput where none has."""
+    lacking = [spec for spec in listed if not specs.has(spec, key)]
+    if not lacking:
+        return [specs.change(spec, key, new) for spec in listed]
+    if len(lacking) == len(listed):
+        fullest = max(listed, key=lambda spec: len(spec.attack) + len(spec.defense))
+        specs.validate(specs.change(fullest, key, new))  # says what is wrong, and what is near
+    head = key.partition(".")[0]
+    said = list(dict.fromkeys(_named(spec, head) for spec in lacking))
+    more = f" and {len(said) - LISTED} others" if len(said) > LISTED else ""
+    say(f"--set {key} changes {len(listed) - len(lacking)} of {len(listed)} specs; without it: {head} {', '.join(said[:LISTED])}{more}")
+    return [specs.change(spec, key, new) if specs.has(spec, key) else spec for spec in listed]
+
+
+def _named(spec: Spec, head: str) -> str:
+    """One part of a spec in words."""
+    return specs.text(getattr(spec, head), head) if head in specs.NOTHING else str(getattr(spec, head))
 
 
 def distinct(found: Iterable[Spec]) -> list[Spec]:

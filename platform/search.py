@@ -59,15 +59,14 @@ def parameter(base: Spec, key: str) -> Parameter:
         return specs.scalars()[head]
     if head in specs.NOTHING and rest:
         chain = base.attack if head == "attack" else base.defense
-        if rest == ["strength"] and head == "attack":
-            strong = [(part.name, plugins.find("attacks", part.name).facts.get("STRENGTH")) for part in chain]
-            rest = next(([name, fact] for name, fact in reversed(strong) if fact), rest)
+        found = specs.place(chain, head, rest)
+        if found is not None:
+            stage, name = found
+            known = plugins.find(specs.GROUPS[head], stage).parameters
+            if name in known:
+                return known[name]
+            raise BadInput(f"search: {head} {stage} has no parameter {name!r}; {nearest(name, known)}")
         names = [part.name for part in chain]
-        if len(rest) == 2 and rest[0] in names:
-            known = plugins.find(specs.GROUPS[head], rest[0]).parameters
-            if rest[1] in known:
-                return known[rest[1]]
-            raise BadInput(f"search: {head} {rest[0]} has no parameter {rest[1]!r}; {nearest(rest[1], known)}")
         raise BadInput(f"search: {key!r} is not in {head} {specs.text(chain, head)}; {nearest('.'.join(rest[:1]), names)}")
     if head == "optimizer" and len(rest) == 1 and rest[0] in schema(OPTIMIZERS[base.optimizer.name]):
         return schema(OPTIMIZERS[base.optimizer.name])[rest[0]]

@@ -279,14 +279,34 @@ def change(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
 
 
 def _change_stage(chain: tuple[Part, ...], role: str, key: str, rest: list[str], new: Scalar) -> tuple[Part, ...]:
-    names = [item.name for item in chain]
-    if rest == ["strength"] and role == "attack":
-        facts = {item.name: plugins.find("attacks", item.name).facts.get("STRENGTH") for item in chain}
-        strong = [name for name in names if facts[name]]
-        rest = [strong[-1], str(facts[strong[-1]])] if strong else rest
-    if len(rest) != 2 or rest[0] not in names:
-        raise BadInput(f"unknown key {key!r} for {role} {text(chain, role)}; {nearest(key, [f'{role}.{name}.…' for name in names])}")
-    return tuple(Part(item.name, {**item.params, rest[1]: new}) if item.name == rest[0] else item for item in chain)
+    found = place(chain, role, rest)
+    if found is None:
+        known = [f"{role}.{item.name}.…" for item in chain]
+        raise BadInput(f"unknown key {key!r} for {role} {text(chain, role)}; {nearest(key, known)}")
+    name, parameter = found
+    return tuple(Part(name, {**item.params, parameter: new}) if item.name == name else item for item in chain)
+
+
+def place(chain: Sequence[Part], role: str, rest: Sequence[str]) -> tuple[str, str] | None:
+    """The stage and the parameter that a key names after its role (``attack.strength`` is that of the last stage that declares one);
+    None where the chain has no such stage.
+    """
+    if role == "attack" and list(rest) == ["strength"]:
+        declared = [(item.name, plugins.find("attacks", item.name).facts.get("STRENGTH")) for item in chain]
+        return next(((name, fact) for name, fact in reversed(declared) if fact), None)
+    return (rest[0], rest[1]) if len(rest) == 2 and rest[0] in {item.name for item in chain} else None
+
+
+def has(spec: Spec, key: str) -> bool:
+    """Whether a spec has what a key names: the stage in its chain, the parameter of its dataset, model or optimizer."""
+    head, *rest = key.split(".")
+    if head in NOTHING and rest:
+        return place(getattr(spec, head), head, rest) is not None
+    if head == "optimizer" and rest:
+        return rest[0] in optimizer(Part(spec.optimizer.name)).params
+    if head in ("dataset", "model") and rest:
+        return rest[0] in complete(Part(getattr(spec, head).name), GROUPS[head]).params
+    return True
 
 
 def grid(base: Spec, **axes: Iterable[Any]) -> list[Spec]:

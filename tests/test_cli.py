@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from backstop.platform import cli, plugins, tracking
+from backstop.platform import cli, plan, plugins, specs, tracking
 from backstop.platform.contract import stateless
 from backstop.platform.experiment import Experiment
 from backstop.platform.plugins import build
@@ -108,6 +109,8 @@ def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
         (["sweep", "smoke", "--set", "rounds"], ["not of the form key=value"]),
         (["sweep", "smoke", "--set", "round=3"], ["unknown key 'round'", "did you mean 'rounds'"]),
         (["sweep", "smoke", "--set", "rounds=many"], ["backstop: --set: rounds='many' is not allowed"]),
+        (["sweep", "smoke", "--set", "seed=3", "--seeds", "2"], ["--set seed=3 and --seeds both say which seeds"]),
+        (["sweep", "smoke", "--set", "attack.strenght=3"], ["unknown key 'attack.strenght' for attack badnets"]),
         (["sweep", "smoke", "--seeds", "x"], ["--seeds 'x'"]),
         (["sweep", "smoke", "--seeds", "0"], ["--seeds '0'"]),
         (["sweep", "tune_invariant", "--trials", "0"], ["--trials 0 is not allowed"]),
@@ -293,13 +296,27 @@ def test_help_states_every_field_of_the_spec(capsys: pytest.CaptureFixture[str])
         assert option in out
 
 
+def test_the_examples_of_set_work_for_every_space(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["sweep", "--help"])
+    examples = re.findall(r"[\w.]+=[\w.]+", capsys.readouterr().out.partition("e.g. ")[2].partition("--trials")[0])
+    assert len(examples) == 3
+    for space in plugins.names("search_spaces"):
+        for example in examples:
+            key, _, value = example.partition("=")
+            assert plan.altered(plan.space(space), {key: specs.value(value)}, None, print)
+
+
 def test_a_dry_run_prints_the_plan_and_starts_nothing(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    plan = printed(capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2")
-    assert len(plan["specs"]) == 14  # for each of two seeds the clean twin of the trigger besides the six of the space
-    assert [item["spec"]["dormant"] for item in plan["specs"]].count(True) == 2
-    assert {item["spec"]["rounds"] for item in plan["specs"]} == {2}
-    assert {item["spec"]["seed"] for item in plan["specs"]} == {0, 1}
+    document = printed(capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2")
+    assert len(document["specs"]) == 14  # for each of two seeds the clean twin of the trigger besides the six of the space
+    assert [item["spec"]["dormant"] for item in document["specs"]].count(True) == 2
+    assert {item["spec"]["rounds"] for item in document["specs"]} == {2}
+    assert {item["spec"]["seed"] for item in document["specs"]} == {0, 1}
     assert cli.main(["sweep", "tune_invariant", "--dry-run"]) == 0
+    capsys.readouterr()
+    assert cli.main(["sweep", "smoke", "--dry-run", "--set", "attack.strength=1"]) == 0
+    assert "backstop: --set attack.strength changes 3 of 6 specs; without it: attack none" in capsys.readouterr().err
     assert list(elsewhere.iterdir()) == []
 
 

@@ -38,17 +38,55 @@ def test_a_spec_that_stands_twice_is_refused() -> None:
 
 
 def test_overrides_reach_every_spec_and_drop_the_doubles_they_make() -> None:
-    found = plan.altered(grid(BASE, rounds=[2, 3], seed=[0, 1]), {"rounds": 5}, None)
+    found = plan.altered(grid(BASE, rounds=[2, 3], seed=[0, 1]), {"rounds": 5}, None, print)
     assert isinstance(found, list)
     assert [(spec.rounds, spec.seed) for spec in found] == [(5, 0), (5, 1)]
-    reseeded = plan.altered([BASE], {}, [3, 4])
+    reseeded = plan.altered([BASE], {}, [3, 4], print)
     assert isinstance(reseeded, list)
     assert [spec.seed for spec in reseeded] == [3, 4]
-    search = plan.altered(Search(base=BASE, free=()), {"batch": 8}, [1])
+    search = plan.altered(Search(base=BASE, free=()), {"batch": 8}, [1], print)
     assert isinstance(search, Search)
     assert (search.base.batch, search.seeds) == (8, (1,))
     with pytest.raises(BadInput, match="did you mean 'rounds'"):
-        plan.altered([BASE], {"round": 5}, None)
+        plan.altered([BASE], {"round": 5}, None, print)
+
+
+def test_a_change_reaches_the_specs_that_have_it_and_says_which_have_not() -> None:
+    said: list[str] = []
+    space = grid(BASE, attack=["none", "gaussian", "badnets+model_replacement(strength=5)"], model=["mlp", "logistic"])
+    found = plan.altered(space, {"attack.model_replacement.strength": 10}, None, said.append)
+    assert isinstance(found, list)
+    assert [spec.attack[-1].params for spec in found if spec.attack] == [{}, {}, {"strength": 10}, {"strength": 10}]
+    assert said == ["--set attack.model_replacement.strength changes 2 of 6 specs; without it: attack none, gaussian"]
+    plan.altered(space, {"attack.strength": 1, "model.dropout": 0.1, "rounds": 5}, None, said.append)
+    assert said[1:] == [
+        "--set attack.strength changes 4 of 6 specs; without it: attack none",
+        "--set model.dropout changes 3 of 6 specs; without it: model logistic",
+    ]
+    for key, message in (
+        ("attack.badnet.size", "unknown key 'attack.badnet.size' for attack badnets"),
+        ("defense.strength", "unknown key 'defense.strength' for defense median"),
+        ("model.dropuot", "unknown parameter 'dropuot'; did you mean 'dropout'"),
+        ("optimizer.rate", "optimizer sgd: unknown parameter 'rate'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            plan.altered(space, {key: 1}, None, said.append)
+    with pytest.raises(BadInput, match="unknown optimizer 'sdg'; did you mean 'sgd'"):
+        plan.altered(space, {"optimizer": "sdg", "optimizer.lr": 1}, None, said.append)
+    assert len(said) == 3
+
+
+def test_seeds_are_said_once() -> None:
+    with pytest.raises(BadInput, match="--set seed=3 and --seeds both say which seeds"):
+        plan.altered([BASE], {"seed": 3}, [0, 1], print)
+    search = plan.altered(Search(base=BASE, free=(), seeds=(0, 1)), {"seed": 3}, None, print)
+    assert isinstance(search, Search)
+    assert search.seeds == (3,)
+
+
+def test_what_a_search_proposes_is_not_set() -> None:
+    with pytest.raises(BadInput, match=r"--set attack.badnets.size: the search proposes it"):
+        plan.altered(Search(base=BASE, free=("attack.badnets.size",)), {"attack.badnets.size": 2}, None, print)
 
 
 @pytest.mark.parametrize(

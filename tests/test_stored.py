@@ -67,7 +67,7 @@ def space(folder: Path, dataset: str = "digits", params: str = "", attack: str =
 
 
 def planned(file: str) -> list[Spec]:
-    return plan.with_twins(plan.distinct(plan.altered(plan.space(file), {}, None)))  # type: ignore[arg-type]
+    return plan.with_twins(plan.distinct(plan.altered(plan.space(file), {}, None, print)))  # type: ignore[arg-type]
 
 
 def table(folder: Path, shift: int = 0) -> None:
