@@ -382,7 +382,7 @@ def run(options: argparse.Namespace) -> int:
             _say(f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; {_from_there(checkpoint, lost)}")
             return INTERRUPTED
         final = finals.final(under.records)
-        for doubt in finals.doubts(final):
+        for doubt in filter(None, [finals.unmoved(under.records), *finals.doubts(final)]):
             _say(f"backstop: {doubt}")
         model = experiment.built.net.tensors(experiment.state.params, experiment.state.buffers)
         run_id, finding, reason = _store(under, final, model)

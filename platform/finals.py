@@ -10,6 +10,7 @@ from backstop.platform.contract import Record
 SHARE = 10  # the last 1/SHARE of the evaluations counts, and at least one
 PREFIXES = ("round/", "defense/")
 TURNS = "attack/turns"
+KEPT = "defense/kept_weight_"
 BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
 
 
@@ -94,6 +95,18 @@ def final(records: Sequence[Record]) -> dict[str, float]:
         found["final/attack_turns"] = records[-1].metrics[TURNS]
     found["final/diverged"] = float(any(diverged(record.metrics) for record in records))
     return found
+
+
+def unmoved(records: Sequence[Record]) -> str:
+    """A sentence where the defense left no client any weight in every evaluated round, else nothing.
+
+    >>> unmoved([Record("", 0, {"defense/kept_weight_benign": 0.0, "defense/kept_weight_malicious": 0.0})])
+    "the defense gave every client's row weight 0 in all evaluated rounds (1): nothing was aggregated in them"
+    """
+    kept = [[value for name, value in record.metrics.items() if name.startswith(KEPT)] for record in records]
+    if not kept or not all(values and not any(values) for values in kept):
+        return ""
+    return f"the defense gave every client's row weight 0 in all evaluated rounds ({len(kept)}): nothing was aggregated in them"
 
 
 def doubts(final: Mapping[str, float]) -> list[str]:

@@ -67,6 +67,21 @@ def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
     )
 
 
+@pytest.mark.parametrize(("left", "said"), [(0.0, True), (0.5, False)])
+def test_a_run_in_which_nothing_is_aggregated_is_said_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, left: float, said: bool
+) -> None:
+    def closed(group: str, name: str, params: Any) -> Any:
+        if name == "rfa":
+            return stateless(lambda updates: updates._replace(weight=updates.weight * left))
+        return build(group, name, params)
+
+    monkeypatch.setattr(plugins, "build", closed)
+    assert cli.main(["run", "--defense", "rfa", *RUN]) == 0
+    line = "backstop: the defense gave every client's row weight 0 in all evaluated rounds (2): nothing was aggregated in them"
+    assert (line in capsys.readouterr().err.splitlines()) == said
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

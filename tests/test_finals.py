@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backstop.platform.contract import Record
-from backstop.platform.finals import doubts, final, lifetime
+from backstop.platform.finals import doubts, final, lifetime, unmoved
 
 NEVER = dict.fromkeys(range(60), 0.0)
 
@@ -57,6 +57,18 @@ def test_turns_are_those_of_the_last_record() -> None:
     records = [Record("", at, {"attack/turns": float(2 * at)}) for at in range(4)]
     assert final(records)["final/attack_turns"] == 6.0
     assert "final/attack_turns" not in final([Record("", 0, {})])
+
+
+def kept(**shares: float) -> Record:
+    return Record("", 0, {"round/clean_accuracy": 0.1, **{f"defense/kept_weight_{name}": share for name, share in shares.items()}})
+
+
+def test_a_defense_that_leaves_nobody_a_weight_is_said_so() -> None:
+    nobody, benign = kept(benign=0.0, malicious=0.0), kept(benign=0.0)
+    assert "weight 0 in all evaluated rounds (3)" in unmoved([nobody, benign, nobody])
+    assert not unmoved([nobody, kept(benign=0.0, malicious=0.2)])
+    assert not unmoved([nobody, kept()])  # where rows are merged, their weights are not known
+    assert not unmoved([])
 
 
 def test_a_run_that_says_nothing_is_said_so() -> None:
