@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from backstop.platform import intake, plugins
+from backstop.platform import intake, plugins, readings
 from backstop.platform.contract import Data, Samples, Scalar
 from backstop.platform.datasets import phishing
 from backstop.platform.params import BadInput
@@ -214,6 +214,55 @@ def test_the_label_may_be_any_column_and_the_file_anywhere(tmp_path: Path) -> No
     for path in ("deep/mine.csv", str(tmp_path / "deep/mine.csv")):
         data = load(tmp_path if path[0] == "d" else Path("/nonexistent"), path=path, label="label")
         assert torch.equal(data.train.y, 1 - data.train.x[:, 0].long() % 2)  # no is class 0
+
+
+UNITS = [f"{i % 12}.5%,{i % 3} kg,{i % 4},{i},{i % 2}" for i in range(48)]
+
+
+def noted(folder: Path, lines: list[str], **parameters: Scalar) -> tuple[str, ...]:
+    write(folder, "rate,weight,code,id,label", lines)
+    reading = load(folder, **parameters).reading
+    assert reading is not None
+    return tuple(note for note in reading.notes if "counts the rows" not in note)
+
+
+def test_columns_of_numbers_with_a_unit_are_categories_and_named(tmp_path: Path) -> None:
+    rate = "column 'rate': every value is a number with '%' after it; read as 12 categories"
+    weight = "column 'weight': every value is a number with 'kg' after it; read as 3 categories"
+    assert noted(tmp_path, UNITS) == (f"{rate}; {weight}",)
+    reading = load(tmp_path).reading
+    assert reading is not None
+    assert rate in readings.line(reading)
+    assert [column.kind for column in reading.columns] == ["category", "category", "number", "number"]
+    assert reading.columns[0].detail == "12 values, each a number with '%' after it"
+    assert noted(tmp_path, UNITS, text="rate") == (weight,)  # who asks for text gets it
+    assert noted(tmp_path, UNITS, drop="rate+weight") == ()
+
+
+def test_a_number_with_a_unit_may_be_missing_or_in_every_row_another(tmp_path: Path) -> None:
+    holes = [line if i % 5 else line.replace(line.split(",")[0], "n/a") for i, line in enumerate(UNITS)]
+    assert "column 'rate': every value is a number with '%' after it" in noted(tmp_path, holes, drop="weight")[0]
+    (distinct,) = noted(tmp_path, [f"{i}%,1,{i % 4},{i},{i % 2}" for i in range(48)])
+    assert distinct == "column 'rate': every value is a number with '%' after it; read as 48 categories"
+
+
+@pytest.mark.parametrize("other", ["high", "3 kg", "%", "1.2.3%", "7"])
+def test_one_other_value_and_it_is_no_column_of_numbers_with_a_unit(other: str, tmp_path: Path) -> None:
+    assert noted(tmp_path, [f"{other},{UNITS[0].partition(',')[2]}", *UNITS[1:]], drop="weight") == ()
+
+
+def test_a_time_is_no_number_with_a_unit(tmp_path: Path) -> None:
+    assert noted(tmp_path, [line.replace(".5%", ":30") for line in UNITS], drop="weight") == ()
+    assert noted(tmp_path, [line.replace(".5%", "-07-01") for line in UNITS], drop="weight") == ()
+
+
+def test_many_columns_with_units_are_counted(tmp_path: Path) -> None:
+    shares = [[f"{(i + j) % 5}%" for j in range(7)] for i in range(60)]
+    write(tmp_path, ",".join("abcdefgh"), [",".join([*row, str(i % 2)]) for i, row in enumerate(shares)])
+    reading = load(tmp_path).reading
+    assert reading is not None
+    assert reading.notes[0].count("read as 5 categories") == 5
+    assert reading.notes[0].endswith("; 2 more such columns")
 
 
 GOOD = [f"{i},{i % 4},{i % 2}" for i in range(40)]

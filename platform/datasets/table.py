@@ -24,8 +24,9 @@ Deviations: none. All that is learnt from data (values, medians, mean and std) i
 - Numbers are kept to float32's seven digits, not clipped or transformed: the platform subtracts the mean and divides by the standard deviation.
 - Rows of other lengths than the header line, a label named twice, quotation marks that are not closed and bytes of another encoding are
   refused with the line. Blank lines, a byte-order mark, a first line ``sep=;`` and a separator at the end of every row mean nothing.
-- What may not be meant is said at every load: a column that counts the rows (it makes all rows distinct, so that copies are no longer seen),
-  one that is the label in other words, a header line that looks like data, classes that differ in case only, and the like.
+- What may not be meant is said at every load: a column of numbers with a unit (3.94%), whose values are categories,
+  one that counts the rows (it makes all rows distinct, so that copies are no longer seen), one that is the label in
+  other words, a header line that looks like data, classes that differ in case only, and the like.
 
 Files: ``path``, relative to the data folder or absolute; UTF-8 or as a byte-order mark or ``encoding`` says, as it is or packed by gzip, bzip2,
 xz or zip. The id of a spec holds the path and the other parameters, not the content of the file: who changes the file has to give it
@@ -44,6 +45,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -80,6 +82,8 @@ WITH_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 ROWS = 10  # a table has at least
 CLASSES = 1000  # and at most
 MOSTLY = 0.9  # share of numbers from which the other fields of a column are mistakes
+UNIT = re.compile(r"(.*\d)\s*([^\d\s]\D*)")  # what ends with the last digit, and what stands after it
+NAMED = 5  # columns of numbers with a unit that the load's line names at most
 QUANTITY = 20, 5  # so many different numbers with fewer rows each than this are no classes
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -110,6 +114,7 @@ class _Taken(NamedTuple):
     kind: Literal["number", "truth value", "category"]
     fields: Values
     notes: tuple[str, ...] = ()
+    unit: str = ""  # what stands after the number in every value of a category
 
 
 def table(
@@ -167,7 +172,7 @@ def table(
         data = parted(torch.from_numpy(x), torch.from_numpy(y), tested, classes=len(known), client=own)
         copies, across = repeats(data.train.x, data.test.x)
         columns = [*columns, *(Column(name, "left out", 0, "named in drop") for name in dropped), *grid.left_out]
-        notes = [*grid.notes, *said, *_untested(known, y, tested.numpy())]
+        notes = [*_with_units(inputs, columns), *grid.notes, *said, *_untested(known, y, tested.numpy())]
         notes += [note for column in inputs for note in (*column.notes, *_suspect(column, y))]
         notes += [f"column {column.name!r} is left out: {column.detail}" for column in columns if "float32" in column.detail]
         counts = np.bincount(y, minlength=len(known)).tolist()
@@ -407,11 +412,35 @@ def _taken(name: str, column: list[str], form: _Form, where: _Place, *, as_text:
         notes = _mixed(name, which, words, rows, strange, ~wide & ~strange, form, where)
     else:
         notes = ()
+    unit = "" if as_text else _unit(words[~wide], form)
     text = words.astype(object)
     text[narrow] = np.nan
-    if len(words) == len(column):
+    if len(words) == len(column) and not unit:
         notes = (*notes, f"column {name!r} has another text in every row: it names the rows, leave it out with drop=")
-    return _Taken(name, "category", spread(text), notes)
+    return _Taken(name, "category", spread(text), notes, unit)
+
+
+def _unit(words: npt.NDArray[Any], form: _Form) -> str:
+    """What stands after the number in every word; nothing where it differs or a word is anything else."""
+    found = [match for match in takewhile(bool, map(UNIT.fullmatch, words)) if match]
+    units = {match[2] for match in found}
+    if len(found) < len(words) or len(units) != 1:
+        return ""
+    numbers = _numbers(np.array([match[1] for match in found], dtype=object), form)
+    return "" if np.isnan(numbers).any() else units.pop()
+
+
+def _with_units(inputs: list[_Taken], columns: list[Column]) -> list[str]:
+    """One note for all columns of numbers with a unit, so that the load's line has room for it."""
+    categories = {column.name for column in columns if column.kind == "category"}  # none is left out
+    found = [taken for taken in inputs if taken.unit and taken.name in categories]
+    each = [
+        f"column {taken.name!r}: every value is a number with {taken.unit!r} after it; read as {taken.fields.nunique()} categories"
+        for taken in found[:NAMED]
+    ]
+    if len(found) > NAMED:
+        each.append(f"{len(found) - NAMED} more such columns")
+    return ["; ".join(each)] * bool(each)
 
 
 def _numbers(words: npt.NDArray[Any], form: _Form) -> npt.NDArray[np.float64]:
@@ -577,6 +606,7 @@ def _features(
         if column.kind == "category":
             made = _of_text(values, train, categories)
             detail = [f"{values.nunique()} values"]
+            detail += [f"each a number with {column.unit!r} after it"] if column.unit else []
         else:
             known = values[train].dropna()
             made = [values.fillna(known.median() if len(known) else 0.0), values.isna()]
