@@ -21,7 +21,7 @@ SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
 RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6)", "trimmed_mean(trim_fraction=0.45)"
+FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6, rescale=False)", "trimmed_mean(trim_fraction=0.45)"
 BOTH = "invariant(mask_threshold=0.6, trim_fraction=0.45)"
 NAMES = {FEDAVG: "FedAvg", TRIM: "trimmed mean alone", MASK: "AND-mask alone", BOTH: "both: invariant"}
 COLOURS = {FEDAVG: "#333333", TRIM: "#2a9d8f", MASK: "#e9a03b", BOTH: "#7b3fa0"}
