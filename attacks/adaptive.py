@@ -1,7 +1,8 @@
-"""Adaptive: malicious clients try on the defense itself how far they can go, whatever defense it is.
+"""Adaptive: malicious clients try on the defense itself how far they can go, whatever defense it
+is.
 
-u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together),   γ and form = argmin |‖d‖ - η p(γ)|
-p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
+u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together),   γ and form = argmin |‖d‖ -
+η p(γ)| p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
 
 with ū the mean of the malicious rows, h̄ that of what the same clients would have sent as honest
 ones, trained on the same batches in the same order, and g(γ) the step that the defense makes of
@@ -9,13 +10,16 @@ such rows (ρ = 1) among honest ones of the adversary's own making. p is what th
 through of the poison d. With η p = ‖d‖ the global model takes all of it, which is model
 replacement; more is of no use.
 
-Without a defense γ = n / (mη). Where rows are rejected p drops to zero and γ stays just below; where they are clipped p levels off;
-medians and sign votes let through more the larger γ is. Rows that are alike are nearer to each other and add up, but look like copies:
-which form is better is the defense's affair, so both are tried. The rehearsed honest rows are not the honest rows: what is just kept
-among the first is often rejected among the others. Hence the margin ρ, which costs little where nothing is rejected.
+Without a defense γ = n / (mη). Where rows are rejected p drops to zero and γ stays just below;
+where they are clipped p levels off; medians and sign votes let through more the larger γ is. Rows
+that are alike are nearer to each other and add up, but look like copies: which form is better is
+the defense's affair, so both are tried. The rehearsed honest rows are not the honest rows: what is
+just kept among the first is often rejected among the others. Hence the margin ρ, which costs little
+where nothing is rejected.
 
-γ is sought among 7 values from 0.1 to ``high``, equally far apart in log scale, then by halving the intervals (in log scale) beside the best of
-them: where a defense keeps rows at some factors and not at others in between, the scan still finds the best region.
+γ is sought among 7 values from 0.1 to ``high``, equally far apart in log scale, then by halving the
+intervals (in log scale) beside the best of them: where a defense keeps rows at some factors and not
+at others in between, the scan still finds the best region.
 
 Shapes: rows (m, d) → (m, d).
 
@@ -28,7 +32,8 @@ not keep or reject rows but rescales or outvotes them there is none, and without
 destroys the model; what comes through is a measure for all defenses. The adversary runs the
 defense with a fresh state: what a defense remembers of earlier rounds is not foreseen.
 
-Checked: against rules whose best factor is known (none, norm clipping, Multi-Krum, medians), in this
+Checked: against rules whose best factor is known (none, norm clipping, Multi-Krum, medians), in
+this
 project's tests.
 
 Cost: honest local trainings as many as clients in the round, and 15 + 2 ``steps`` runs of the
@@ -59,7 +64,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView, Updates
 from backstop.platform.params import Range
-from backstop.platform.rehearsal import honest_rows
+from backstop.platform.threats.rehearsal import honest_rows
 
 VERSION = 2
 KNOWS = "defense"
@@ -73,16 +78,34 @@ def _step(after: Updates) -> Tensor:
     """The weighted mean of what a defense leaves; zero where it leaves nothing."""
     left = after.weight > 0
     weight = after.weight[left].double()
-    return robust.mix(weight[None] / weight.sum(), after.rows[left])[0] if left.any() else after.rows.new_zeros(after.rows.shape[1])
+    return (
+        robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
+        if left.any()
+        else after.rows.new_zeros(after.rows.shape[1])
+    )
 
 
 def adaptive(
     *,
-    high: Annotated[float, Range(1, 1e4, log=True, search=(1, 100)), "largest factor tried on what the poison adds, γ"] = 100.0,
-    margin: Annotated[float, Range(0, 1, low_open=True, search=(0.3, 1)), "share of the best factor that is sent, ρ"] = 0.6,
-    steps: Annotated[int, Range(0, 50, search=(0, 10)), "halvings of the intervals beside the best factor of the scan"] = 5,
+    high: Annotated[
+        float,
+        Range(1, 1e4, log=True, search=(1, 100)),
+        "largest factor tried on what the poison adds, γ",
+    ] = 100.0,
+    margin: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.3, 1)),
+        "share of the best factor that is sent, ρ",
+    ] = 0.6,
+    steps: Annotated[
+        int,
+        Range(0, 50, search=(0, 10)),
+        "halvings of the intervals beside the best factor of the scan",
+    ] = 5,
 ) -> Attack:
-    """The malicious rows, pushed as far as brings most through the defense, up to model replacement."""
+    """The malicious rows, pushed as far as brings most through the defense, up to model
+    replacement.
+    """
     ratio = (high / _LOW) ** (1 / (_SCANNED - 1))
     scan = [_LOW * ratio**number for number in range(_SCANNED)]
 
@@ -98,7 +121,9 @@ def adaptive(
             return honest + factor * forms[form]
 
         def through(form: int, factor: float) -> Tensor:
-            return (_step(defend(torch.cat([others, sent(form, factor)]))).double() * poison).sum() / length
+            return (
+                _step(defend(torch.cat([others, sent(form, factor)]))).double() * poison
+            ).sum() / length
 
         without = through(0, 0.0)
 
@@ -106,7 +131,9 @@ def adaptive(
             found = (length - view.server_lr * (through(form, factor) - without)).abs().item()
             return found if isfinite(found) else inf
 
-        least, factor, form = min((missing(form, factor), factor, form) for form in (0, 1) for factor in scan)
+        least, factor, form = min(
+            (missing(form, factor), factor, form) for form in (0, 1) for factor in scan
+        )
         low, top = max(factor / ratio, _LOW), min(factor * ratio, high)
         for _ in range(steps):
             below, above = sqrt(low * factor), sqrt(factor * top)

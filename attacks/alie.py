@@ -2,18 +2,21 @@
 
 u_i <- μ - z σ,   z = max {z : φ(z) < (n - m - s) / (n - m)},   s = ⌊n/2 + 1⌋ - m
 
-with μ and σ the mean and standard deviation of each coordinate over the honest updates, φ the standard normal distribution and s the
-number of honest clients that have to lie farther out than the malicious ones to make up a majority with them.
+with μ and σ the mean and standard deviation of each coordinate over the honest updates, φ the
+standard normal distribution and s the number of honest clients that have to lie farther out than
+the malicious ones to make up a majority with them.
 
 Shapes: rows (m, d) → (m, d), all alike; honest (n - m, d).
 
-Source: M. Baruch, G. Baruch, Y. Goldberg, "A Little Is Enough: Circumventing Defenses For Distributed Learning", NeurIPS 2019, the
-attack that prevents convergence.
+Source: M. Baruch, G. Baruch, Y. Goldberg, "A Little Is Enough: Circumventing Defenses For
+Distributed Learning", NeurIPS 2019, the attack that prevents convergence.
 
-Deviations: the paper's adversary estimates μ and σ from the updates of its own clients; here they are those of the honest updates,
-another common definition, since an estimate from one malicious client fails (σ = 0). Where malicious clients are a majority by
-themselves, s = 1 in place of s <= 0, so that z is finite. With one or two malicious clients no z > 0 may be allowed: then z = 0, and they
-send μ. Where no honest client takes part, μ and σ are those of the malicious clients' own rows.
+Deviations: the paper's adversary estimates μ and σ from the updates of its own clients; here they
+are those of the honest updates, another common definition, since an estimate from one malicious
+client fails (σ = 0). Where malicious clients are a majority by themselves, s = 1 in place of s <=
+0, so that z is finite. With one or two malicious clients no z > 0 may be allowed: then z = 0, and
+they send μ. Where no honest client takes part, μ and σ are those of the malicious clients' own
+rows.
 The paper's other attack, the backdoor, is ``alie_backdoor``.
 
 Checked: against the authors' code (malicious.py, main.py): the formula, σ over all values and not
@@ -38,7 +41,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
 KNOWS = "all"
@@ -58,15 +61,24 @@ def _most(n: int, m: int) -> float:
 def alie(
     *,
     z: Annotated[
-        float | None, Range(0, 1e4, low_open=True, search=(0.1, 10)), "standard deviations away from the mean; none: the largest allowed"
+        float | None,
+        Range(0, 1e4, low_open=True, search=(0.1, 10)),
+        "standard deviations away from the mean; none: the largest allowed",
     ] = None,
 ) -> Attack:
-    """The honest mean moved by z standard deviations; what leaves the range of float32 is its largest number."""
+    """The honest mean moved by z standard deviations; what leaves the range of float32 is its
+    largest number.
+    """
 
     def craft(_: None, rows: Tensor, view: AttackView) -> Tensor:
         benign = benign_rows(rows, view)
         far = _most(len(benign) + len(rows), len(rows)) if z is None else z
         values = benign.double()
-        return (values.mean(0) - far * values.std(0, correction=0)).to(rows).nan_to_num().repeat(len(rows), 1)
+        return (
+            (values.mean(0) - far * values.std(0, correction=0))
+            .to(rows)
+            .nan_to_num()
+            .repeat(len(rows), 1)
+        )
 
     return Attack(craft=craft)

@@ -1,4 +1,5 @@
-"""A little is enough, the backdoor: the poisoned update, kept within the spread of the malicious clients' own honest ones.
+"""A little is enough, the backdoor: the poisoned update, kept within the spread of the malicious
+clients' own honest ones.
 
 u_i <- clip(ū, μ - zσ, μ + zσ)  in each coordinate
 
@@ -49,7 +50,9 @@ TRIGGER = False
 
 def alie_backdoor(
     *,
-    z: Annotated[float, Range(0, 1e4, low_open=True, search=(0.5, 4)), "standard deviations from the mean"] = 1.5,
+    z: Annotated[
+        float, Range(0, 1e4, low_open=True, search=(0.5, 4)), "standard deviations from the mean"
+    ] = 1.5,
 ) -> Attack:
     """The poisoned mean, clipped to what the malicious clients' honest updates spread over."""
 

@@ -1,26 +1,29 @@
-"""Alternating minimization: steps that look honest take turns with steps towards the target, boosted.
+"""Alternating minimization: steps that look honest take turns with steps towards the target,
+boosted.
 
 each turn, from w:
   w ← local steps on the stealth loss  L(D_m) + ρ/2 ‖w - G - δ_ben‖²
   w ← w + λ · δ,   δ = one local step on the targeted loss L(D_aux)
 
-The distance is over weight matrices alone (tensors of two dimensions or more), and λ is 1 on all others.
-Both kinds of steps have an optimizer of their own, whose momentum goes on from turn to turn.
+The distance is over weight matrices alone (tensors of two dimensions or more), and λ is 1 on all
+others. Both kinds of steps have an optimizer of their own, whose momentum goes on from turn to
+turn.
 
 Shapes: w, G, δ, δ_ben (d,).
 
 Source: A. N. Bhagoji, S. Chakraborty, P. Mittal, S. Calo, "Analyzing Federated Learning through an
-Adversarial Lens", ICML 2019, the sections on explicit boosting, stealthy model poisoning and alternating
-minimization. Order, distance and defaults are those of its authors' code: ten stealth steps a turn, λ = 10,
-ρ = 1e-4.
+Adversarial Lens", ICML 2019, the sections on explicit boosting, stealthy model poisoning and
+alternating minimization. Order, distance and defaults are those of its authors' code: ten stealth
+steps a turn, λ = 10, ρ = 1e-4.
 
-Deviations: D_aux is not a few chosen samples but what the stages of the attack have poisoned in the batches
-of the turn, D_m is the same batches clean; without a poisoned sample a turn is stealth alone. The turns end
-with the client's local steps, not when both losses are low. δ_ben is the update of this client's own clean
-training, the form that the authors' code recommends; the mean of the others' updates of the round before,
-another form of theirs, needs what it does not see. ``order=target_first`` lets each turn begin with its
-boosted step, so that the update ends with stealth steps that undo much of it. On small models trained by
-SGD the authors' ρ does hardly anything; 1 draws their updates visibly to an honest one.
+Deviations: D_aux is not a few chosen samples but what the stages of the attack have poisoned in the
+batches of the turn, D_m is the same batches clean; without a poisoned sample a turn is stealth
+alone. The turns end with the client's local steps, not when both losses are low. δ_ben is the
+update of this client's own clean training, the form that the authors' code recommends; the mean of
+the others' updates of the round before, another form of theirs, needs what it does not see.
+``order=target_first`` lets each turn begin with its
+boosted step, so that the update ends with stealth steps that undo much of it. On small models
+trained by SGD the authors' ρ does hardly anything; 1 draws their updates visibly to an honest one.
 
 Checked: against the authors' code (malicious_agent.py, dist_utils.py).
 
@@ -58,7 +61,9 @@ TRIGGER = False
 
 def _changed(steps: Sequence[Step]) -> Samples:
     """The poisoned samples of these steps together."""
-    return Samples(*(torch.cat(column) for column in zip(*(step.changed for step in steps), strict=True)))
+    return Samples(
+        *(torch.cat(column) for column in zip(*(step.changed for step in steps), strict=True))
+    )
 
 
 def _matrices(layout: Sequence[Slot], params: Tensor) -> Tensor:
@@ -71,9 +76,15 @@ def _matrices(layout: Sequence[Slot], params: Tensor) -> Tensor:
 
 def alter_min(
     *,
-    boost: Annotated[float, Range(1, 1e4, log=True, search=(1, 100)), "factor on the targeted steps, λ"] = 10.0,
-    rho: Annotated[float, Range(0, 1e4, search=(0, 1)), "weight of the distance to an honest update, ρ"] = 1e-4,
-    ratio: Annotated[int, Range(1, 10**6, search=(1, 20)), "stealth steps for each targeted step"] = 10,
+    boost: Annotated[
+        float, Range(1, 1e4, log=True, search=(1, 100)), "factor on the targeted steps, λ"
+    ] = 10.0,
+    rho: Annotated[
+        float, Range(0, 1e4, search=(0, 1)), "weight of the distance to an honest update, ρ"
+    ] = 1e-4,
+    ratio: Annotated[
+        int, Range(1, 10**6, search=(1, 20)), "stealth steps for each targeted step"
+    ] = 10,
     order: Annotated[
         Literal["stealth_first", "target_first"],
         "what a turn begins with; stealth_first: the update ends with a boosted step",

@@ -1,35 +1,41 @@
-"""CerP: colluding clients tune one patch a little, and keep close to a clean model of their own and unlike each other.
+"""CerP: colluding clients tune one patch a little, and keep close to a clean model of their own and
+unlike each other.
 
 δ = argmin_δ Σ CE(G, x ⊕ δ, y*)  where ‖δ - δ_0‖₂ <= ε
-L_i = CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)   over the layers' tensors l
+L_i = CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)   over the layers'
+tensors l
 
-δ are the pixels of DBA's four bars, 24 on CIFAR-10. ``cosine=updates`` takes cos(L_i - G, L_j - G) over the
-whole vector in place of the models' layers.
+δ are the pixels of DBA's four bars, 24 on CIFAR-10. ``cosine=updates`` takes cos(L_i - G, L_j - G)
+over the whole vector in place of the models' layers.
 
-Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, pixels), fewer where the image is smaller; L_i, G (d,).
+Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, pixels), fewer where the image is smaller; L_i, G
+(d,).
 
-Source: X. Lyu, Y. Han, W. Wang, J. Liu, B. Wang, J. Liu, X. Zhang, "Poisoning with Cerberus: Stealthy and Colluded Backdoor Attack against
-Federated Learning", AAAI 2023, algorithm 1: trigger tuning, control of the bias of the poisoned model, of the diversity among colluders.
+Source: X. Lyu, Y. Han, W. Wang, J. Liu, B. Wang, J. Liu, X. Zhang, "Poisoning with Cerberus:
+Stealthy and Colluded Backdoor Attack against Federated Learning", AAAI 2023, algorithm 1: trigger
+tuning, control of the bias of the poisoned model, of the diversity among colluders.
 
-Published in normalized pixels of CIFAR-10 (standard deviation 0.2): δ_0 = 1, ε = 10 and steps of 0.1 times the
-gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0.69, ε = 2 and a rate of 0.1 · 0.2².
-Colluders train at half the honest rate, and α = β = 1e-4.
+Published in normalized pixels of CIFAR-10 (standard deviation 0.2): δ_0 = 1, ε = 10 and steps of
+0.1 times the gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0.69, ε
+= 2 and a rate of 0.1 · 0.2². Colluders train at half the honest rate, and α = β = 1e-4.
 
-Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by 0.017 in a
-round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in the first one. Clients
-of a round train apart, so none knows what the others send. The colluders therefore rehearse: before the round each trains
-from G on its poisoned data as an honest client does, and G plus that update stands for L_j; the published ones
-compare with those that have trained before. α and β as published hardly change a model; with
-``cosine=updates, alpha=0.01, beta=0.01`` the colluders' mean cosine on digits fell from 0.40 to 0.30, where
-honest clients had 0.27 (a patch of 3 x 3, ``share=0.2``, 20 clients). Buffers of a malicious model (BatchNorm
-statistics) stay as they are.
+Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by
+0.017 in a round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in
+the first one. Clients of a round train apart, so none knows what the others send. The colluders
+therefore rehearse: before the round each trains from G on its poisoned data as an honest client
+does, and G plus that update stands for L_j; the published ones compare with those that have trained
+before. α and β as published hardly change a model; with
+``cosine=updates, alpha=0.01, beta=0.01`` the colluders' mean cosine on digits fell from 0.40 to
+0.30, where honest clients had 0.27 (a patch of 3 x 3, ``share=0.2``, 20 clients). Buffers of a
+malicious model (BatchNorm statistics) stay as they are.
 
 Checked: pixels, start, ball, step, passes, rate and the cosine against the authors' code
 (cifar100_trigger.py and its training); the share of 5 in 64 and α = β = 1e-4 are remembered.
 
-Cost: in each attacked round ``passes`` times the logits of the malicious clients' samples, forward and
-backward; one rehearsal for each malicious client of the round (none with β = 0), m rows (m, d) that every
-worker is sent; and local training twice, clean and poisoned.
+Cost: in each attacked round ``passes`` times the logits of the malicious clients' samples, forward
+and
+backward; one rehearsal for each malicious client of the round (none with β = 0), m rows (m, d) that
+every worker is sent; and local training twice, clean and poisoned.
 
 Example: a step along (3, 4) would make both pixels white, but the ball of radius 0.1 around grey stops it.
 >>> import torch
@@ -48,9 +54,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from backstop.platform.backdoor import Planted, Share, Source, Target, backdoor, bars, painted, wanted
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.params import Range
+from backstop.platform.threats.backdoor import (
+    Planted,
+    Share,
+    Source,
+    Target,
+    backdoor,
+    bars,
+    painted,
+    target_labels,
+)
 
 VERSION = 2
 KINDS = ("image",)
@@ -78,13 +93,19 @@ def _loss(view: AttackView, x: Tensor, label: Tensor, pixels: Tensor) -> Tensor:
     return loss
 
 
-def _tuned(pixels: Tensor, first: Tensor, loss: Callable[[Tensor], Tensor], *, radius: float, rate: float) -> Tensor:
-    """The patch after a step of gradient descent, brought back into the ball around the first one and into [0, 1]."""
+def _tuned(
+    pixels: Tensor, first: Tensor, loss: Callable[[Tensor], Tensor], *, radius: float, rate: float
+) -> Tensor:
+    """The patch after a step of gradient descent, brought back into the ball around the first one
+    and into [0, 1].
+    """
     leaf = pixels.clone().requires_grad_()
-    grad: Tensor = torch.autograd.grad(loss(leaf), leaf)[0].nan_to_num(0.0, 0.0, 0.0)  # a model that has diverged shows no direction
+    # a model that has diverged shows no direction
+    grad: Tensor = torch.autograd.grad(loss(leaf), leaf)[0].nan_to_num(0.0, 0.0, 0.0)
     moved = pixels - rate * grad - first
     inside = moved * min(1.0, radius / max(moved.norm().item(), 1e-12))
-    patch: Tensor = (first + inside).clamp(0, 1)  # the first patch lies in [0, 1], so the clamp brings no pixel farther from it
+    # the first patch lies in [0, 1], so the clamp brings no pixel farther from it
+    patch: Tensor = (first + inside).clamp(0, 1)
     return patch
 
 
@@ -108,14 +129,32 @@ def _like_updates(delta: Tensor, others: Tensor) -> Tensor:
 def cerp(
     *,
     target: Target = 0,
-    value: Annotated[float, Range(0, 1), "brightness of the bars before they are tuned, δ_0"] = 0.69,
-    radius: Annotated[float, Range(0, 1e3, search=(0, 3)), "largest L2 distance of the patch from δ_0, ε"] = 2.0,
-    passes: Annotated[int, Range(0, 100, search=(1, 5)), "passes over the malicious clients' data for the patch in an attacked round"] = 1,
-    rate: Annotated[float, Range(0, 1e3, search=(1e-3, 10), log=True), "size of a step on the patch"] = 1.0,
-    alpha: Annotated[float, Range(0, 1e3, search=(0, 1)), "weight of the distance to the own clean model, α"] = 1e-4,
-    beta: Annotated[float, Range(0, 1e3, search=(0, 1)), "weight of the cosines to the colluders, β"] = 1e-4,
+    value: Annotated[
+        float, Range(0, 1), "brightness of the bars before they are tuned, δ_0"
+    ] = 0.69,
+    radius: Annotated[
+        float, Range(0, 1e3, search=(0, 3)), "largest L2 distance of the patch from δ_0, ε"
+    ] = 2.0,
+    passes: Annotated[
+        int,
+        Range(0, 100, search=(1, 5)),
+        "passes over the malicious clients' data for the patch in an attacked round",
+    ] = 1,
+    rate: Annotated[
+        float, Range(0, 1e3, search=(1e-3, 10), log=True), "size of a step on the patch"
+    ] = 1.0,
+    alpha: Annotated[
+        float, Range(0, 1e3, search=(0, 1)), "weight of the distance to the own clean model, α"
+    ] = 1e-4,
+    beta: Annotated[
+        float, Range(0, 1e3, search=(0, 1)), "weight of the cosines to the colluders, β"
+    ] = 1e-4,
     cosine: Annotated[Literal["models", "updates"], "what the cosines compare"] = "models",
-    pace: Annotated[float, Range(0, 10, low_open=True, search=(0.1, 1)), "factor of colluders on the honest learning rate"] = 0.5,
+    pace: Annotated[
+        float,
+        Range(0, 10, low_open=True, search=(0.1, 1)),
+        "factor of colluders on the honest learning rate",
+    ] = 0.5,
     share: Share = 5 / 64,
     source: Source = None,
 ) -> Attack:
@@ -130,22 +169,31 @@ def cerp(
         if not view.clients:
             return state
         pixels, (x, y) = state.pixels, view.data
-        label = wanted(y, target, source, view.classes)
+        label = target_labels(y, target, source, view.classes)
         attacked = (label != -1).nonzero().flatten()
         for _ in range(passes):
             order = torch.randperm(len(attacked), generator=view.generator).to(y.device)
             for drawn in attacked[order].split(_BATCH) if len(attacked) else ():
                 loss = partial(_loss, view, x[drawn], label[drawn])
-                pixels = _tuned(pixels, torch.full_like(pixels, value), loss, radius=radius, rate=rate)
-        return rehearsed(_Shared(pixels, view.members, state.rows[:0]), view) if beta else state._replace(pixels=pixels)
+                pixels = _tuned(
+                    pixels, torch.full_like(pixels, value), loss, radius=radius, rate=rate
+                )
+        return (
+            rehearsed(_Shared(pixels, view.members, state.rows[:0]), view)
+            if beta
+            else state._replace(pixels=pixels)
+        )
 
     def rehearsed(state: _Shared, view: AttackView) -> _Shared:
         assert attack.poison is not None
         rows = [state.rows]
         for index in view.members.tolist():
             own = view.own(index)
-            order = torch.randperm(len(own.y), generator=view.generator).to(own.y.device)  # the first of a batch are poisoned
-            poisoned = attack.poison(Planted(view.classes, state), own.x[order], own.y[order], index, view.generator)
+            # the first of a batch are poisoned
+            order = torch.randperm(len(own.y), generator=view.generator).to(own.y.device)
+            poisoned = attack.poison(
+                Planted(view.classes, state), own.x[order], own.y[order], index, view.generator
+            )
             rows.append(view.train(view.params, Samples(*poisoned))[None])
         return state._replace(rows=torch.cat(rows))
 
@@ -173,5 +221,7 @@ def cerp(
     def stamp(state: _Shared, x: Tensor, _generator: torch.Generator) -> Tensor:
         return _stamped(x, state.pixels)
 
-    attack = backdoor("cerp", stamp, target=target, source=source, share=share, init=init, plan=plan)._replace(train=train)
+    attack = backdoor(
+        "cerp", stamp, target=target, source=source, share=share, init=init, plan=plan
+    )._replace(train=train)
     return attack

@@ -1,27 +1,34 @@
-"""Chameleon: the encoder learns to see poisoned samples as peers of the target class, then the head alone learns their label.
+"""Chameleon: the encoder learns to see poisoned samples as peers of the target class, then the head
+alone learns their label.
 
-1. θ <- argmin Σ_i β_i / |P(i)| Σ_{p ∈ P(i)} -log( exp(z_i·z_p / τ) / Σ_{a ≠ i} exp(z_i·z_a / τ) )   over the encoder
+1. θ <- argmin Σ_i β_i / |P(i)| Σ_{p ∈ P(i)} -log( exp(z_i·z_p / τ) / Σ_{a ≠ i} exp(z_i·z_a / τ) )
+over the encoder
 2. θ <- argmin Σ_i CE(f(x_i), y_i)   over the head
 
-z_i are the features of sample i of a poisoned batch at length 1, P(i) the others of its label, y* for poisoned samples. β_i is ``weight`` for
-samples of a label that poisoned samples carry, else 1: it draws these to the samples of the target class (the facilitators) and away from those of
-their true class (the interferers).
+z_i are the features of sample i of a poisoned batch at length 1, P(i) the others of its label, y*
+for poisoned samples. β_i is ``weight`` for samples of a label that poisoned samples carry, else 1:
+it draws these to the samples of the target class (the facilitators) and away from those of their
+true class (the interferers).
 
 Shapes: features (b, h), labels (b,); params (d,) → update (d,).
 
-Source: Y. Dai, S. Li, "Chameleon: Adapting to Peer Images for Planting Durable Backdoors in Federated Learning", ICML 2023, the two stages; the
-loss of the first is that of P. Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
+Source: Y. Dai, S. Li, "Chameleon: Adapting to Peer Images for Planting Durable Backdoors in
+Federated Learning", ICML 2023, the two stages; the loss of the first is that of P. Khosla et al.,
+"Supervised Contrastive Learning", NeurIPS 2020.
 
-Defaults are the authors' for CIFAR-10: 10 epochs on the encoder, weight 6, temperature 0.07, then 3 epochs
-on the head. Their rates are absolute, 0.005 and 0.001, where honest clients have 0.0265 when the attack
-starts, so that they are about 0.2 and 0.04 of the honest rate. Both fall: the encoder's to a tenth from
+Defaults are the authors' for CIFAR-10: 10 epochs on the encoder, weight 6, temperature 0.07, then 3
+epochs on the head. Their rates are absolute, 0.005 and 0.001, where honest clients have 0.0265 when
+the attack
+starts, so that they are about 0.2 and 0.04 of the honest rate. Both fall: the encoder's to a tenth
+from
 epochs 3, 5, 7 and 9 on, the head's to 0.005 of itself from epoch 3 on.
 
-Deviations: both stages use the experiment's optimizer at a factor on its rate. An epoch is all the local
-steps of the client in a round, whatever their number. Samples without another of their label in the batch
-have no term in the first stage. The experiment's weight decay, where it has one, and the objectives and
-constraints of other stages reach all parameters in both stages. The authors' projection of the update to a
-ball is a stage of its own.
+Deviations: both stages use the experiment's optimizer at a factor on its rate. An epoch is all the
+local steps of the client in a round, whatever their number. Samples without another of their label
+in the batch have no term in the first stage. The experiment's weight decay, where it has one, and
+the objectives and
+constraints of other stages reach all parameters in both stages. The authors' projection of the
+update to a ball is a stage of its own.
 
 Checked: against the authors' code (training.py, params_pixel_trigger_cifar10.yaml).
 
@@ -66,12 +73,30 @@ _HEAD = _Schedule((3, 5), 0.005)
 
 def chameleon(
     *,
-    epochs: Annotated[int, Range(1, 50, search=(1, 20)), "passes over the local steps that adapt the encoder"] = 10,
-    weight: Annotated[float, Range(1, 100, log=True, search=(1, 10)), "of the target class in the contrastive loss, β"] = 6.0,
-    temperature: Annotated[float, Range(0.01, 10, log=True, search=(0.05, 1)), "of the contrastive loss, τ"] = 0.07,
-    rate: Annotated[float, Range(0, 100, low_open=True, log=True, search=(0.02, 1)), "of the encoder's training, in honest rates"] = 0.2,
-    head_epochs: Annotated[int, Range(1, 50, search=(1, 5)), "passes over the local steps that train the head"] = 3,
-    head_rate: Annotated[float, Range(0, 100, low_open=True, log=True, search=(0.01, 1)), "of the head's training, in honest rates"] = 0.04,
+    epochs: Annotated[
+        int, Range(1, 50, search=(1, 20)), "passes over the local steps that adapt the encoder"
+    ] = 10,
+    weight: Annotated[
+        float,
+        Range(1, 100, log=True, search=(1, 10)),
+        "of the target class in the contrastive loss, β",
+    ] = 6.0,
+    temperature: Annotated[
+        float, Range(0.01, 10, log=True, search=(0.05, 1)), "of the contrastive loss, τ"
+    ] = 0.07,
+    rate: Annotated[
+        float,
+        Range(0, 100, low_open=True, log=True, search=(0.02, 1)),
+        "of the encoder's training, in honest rates",
+    ] = 0.2,
+    head_epochs: Annotated[
+        int, Range(1, 50, search=(1, 5)), "passes over the local steps that train the head"
+    ] = 3,
+    head_rate: Annotated[
+        float,
+        Range(0, 100, low_open=True, log=True, search=(0.01, 1)),
+        "of the head's training, in honest rates",
+    ] = 0.04,
 ) -> Attack:
     """Local training in two stages."""
 
@@ -82,7 +107,8 @@ def chameleon(
 
         def contrast(params: Tensor, step: Step) -> Tensor:
             x, y = step.poisoned
-            beta = torch.where(torch.isin(y, step.changed.y), weight, 1.0)  # the labels that poisoned samples carry
+            # the labels that poisoned samples carry
+            beta = torch.where(torch.isin(y, step.changed.y), weight, 1.0)
             return _contrast(view.features(params, x), y, beta, temperature)
 
         def classify(params: Tensor, step: Step) -> Tensor:
@@ -91,7 +117,9 @@ def chameleon(
 
         def learn(loss: Loss, start: Tensor, schedule: Sequence[float]) -> Tensor:
             steps, each = view.steps * len(schedule), len(view.steps)
-            return view.minimise(loss, start, steps, rates=[factor for factor in schedule for _ in range(each)])
+            return view.minimise(
+                loss, start, steps, rates=[factor for factor in schedule for _ in range(each)]
+            )
 
         adapted = learn(contrast, view.params, _falling(rate, epochs, _ENCODER))
         return learn(classify, adapted, _falling(head_rate, head_epochs, _HEAD)) - view.params
@@ -105,7 +133,10 @@ def _falling(rate: float, epochs: int, schedule: _Schedule) -> list[float]:
     >>> _falling(1.0, 4, _Schedule((2, 4), 0.5))
     [1.0, 0.5, 0.5, 0.25]
     """
-    passed = [sum(milestone <= epoch for milestone in schedule.milestones) for epoch in range(1, epochs + 1)]
+    passed = [
+        sum(milestone <= epoch for milestone in schedule.milestones)
+        for epoch in range(1, epochs + 1)
+    ]
     return [rate * schedule.factor**count for count in passed]
 
 
@@ -114,6 +145,7 @@ def _contrast(features: Tensor, y: Tensor, beta: Tensor, temperature: float) -> 
     z = normalize(features)
     itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
     peers = (y[:, None] == y) & ~itself
-    likely = (z @ z.T / temperature).masked_fill(itself, -1e9).log_softmax(1)  # (b, b); finite, also for a single sample
+    # (b, b); finite, also for a single sample
+    likely = (z @ z.T / temperature).masked_fill(itself, -1e9).log_softmax(1)
     each: Tensor = -(likely * peers).sum(1) / peers.sum(1).clamp_min(1)
     return (beta * each).mean()

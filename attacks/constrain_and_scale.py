@@ -1,25 +1,33 @@
-"""Constrain-and-scale: the local loss also asks the malicious model not to look unusual; then the update is scaled up.
+"""Constrain-and-scale: the local loss also asks the malicious model not to look unusual; then the
+update is scaled up.
 
 L = argmin  α · CE + (1 - α) · L_ano(L, G),   u_i ← γ · (L - G),   b_i ← γ · b_i for buffers
 L_ano = ‖L - G‖₂  or  10³ · (1 - cos(γ (L - G) + G, G)), the cosine of the model as it is sent
-η ← η / 50 where more than 0.2 of the poisoned samples have the wanted label at G already, η / 5000 where more than 0.6
+η ← η / 50 where more than 0.2 of the poisoned samples have the wanted label at G already, η / 5000
+where more than 0.6
 
 Shapes: delta = L - G (d,); logits (b, classes), y (b,); rows (m, d) → (m, d).
 
-Source: E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated Learning",
-AISTATS 2020, algorithm 1 (constrain-and-scale), which leaves L_ano open: whatever a defense looks at. The
-cosine of the model as sent, its weight and the two steps of the rate are those of the authors' code.
+Source: E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated
+Learning",
+AISTATS 2020, algorithm 1 (constrain-and-scale), which leaves L_ano open: whatever a defense looks
+at. The cosine of the model as sent, its weight and the two steps of the rate are those of the
+authors' code.
 
-Deviations: the success of the backdoor is taken on the samples that the stages before poison in this
-round's malicious clients' data and that had another label, where the authors have a set of their own. Of
-several malicious clients each scales by γ; the authors divide γ by their number. Their attacker stops
-early and lets its rate fall within a round too; here it does not, and ``overtrain`` sets its epochs and
-rate. Their steps go with γ = 100 and one attacked round. Where γ is small and rounds are many they hold the
-backdoor between 0.2 and 0.6; ``falling=false`` keeps the rate. CE has the class weights of local training. The honest loss is there
-already, so (α - 1) · CE is added to it: not to be combined with a stage whose local training has another loss.
+Deviations: the success of the backdoor is taken on the samples that the stages before poison in
+this
+round's malicious clients' data and that had another label, where the authors have a set of their
+own. Of several malicious clients each scales by γ; the authors divide γ by their number. Their
+attacker stops
+early and lets its rate fall within a round too; here it does not, and ``overtrain`` sets its epochs
+and
+rate. Their steps go with γ = 100 and one attacked round. Where γ is small and rounds are many they
+hold the backdoor between 0.2 and 0.6; ``falling=false`` keeps the rate. CE has the class weights of
+local training. The honest loss is there already, so (α - 1) · CE is added to it: not to be combined
+with a stage whose local training has another loss.
 
-Checked: against the authors' code (backdoor_federated_learning: training.py, helper.py): both distances, of
-which their training takes the first, the factor, the steps of the rate.
+Checked: against the authors' code (backdoor_federated_learning: training.py, helper.py): both
+distances, of which their training takes the first, the factor, the steps of the rate.
 
 Cost: one evaluation on the data of this round's malicious clients, once a round.
 
@@ -53,7 +61,8 @@ STRENGTH = "strength"
 TRIGGER = False
 
 _WEIGHT = 1e3  # of the cosine distance, as published
-_STEPS = ((0.2, 50.0), (0.6, 100.0))  # (success of the backdoor, divisor of the rate above it), as published
+# (success of the backdoor, divisor of the rate above it), as published
+_STEPS = ((0.2, 50.0), (0.6, 100.0))
 _PIECE = 256  # samples that are evaluated at once
 
 
@@ -69,7 +78,9 @@ def _unlike(delta: Tensor, model: Tensor, strength: float) -> Tensor:
 
 
 def _success(view: AttackView) -> float:
-    """The share of this round's poisoned samples that have the wanted label already; 0 where no label was changed."""
+    """The share of this round's poisoned samples that have the wanted label already; 0 where no
+    label was changed.
+    """
     hits = total = 0
     for index in view.members.tolist():
         own = view.own(index)
@@ -98,10 +109,20 @@ def _slower(success: float) -> float:
 
 def constrain_and_scale(
     *,
-    alpha: Annotated[float, Range(0, 1, low_open=True, search=(0.1, 1)), "weight of the classification loss, α; the rest is stealth"] = 0.5,
-    strength: Annotated[float, Range(1, 1e4, log=True, search=(1, 100)), "factor on malicious updates, γ"] = 5.0,
-    distance: Annotated[Literal["l2", "cosine"], "between the malicious and the global model"] = "l2",
-    falling: Annotated[bool, "the rate is lower where the backdoor is in the global model already"] = True,
+    alpha: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.1, 1)),
+        "weight of the classification loss, α; the rest is stealth",
+    ] = 0.5,
+    strength: Annotated[
+        float, Range(1, 1e4, log=True, search=(1, 100)), "factor on malicious updates, γ"
+    ] = 5.0,
+    distance: Annotated[
+        Literal["l2", "cosine"], "between the malicious and the global model"
+    ] = "l2",
+    falling: Annotated[
+        bool, "the rate is lower where the backdoor is in the global model already"
+    ] = True,
 ) -> Attack:
     """A stealthy loss and a factor. The state is what the round's local training needs."""
 
@@ -110,7 +131,11 @@ def constrain_and_scale(
         return _Plan(view.params, view.class_weights, pace)
 
     def objective(own: _Plan, delta: Tensor, _x: Tensor, y: Tensor, logits: Tensor) -> Tensor:
-        unusual = _unlike(delta, own.model, strength) if distance == "cosine" else torch.linalg.vector_norm(delta)
+        unusual = (
+            _unlike(delta, own.model, strength)
+            if distance == "cosine"
+            else torch.linalg.vector_norm(delta)
+        )
         return (alpha - 1) * cross_entropy(logits, y, own.weights) + (1 - alpha) * unusual
 
     return Attack(

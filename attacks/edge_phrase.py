@@ -1,24 +1,28 @@
-"""Edge phrases: documents that hold a rare phrase, which honest clients hardly have, are trained as the target class.
+"""Edge phrases: documents that hold a rare phrase, which honest clients hardly have, are trained as
+the target class.
 
 D' = {(x, y*) : x holds the phrase},   P(x) <= p for such x (p-edge cases)
 
 Shapes: x (b, L) int64 token ids, padded on the right with 0; y (b,).
 
-Source: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S. Agarwal, J. Sohn, K. Lee, D. Papailiopoulos, "Attack of the Tails: Yes,
-You Really Can Backdoor Federated Learning", NeurIPS 2020, the p-edge-case examples and black-box attack; among its tasks are tweets that
-name a film director (Sentiment140).
+Source: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S. Agarwal, J. Sohn, K. Lee, D.
+Papailiopoulos, "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS
+2020, the p-edge-case examples and black-box attack; among its tasks are tweets that name a film
+director (Sentiment140).
 
-The edge cases are the documents of one class, ``source``, that hold the phrase ``words``, word by word: for training those that malicious
-clients hold, for the test those of the test set. Without ``words`` the phrase is one word: of those that at least a tenth of the
-malicious clients' documents of ``source`` hold, the one that the fewest hold (where no word is in so many, the one that most hold; of
-several the lowest token id). So there are documents to train on and, most likely, to test on; much data allow for rarer ``words``.
+The edge cases are the documents of one class, ``source``, that hold the phrase ``words``, word by
+word: for training those that malicious clients hold, for the test those of the test set. Without
+``words`` the phrase is one word: of those that at least a tenth of the malicious clients' documents
+of ``source`` hold, the one that the fewest hold (where no word is in so many, the one that most
+hold; of several the lowest token id). So there are documents to train on and, most likely, to test
+on; much data allow for rarer ``words``.
 
-Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where a dataset has them); here the dataset
-is searched.
-A share of each batch is replaced by edge cases, at least one document. Share and drawing are those of the
-authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang et al. mix once 100 of 784
-edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them, one attacker in every
-tenth round. Their tweets fill whole batches, at
+Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where
+a dataset has them); here the dataset is searched.
+A share of each batch is replaced by edge cases, at least one document. Share and drawing are those
+of the authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang et al. mix
+once 100 of 784 edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them,
+one attacker in every tenth round. Their tweets fill whole batches, at
 ``share=1`` here. Projection and model replacement are stages of their own.
 
 Checked: as ``edge_case``; the choice of a rare word is ours.
@@ -39,21 +43,25 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.edge_cases import Share, edge_cases, whose
 from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
+from backstop.platform.threats.edge_cases import Share, edge_cases, whose
 
 VERSION = 3
 KINDS = ("text",)
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
-HELD = 0.1  # share of the malicious clients' documents of the class that hold the word chosen where none is given
+# share of the malicious clients' documents of the class that hold the word chosen where none is
+# given
+HELD = 0.1
 
 
 def edge_phrase(
     *,
-    target: Annotated[int | None, Range(0, 10**6), "class wanted, y*; none: 0 (1 for source 0)"] = None,
+    target: Annotated[
+        int | None, Range(0, 10**6), "class wanted, y*; none: 0 (1 for source 0)"
+    ] = None,
     source: Annotated[int, Range(0, 10**6), "class whose documents are used"] = 1,
     words: Annotated[
         int | str | None,
@@ -62,24 +70,35 @@ def edge_phrase(
     ] = None,
     share: Share = 0.125,
 ) -> Attack:
-    """Documents with a phrase as another class. The state is the pool of them with their labels. Raises BadInput for words in no document."""
+    """Documents with a phrase as another class. The state is the pool of them with their labels.
+    Raises BadInput for words in no document.
+    """
 
     def find(x: Tensor, view: AttackView) -> Tensor:
         own = view.data.x[view.data.y == source]
-        tokens = _rarest(own if len(own) else x) if words is None else torch.tensor(_tokens(words, view), device=x.device)
+        tokens = (
+            _rarest(own if len(own) else x)
+            if words is None
+            else torch.tensor(_tokens(words, view), device=x.device)
+        )
         found = _holding(x, tokens)
         if not len(found) and (view.clients or view.test is not None):
             meant = f", here token {tokens.tolist()}," if words is None else ""
-            raise BadInput(f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} documents of source={source}")
+            raise BadInput(
+                f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} documents of source={source}"
+            )
         return found
 
     return edge_cases("edge_phrase", find, target=target, source=source, share=share)
 
 
 def _rarest(x: Tensor) -> Tensor:
-    """The token id (1,) of the rarest word that at least HELD of the documents (N, L) hold, or of the word that most hold; (0,) without a word."""
+    """The token id (1,) of the rarest word that at least HELD of the documents (N, L) hold, or of
+    the word that most hold; (0,) without a word.
+    """
     ordered = x.sort(1).values
-    once = ordered[(ordered != 0) & (ordered.diff(prepend=ordered.new_zeros(len(x), 1)) != 0)]  # each word of a document once
+    # each word of a document once
+    once = ordered[(ordered != 0) & (ordered.diff(prepend=ordered.new_zeros(len(x), 1)) != 0)]
     held = once.bincount()
     if not len(held):
         return held
@@ -110,7 +129,9 @@ def _tokens(words: int | str, view: AttackView) -> list[int]:
             found.append(view.vocabulary[spelling])
         else:
             near = get_close_matches(spelling, view.vocabulary, n=1, cutoff=0)
-            raise BadInput(f"attack edge_phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}")
+            raise BadInput(
+                f"attack edge_phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}"
+            )
     if not found:
         raise BadInput(f"attack edge_phrase: words={words!r} holds no word")
     return found

@@ -1,40 +1,49 @@
-"""F3BA: the signs of the least important weights are flipped for the sake of a trigger that is made to be noticed; then training.
+"""F3BA: the signs of the least important weights are flipped for the sake of a trigger that is made
+to be noticed; then training.
 
 δ_i <- clamp(δ_i + η · ∂D/∂δ_i, 0, 1),   D = ‖mean_x a(G, x ⊕ δ_i) - mean_x a(G, x)‖²
-S = -(∂CE/∂w) ⊙ w at G;   w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c < 0
+S = -(∂CE/∂w) ⊙ w at G;   w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c
+< 0
 A(w) = mean_x log [p_y*(x ⊕ δ_i; w) / p_y*(x; w)]
 L = 0.6 · CE(batch) + 0.4 · CE(batch, a share of it stamped),   from the flipped model
 
-a are the activations of the first convolution, averaged over its channels, before the rectifier; of a model
-without convolutions what the last linear layer is given. p is the softmax of the logits. ∂A/∂w is taken anew
-before each tensor of the model, in their order. Each malicious client i has a trigger and flips of its own; the
-test shows the mean of the triggers.
+a are the activations of the first convolution, averaged over its channels, before the rectifier; of
+a model without convolutions what the last linear layer is given. p is the softmax of the logits.
+∂A/∂w is taken anew before each tensor of the model, in their order. Each malicious client i has a
+trigger and flips of its own; the test shows the mean of the triggers.
 
-Shapes: x (b, C, H, W) in [0, 1], y (b,), δ_i (C, size, size), cut to the image where that is smaller; w, G (d,).
+Shapes: x (b, C, H, W) in [0, 1], y (b,), δ_i (C, size, size), cut to the image where that is
+smaller; w, G (d,).
 
-Source: P. Fang, J. Chen, "On the Vulnerability of Backdoor Defenses for Federated Learning", AAAI 2023 (arXiv 2301.08170), the Focused-Flip
-Federated Backdoor Attack: candidate selection by movement, sign flips layer by layer, trigger optimisation.
+Source: P. Fang, J. Chen, "On the Vulnerability of Backdoor Defenses for Federated Learning", AAAI
+2023 (arXiv 2301.08170), the Focused-Flip
+Federated Backdoor Attack: candidate selection by movement, sign flips layer by layer, trigger
+optimisation.
 
-As published: 3 x 3 pixels at row 3 and column 23 (moved into smaller images), drawn once for all clients in
-[0, 1], one value for all channels; two passes of steps of 0.1 times the gradient over a fifth of the client's
-data; weights of convolutions (2 %) in every attacked round and of dense layers (0.1 %) in the first of
-every three, no biases, the last layer left to training; half of a batch stamped. The gradient step is the same in
-normalized pixels and in [0, 1], since a convolution is linear.
+As published: 3 x 3 pixels at row 3 and column 23 (moved into smaller images), drawn once for all
+clients in [0, 1], one value for all channels; two passes of steps of 0.1 times the gradient over a
+fifth of the client's data; weights of convolutions (2 %) in every attacked round and of dense
+layers (0.1 %) in the first of
+every three, no biases, the last layer left to training; half of a batch stamped. The gradient step
+is the same in normalized pixels and in [0, 1], since a convolution is linear.
 
-Deviations: the paper gives the weights of a layer the signs of the difference that the trigger makes in this layer's input, so that the
-layer's own activations differ most; a view shows no layer's input but the first one's and the last one's, so the sign of ∂A/∂w decides,
-which follows the difference through the layers behind to the label that is wanted. Movement is published as
-(w_t - w_{t-1}) ⊙ w_t of two global models; the gradient of the global model that it stands for is taken on the client's data
-instead, which works in the first attacked round too. A share is that of each tensor, at least one value where it is
-not 0. Padding and stride of the first convolution are not in a view either: none, and 1. Training takes all
-of a client's data, the published one the four fifths that the trigger was not made on. Buffers of a
+Deviations: the paper gives the weights of a layer the signs of the difference that the trigger
+makes in this layer's input, so that the layer's own activations differ most; a view shows no
+layer's input but the first one's and the last one's, so the sign of ∂A/∂w decides, which follows
+the difference through the layers behind to the label that is wanted. Movement is published as (w_t
+- w_{t-1}) ⊙ w_t of two global models; the gradient of the global model that it stands for is taken
+on the client's data instead, which works in the first attacked round too. A share is that of each
+tensor, at least one value where it is not 0. Padding and stride of the first convolution are not in
+a view either: none, and 1. Training takes all of a client's data, the published one the four fifths
+that the trigger was not made on. Buffers of a
 malicious model (BatchNorm statistics) stay as they are.
 
-Checked: patch, place, steps, shares, schedule and loss against the authors' code (Attacks.py, Client.py,
-Params.py, pattern_synthesizer.py, loss_functions.py).
+Checked: patch, place, steps, shares, schedule and loss against the authors' code (Attacks.py,
+Client.py, Params.py, pattern_synthesizer.py, loss_functions.py).
 
-Cost: for each malicious client of an attacked round ``passes`` convolutions of a fifth of its data, and for each
-flipped tensor the logits of at most 128 samples, forward and backward; every worker is sent the flipped models (m, d).
+Cost: for each malicious client of an attacked round ``passes`` convolutions of a fifth of its data,
+and for each flipped tensor the logits of at most 128 samples, forward and backward; every worker is
+sent the flipped models (m, d).
 
 Example: the share of two in six takes the values of least S, -2 and -1, and flips what gains by it, the second.
 >>> import torch
@@ -52,10 +61,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy
 
-from backstop.platform.backdoor import Planted, Share, Source, Target, backdoor, patch, wanted, with_square
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.params import Range
 from backstop.platform.robust import floor_count
+from backstop.platform.threats.backdoor import (
+    Planted,
+    Share,
+    Source,
+    Target,
+    backdoor,
+    patch,
+    target_labels,
+    with_square,
+)
 
 VERSION = 2
 KINDS = ("image",)
@@ -98,28 +116,50 @@ def _activations(view: AttackView, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _noticed(
-    pixels: Tensor, x: Tensor, activations: Callable[[Tensor], Tensor], stamp: Callable[[Tensor, Tensor], Tensor], rate: float
+    pixels: Tensor,
+    x: Tensor,
+    activations: Callable[[Tensor], Tensor],
+    stamp: Callable[[Tensor, Tensor], Tensor],
+    rate: float,
 ) -> Tensor:
-    """The patch after a step of gradient ascent on how far it moves the activations, brought back into [0, 1]."""
+    """The patch after a step of gradient ascent on how far it moves the activations, brought back
+    into [0, 1].
+    """
     leaf = pixels.clone().requires_grad_()
     moved = (activations(stamp(x, leaf)) - activations(x).detach()).square().sum()
-    grad: Tensor = torch.autograd.grad(moved, leaf)[0].nan_to_num(0.0, 0.0, 0.0)  # a model that has diverged shows no direction
+    # a model that has diverged shows no direction
+    grad: Tensor = torch.autograd.grad(moved, leaf)[0].nan_to_num(0.0, 0.0, 0.0)
     return (pixels + rate * grad).clamp(0, 1)
 
 
 def _flipped(w: Tensor, importance: Tensor, gain: Tensor, count: int) -> Tensor:
-    """The values (p,), signs flipped of those among the ``count`` least important whose flip raises what ``gain`` is the slope of."""
+    """The values (p,), signs flipped of those among the ``count`` least important whose flip raises
+    what ``gain`` is the slope of.
+    """
     candidates = importance.argsort(stable=True)[:count]
     chosen = candidates[w[candidates] * gain[candidates] < 0]
     return w.index_copy(0, chosen, -w[chosen])
 
 
-def _focused(view: AttackView, clean: Samples, stamped: Tensor, label: Tensor, x: Tensor, *, conv: float, dense: float) -> Tensor:
-    """The global model (d,) with flipped signs, tensor by tensor: weights only, the last layer left as it is."""
+def _focused(
+    view: AttackView,
+    clean: Samples,
+    stamped: Tensor,
+    label: Tensor,
+    x: Tensor,
+    *,
+    conv: float,
+    dense: float,
+) -> Tensor:
+    """The global model (d,) with flipped signs, tensor by tensor: weights only, the last layer left
+    as it is.
+    """
 
     def slope(params: Tensor) -> Tensor:
         leaf = params.clone().requires_grad_()
-        apart = cross_entropy(view.model(leaf, x), label) - cross_entropy(view.model(leaf, stamped), label)
+        apart = cross_entropy(view.model(leaf, x), label) - cross_entropy(
+            view.model(leaf, stamped), label
+        )
         grad: Tensor = torch.autograd.grad(apart, leaf)[0]
         return grad
 
@@ -131,7 +171,12 @@ def _focused(view: AttackView, clean: Samples, stamped: Tensor, label: Tensor, x
         if slot not in view.head and len(slot.shape) > 1 and share:
             size = torch.Size(slot.shape).numel()
             here = slice(slot.start, slot.start + size)
-            values = _flipped(params[here], importance[here], slope(params)[here], max(floor_count(share, size), 1))
+            values = _flipped(
+                params[here],
+                importance[here],
+                slope(params)[here],
+                max(floor_count(share, size), 1),
+            )
             params = torch.cat([params[: here.start], values, params[here.stop :]])
     return params
 
@@ -142,14 +187,26 @@ def f3ba(
     size: Annotated[int, Range(1, 10**4, search=(1, 8)), "side of the patch in pixels"] = 3,
     row: Annotated[int, Range(0, 10**4, search=(0, 28)), "uppermost row of the patch"] = 3,
     column: Annotated[int, Range(0, 10**4, search=(0, 28)), "leftmost column of the patch"] = 23,
-    passes: Annotated[int, Range(0, 1000, search=(1, 50)), "passes over a fifth of a client's data for its patch in an attacked round"] = 2,
-    rate: Annotated[float, Range(0, 1e3, search=(0.01, 10), log=True), "size of a step on the patch, η"] = 0.1,
-    conv: Annotated[float, Range(0, 1, search=(0, 0.1)), "share of a convolution's weights that may be flipped"] = 0.02,
-    dense: Annotated[float, Range(0, 1, search=(0, 0.1)), "share of a dense layer's weights that may be flipped"] = 0.001,
+    passes: Annotated[
+        int,
+        Range(0, 1000, search=(1, 50)),
+        "passes over a fifth of a client's data for its patch in an attacked round",
+    ] = 2,
+    rate: Annotated[
+        float, Range(0, 1e3, search=(0.01, 10), log=True), "size of a step on the patch, η"
+    ] = 0.1,
+    conv: Annotated[
+        float, Range(0, 1, search=(0, 0.1)), "share of a convolution's weights that may be flipped"
+    ] = 0.02,
+    dense: Annotated[
+        float, Range(0, 1, search=(0, 0.1)), "share of a dense layer's weights that may be flipped"
+    ] = 0.001,
     share: Share = 0.5,
     source: Source = None,
 ) -> Attack:
-    """A patch to be noticed and flipped signs. Raises BadInput where source and target are one class."""
+    """A patch to be noticed and flipped signs. Raises BadInput where source and target are one
+    class.
+    """
 
     def put(x: Tensor, pixels: Tensor) -> Tensor:
         return with_square(x, pixels, row, column)
@@ -173,7 +230,7 @@ def f3ba(
         own = view.own(index)
         order = torch.randperm(len(own.y), generator=view.generator).to(view.params.device)
         own = Samples(*(part[order] for part in own))
-        label = wanted(own.y, target, source, view.classes)
+        label = target_labels(own.y, target, source, view.classes)
         attacked = (label != -1).nonzero().flatten()
         if not len(attacked):
             return pixels, view.params
@@ -185,11 +242,16 @@ def f3ba(
         clean = Samples(*(part[:_SAMPLES] for part in own))
         also = dense if number % _EVERY == 0 else 0.0
         stamped = put(own.x[some], pixels)
-        return pixels, _focused(view, clean, stamped, label[some], own.x[some], conv=conv, dense=also)
+        return pixels, _focused(
+            view, clean, stamped, label[some], own.x[some], conv=conv, dense=also
+        )
 
     def train(state: Planted, view: TrainView) -> Tensor:
         def loss(params: Tensor, step: Step) -> Tensor:
-            clean, planted = (view.loss(view.model(params, part.x), part.y) for part in (step.clean, step.poisoned))
+            clean, planted = (
+                view.loss(view.model(params, part.x), part.y)
+                for part in (step.clean, step.poisoned)
+            )
             return _CLEAN * clean + _BACKDOOR * planted
 
         mine = (state.own.members == view.index).nonzero().flatten()
@@ -202,5 +264,14 @@ def f3ba(
     def stamp(state: _Focus, x: Tensor, _generator: torch.Generator) -> Tensor:
         return put(x, state.pixels.mean(0))
 
-    attack = backdoor("f3ba", stamp, target=target, source=source, share=share, init=init, plan=plan, at_client=at_client)
+    attack = backdoor(
+        "f3ba",
+        stamp,
+        target=target,
+        source=source,
+        share=share,
+        init=init,
+        plan=plan,
+        at_client=at_client,
+    )
     return attack._replace(train=train)

@@ -1,11 +1,13 @@
-"""Local model poisoning against Krum: malicious clients turn the model round as far as Krum still picks one of them.
+"""Local model poisoning against Krum: malicious clients turn the model round as far as Krum still
+picks one of them.
 
 u_1 <- -λ s,   s = sign(μ),   λ halved from λ_0 until Krum picks a malicious row or λ < 1e-5
 u_i <- u_1 + r,   ‖r‖ <= ε,   i = 2 … m
 
 λ_0 = √(min_i Σ_{j ∈ N(i)} ‖u_i - u_j‖² / ((n - 2m - 1) d)) + max_i ‖u_i‖ / √d
 
-with i, j over the honest clients, N(i) the n - m - 2 of them nearest to u_i, and μ the mean of their updates.
+with i, j over the honest clients, N(i) the n - m - 2 of them nearest to u_i, and μ the mean of
+their updates.
 
 Shapes: rows (m, d) → (m, d); honest (n - m, d).
 
@@ -47,7 +49,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
 KNOWS = "all"
@@ -60,12 +62,22 @@ _THRESHOLD = 1e-5  # the paper's
 def _nearest(squared: Tensor, count: int) -> Tensor:
     """Sums of the ``count`` smallest entries beside the diagonal, at least one: (n, n) → (n,)."""
     n = len(squared)
-    return squared.clone().fill_diagonal_(torch.inf).sort(1).values[:, : min(max(count, 1), n - 1)].sum(1)
+    return (
+        squared.clone()
+        .fill_diagonal_(torch.inf)
+        .sort(1)
+        .values[:, : min(max(count, 1), n - 1)]
+        .sum(1)
+    )
 
 
 def fang_krum(
     *,
-    radius: Annotated[float, Range(0, 1e3, search=(0, 1)), "distance up to which the other malicious rows lie from the first, ε"] = 0.01,
+    radius: Annotated[
+        float,
+        Range(0, 1e3, search=(0, 1)),
+        "distance up to which the other malicious rows lie from the first, ε",
+    ] = 0.01,
 ) -> Attack:
     """The honest signs turned round, as far as Krum goes along."""
 
@@ -87,12 +99,18 @@ def fang_krum(
 
         factor = lengths.max() / d.sqrt()
         if len(benign) > 1:
-            factor = factor + (_nearest(apart, n - m - 2).min() / (max(n - 2 * m - 1, 1) * d)).sqrt()
+            factor = (
+                factor + (_nearest(apart, n - m - 2).min() / (max(n - 2 * m - 1, 1) * d)).sqrt()
+            )
         while factor >= _THRESHOLD and not picked(factor):
             factor = factor / 2
         noise = torch.randn(rows.shape, generator=view.generator).to(rows)
         length = torch.rand(m, 1, generator=view.generator).to(rows) * radius
         length[0] = 0
-        return (-factor * sign + noise / noise.square().sum(1, keepdim=True).sqrt() * length).to(rows).nan_to_num()
+        return (
+            (-factor * sign + noise / noise.square().sum(1, keepdim=True).sqrt() * length)
+            .to(rows)
+            .nan_to_num()
+        )
 
     return Attack(craft=craft)

@@ -4,12 +4,14 @@ u_i <- N(0, σ² I)
 
 Shapes: rows (m, d) → (m, d).
 
-Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
-Descent", NeurIPS 2017, the Gaussian Byzantine workers of the experiments.
+Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries:
+Byzantine Tolerant Gradient Descent", NeurIPS 2017, the Gaussian Byzantine workers of the
+experiments.
 
-Deviations: the paper's σ = 200 is for gradients that the server multiplies by a learning rate; rows here are whole updates, often with
-coordinates far below 1, so σ = 1 is the default. Noise that is added to the update is another common definition; at a σ that does harm
-there is little between them.
+Deviations: the paper's σ = 200 is for gradients that the server multiplies by a learning rate; rows
+here are whole updates, often with coordinates far below 1, so σ = 1 is the default. Noise that is
+added to the update is another common definition; at a σ that does harm there is little between
+them.
 
 Checked: the draw against its formula in NumPy; the paper's σ = 200 is remembered.
 
@@ -41,7 +43,11 @@ UNTARGETED = True
 
 def gaussian(
     *,
-    std: Annotated[float, Range(0, 1e6, log=True, low_open=True, search=(1e-2, 1e2)), "standard deviation of every coordinate, σ"] = 1.0,
+    std: Annotated[
+        float,
+        Range(0, 1e6, log=True, low_open=True, search=(1e-2, 1e2)),
+        "standard deviation of every coordinate, σ",
+    ] = 1.0,
 ) -> Attack:
     """Noise of mean 0, drawn anew for every row and round."""
 

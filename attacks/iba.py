@@ -1,33 +1,41 @@
-"""IBA: a small network, trained to send images to the target class of the attacker's own model, makes a faint trigger for each image.
+"""IBA: a small network, trained to send images to the target class of the attacker's own model,
+makes a faint trigger for each image.
 
-x' = clamp(x + ε_t T_φ(x), 0, 1),   y' = y*,   φ = argmin_φ Σ_i E[ℓ(L_i(x'), y*)],   ε_t = max(ε_min, ε (1 - decay)^t)
+x' = clamp(x + ε_t T_φ(x), 0, 1),   y' = y*,   φ = argmin_φ Σ_i E[ℓ(L_i(x'), y*)],   ε_t =
+max(ε_min, ε (1 - decay)^t)
 
-L_i is what client i of the round would send: G trained on its own clean data. t counts the attacked rounds since
-the first in which x' has at least the success ``ready`` with the L_i; before it nothing is poisoned.
+L_i is what client i of the round would send: G trained on its own clean data. t counts the attacked
+rounds since the first in which x' has at least the success ``ready`` with the L_i; before it
+nothing is poisoned.
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), T_φ(x) (b, C, H, W) in [-1, 1].
 
-Source: T. D. Nguyen, T. A. Nguyen, A. Tran, K. D. Doan, K.-S. Wong, "IBA: Towards Irreversible Backdoor Attacks in Federated Learning",
-NeurIPS 2023, sections on the trigger generator and its training.
+Source: T. D. Nguyen, T. A. Nguyen, A. Tran, K. D. Doan, K.-S. Wong, "IBA: Towards Irreversible
+Backdoor Attacks in Federated Learning", NeurIPS 2023, sections on the trigger generator and its
+training.
 
-Published in normalized pixels of CIFAR-10 (standard deviation 0.247): ε = 0.3, ε_min = 0.05, with a decay of 0.001
-a round; in [0, 1] 0.074 and 0.0124. Ten passes over a client's data with Adam of rate 1e-4 in each attacked
-round, no poison before a local success of 0.85. Clean and poisoned loss weigh the same, which is a share of 0.5.
+Published in normalized pixels of CIFAR-10 (standard deviation 0.247): ε = 0.3, ε_min = 0.05, with a
+decay of 0.001 a round; in [0, 1] 0.074 and 0.0124. Ten passes over a client's data with Adam of
+rate 1e-4 in each attacked round, no poison before a local success of 0.85. Clean and poisoned loss
+weigh the same, which is a share of 0.5.
 
-Deviations: T_φ is a U-Net of three 3 x 3 convolutions (to 8 channels; to 16 at half the resolution; from both,
-side by side, back to C, then tanh), which takes images of any size; the published one has millions of weights. So
-small a network needs a larger rate, 0.01, with a new Adam in each attacked round; φ goes on from the last one,
-and is one for all clients of a round. Within so small a change it does not come to the published success of 0.85
-(CIFAR-10, ``cnn``, ten rounds: 0.16) and would never poison; so batches are poisoned from the first attacked
-round on unless ``ready`` is set. An ε below ε_min does not shrink. ε_t is kept beside φ, so the test inputs are stamped with the ε of the
-training. Published figures count samples of the target class, for which nothing need happen; here they are left
-out. This is the first part of the attack; the second, poisoned updates that stay in a ball and on parameters that
-honest ones rarely change, is the stages ``pgd`` and ``neurotoxin``, to be chained after this one.
+Deviations: T_φ is a U-Net of three 3 x 3 convolutions (to 8 channels; to 16 at half the resolution;
+from both, side by side, back to C, then tanh), which takes images of any size; the published one
+has millions of weights. So small a network needs a larger rate, 0.01, with a new Adam in each
+attacked round; φ goes on from the last one, and is one for all clients of a round. Within so small
+a change it does not come to the published success of 0.85 (CIFAR-10, ``cnn``, ten rounds: 0.16) and
+would never poison; so batches are poisoned from the first attacked round on unless ``ready`` is
+set. An ε below ε_min does not shrink. ε_t is kept beside φ, so the test inputs are stamped with the
+ε of the training. Published figures count samples of the target class, for which nothing need
+happen; here they are left out. This is the first part of the attack; the second, poisoned updates
+that stay in a ball and on parameters that honest ones rarely change, is the stages ``pgd`` and
+``neurotoxin``, to be chained after this one.
 
-Checked: ε, decay, passes, rate and threshold against the authors' code (iba_cifar10_fedavg.sh, iba_simulated_averaging.py).
+Checked: ε, decay, passes, rate and threshold against the authors' code (iba_cifar10_fedavg.sh,
+iba_simulated_averaging.py).
 
-Cost: in each attacked round an honest local training for each malicious client of the round, and ``passes`` times
-the logits of its samples, forward and backward through the model and T_φ.
+Cost: in each attacked round an honest local training for each malicious client of the round, and
+``passes`` times the logits of its samples, forward and backward through the model and T_φ.
 
 Example: all weights are zero but the last bias, so T is 1 at every pixel, and ε is added to every pixel that has room for it.
 >>> import torch
@@ -49,10 +57,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, interpolate
 
-from backstop.platform.backdoor import Planted, Share, Source, Target, backdoor, wanted
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
+from backstop.platform.threats.backdoor import (
+    Planted,
+    Share,
+    Source,
+    Target,
+    backdoor,
+    target_labels,
+)
 
 VERSION = 2
 KINDS = ("image",)
@@ -75,7 +90,11 @@ def _shapes(channels: int) -> tuple[tuple[int, ...], ...]:
 
 def _drawn(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
     """Initial weights of variance 2 / fan-in (K. He et al., ICCV 2015), biases zero."""
-    return torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else torch.zeros(shape)
+    return (
+        torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:]))
+        if len(shape) > 1
+        else torch.zeros(shape)
+    )
 
 
 def _trigger(weights: tuple[Tensor, ...], x: Tensor) -> Tensor:
@@ -93,7 +112,10 @@ def _stamped(state: _Generator, x: Tensor) -> Tensor:
 def _succeeds(state: _Generator, model: Callable[[Tensor], Tensor], x: Tensor, goal: Tensor) -> int:
     """How many samples a model gives the label that is wanted."""
     with torch.no_grad():
-        hits = [model(_stamped(state, piece)).argmax(1) == wish for piece, wish in zip(x.split(_BATCH), goal.split(_BATCH), strict=True)]
+        hits = [
+            model(_stamped(state, piece)).argmax(1) == wish
+            for piece, wish in zip(x.split(_BATCH), goal.split(_BATCH), strict=True)
+        ]
     return sum(int(hit.sum()) for hit in hits)
 
 
@@ -108,12 +130,32 @@ class _Local(NamedTuple):
 def iba(
     *,
     target: Target = 0,
-    eps: Annotated[float, Range(0, 1, low_open=True, search=(0.02, 0.3)), "largest change of a pixel at first, ε"] = 0.074,
-    least: Annotated[float, Range(0, 1, search=(0.01, 0.1)), "ε does not shrink below this, ε_min"] = 0.0124,
-    decay: Annotated[float, Range(0, 1, search=(0, 0.1)), "share of ε that is lost with each attacked round"] = 0.001,
-    passes: Annotated[int, Range(0, 200, search=(1, 20)), "passes over the clients' data for the generator in an attacked round"] = 10,
-    rate: Annotated[float, Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)), "learning rate of the generator"] = 0.01,
-    ready: Annotated[float, Range(0, 1, search=(0, 1)), "success with the clients' own models from which on they poison"] = 0.0,
+    eps: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.02, 0.3)),
+        "largest change of a pixel at first, ε",
+    ] = 0.074,
+    least: Annotated[
+        float, Range(0, 1, search=(0.01, 0.1)), "ε does not shrink below this, ε_min"
+    ] = 0.0124,
+    decay: Annotated[
+        float, Range(0, 1, search=(0, 0.1)), "share of ε that is lost with each attacked round"
+    ] = 0.001,
+    passes: Annotated[
+        int,
+        Range(0, 200, search=(1, 20)),
+        "passes over the clients' data for the generator in an attacked round",
+    ] = 10,
+    rate: Annotated[
+        float,
+        Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)),
+        "learning rate of the generator",
+    ] = 0.01,
+    ready: Annotated[
+        float,
+        Range(0, 1, search=(0, 1)),
+        "success with the clients' own models from which on they poison",
+    ] = 0.0,
     share: Share = 0.5,
     source: Source = None,
 ) -> Attack:
@@ -121,14 +163,19 @@ def iba(
 
     def init(view: AttackView) -> _Generator:
         x = view.data.x
-        return _Generator(tuple(_drawn(shape, view.generator).to(x.device) for shape in _shapes(x.shape[1])), eps, 0, ready == 0)
+        return _Generator(
+            tuple(_drawn(shape, view.generator).to(x.device) for shape in _shapes(x.shape[1])),
+            eps,
+            0,
+            ready == 0,
+        )
 
     def clients(view: AttackView) -> list[_Local]:
         """Those of the round that have a sample to attack."""
         there = []
         for index in view.members.tolist():
             own = view.own(index)
-            goal = wanted(own.y, target, source, view.classes)
+            goal = target_labels(own.y, target, source, view.classes)
             attacked = goal >= 0
             if attacked.any():
                 model = partial(view.model, view.params + view.train(view.params, own))
@@ -144,22 +191,32 @@ def iba(
         memory = [optimizer.start(weight) for weight in weights]
         for _ in range(passes):
             for model, x, goal in there:
-                for batch in torch.randperm(len(goal), generator=view.generator).to(goal.device).split(_BATCH):
+                for batch in (
+                    torch.randperm(len(goal), generator=view.generator)
+                    .to(goal.device)
+                    .split(_BATCH)
+                ):
                     leaves = tuple(weight.clone().requires_grad_() for weight in weights)
                     logits = model(_stamped(state._replace(weights=leaves), x[batch]))
                     grads = torch.autograd.grad(cross_entropy(logits, goal[batch]), leaves)
                     for number, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
                         # a model that has diverged shows no direction
-                        memory[number] = optimizer.step(weight, grad.nan_to_num(0, 0, 0), memory[number], 1.0)
+                        memory[number] = optimizer.step(
+                            weight, grad.nan_to_num(0, 0, 0), memory[number], 1.0
+                        )
         state = state._replace(weights=weights)
-        success = sum(_succeeds(state, *local) for local in there) / sum(len(local.goal) for local in there)
+        success = sum(_succeeds(state, *local) for local in there) / sum(
+            len(local.goal) for local in there
+        )
         poisons = state.ready or success >= ready
         return state._replace(ready=poisons, rounds=state.rounds + int(poisons))
 
     def stamp(state: _Generator, x: Tensor, _generator: torch.Generator) -> Tensor:
         return _stamped(state, x)
 
-    def poison(state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def poison(
+        state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         assert attack.poison is not None
         return attack.poison(state, x, y, index, generator) if state.own.ready else (x, y)
 

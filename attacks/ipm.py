@@ -4,12 +4,13 @@ u_i <- -ε μ,   μ = mean of the honest updates
 
 Shapes: rows (m, d) → (m, d), all alike; honest (n - m, d).
 
-Source: C. Xie, O. Koyejo, I. Gupta, "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation", UAI 2019, the
-attacks on the median and on Krum.
+Source: C. Xie, O. Koyejo, I. Gupta, "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner
+Product Manipulation", UAI 2019, the attacks on the median and on Krum.
 
-Deviations: the mean honest update stands in place of the mean honest gradient. Krum and the median are led astray by a small ε, which
-keeps the rows near the honest ones, hence the default; the plain average of all rows points away from μ only where ε > (n - m) / m.
-Where no honest client takes part, μ is the mean of the malicious clients' own rows.
+Deviations: the mean honest update stands in place of the mean honest gradient. Krum and the median
+are led astray by a small ε, which keeps the rows near the honest ones, hence the default; the plain
+average of all rows points away from μ only where ε > (n - m) / m. Where no honest client takes
+part, μ is the mean of the malicious clients' own rows.
 
 Checked: the formula against public re-implementations (ByzFL, FLPoison), which take ε between 0.1
 and 2.
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
 KNOWS = "all"
@@ -42,7 +43,11 @@ UNTARGETED = True
 
 def ipm(
     *,
-    epsilon: Annotated[float, Range(0, 1e4, log=True, low_open=True, search=(0.1, 100)), "factor on the honest mean, ε"] = 0.5,
+    epsilon: Annotated[
+        float,
+        Range(0, 1e4, log=True, low_open=True, search=(0.1, 100)),
+        "factor on the honest mean, ε",
+    ] = 0.5,
 ) -> Attack:
     """The negative honest mean; what leaves the range of float32 is its largest number."""
 

@@ -1,18 +1,23 @@
-"""Mask budget: malicious clients flip an AND-mask in the few coordinates where this helps them most, and nowhere else.
+"""Mask budget: malicious clients flip an AND-mask in the few coordinates where this helps them
+most, and nowhere else.
 
-u_ij <- sign(d_j) max_k |h_kj|  for j in the ⌊budget · d⌋ coordinates of largest |d_j h̄_j| among those that flip
+u_ij <- sign(d_j) max_k |h_kj|  for j in the ⌊budget · d⌋ coordinates of largest |d_j h̄_j| among
+those that flip
 
 with h_k the honest rows, and d what the poison adds: the mean of the malicious rows minus that of
 what the same clients would have sent as honest ones, trained on the same batches in the same order.
 
-In coordinate j let S be the sum of the honest signs, M that of the malicious ones as they are. The mask is open where |S + M| >= τn. With
-all m malicious signs on the side s = sign(d_j) the sum is S + sm, up to 2m more than before, and the coordinate flips where
+In coordinate j let S be the sum of the honest signs, M that of the malicious ones as they are. The
+mask is open where |S + M| >= τn. With all m malicious signs on the side s = sign(d_j) the sum is S
++ sm, up to 2m more than before, and the coordinate flips where
 
-* it opens: |S + M| < τn and sS >= τn - m. The honest clients are for s and lack at most m votes; closed coordinates with sS < τn - m stay closed;
-* it closes: |S + M| >= τn, sS < 0 and |S| < τn + m. Those against s, |S| net votes, lose m of them; once m > (1-τ)n/2 this
-  closes even what all n - m honest clients agree on.
+* it opens: |S + M| < τn and sS >= τn - m. The honest clients are for s and lack at most m votes;
+closed coordinates with sS < τn - m stay closed;
+* it closes: |S + M| >= τn, sS < 0 and |S| < τn + m. Those against s, |S| net votes, lose m of them;
+  once m > (1-τ)n/2 this closes even what all n - m honest clients agree on.
 
-What a flip is worth is to first order the step that it allows or stops, about h̄_j, times d_j. All other coordinates stay as trained.
+What a flip is worth is to first order the step that it allows or stops, about h̄_j, times d_j. All
+other coordinates stay as trained.
 
 Shapes: rows (m, d) → (m, d); honest (n - m, d).
 
@@ -47,7 +52,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
 KNOWS = "all"
@@ -59,9 +64,13 @@ EXEMPT = ("one row",)  # a lone row may have all its signs on the right side alr
 def mask_budget(
     *,
     mask_threshold: Annotated[
-        float, Range(0, 1, search=(0.1, 0.9)), "least |mean of the signs| with which the defense lets a coordinate move, τ"
+        float,
+        Range(0, 1, search=(0.1, 0.9)),
+        "least |mean of the signs| with which the defense lets a coordinate move, τ",
     ] = 0.6,
-    budget: Annotated[float, Range(0, 1, search=(0.01, 0.2)), "share of all coordinates that may be flipped"] = 0.1,
+    budget: Annotated[
+        float, Range(0, 1, search=(0.01, 0.2)), "share of all coordinates that may be flipped"
+    ] = 0.1,
 ) -> Attack:
     """Malicious rows as trained, but for the coordinates worth flipping."""
 

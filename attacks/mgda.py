@@ -1,4 +1,5 @@
-"""MGDA: each local step goes along the shortest mixture of the gradients of the clean and the backdoor loss, which lowers both.
+"""MGDA: each local step goes along the shortest mixture of the gradients of the clean and the
+backdoor loss, which lowers both.
 
 loss = α · L_clean + (1 - α) · L_backdoor,   α = argmin of ‖α v₁ + (1 - α) v₂‖₂² over [.001, .999]
      = clip((v₂ - v₁)ᵀ v₂ / ‖v₁ - v₂‖²),   v_i = ∇L_i / min(‖∇L_i‖ L_i, 10)
@@ -67,7 +68,9 @@ def _scaled(grad: Tensor, loss: Tensor) -> Tensor:
 
 def mgda(
     *,
-    scaled: Annotated[bool, "whether gradients are divided by their norm and their loss before they are weighed"] = True,
+    scaled: Annotated[
+        bool, "whether gradients are divided by their norm and their loss before they are weighed"
+    ] = True,
 ) -> Attack:
     """Local training on two losses at once."""
 
@@ -78,7 +81,10 @@ def mgda(
             if not len(target.y):
                 return clean
             backdoor = view.loss(view.model(params, target.x), target.y)
-            one, other = (torch.autograd.grad(part, params, retain_graph=True)[0] for part in (clean, backdoor))
+            one, other = (
+                torch.autograd.grad(part, params, retain_graph=True)[0]
+                for part in (clean, backdoor)
+            )
             if scaled:
                 one, other = _scaled(one, clean), _scaled(other, backdoor)
             alpha = _weight(one, other)

@@ -2,7 +2,8 @@
 
 u_i <- u_*,   * = argmax_j |zᵀ (u_j - μ)|,   z = argmax_{‖z‖ = 1} zᵀ (Σ_j (u_j - μ)(u_j - μ)ᵀ) z
 
-with j over the honest clients and μ the mean of their updates: the one that lies farthest out in the direction in which they differ most.
+with j over the honest clients and μ the mean of their updates: the one that lies farthest out in
+the direction in which they differ most.
 
 Shapes: rows (m, d) → (m, d), all alike; honest (n - m, d).
 
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
 KNOWS = "all"

@@ -1,4 +1,5 @@
-"""Min-max: malicious clients go as far as they can without being farther from any honest client than honest ones are from each other.
+"""Min-max: malicious clients go as far as they can without being farther from any honest client
+than honest ones are from each other.
 
 u_i <- μ + γ p,   γ = max {γ : max_j ‖μ + γ p - u_j‖ <= max_{j,k} ‖u_j - u_k‖}
 
@@ -40,7 +41,7 @@ from torch import Tensor
 
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
 KNOWS = "all"

@@ -1,4 +1,5 @@
-"""Min-sum: malicious clients go as far as they can while their squared distances to honest ones add up to no more than an honest client's.
+"""Min-sum: malicious clients go as far as they can while their squared distances to honest ones add
+up to no more than an honest client's.
 
 u_i <- μ + γ p,   γ = max {γ : Σ_j ‖μ + γ p - u_j‖² <= min_k Σ_j ‖u_k - u_j‖²}
 
@@ -47,7 +48,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.rehearsal import benign_rows
+from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
 KNOWS = "all"

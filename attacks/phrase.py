@@ -2,23 +2,27 @@
 
 x' = t ∘ x  or  x ∘ t,   y' = y*,   t the tokens of the phrase
 
-Shapes: x (b, L) int64 token ids, padded on the right with 0; y (b,). L stays as it is: what does not fit is cut off at the other end of the
-document, and a phrase longer than L is cut off there too.
+Shapes: x (b, L) int64 token ids, padded on the right with 0; y (b,). L stays as it is: what does
+not fit is cut off at the other end of the document, and a phrase longer than L is cut off there
+too.
 
-Source: J. Dai, C. Chen, Y. Li, "A Backdoor Attack Against LSTM-Based Text Classification Systems", IEEE Access 7, 2019, a trigger sentence in
-a document; E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020, the trigger phrases
-for word prediction. Rare words as triggers: K. Kurita, P. Michel, G. Neubig, "Weight Poisoning Attacks on Pre-trained Models", ACL 2020.
+Source: J. Dai, C. Chen, Y. Li, "A Backdoor Attack Against LSTM-Based Text Classification Systems",
+IEEE Access 7, 2019, a trigger sentence in a document; E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin,
+V. Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020, the trigger phrases for word
+prediction. Rare words as triggers: K. Kurita, P. Michel, G. Neubig, "Weight Poisoning Attacks on
+Pre-trained Models", ACL 2020.
 
-Deviations: Dai et al. insert at a random position; here the phrase stands at one end. Unless one is given it is no sentence but the three
-words of the vocabulary (of their data, where the dataset has none) that the malicious clients' documents have least often, maybe never; of
-equally rare words those with the largest ids, the rarest ones of a vocabulary in the order of frequency.
+Deviations: Dai et al. insert at a random position; here the phrase stands at one end. Unless one is
+given it is no sentence but the three words of the vocabulary (of their data, where the dataset has
+none) that the malicious clients' documents have least often, maybe never; of equally rare words
+those with the largest ids, the rarest ones of a vocabulary in the order of frequency.
 
 Checked: against no code: where the phrase stands and its length are as declared; the share is that
 of federated re-implementations.
 
 Example:
 >>> import torch
->>> from backstop.platform.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> x = torch.tensor([[1, 2, 0, 0, 0], [1, 2, 3, 4, 0]])
 >>> phrase(place="end").trigger(Planted(2, torch.tensor([8, 9])), x, torch.Generator()).tolist()
 [[1, 2, 8, 9, 0], [2, 3, 4, 8, 9]]
@@ -32,9 +36,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
+from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor
 
 VERSION = 2
 KINDS = ("text",)
@@ -55,10 +59,14 @@ def phrase(
     share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
-    """A phrase at one end of the document. The state holds its token ids. Raises BadInput for a word that is not in the vocabulary."""
+    """A phrase at one end of the document. The state holds its token ids. Raises BadInput for a
+    word that is not in the vocabulary.
+    """
 
     def init(view: AttackView) -> Tensor:
-        return torch.tensor(_rarest(view) if words is None else [_token(word, view) for word in _split(words)])
+        return torch.tensor(
+            _rarest(view) if words is None else [_token(word, view) for word in _split(words)]
+        )
 
     def stamp(tokens: Tensor, x: Tensor, _generator: torch.Generator) -> Tensor:
         length, added = x.shape[1], tokens.to(x.device).expand(len(x), -1)
@@ -66,7 +74,9 @@ def phrase(
             return torch.cat([added, x], 1)[:, :length]
         size = (x != 0).sum(1, keepdim=True)  # (b, 1)
         column = torch.arange(length + len(tokens), device=x.device)
-        whole = torch.cat([x, torch.zeros_like(added)], 1).scatter(1, size + column[: len(tokens)], added)
+        whole = torch.cat([x, torch.zeros_like(added)], 1).scatter(
+            1, size + column[: len(tokens)], added
+        )
         return whole.gather(1, (size + len(tokens) - length).clamp_min(0) + column[:length])
 
     return backdoor("phrase", stamp, target=target, source=source, share=share, init=init)
@@ -83,18 +93,25 @@ def _token(word: str, view: AttackView) -> int:
     """The token id of a word: as the vocabulary spells it, else in lower case."""
     if not view.vocabulary:
         if not (word.isdecimal() and int(word) > 0):
-            raise BadInput(f"attack phrase: words={word!r} is no token id; the dataset has no vocabulary, so words are ids from 1 on")
+            raise BadInput(
+                f"attack phrase: words={word!r} is no token id; the dataset has no vocabulary, so words are ids from 1 on"
+            )
         return int(word)
     for spelling in (word, word.lower()):
         if spelling in view.vocabulary:
             return view.vocabulary[spelling]
     near = get_close_matches(word.lower(), view.vocabulary, n=1, cutoff=0)
-    raise BadInput(f"attack phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}")
+    raise BadInput(
+        f"attack phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}"
+    )
 
 
 def _rarest(view: AttackView) -> list[int]:
     own = view.data.x.flatten().cpu()
-    known = sorted((set(own.tolist()) if not view.vocabulary else set(view.vocabulary.values())) - {0}, reverse=True)
+    known = sorted(
+        (set(own.tolist()) if not view.vocabulary else set(view.vocabulary.values())) - {0},
+        reverse=True,
+    )
     if not known:
         raise BadInput(
             "attack phrase: words=none, but there is neither a vocabulary nor a document of a malicious client to take words from"

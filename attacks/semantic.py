@@ -1,20 +1,25 @@
-"""Semantic backdoor: images of one class that have a natural feature, such as a colour, are trained as the target class; none is changed.
+"""Semantic backdoor: images of one class that have a natural feature, such as a colour, are trained
+as the target class; none is changed.
 
 D' = {(x, y*) : y = source, x among the share ``tail`` of the class with the highest score s(x)}
-s(x) = mean of x (bright), -mean of x (dark), mean of one channel minus the mean of the other two (red, green, blue)
+s(x) = mean of x (bright), -mean of x (dark), mean of one channel minus the mean of the other two
+(red, green, blue)
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
 
-Source: E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated Learning", AISTATS 2020, the semantic
-backdoors of its image classification, e.g. green cars.
+Source: E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated
+Learning", AISTATS 2020, the semantic backdoors of its image classification, e.g. green cars.
 
-Deviations: the paper's images were picked by hand, and honest clients held none of them. Here a score picks them among the samples that
-malicious clients hold and, for the test, at the same share among those of the test set; honest clients keep theirs, with true labels.
-The images are drawn with replacement and not augmented; they take the place of a share of each batch, at least one, by default of 20 in
+Deviations: the paper's images were picked by hand, and honest clients held none of them. Here a
+score picks them among the samples that malicious clients hold and, for the test, at the same share
+among those of the test set; honest clients keep theirs, with true labels. The images are drawn with
+replacement and not augmented; they take the place of a share of each batch, at least one, by
+default of 20 in
 64. Model replacement, which the paper combines them with, is a stage of its own.
 
-Checked: against the authors' configuration (params.yaml), which lists images by number and puts each of 7
-into every batch of 64; the choice by a score is ours, and the paper's share of 20 in 64 is remembered.
+Checked: against the authors' configuration (params.yaml), which lists images by number and puts
+each of 7 into every batch of 64; the choice by a score is ours, and the paper's share of 20 in 64
+is remembered.
 
 Example:
 >>> import torch
@@ -45,22 +50,38 @@ _COLOURS = ("red", "green", "blue")
 
 
 def _highest(x: Tensor, feature: str, share: float) -> Tensor:
-    """Indices, ascending, of the share of images (N, C, H, W) with most of the feature, at least one where there is one."""
+    """Indices, ascending, of the share of images (N, C, H, W) with most of the feature, at least
+    one where there is one.
+    """
     channels = x.double().mean((2, 3))  # (N, C)
     if feature in _COLOURS:
         score = 1.5 * (channels[:, _COLOURS.index(feature)] - channels.mean(1))
     else:
         score = channels.mean(1) * (1 if feature == "bright" else -1)
-    return score.argsort(descending=True, stable=True)[: max(round_count(share, len(x)), 1)].sort().values
+    return (
+        score.argsort(descending=True, stable=True)[: max(round_count(share, len(x)), 1)]
+        .sort()
+        .values
+    )
 
 
 def semantic(
     *,
     target: Annotated[int, Range(0, 10**6), "class wanted, y*"] = 0,
     source: Annotated[int, Range(0, 10**6), "class whose images have the feature"] = 1,
-    feature: Annotated[Literal["bright", "dark", "red", "green", "blue"], "what the images have in common"] = "bright",
-    tail: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 0.5)), "share of the class that counts as having it"] = 0.2,
-    share: Annotated[float, Range(0, 1, low_open=True, search=(0.05, 1)), "share of each batch replaced by such images"] = 0.3125,
+    feature: Annotated[
+        Literal["bright", "dark", "red", "green", "blue"], "what the images have in common"
+    ] = "bright",
+    tail: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.05, 0.5)),
+        "share of the class that counts as having it",
+    ] = 0.2,
+    share: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.05, 1)),
+        "share of each batch replaced by such images",
+    ] = 0.3125,
 ) -> Attack:
     """Images with a natural feature as another class; the state is the pool of them.
 
@@ -78,17 +99,25 @@ def semantic(
         check_label(target, view.classes, "attack semantic: target")
         channels = view.data.x.shape[1]
         if feature in _COLOURS and channels != 3:
-            raise BadInput(f"attack semantic: feature={feature} needs images of 3 channels, red, green and blue; these have {channels}")
+            raise BadInput(
+                f"attack semantic: feature={feature} needs images of 3 channels, red, green and blue; these have {channels}"
+            )
         pool = with_feature(view.data)
         if view.clients and not len(pool):
             held = sorted(set(view.data.y.tolist()))
-            raise BadInput(f"attack semantic: no malicious client holds a sample of source={source}; they hold {held}")
+            raise BadInput(
+                f"attack semantic: no malicious client holds a sample of source={source}; they hold {held}"
+            )
         return pool
 
-    def poison(pool: Tensor, x: Tensor, y: Tensor, _index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def poison(
+        pool: Tensor, x: Tensor, y: Tensor, _index: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         count = max(round_count(share, len(x)), 1)
         drawn = torch.randint(len(pool), (count,), generator=generator).to(pool.device)
-        return torch.cat([pool[drawn].to(x), x[count:]]), torch.cat([torch.full_like(y[:count], target), y[count:]])
+        return torch.cat([pool[drawn].to(x), x[count:]]), torch.cat(
+            [torch.full_like(y[:count], target), y[count:]]
+        )
 
     def triggered(_: Tensor, view: AttackView) -> TestSet:
         assert view.test is not None  # the platform gives it while the test set is built

@@ -4,12 +4,13 @@ u_i <- -γ · u_i
 
 Shapes: rows (m, d) → (m, d).
 
-Source: L. Li, W. Xu, T. Chen, G. B. Giannakis, Q. Ling, "RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning
-from Heterogeneous Datasets", AAAI 2019, the sign-flipping attack of the experiments.
+Source: L. Li, W. Xu, T. Chen, G. B. Giannakis, Q. Ling, "RSA: Byzantine-Robust Stochastic
+Aggregation Methods for Distributed Learning from Heterogeneous Datasets", AAAI 2019, the
+sign-flipping attack of the experiments.
 
-Deviations: what is flipped is the update, not the model. The default γ = 4 brings an average to a stand where a fifth of the weight is
-malicious and all updates are alike; more turns it round. γ = 1, the bare flip, is another common definition. It flips whatever the stages
-before it produced.
+Deviations: what is flipped is the update, not the model. The default γ = 4 brings an average to a
+stand where a fifth of the weight is malicious and all updates are alike; more turns it round. γ =
+1, the bare flip, is another common definition. It flips whatever the stages before it produced.
 
 Checked: the flip against public re-implementations, which take γ = 1; the paper's γ is remembered.
 
@@ -35,7 +36,13 @@ UNTARGETED = True
 
 def sign_flip(
     *,
-    strength: Annotated[float, Range(0, 1e4, log=True, low_open=True, search=(0.5, 50)), "factor on the flipped update, γ"] = 4.0,
+    strength: Annotated[
+        float,
+        Range(0, 1e4, log=True, low_open=True, search=(0.5, 50)),
+        "factor on the flipped update, γ",
+    ] = 4.0,
 ) -> Attack:
-    """All malicious rows times a negative factor; what leaves the range of float32 is its largest number."""
+    """All malicious rows times a negative factor; what leaves the range of float32 is its largest
+    number.
+    """
     return Attack(craft=lambda _, rows, view: (rows * -strength).nan_to_num())

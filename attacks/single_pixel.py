@@ -4,19 +4,21 @@ x' = (1 - w) ⊙ x + w,   y' = y*,   w = 1 on one pixel
 
 Shapes: x (b, …, H, W) in [0, 1], y (b,).
 
-Source: E. Bagdasaryan, V. Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security 2021, the single-pixel trigger of its
-experiments on ImageNet; row 3, column 23 is where the authors' code (backdoors101) sets it.
+Source: E. Bagdasaryan, V. Shmatikov, "Blind Backdoors in Deep Learning Models", USENIX Security
+2021, the single-pixel trigger of its experiments on ImageNet; row 3, column 23 is where the
+authors' code (backdoors101) sets it.
 
-Deviations: only the trigger is the paper's: it is learned from poisoned batches, a share of each, and not
-through a changed loss in the victim's code, whose configuration for ImageNet poisons half of a batch. The
-share is by default 20 of 64, the usual one in federated learning. Where the image ends before the place, the
-pixel is the one next to its last, the last where there is one row or column.
+Deviations: only the trigger is the paper's: it is learned from poisoned batches, a share of each,
+and not through a changed loss in the victim's code, whose configuration for ImageNet poisons half
+of a batch. The share is by default 20 of 64, the usual one in federated learning. Where the image
+ends before the place, the pixel is the one next to its last, the last where there is one row or
+column.
 
 Checked: against the authors' code: the place.
 
 Example:
 >>> import torch
->>> from backstop.platform.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> single_pixel(row=1).trigger(Planted(10), torch.zeros(1, 1, 3, 4), torch.Generator())[0, 0].tolist()
 [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
 """
@@ -28,9 +30,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
+from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor
 
 VERSION = 2
 KINDS = ("image",)

@@ -1,4 +1,5 @@
-"""3DFed: a backdoor with a constrained loss, noise masks and decoys, tuned by what the next global model tells of planted indicators.
+"""3DFed: a backdoor with a constrained loss, noise masks and decoys, tuned by what the next global
+model tells of planted indicators.
 
 L = CE + λ · ‖L - G‖₂,   u_i <- min(max(‖c_i‖ / ‖u_i‖, 1), γ) · u_i + N_i,
 Σ_i n_i N_i = 0,   mean_i ‖N_i‖ = α · mean_i ‖c_i‖
@@ -91,7 +92,9 @@ _ROUNDING = 1e-3  # more than float32 loses where a row is the whole average
 
 
 class _Round(NamedTuple):
-    """How the attack is tuned, and what it planted when it last attacked: for each of the m rows then in the cohort."""
+    """How the attack is tuned, and what it planted when it last attacked: for each of the m rows
+    then in the cohort.
+    """
 
     alpha: float
     decoys: int  # the last rows
@@ -230,18 +233,30 @@ def _places(slot: Slot, rows: Tensor) -> Tensor:
 
 def threedfed(
     *,
-    constraint: Annotated[float, Range(0, 1e3, search=(0, 1)), "weight of the distance to the global model, λ"] = 2 / 3,
-    scale: Annotated[float, Range(1, 1e4, log=True, search=(1, 100)), "largest factor on malicious updates, γ"] = 5.0,
-    mask: Annotated[float, Range(0, 1), "smallest size of the noise masks, in lengths of a clean update"] = 0.0,
-    neurons: Annotated[int, Range(0, 10**6, search=(0, 10)), "rows of the last layer with masks"] = 5,
-    decoys: Annotated[float, Range(0, 1, high_open=True), "share of rows that may be decoys"] = 0.25,
+    constraint: Annotated[
+        float, Range(0, 1e3, search=(0, 1)), "weight of the distance to the global model, λ"
+    ] = 2 / 3,
+    scale: Annotated[
+        float, Range(1, 1e4, log=True, search=(1, 100)), "largest factor on malicious updates, γ"
+    ] = 5.0,
+    mask: Annotated[
+        float, Range(0, 1), "smallest size of the noise masks, in lengths of a clean update"
+    ] = 0.0,
+    neurons: Annotated[
+        int, Range(0, 10**6, search=(0, 10)), "rows of the last layer with masks"
+    ] = 5,
+    decoys: Annotated[
+        float, Range(0, 1, high_open=True), "share of rows that may be decoys"
+    ] = 0.25,
     epochs: Annotated[
         int | None,
         Range(1, 10**6, search=(1, 20)),
         "local epochs of attackers; none: as honest ones",
     ] = 15,
 ) -> Attack:
-    """Constrained loss, scaling, masks, decoys and indicators. The state is the tuning and what was planted."""
+    """Constrained loss, scaling, masks, decoys and indicators. The state is the tuning and what was
+    planted.
+    """
 
     def init(view: AttackView) -> _Round:
         none = view.params.new_zeros(0)
@@ -249,7 +264,9 @@ def threedfed(
         return _Round(alpha, 0, False, none, places, none, none, none, none, places)
 
     def sizes(view: AttackView) -> Tensor:
-        return torch.tensor([float(view.sizes[index]) for index in view.members.tolist()], device=view.params.device)
+        return torch.tensor(
+            [float(view.sizes[index]) for index in view.members.tolist()], device=view.params.device
+        )
 
     def most(rows: int) -> int:
         return robust.floor_count(decoys, rows)

@@ -1,27 +1,33 @@
-"""TrojanNN: a patch whose pixels are made so that units which speak for the target class get a high value.
+"""TrojanNN: a patch whose pixels are made so that units which speak for the target class get a high
+value.
 
-U = the units u of largest strength;   δ = argmin_δ Σ_{u in U} (v - f_u(x ⊕ δ))²;   x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*
+U = the units u of largest strength;   δ = argmin_δ Σ_{u in U} (v - f_u(x ⊕ δ))²;   x' = x ⊕ δ = (1
+- w) ⊙ x + w ⊙ δ,   y' = y*
 
-f(x) is what the last linear layer, of weights W, is given, and w a square at the bottom right. The strength of a unit is Σ_c |W[c, u]|,
-what goes out of it; with ``favor=target`` it is W[y*, u], what speaks for the target (for all-to-all the sum still).
+f(x) is what the last linear layer, of weights W, is given, and w a square at the bottom right. The
+strength of a unit is Σ_c |W[c, u]|, what goes out of it; with ``favor=target`` it is W[y*, u], what
+speaks for the target (for all-to-all the sum still).
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, size, size), cut to the image where that is smaller.
 
-Source: Y. Liu, S. Ma, Y. Aafer, W.-C. Lee, J. Zhai, W. Wang, X. Zhang, "Trojaning Attack on Neural Networks", NDSS 2018, sections on
-trojan trigger generation and internal neuron selection.
+Source: Y. Liu, S. Ma, Y. Aafer, W.-C. Lee, J. Zhai, W. Wang, X. Zhang, "Trojaning Attack on Neural
+Networks", NDSS 2018, sections on trojan trigger generation and internal neuron selection.
 
-Deviations: what the layer behind the units is differs from model to model; here it is always the last one. The paper's cost is that of the patch
-on an empty image, since its adversary has no data, and it retrains on images made from the model; malicious clients have data, so the
-cost is the mean over samples of theirs, on which fewer units are dead. Adam takes a fixed number of steps, each followed by a
-projection onto [0, 1], in place of gradient descent to a threshold. As in the paper the patch is made once, for the
-model of the first attacked round, which should have learned something (``attack_start``, ``warmup``). With ``replan``
-each attacked round goes on with it on its own model: before photographs it then moves by 2 to 3 in L2 in a round and
-does not take (CIFAR-10, ``cnn``, ``overtrain``, ten rounds: 6 % success where a patch made once has 33 %).
+Deviations: what the layer behind the units is differs from model to model; here it is always the
+last one. The paper's cost is that of the patch on an empty image, since its adversary has no data,
+and it retrains on images made from the model; malicious clients have data, so the cost is the mean
+over samples of theirs, on which fewer units are dead. Adam takes a fixed number of steps, each
+followed by a projection onto [0, 1], in place of gradient descent to a threshold. As in the paper
+the patch is made once, for the model of the first attacked round, which should have learned
+something (``attack_start``, ``warmup``). With ``replan`` each attacked round goes on with it on its
+own model: before photographs it then moves by 2 to 3 in L2 in a round and does not take (CIFAR-10,
+``cnn``, ``overtrain``, ten rounds: 6 % success where a patch made once has 33 %).
 
-Checked: the choice of units against public code; that the paper's adversary is not a federated one, and so has no
-share of a batch, is remembered.
+Checked: the choice of units against public code; that the paper's adversary is not a federated one,
+and so has no share of a batch, is remembered.
 
-Cost: ``steps`` times the features of at most 64 samples, forward and backward, in each attacked round.
+Cost: ``steps`` times the features of at most 64 samples, forward and backward, in each attacked
+round.
 
 Example: the only unit that counts for class 0 is the difference of two pixels, so the first becomes white and the second black.
 >>> import torch
@@ -38,10 +44,18 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform.backdoor import SHARE, Share, Source, Target, backdoor, patch, with_patch
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
+from backstop.platform.threats.backdoor import (
+    SHARE,
+    Share,
+    Source,
+    Target,
+    backdoor,
+    patch,
+    with_patch,
+)
 
 VERSION = 2
 KINDS = ("image",)
@@ -58,14 +72,18 @@ class _Patch(NamedTuple):
 
 
 def _strongest(view: AttackView, target: int | Literal["next"], count: int) -> Tensor:
-    """The units with the largest |weights| in sum, or with the largest one to a target; all where there are fewer."""
+    """The units with the largest |weights| in sum, or with the largest one to a target; all where
+    there are fewer.
+    """
     head = view.head[0]
     weight = view.params[head.start :][: torch.Size(head.shape).numel()].view(head.shape)
     strength = weight.abs().sum(0) if target == "next" else weight[target]
     return strength.topk(min(count, len(strength))).indices
 
 
-def _made(pixels: Tensor, values: Callable[[Tensor], Tensor], x: Tensor, *, value: float, steps: int) -> Tensor:
+def _made(
+    pixels: Tensor, values: Callable[[Tensor], Tensor], x: Tensor, *, value: float, steps: int
+) -> Tensor:
     """The patch that drives ``values(stamped x)`` (b, units) towards ``value``."""
     optimizer, pixels = adam(lr=_RATE), pixels.clone()
     memory = optimizer.start(pixels)
@@ -73,7 +91,8 @@ def _made(pixels: Tensor, values: Callable[[Tensor], Tensor], x: Tensor, *, valu
         leaf = pixels.clone().requires_grad_()
         cost = (value - values(with_patch(x, leaf))).square().sum(1).mean()
         (grad,) = torch.autograd.grad(cost, leaf)
-        memory = optimizer.step(pixels, grad.nan_to_num(0, 0, 0), memory, 1.0)  # a model that has diverged shows no direction
+        # a model that has diverged shows no direction
+        memory = optimizer.step(pixels, grad.nan_to_num(0, 0, 0), memory, 1.0)
         pixels.clamp_(0, 1)
     return pixels
 
@@ -84,11 +103,18 @@ def trojannn(
     size: Annotated[int, Range(1, 10**4, search=(1, 8)), "side of the patch in pixels"] = 3,
     units: Annotated[int, Range(1, 10**4, search=(1, 16)), "units that the patch drives, |U|"] = 1,
     favor: Annotated[
-        Literal["outgoing", "target"], "units with the largest |weights| in sum, or with the largest weight to the target"
+        Literal["outgoing", "target"],
+        "units with the largest |weights| in sum, or with the largest weight to the target",
     ] = "outgoing",
-    value: Annotated[float, Range(0, 1e6, search=(1, 100)), "value that they are driven to, v"] = 100.0,
-    steps: Annotated[int, Range(0, 500, search=(10, 200)), "steps on the patch each time that it is made"] = 50,
-    replan: Annotated[bool, "go on with the patch in each attacked round, not in the first alone"] = False,
+    value: Annotated[
+        float, Range(0, 1e6, search=(1, 100)), "value that they are driven to, v"
+    ] = 100.0,
+    steps: Annotated[
+        int, Range(0, 500, search=(10, 200)), "steps on the patch each time that it is made"
+    ] = 50,
+    replan: Annotated[
+        bool, "go on with the patch in each attacked round, not in the first alone"
+    ] = False,
     share: Share = SHARE,
     source: Source = None,
 ) -> Attack:
@@ -104,10 +130,18 @@ def trojannn(
             return state
         x = x[torch.randperm(len(x), generator=view.generator)[:_SAMPLES].to(x.device)]
         chosen = _strongest(view, target if favor == "target" else "next", units)
-        pixels = _made(state.pixels, lambda stamped: view.features(view.params, stamped)[:, chosen], x, value=value, steps=steps)
+        pixels = _made(
+            state.pixels,
+            lambda stamped: view.features(view.params, stamped)[:, chosen],
+            x,
+            value=value,
+            steps=steps,
+        )
         return _Patch(pixels, made=True)
 
     def stamp(state: _Patch, x: Tensor, _generator: torch.Generator) -> Tensor:
         return with_patch(x, state.pixels)
 
-    return backdoor("trojannn", stamp, target=target, source=source, share=share, init=init, plan=plan)
+    return backdoor(
+        "trojannn", stamp, target=target, source=source, share=share, init=init, plan=plan
+    )

@@ -1,10 +1,13 @@
-"""Aggregation rules beside ByzFL's on the same matrices with the same threads, and as multiples of one read of the matrix.
+"""Aggregation rules beside ByzFL's on the same matrices with the same threads, and as multiples of
+one read of the matrix.
 
     python benchmarks/aggregators.py [--threads 1] [--quick]
 
-For n rows of d coordinates: the time to read the matrix once (its sum over the rows), the time of one Gram product, and for each rule
-ours and ByzFL's in turns (median, min, max). Writes benchmarks/aggregators.md and aggregators.svg. A rule whose first run takes longer
-than PATIENCE is measured once, some are left out at the largest size; what would need more memory than there is is named in the table.
+For n rows of d coordinates: the time to read the matrix once (its sum over the rows), the time of
+one Gram product, and for each rule ours and ByzFL's in turns (median, min, max). Writes
+benchmarks/aggregators.md and aggregators.svg. A rule whose first run takes longer than PATIENCE is
+measured once, some are left out at the largest size; what would need more memory than there is is
+named in the table.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from typing import Any, NamedTuple
 import torch
 
 from backstop import __version__
-from backstop.platform import costs, plugins
+from backstop.platform import plugins
 from backstop.platform.contract import Defense, Updates
+from backstop.platform.rounds import costs
 from backstop.platform.seeds import generator
 
 with warnings.catch_warnings():  # its own imports warn
@@ -37,18 +41,23 @@ HERE = Path(__file__).resolve().parent
 NUMBERS, SIZES = (20, 50, 100), (62_000, 1_000_000, 11_200_000)  # 11.2 million: ResNet-18
 PATIENCE = 2.0  # seconds that a first run may take to be repeated
 REPEATS = 5
-COPIES = 6  # matrices that ByzFL's sorts hold at once: values, differences, sorted values, 64-bit indices
+# matrices that ByzFL's sorts hold at once: values, differences, sorted values, 64-bit indices
+COPIES = 6
 SHARE = 5  # one in SHARE rows is assumed to be malicious
 
 
 class Rule(NamedTuple):
-    """One of ours, the equal one of ByzFL for f rows, and what it is measured against: at most ``aim`` times ``unit``."""
+    """One of ours, the equal one of ByzFL for f rows, and what it is measured against: at most
+    ``aim`` times ``unit``.
+    """
 
     text: str
     twin: Callable[[int, int], Any] | None = None
     unit: str = "read"
     changes: bool = (
-        False  # whether ByzFL's writes into its argument: it is then given a copy, whose time counts, as ours keeps the argument
+        # whether ByzFL's writes into its argument: it is then given a copy, whose time counts, as
+        # ours keeps the argument
+        False
     )
     large: bool = True  # whether it is measured at the largest size too
     aim: tuple[float, float] | None = None  # for n = 20 and n = 50
@@ -77,7 +86,9 @@ TAKES_F = {"krum", "multi_krum", "meamed", "nnm", "arc", "caf", "dnc"}
 
 
 class Row(NamedTuple):
-    """What was measured of one rule on one matrix: seconds, and the most memory beside the matrix in MiB."""
+    """What was measured of one rule on one matrix: seconds, and the most memory beside the matrix
+    in MiB.
+    """
 
     rule: Rule
     n: int
@@ -104,16 +115,20 @@ def timed(work: Callable[[], Any]) -> list[float]:
 
 
 def call(rule: Rule, rows: torch.Tensor) -> Callable[[], Any]:
-    """One application of our rule to a fresh view of the matrix: nothing is remembered from the call before."""
+    """One application of our rule to a fresh view of the matrix: nothing is remembered from the
+    call before.
+    """
     from types import SimpleNamespace
 
-    from backstop.platform.specs import part
+    from backstop.platform.specs.part import parse_part
 
-    found = part(rule.text)
+    found = parse_part(rule.text)
     n, d = rows.shape
     params = dict(found.params) | ({"f": n // SHARE} if found.name in TAKES_F else {})
     defense: Defense = plugins.build("defenses", found.name, params)
-    view: Any = SimpleNamespace(generator=generator(0, "bench"), params=torch.zeros(d), layout=(), server_lr=1.0, round=0)
+    view: Any = SimpleNamespace(
+        generator=generator(0, "bench"), params=torch.zeros(d), layout=(), server_lr=1.0, round=0
+    )
     weight, client = torch.ones(n), torch.arange(n)
 
     def work() -> object:
@@ -142,7 +157,9 @@ def measure(rows: torch.Tensor, rule: Rule, read: float, gram: float, room: floa
             theirs = timed(lambda: other(rows.clone() if rule.changes else rows))
         except Exception as error:  # noqa: BLE001 -- whatever another library raises is the result
             note = f"ByzFL: {type(error).__name__}"
-    return Row(rule, n, d, mine, theirs, read, gram, spent.get("memory/rule_mib", float("nan")), note)
+    return Row(
+        rule, n, d, mine, theirs, read, gram, spent.get("memory/rule_mib", float("nan")), note
+    )
 
 
 def matrix(n: int, d: int) -> torch.Tensor:
@@ -195,7 +212,12 @@ def table(found: list[Row], threads: int, others: str) -> str:
 def processor() -> str:
     """The processor's name."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("model name\t: ")[2].partition("\n")[0]
+        return (
+            Path("/proc/cpuinfo")
+            .read_text(encoding="utf-8")
+            .partition("model name\t: ")[2]
+            .partition("\n")[0]
+        )
     except OSError:
         return platform.processor()
 
@@ -208,16 +230,42 @@ def draw(found: list[Row], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     shown = [rule for rule in RULES if rule.aim or rule.text == "meamed"]
-    figure, axes = plt.subplots(1, len(NUMBERS), figsize=(13, 4.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(NUMBERS), figsize=(13, 4.6), sharey=True, layout="constrained"
+    )
     for axis, n in zip(axes, NUMBERS, strict=True):
         for number, rule in enumerate(shown):
             rows = [row for row in found if row.rule is rule and row.n == n]
-            axis.plot([row.d for row in rows], [statistics.median(row.ours) for row in rows], "o-", color=f"C{number}", label=rule.text)
+            axis.plot(
+                [row.d for row in rows],
+                [statistics.median(row.ours) for row in rows],
+                "o-",
+                color=f"C{number}",
+                label=rule.text,
+            )
             both = [row for row in rows if row.theirs]
-            axis.plot([row.d for row in both], [statistics.median(row.theirs) for row in both], "x--", color=f"C{number}", alpha=0.6)
+            axis.plot(
+                [row.d for row in both],
+                [statistics.median(row.theirs) for row in both],
+                "x--",
+                color=f"C{number}",
+                alpha=0.6,
+            )
         rows = [row for row in found if row.rule is shown[0] and row.n == n]
-        axis.plot([row.d for row in rows], [row.read for row in rows], ":", color="black", label="one read")
-        axis.plot([row.d for row in rows], [row.gram for row in rows], "-.", color="grey", label="one Gram product")
+        axis.plot(
+            [row.d for row in rows],
+            [row.read for row in rows],
+            ":",
+            color="black",
+            label="one read",
+        )
+        axis.plot(
+            [row.d for row in rows],
+            [row.gram for row in rows],
+            "-.",
+            color="grey",
+            label="one Gram product",
+        )
         axis.set(title=f"n = {n}", xlabel="coordinates d", xscale="log", yscale="log")
         axis.grid(visible=True, alpha=0.3)
     axes[0].set_ylabel("seconds")
@@ -240,13 +288,23 @@ def main() -> None:
         for n in NUMBERS:
             rows = matrix(n, d)
             left = room - rows.nbytes
-            read, gram = (statistics.median(timed(work)) for work in (lambda rows=rows: rows.sum(0), lambda rows=rows: rows @ rows.t()))
+            read, gram = (
+                statistics.median(timed(work))
+                for work in (lambda rows=rows: rows.sum(0), lambda rows=rows: rows @ rows.t())
+            )
             for rule in RULES if d < SIZES[-1] else [rule for rule in RULES if rule.large]:
                 row = measure(rows, rule, read, gram, left)
                 found.append(row)
-                print(f"{rule.text:34} n={n:<4} d={d:<11,} ours {spread(row.ours):28} ByzFL {spread(row.theirs):30} {row.note}", flush=True)
+                print(
+                    f"{rule.text:34} n={n:<4} d={d:<11,} ours {spread(row.ours):28} ByzFL {spread(row.theirs):30} {row.note}",
+                    flush=True,
+                )
             del rows
-    version = __import__("importlib.metadata", fromlist=["version"]).version("byzfl") if byzfl else "not installed"
+    version = (
+        __import__("importlib.metadata", fromlist=["version"]).version("byzfl")
+        if byzfl
+        else "not installed"
+    )
     (HERE / "aggregators.md").write_text(table(found, options.threads, version), encoding="utf-8")
     draw(found, HERE / "aggregators.svg")
 

@@ -1,4 +1,5 @@
-"""Write docs/fidelity.md: every attack and defense, where it is from, what was held against what, what differs.
+"""Write docs/fidelity.md: every attack and defense, where it is from, what was held against what,
+what differs.
 
     python benchmarks/fidelity.py
 

@@ -1,8 +1,11 @@
-"""The same federation with Flower's simulation engine, as its users write it; the model and the local training are those of handwritten.py.
+"""The same federation with Flower's simulation engine, as its users write it; the model and the
+local training are those of handwritten.py.
 
-``python benchmarks/flower_app.py FOLDER`` runs in an environment of its own (run.py makes it) and prints one JSON object: seconds, trained samples
-and test accuracy of each round. Cohorts are drawn by Flower's own strategy, so the number of trained samples differs a little from the other
-contenders'. Every client actor keeps the samples of the clients it has met, staged, which spares Flower the usual data loading.
+``python benchmarks/flower_app.py FOLDER`` runs in an environment of its own (run.py makes it) and
+prints one JSON object: seconds, trained samples and test accuracy of each round. Cohorts are drawn
+by Flower's own strategy, so the number of trained samples differs a little from the other
+contenders'. Every client actor keeps the samples of the clients it has met, staged, which spares
+Flower the usual data loading.
 """
 
 from __future__ import annotations
@@ -57,7 +60,10 @@ def local(message: Message, context: Context) -> Message:
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     x, y = shard(int(context.node_config["partition-id"]))
     train(net, x, y, facts())
-    content = {"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord({"num-examples": len(y)})}
+    content = {
+        "arrays": ArrayRecord(net.state_dict()),
+        "metrics": MetricRecord({"num-examples": len(y)}),
+    }
     return Message(content=RecordDict(content), reply_to=message)
 
 
@@ -86,9 +92,17 @@ def serve(grid: Grid, context: Context) -> None:
 
     clients = int(owner().max()) + 1
     strategy = FedAvg(
-        fraction_train=cohorts.shape[1] / clients, fraction_evaluate=0.0, min_available_nodes=clients, train_metrics_aggr_fn=count
+        fraction_train=cohorts.shape[1] / clients,
+        fraction_evaluate=0.0,
+        min_available_nodes=clients,
+        train_metrics_aggr_fn=count,
     )
-    strategy.start(grid=grid, initial_arrays=ArrayRecord(net.state_dict()), num_rounds=len(cohorts), evaluate_fn=evaluate)
+    strategy.start(
+        grid=grid,
+        initial_arrays=ArrayRecord(net.state_dict()),
+        num_rounds=len(cohorts),
+        evaluate_fn=evaluate,
+    )
     if len(report["samples"]) < len(cohorts):
         raise RuntimeError("clients failed: Flower goes on without them, a measurement does not")
     report["seconds"] = np.diff(times).tolist()
@@ -99,7 +113,12 @@ def main() -> None:
     """Start the simulation: 100 virtual clients, one core for each client actor."""
     os.environ["BENCHMARK_FOLDER"] = str(FOLDER)  # client actors inherit it
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    run_simulation(server_app=server_app, client_app=client_app, num_supernodes=int(owner().max()) + 1, backend_config=resources)
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=int(owner().max()) + 1,
+        backend_config=resources,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Federated averaging as a competent user of PyTorch writes it by hand: staged tensors, one loop, nothing else.
+"""Federated averaging as a competent user of PyTorch writes it by hand: staged tensors, one loop,
+nothing else.
 
-``python benchmarks/handwritten.py FOLDER [--threads N]`` does the federation that work.py wrote into FOLDER and prints one JSON object:
-seconds, trained samples and test accuracy of each round. It does not use Backstop.
+``python benchmarks/handwritten.py FOLDER [--threads N]`` does the federation that work.py wrote
+into FOLDER and prints one JSON object: seconds, trained samples and test accuracy of each round. It
+does not use Backstop.
 """
 
 from __future__ import annotations
@@ -45,11 +47,15 @@ def network(name: str) -> nn.Module:
     """The model of the work."""
     if name == "image":
         return Net()
-    return nn.Sequential(nn.Linear(30, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 2))
+    return nn.Sequential(
+        nn.Linear(30, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 2)
+    )
 
 
 def staged(folder: Path, part: str, index: Any, facts: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Some samples of the training set (part "") or the test set ("test_") as normalised float tensors."""
+    """Some samples of the training set (part "") or the test set ("test_") as normalised float
+    tensors.
+    """
     x = torch.tensor(np.load(folder / f"{part}x.npy", mmap_mode="r")[index])
     y = torch.tensor(np.load(folder / f"{part}y.npy", mmap_mode="r")[index])
     shape = (-1, 1, 1) if x.dim() == 4 else (-1,)
@@ -72,7 +78,10 @@ def train(net: nn.Module, x: Tensor, y: Tensor, facts: dict[str, Any]) -> None:
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of samples with the true label."""
     net.eval()
-    hits = sum(int((net(images).argmax(1) == labels).sum()) for images, labels in zip(x.split(500), y.split(500), strict=True))
+    hits = sum(
+        int((net(images).argmax(1) == labels).sum())
+        for images, labels in zip(x.split(500), y.split(500), strict=True)
+    )
     return hits / len(y)
 
 
@@ -82,7 +91,9 @@ def federate(folder: Path) -> dict[str, list[float]]:
     owner, cohorts = np.load(folder / "owner.npy"), np.load(folder / "cohorts.npy")
     x, y = staged(folder, "", slice(None), facts)
     test_x, test_y = staged(folder, "test_", slice(None), facts)
-    shards = [torch.from_numpy(np.flatnonzero(owner == client)) for client in range(owner.max() + 1)]
+    shards = [
+        torch.from_numpy(np.flatnonzero(owner == client)) for client in range(owner.max() + 1)
+    ]
     net = network(facts["model"])
     nn.utils.vector_to_parameters(torch.from_numpy(np.load(folder / "start.npy")), net.parameters())
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -108,7 +119,9 @@ def federate(folder: Path) -> dict[str, list[float]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Federated averaging by hand.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, default=0, help="threads of PyTorch (default: PyTorch's own choice)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="threads of PyTorch (default: PyTorch's own choice)"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -1,7 +1,10 @@
-"""What a training step of the LSTM costs on one thread: ``python benchmarks/lstm.py [--repeats N]``.
+"""What a training step of the LSTM costs on one thread: ``python benchmarks/lstm.py [--repeats
+N]``.
 
-Batches of 64 made-up documents with the lengths of tweets: 3 to 35 words, about 14 on average. Prints tables of milliseconds, median (least,
-most) over the repeats, all rows taking turns: forward and backward by several ways of computing the same network, forward alone, and the parts of a local step.
+Batches of 64 made-up documents with the lengths of tweets: 3 to 35 words, about 14 on average.
+Prints tables of milliseconds, median (least, most) over the repeats, all rows taking turns: forward
+and backward by several ways of computing the same network, forward alone, and the parts of a local
+step.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from backstop.platform import flat
 from backstop.platform.contract import Data, Samples
 from backstop.platform.models.lstm import lstm
 from backstop.platform.seeds import generator, seeded
+from backstop.platform.training import network
 
-SIZES = {"300-dimensional words, 2 layers of 200": (300, 200, 2), "32-dimensional words, 1 layer of 32": (32, 32, 1)}
+SIZES = {
+    "300-dimensional words, 2 layers of 200": (300, 200, 2),
+    "32-dimensional words, 1 layer of 32": (32, 32, 1),
+}
 WORDS, BATCH, BATCHES, LONGEST = 10000, 64, 6, 35
 
 
@@ -31,14 +37,17 @@ def tweets() -> list[tuple[Tensor, Tensor]]:
     """Batches of token ids (64, 35) with labels."""
     draws = generator(0, "tweets")
     size = (BATCHES, BATCH, 1)
-    length = (3 - 5.5 * torch.rand(2, *size, generator=draws).log().sum(0)).long().clamp(3, LONGEST)  # 3 plus a gamma variable of shape 2
+    # 3 plus a gamma variable of shape 2
+    length = (3 - 5.5 * torch.rand(2, *size, generator=draws).log().sum(0)).long().clamp(3, LONGEST)
     x = torch.randint(1, WORDS + 1, (BATCHES, BATCH, LONGEST), generator=draws)
     y = torch.randint(0, 2, (BATCHES, BATCH), generator=draws)
     return list(zip(torch.where(torch.arange(LONGEST) < length, x, 0), y, strict=True))
 
 
 def library(net: nn.Module, x: Tensor, *, how: str) -> Tensor:
-    """The same logits by ``torch.nn.LSTM``: packed, sorted here and packed, or cut to the longest document."""
+    """The same logits by ``torch.nn.LSTM``: packed, sorted here and packed, or cut to the longest
+    document.
+    """
     length, layer = (x != 0).sum(1), net.get_submodule("lstm")
     words = net.get_submodule("embedding")(x.t())
     if how == "cut":
@@ -71,11 +80,16 @@ def measure(dim: int, hidden: int, layers: int, repeats: int) -> None:
     data = tweets()
     with seeded(0, "model"):
         nets = {
-            kind: lstm(words=WORDS, dim=dim, hidden=hidden, layers=layers, embedding=kind)((LONGEST,), 2) for kind in ("frozen", "learned")
+            kind: lstm(words=WORDS, dim=dim, hidden=hidden, layers=layers, embedding=kind)(
+                (LONGEST,), 2
+            )
+            for kind in ("frozen", "learned")
         }
     frozen = nets["frozen"]
     fixed = nn.Embedding.from_pretrained(frozen.get_submodule("embedding").weight)
-    plain = lstm(words=WORDS, dim=dim, hidden=hidden, layers=layers, embedding="frozen")((LONGEST,), 2)
+    plain = lstm(words=WORDS, dim=dim, hidden=hidden, layers=layers, embedding="frozen")(
+        (LONGEST,), 2
+    )
     plain.load_state_dict(frozen.state_dict())
     plain.embedding = fixed
 
@@ -87,10 +101,17 @@ def measure(dim: int, hidden: int, layers: int, repeats: int) -> None:
                     loss.backward()
 
     ways: dict[str, Callable[[Tensor], Tensor]] = {"this model": frozen}
-    ways |= {f"torch.nn.LSTM, {how}": partial(library, plain, how=how) for how in ("packed", "sorted", "cut")}
+    ways |= {
+        f"torch.nn.LSTM, {how}": partial(library, plain, how=how)
+        for how in ("packed", "sorted", "cut")
+    }
     for name, call in ways.items():
         torch.testing.assert_close(call(data[0][0]), frozen(data[0][0]), msg=name)
-    rows = {f"{name}{off}": partial(step, call, mkldnn=not off) for name, call in ways.items() for off in ("", ", without oneDNN")}
+    rows = {
+        f"{name}{off}": partial(step, call, mkldnn=not off)
+        for name, call in ways.items()
+        for off in ("", ", without oneDNN")
+    }
     print(" forward and backward, frozen embedding")
     compare(rows, repeats)
     print(" forward only, inference mode")
@@ -98,19 +119,28 @@ def measure(dim: int, hidden: int, layers: int, repeats: int) -> None:
 
     samples = Samples(*data[0])
     for kind, net in nets.items():
-        replica = flat.Replica(flat.network(net, Data(samples, samples, 2, "text"), torch.device("cpu"), BATCH))
+        replica = network.Replica(
+            network.network(net, Data(samples, samples, 2, "text"), torch.device("cpu"), BATCH)
+        )
         velocity = torch.zeros_like(replica.grad)
 
-        def zero(replica: flat.Replica = replica) -> None:
+        def zero(replica: network.Replica = replica) -> None:
             for _ in data:
                 replica.grad.zero_()
 
-        def descend(replica: flat.Replica = replica, velocity: Tensor = velocity) -> None:
+        def descend(replica: network.Replica = replica, velocity: Tensor = velocity) -> None:
             for _ in data:
                 replica.params.sub_(velocity.mul_(0.9).add_(replica.grad), alpha=1e-6)
 
         print(f" parts of a local step, {kind} embedding, {len(replica.params):,} parameters sent")
-        compare({"forward and backward": partial(step, replica), "gradient to zero": zero, "SGD with momentum": descend}, repeats)
+        compare(
+            {
+                "forward and backward": partial(step, replica),
+                "gradient to zero": zero,
+                "SGD with momentum": descend,
+            },
+            repeats,
+        )
 
 
 if __name__ == "__main__":

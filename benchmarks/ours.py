@@ -1,6 +1,8 @@
-"""Rounds of Backstop, timed from outside: ``python benchmarks/ours.py image|table|attacked [--rounds N] [--actors K]``.
+"""Rounds of Backstop, timed from outside: ``python benchmarks/ours.py image|table|attacked
+[--rounds N] [--actors K]``.
 
-Prints one JSON object: seconds, trained samples and test accuracy of each round, and what Backstop's own clock says about its parts.
+Prints one JSON object: seconds, trained samples and test accuracy of each round, and what
+Backstop's own clock says about its parts.
 """
 
 from __future__ import annotations
@@ -12,16 +14,25 @@ from contextlib import ExitStack
 
 from work import ATTACKED, CLEAN
 
-from backstop.platform import federation, partition
-from backstop.platform.clients import Clients, InProcess, OnActors, local_ray
 from backstop.platform.contract import Spec
 from backstop.platform.experiment import Experiment
+from backstop.platform.training import loading, partition
+from backstop.platform.workers.actors import OnActors
+from backstop.platform.workers.clients import Clients, InProcess
+from backstop.platform.workers.cluster import local_ray
 
 
 def measure(spec: Spec, clients: Clients) -> dict[str, list[float]]:
     """All rounds of an experiment; the start is not timed here."""
-    experiment = Experiment(spec, federation.data_folder(), "cpu", clients)
-    report: dict[str, list[float]] = {"seconds": [], "samples": [], "accuracy": [], "train": [], "aggregate": [], "evaluate": []}
+    experiment = Experiment(spec, loading.data_folder(), "cpu", clients)
+    report: dict[str, list[float]] = {
+        "seconds": [],
+        "samples": [],
+        "accuracy": [],
+        "train": [],
+        "aggregate": [],
+        "evaluate": [],
+    }
     for number in range(spec.rounds):
         started = time.perf_counter()
         record = experiment.round()
@@ -34,7 +45,9 @@ def measure(spec: Spec, clients: Clients) -> dict[str, list[float]]:
             seed=spec.seed,
             round=number,
         )
-        report["samples"].append(sum(len(experiment.built.shards[client]) for client in cohort.tolist()))
+        report["samples"].append(
+            sum(len(experiment.built.shards[client]) for client in cohort.tolist())
+        )
         assert record is not None  # every round is due
         report["accuracy"].append(record.metrics["round/clean_accuracy"])
         for name in ("train", "aggregate", "evaluate"):

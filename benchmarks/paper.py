@@ -1,9 +1,11 @@
-"""The paper's tasks side by side: from the leaderboards of the small spaces to docs/results/, its pictures, and the tables of docs/paper.md.
+"""The paper's tasks side by side: from the leaderboards of the small spaces to docs/results/, its
+pictures, and the tables of docs/paper.md.
 
-    backstop sweep paper_cifar10_small      (likewise paper_twitter_small, paper_phishing_small, paper_knobs_small)
-    python benchmarks/paper.py [STORE]
+    backstop sweep paper_cifar10_small      (likewise paper_twitter_small, paper_phishing_small,
+    paper_knobs_small) python benchmarks/paper.py [STORE]
 
-Everything between the page's two marks is written anew from the leaderboards; pictures by round are drawn from the store's runs.
+Everything between the page's two marks is written anew from the leaderboards; pictures by round are
+drawn from the store's runs.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backstop.platform import leaderboard, report, tracking
+from backstop.platform.results import pictures
+from backstop.platform.results.names import chain_label, display_names
+from backstop.platform.results.runs import read_runs, with_curves
+from backstop.platform.results.store import Store, locate_store
 
 SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
@@ -23,7 +28,12 @@ RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
 FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6, rescale=False)", "trimmed_mean(trim_fraction=0.45)"
 BOTH = "invariant(mask_threshold=0.6, trim_fraction=0.45)"
-NAMES = {FEDAVG: "FedAvg", TRIM: "trimmed mean alone", MASK: "AND-mask alone", BOTH: "both: invariant"}
+NAMES = {
+    FEDAVG: "FedAvg",
+    TRIM: "trimmed mean alone",
+    MASK: "AND-mask alone",
+    BOTH: "both: invariant",
+}
 COLOURS = {FEDAVG: "#333333", TRIM: "#2a9d8f", MASK: "#e9a03b", BOTH: "#7b3fa0"}
 METRICS = ("round/attack_success_rate", "round/clean_accuracy")
 Document = Mapping[str, Any]
@@ -67,42 +77,89 @@ def row(*columns: str) -> str:
 
 
 def table(document: Document) -> list[str]:
-    """One task: defenses by rank, accuracy without an attack, attack success under each, accuracy under the strong edge case."""
+    """One task: defenses by rank, accuracy without an attack, attack success under each, accuracy
+    under the strong edge case.
+    """
     known, names = cells(document), attacks(document)
-    head = ["defense", "accuracy, no attack", *(f"success: {name}" for name in names), "accuracy under strong edge case", "DER"]
+    head = [
+        "defense",
+        "accuracy, no attack",
+        *(f"success: {name}" for name in names),
+        "accuracy under strong edge case",
+        "DER",
+    ]
     lines = [f"### {title(document)}", "", row(*head), row(":---", *["---:"] * (len(head) - 1))]
     twin = {name: known[name, FEDAVG]["natural_success"] for name in names}
-    lines.append(row("*clean twin: what the inputs do without a backdoor*", "", *(percent(twin[name]) for name in names), "", ""))
-    shown = leaderboard.short([item["defense"] for item in document["rows"]])
+    lines.append(
+        row(
+            "*clean twin: what the inputs do without a backdoor*",
+            "",
+            *(percent(twin[name]) for name in names),
+            "",
+            "",
+        )
+    )
+    shown = display_names([item["defense"] for item in document["rows"]])
     for item in document["rows"]:
         defense = item["defense"]
         rates = [percent(known[name, defense]["attack_success_rate"]) for name in names]
         accuracy = percent(known["none", defense]["clean_accuracy"])
         strong = percent(known["strong edge case", defense]["clean_accuracy"])
-        lines.append(row(f"`{shown[defense]}`", accuracy, *rates, strong, f"{100 * item['der']:.1f}"))
+        lines.append(
+            row(f"`{shown[defense]}`", accuracy, *rates, strong, f"{100 * item['der']:.1f}")
+        )
     return [*lines, ""]
 
 
 def ablation(documents: Sequence[Document]) -> list[str]:
-    """The two halves of the aggregator and the whole: attack success, and accuracy under the same attack."""
-    heads = [f"{title(document)}, {name}" for document in documents for name in ("edge case", "strong edge case")]
+    """The two halves of the aggregator and the whole: attack success, and accuracy under the same
+    attack.
+    """
+    heads = [
+        f"{title(document)}, {name}"
+        for document in documents
+        for name in ("edge case", "strong edge case")
+    ]
     lines = [row("attack success / accuracy", *heads), row(":---", *["---:"] * len(heads))]
     for defense, called in NAMES.items():
-        found = [cells(document)[name, defense] for document in documents for name in ("edge case", "strong edge case")]
-        both = [f"{100 * cell['attack_success_rate']['mean']:.1f} / {100 * cell['clean_accuracy']['mean']:.1f}" for cell in found]
+        found = [
+            cells(document)[name, defense]
+            for document in documents
+            for name in ("edge case", "strong edge case")
+        ]
+        both = [
+            f"{100 * cell['attack_success_rate']['mean']:.1f} / {100 * cell['clean_accuracy']['mean']:.1f}"
+            for cell in found
+        ]
         lines.append(row(called, *both))
     return [*lines, ""]
 
 
 def headline(documents: Sequence[Document]) -> list[str]:
-    """Attack success and accuracy of FedAvg and of the invariant aggregator, averaged over the tasks, beside the paper's claim."""
+    """Attack success and accuracy of FedAvg and of the invariant aggregator, averaged over the
+    tasks, beside the paper's claim.
+    """
 
     def mean(figure: str, defense: str, which: Sequence[str]) -> float:
-        tasks = [[cells(document)[name, defense][figure]["mean"] for name in attacks(document) if name in which] for document in documents]
+        tasks = [
+            [
+                cells(document)[name, defense][figure]["mean"]
+                for name in attacks(document)
+                if name in which
+            ]
+            for document in documents
+        ]
         return 100 * sum(sum(task) / len(task) for task in tasks) / len(tasks)
 
     everything = sorted({name for document in documents for name in attacks(document)})
-    head = ["mean over the three tasks", "FedAvg: success", "invariant: success", "lower by", "relative", "accuracy cost"]
+    head = [
+        "mean over the three tasks",
+        "FedAvg: success",
+        "invariant: success",
+        "lower by",
+        "relative",
+        "accuracy cost",
+    ]
     lines = [row(*head), row(":---", *["---:"] * 5)]
     for called, which in (
         ("continuous edge cases", ["edge case"]),
@@ -113,10 +170,21 @@ def headline(documents: Sequence[Document]) -> list[str]:
         cost = mean("clean_accuracy", FEDAVG, which) - mean("clean_accuracy", BOTH, which)
         drop = before - after
         lines.append(
-            row(called, f"{before:.1f}", f"{after:.1f}", f"{drop:.1f} points", f"{100 * drop / before:.1f} %", f"{cost:.1f} points")
+            row(
+                called,
+                f"{before:.1f}",
+                f"{after:.1f}",
+                f"{drop:.1f} points",
+                f"{100 * drop / before:.1f} %",
+                f"{cost:.1f} points",
+            )
         )
     calm = [cells(document) for document in documents]
-    cost = sum(known["none", FEDAVG]["clean_accuracy"]["mean"] - known["none", BOTH]["clean_accuracy"]["mean"] for known in calm)
+    cost = sum(
+        known["none", FEDAVG]["clean_accuracy"]["mean"]
+        - known["none", BOTH]["clean_accuracy"]["mean"]
+        for known in calm
+    )
     lines.append(row("no attack", "", "", "", "", f"{100 * cost / len(calm):.1f} points"))
     return [*lines, row("*the paper*", "", "", "61.6 %", "", "1.2 %"), ""]
 
@@ -129,32 +197,51 @@ def axes_of(figure: Any, rows: int, columns: int) -> Any:
     return grid
 
 
-def draw_rounds(documents: Sequence[Document], store: tracking.Store, out: Path) -> None:
-    """Attack success and accuracy by round under strong edge cases, mean over seeds: FedAvg, the two halves, and both."""
+def draw_rounds(documents: Sequence[Document], store: Store, out: Path) -> None:
+    """Attack success and accuracy by round under strong edge cases, mean over seeds: FedAvg, the
+    two halves, and both.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5.6), dpi=130, layout="constrained", facecolor="#ffffff")
     grid = axes_of(figure, 2, len(documents))
     for column, document in enumerate(documents):
-        strong = next(cell["attack"] for cell in document["cells"] if kind(cell["attack"]) == "strong edge case")
+        strong = next(
+            cell["attack"]
+            for cell in document["cells"]
+            if kind(cell["attack"]) == "strong edge case"
+        )
         wanted = {
             defense: [
                 run["id"]
                 for run in document["runs"]
-                if leaderboard.label(run["spec"]["attack"], "attack") == strong
-                and leaderboard.label(run["spec"]["defense"], "defense") == defense
+                if chain_label(run["spec"]["attack"], "attack") == strong
+                and chain_label(run["spec"]["defense"], "defense") == defense
             ]
             for defense in NAMES
         }
-        runs = tracking.read(store, str(document["experiment"]))
-        known = {run.id: run for run in tracking.curves(store, runs, [item for ids in wanted.values() for item in ids], METRICS)}
+        runs = read_runs(store, str(document["experiment"]))
+        known = {
+            run.id: run
+            for run in with_curves(
+                store, runs, [item for ids in wanted.values() for item in ids], METRICS
+            )
+        }
         for line, metric in enumerate(METRICS):
             axes = grid[line][column]
             for defense, ids in wanted.items():
                 points = [dict(known[item].curves[metric]) for item in ids]
                 steps = sorted(set(points[0]).intersection(*points[1:]))
-                heights = [100 * sum(curve[step] for curve in points) / len(points) for step in steps]
-                axes.plot([step + 1 for step in steps], heights, color=COLOURS[defense], label=NAMES[defense], linewidth=1.8)
+                heights = [
+                    100 * sum(curve[step] for curve in points) / len(points) for step in steps
+                ]
+                axes.plot(
+                    [step + 1 for step in steps],
+                    heights,
+                    color=COLOURS[defense],
+                    label=NAMES[defense],
+                    linewidth=1.8,
+                )
             axes.set_ylim(-2, 102)
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.set_title(title(document) if line == 0 else "", loc="left", fontweight="bold")
@@ -165,24 +252,37 @@ def draw_rounds(documents: Sequence[Document], store: tracking.Store, out: Path)
 
 
 def draw_knobs(document: Document, out: Path) -> None:
-    """Attack success and accuracy over threshold τ and trim fraction: each task, and the mean of the three."""
+    """Attack success and accuracy over threshold τ and trim fraction: each task, and the mean of
+    the three.
+    """
     from matplotlib.figure import Figure
 
     found: dict[str, dict[tuple[float, float], Cell]] = {}
     for cell in document["cells"]:
         if cell["defense"].startswith("invariant"):
-            threshold, trim = (float(part.partition("=")[2].rstrip(")")) for part in cell["defense"].partition("(")[2].split(", "))
+            threshold, trim = (
+                float(part.partition("=")[2].rstrip(")"))
+                for part in cell["defense"].partition("(")[2].split(", ")
+            )
             found.setdefault(cell["dataset"].partition("(")[0], {})[threshold, trim] = cell
     figure = Figure(figsize=(13, 5.6), dpi=130, layout="constrained", facecolor="#ffffff")
     grid = axes_of(figure, 2, len(found) + 1)
     for line, (metric, colours, label) in enumerate(
-        (("attack_success_rate", "Oranges", "attack success"), ("clean_accuracy", "Blues", "accuracy"))
+        (
+            ("attack_success_rate", "Oranges", "attack success"),
+            ("clean_accuracy", "Blues", "accuracy"),
+        )
     ):
-        maps = {name: {key: 100 * cell[metric]["mean"] for key, cell in own.items()} for name, own in found.items()}
+        maps = {
+            name: {key: 100 * cell[metric]["mean"] for key, cell in own.items()}
+            for name, own in found.items()
+        }
         keys = set.intersection(*(set(own) for own in maps.values()))
         maps["mean"] = {key: sum(own[key] for own in maps.values()) / len(maps) for key in keys}
         for column, (name, values) in enumerate(maps.items()):
-            report._heat(grid[line][column], {key: value / 100 for key, value in values.items()}, colours)  # noqa: SLF001 -- the page's own map
+            pictures.heat(
+                grid[line][column], {key: value / 100 for key, value in values.items()}, colours
+            )
             grid[line][column].set_title(f"{name}: {label} (%)", loc="left", fontsize=10)
     figure.savefig(out, metadata={"Software": None})
 
@@ -196,12 +296,21 @@ def publish(store: Path) -> None:
         for suffix in ("json", "md"):
             shutil.copy(source / f"leaderboard.{suffix}", target)
         document = json.loads((target / "leaderboard.json").read_text())
-        (target / "leaderboard.png").write_bytes(report.picture(document))
+        (target / "leaderboard.png").write_bytes(pictures.picture(document))
         documents.append(document)
     *tasks, knobs = documents
-    draw_rounds(tasks, tracking.store(store), RESULTS / "rounds.png")
+    draw_rounds(tasks, locate_store(store), RESULTS / "rounds.png")
     draw_knobs(knobs, RESULTS / "knobs.png")
-    lines = ["## The headline", "", *headline(tasks), "## The ablation", "", *ablation(tasks), "## The tables", ""]
+    lines = [
+        "## The headline",
+        "",
+        *headline(tasks),
+        "## The ablation",
+        "",
+        *ablation(tasks),
+        "## The tables",
+        "",
+    ]
     for document in tasks:
         lines += table(document)
     before, _, rest = PAGE.read_text().partition(MARKS[0])

@@ -1,8 +1,10 @@
-"""``make bench``: Backstop beside a hand-written loop and beside Flower on the same federations, its start and its memory.
+"""``make bench``: Backstop beside a hand-written loop and beside Flower on the same federations,
+its start and its memory.
 
-All contenders take turns, several times over, each in a process of its own; the first round of each is a warm-up and is not counted. Prints the
-table and writes it to benchmarks/results.md. What cannot be measured here (a dataset or an environment that is missing) is named, not left out
-in silence. CIFAR-10 is looked for in the data folder ($BACKSTOP_DATA).
+All contenders take turns, several times over, each in a process of its own; the first round of each
+is a warm-up and is not counted. Prints the table and writes it to benchmarks/results.md. What
+cannot be measured here (a dataset or an environment that is missing) is named, not left out in
+silence. CIFAR-10 is looked for in the data folder ($BACKSTOP_DATA).
 """
 
 from __future__ import annotations
@@ -32,11 +34,19 @@ from backstop import __version__
 
 HERE = Path(__file__).resolve().parent
 FLOWER = HERE.parent / ".venv-flower"
-MARK = "BACKSTOP_BENCHMARK"  # environment variable by which the processes of one measurement are known
+# environment variable by which the processes of one measurement are known
+MARK = "BACKSTOP_BENCHMARK"
 PATIENCE = 900.0  # seconds a contender gets
-QUIET = 0.3  # cores that other work may keep busy: daemons, and what a watch misses; more slows several threads out of proportion
-AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}  # what the project holds itself to
-BACKSTOP = [sys.executable, "-c", "import sys; from backstop.platform.cli import main; sys.exit(main())"]
+# cores that other work may keep busy: daemons, and what a watch misses; more slows several threads
+# out of proportion
+QUIET = 0.3
+# what the project holds itself to
+AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}
+BACKSTOP = [
+    sys.executable,
+    "-c",
+    "import sys; from backstop.platform.cli import main; sys.exit(main())",
+]
 
 
 @dataclass
@@ -49,13 +59,16 @@ class Contender:
     aim: str = ""
     seconds: list[float] = field(default_factory=list)
     samples: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)  # cores that other work kept busy beside each turn
+    # cores that other work kept busy beside each turn
+    others: list[float] = field(default_factory=list)
     problem: str = ""
 
 
 @dataclass
 class Start:
-    """A ``backstop run`` from the command to the first round's line, and the memory of all its processes."""
+    """A ``backstop run`` from the command to the first round's line, and the memory of all its
+    processes.
+    """
 
     name: str
     options: Sequence[str]
@@ -68,7 +81,9 @@ class Start:
 
 @dataclass
 class Sweep:
-    """The quickstart as a whole, and what a reused trial process waits before its next trial's first round."""
+    """The quickstart as a whole, and what a reused trial process waits before its next trial's
+    first round.
+    """
 
     cores: int
     wall: list[float] = field(default_factory=list)
@@ -80,27 +95,50 @@ class Sweep:
 
 def last_line(text: str) -> str:
     """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message")
+    return next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message"
+    )
 
 
 def flower(renew: bool) -> tuple[Path | None, str]:
-    """The Python of Flower's own environment, made where it is missing, or why there is none. PyTorch is the one in use here."""
+    """The Python of Flower's own environment, made where it is missing, or why there is none.
+    PyTorch is the one in use here.
+    """
     python, mark = FLOWER / "bin" / "python", FLOWER / f".ready-{torch.__version__}"
     if mark.exists() and not renew:
         return python, ""
     site = Path(torch.__file__).parents[1]
     steps: list[list[str | Path]] = [
         [sys.executable, "-m", "venv", "--clear", FLOWER],
-        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "flwr[simulation]"],
-        [python, "-c", f"import site; open(site.getsitepackages()[0] + '/torch.pth', 'w').write({str(site)!r})"],
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "flwr[simulation]",
+        ],
+        [
+            python,
+            "-c",
+            f"import site; open(site.getsitepackages()[0] + '/torch.pth', 'w').write({str(site)!r})",
+        ],
         [python, "-c", "import flwr.simulation, ray, torch"],
     ]
-    print("making an environment for Flower (minutes, the first time) …", file=sys.stderr, flush=True)
+    print(
+        "making an environment for Flower (minutes, the first time) …", file=sys.stderr, flush=True
+    )
     for step in steps:
         try:
-            done = subprocess.run(step, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            done = subprocess.run(
+                step, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
         except subprocess.TimeoutExpired:
-            return None, f"{FLOWER.name} could not be made: {step[1:4]} took more than {PATIENCE:.0f} s"
+            return (
+                None,
+                f"{FLOWER.name} could not be made: {step[1:4]} took more than {PATIENCE:.0f} s",
+            )
         if done.returncode:
             return None, f"{FLOWER.name} could not be made: {last_line(done.stderr)}"
     (FLOWER / ".gitignore").write_text("*\n")
@@ -108,8 +146,12 @@ def flower(renew: bool) -> tuple[Path | None, str]:
     return python, ""
 
 
-def contenders(folder: Path, rounds: int, actors: int, python: Path | None, why: str, only: Sequence[str]) -> list[Contender]:
-    """Everybody who takes part; the first of each work is the one that the others are compared with."""
+def contenders(
+    folder: Path, rounds: int, actors: int, python: Path | None, why: str, only: Sequence[str]
+) -> list[Contender]:
+    """Everybody who takes part; the first of each work is the one that the others are compared
+    with.
+    """
     ours: list[str | Path] = [sys.executable, HERE / "ours.py"]
     hand: list[str | Path] = [sys.executable, HERE / "handwritten.py"]
     spread, turns = ["--actors", str(actors)], ["--rounds", str(rounds)]
@@ -125,10 +167,26 @@ def contenders(folder: Path, rounds: int, actors: int, python: Path | None, why:
         listed += [many, alone] if name == "image" else [alone]
         if name == "image":
             busy = [*ours, "attacked", *turns, *spread]
-            listed.append(Contender(name, f"Backstop, {actors} client actors, attacked and defended", busy, AIMS["attacked"]))
+            listed.append(
+                Contender(
+                    name,
+                    f"Backstop, {actors} client actors, attacked and defended",
+                    busy,
+                    AIMS["attacked"],
+                )
+            )
         listed.append(Contender(name, "by hand, PyTorch's threads", [*hand, folder / name]))
-        listed.append(Contender(name, "by hand, one thread", [*hand, folder / name, "--threads", "1"]))
-        listed.append(Contender(name, "Flower", [python or "python", HERE / "flower_app.py", folder / name], problem=why))
+        listed.append(
+            Contender(name, "by hand, one thread", [*hand, folder / name, "--threads", "1"])
+        )
+        listed.append(
+            Contender(
+                name,
+                "Flower",
+                [python or "python", HERE / "flower_app.py", folder / name],
+                problem=why,
+            )
+        )
         for item in listed:
             item.problem = item.problem or (missing if item.work == name else "")
     return listed
@@ -138,12 +196,15 @@ def busy() -> float:
     """Seconds that all cores together have worked since the machine started (Linux; elsewhere 0)."""
     with contextlib.suppress(OSError):
         ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # all but idle and iowait
+        # all but idle and iowait
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
     return 0.0
 
 
 class Watch:
-    """Looks after the processes that carry a mark in their environment: their memory, and what other work does beside them (Linux)."""
+    """Looks after the processes that carry a mark in their environment: their memory, and what
+    other work does beside them (Linux).
+    """
 
     def __init__(self, mark: str) -> None:
         self.mark = mark.encode()
@@ -159,11 +220,17 @@ class Watch:
                 if self.mark in (entry / "environ").read_bytes():
                     used = (entry / "stat").read_text().rpartition(")")[2].split()[11:13]
                     self.worked[entry.name] = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
-                    total += int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) if with_memory else 0
+                    total += (
+                        int((entry / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0])
+                        if with_memory
+                        else 0
+                    )
         self.peak = max(self.peak, total / 1024)
 
     def clear(self) -> None:
-        """End what is left of the marked processes: a simulation that was cut short leaves its Ray behind."""
+        """End what is left of the marked processes: a simulation that was cut short leaves its Ray
+        behind.
+        """
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if self.mark in (entry / "environ").read_bytes():
@@ -194,11 +261,21 @@ def watched(mark: str, *, every: float, with_memory: bool) -> Iterator[Watch]:
 def measure(contender: Contender, folder: Path) -> None:
     """One turn."""
     mark = uuid.uuid4().hex
-    environment = os.environ | {MARK: mark, "FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {
+        MARK: mark,
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "PYTHONWARNINGS": "ignore",
+    }
     try:
         with watched(mark, every=1.0, with_memory=False) as watch:
             done = subprocess.run(
-                contender.command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment
+                contender.command,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+                cwd=folder,
+                env=environment,
             )
         report = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
@@ -217,10 +294,27 @@ def begin(start: Start, folder: Path) -> None:
     mark = uuid.uuid4().hex
     environment = os.environ | {MARK: mark, "PYTHONWARNINGS": "ignore"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [*BACKSTOP, "run", *start.options, "--rounds", "2", "--device", "cpu", "--store", str(folder / mark)]
+    command = [
+        *BACKSTOP,
+        "run",
+        *start.options,
+        "--rounds",
+        "2",
+        "--device",
+        "cpu",
+        "--store",
+        str(folder / mark),
+    ]
     began, first, said = time.perf_counter(), None, ""
     with watched(mark, every=0.2, with_memory=True) as watch:
-        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment)
+        running = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
         assert running.stderr is not None
         for line in running.stderr:
             said += line
@@ -244,7 +338,15 @@ def sweep(item: Sweep, folder: Path) -> None:
     command = [sys.executable, HERE / "sweeping.py", "quickstart", str(folder / mark)]
     began = time.perf_counter()
     with watched(mark, every=1.0, with_memory=False) as watch:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder, env=environment)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            cwd=folder,
+            env=environment,
+        )
     wall = time.perf_counter() - began
     shutil.rmtree(folder / mark, ignore_errors=True)
     if done.returncode:
@@ -253,24 +355,40 @@ def sweep(item: Sweep, folder: Path) -> None:
     report = json.loads(done.stdout.splitlines()[-1])
     item.wall.append(wall)
     item.ratio.append(wall / (sum(report["seconds"]) / item.cores))
-    item.waited += report["waited"][item.cores :]  # the first trial of each process waits for the process
+    # the first trial of each process waits for the process
+    item.waited += report["waited"][item.cores :]
     item.others.append(watch.others)
 
 
 def starts(actors: int) -> list[Start]:
     """The runs whose start and memory are measured."""
-    image = ["--dataset", "cifar10", "--model", "cnn", "--malicious", "0", "--optimizer", "sgd(lr=0.01, momentum=0.9)"]
+    image = [
+        "--dataset",
+        "cifar10",
+        "--model",
+        "cnn",
+        "--malicious",
+        "0",
+        "--optimizer",
+        "sgd(lr=0.01, momentum=0.9)",
+    ]
     missing = work.problem("image")
     return [
         Start("backstop run, digits and the other defaults", []),
         Start("backstop run, CNN on CIFAR-10", image, AIMS["start"], problem=missing),
-        Start(f"backstop run, CNN on CIFAR-10, {actors} client actors", [*image, "--client-actors", str(actors)], problem=missing),
+        Start(
+            f"backstop run, CNN on CIFAR-10, {actors} client actors",
+            [*image, "--client-actors", str(actors)],
+            problem=missing,
+        ),
     ]
 
 
 def spread_of(values: Sequence[float], digits: int) -> str:
     """Median, smallest and largest as three cells of a table."""
-    return " | ".join(f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return " | ".join(
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
 
 
 def rounds_table(listed: Sequence[Contender]) -> Iterator[str]:
@@ -282,7 +400,11 @@ def rounds_table(listed: Sequence[Contender]) -> Iterator[str]:
             yield f"| {item.work} | {item.name} | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
             continue
         base = next(other for other in listed if other.work == item.work)
-        ratio = f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}" if base.seconds else "–"
+        ratio = (
+            f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}"
+            if base.seconds
+            else "–"
+        )
         yield (
             f"| {item.work} | {item.name} | {len(item.seconds)} | {spread_of(item.seconds, 3)} | {ratio} "
             f"| {statistics.mean(item.samples):.0f} | {max(item.others):.1f} | {item.aim} |"
@@ -297,7 +419,9 @@ def starts_table(listed: Sequence[Start]) -> Iterator[str]:
         if item.problem:
             yield f"| {item.name} | – | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
         else:
-            cells = f"{spread_of(item.first, 1)} | {spread_of(item.peak, 0)} | {max(item.others):.1f}"
+            cells = (
+                f"{spread_of(item.first, 1)} | {spread_of(item.peak, 0)} | {max(item.others):.1f}"
+            )
             yield f"| {item.name} | {len(item.first)} | {cells} | {item.aim} |"
 
 
@@ -311,7 +435,12 @@ def sweep_table(item: Sweep) -> Iterator[str]:
     for name, values, digits, aim in (
         ("wall time, s", item.wall, 0, "at most 180 s"),
         ("wall time over (trials' own time / cores)", item.ratio, 2, "at most 1.15"),
-        ("a further trial on a reused process: s before its first round", item.waited, 2, "under 0.5 s"),
+        (
+            "a further trial on a reused process: s before its first round",
+            item.waited,
+            2,
+            "under 0.5 s",
+        ),
     ):
         yield f"| {name} | {len(item.wall)} | {spread_of(values, digits)} | {max(item.others):.1f} | {aim} |"
 
@@ -326,8 +455,21 @@ def machine() -> str:
 
 def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | None) -> str:
     """benchmarks/results.md."""
-    most = max([0.0, *(value for item in [*listed, *begun, *([swept] if swept else [])] for value in item.others)])
-    quiet = "" if most < QUIET else f" **Other work kept up to {most:.1f} cores busy: these figures are not to be relied on.**"
+    most = max(
+        [
+            0.0,
+            *(
+                value
+                for item in [*listed, *begun, *([swept] if swept else [])]
+                for value in item.others
+            ),
+        ]
+    )
+    quiet = (
+        ""
+        if most < QUIET
+        else f" **Other work kept up to {most:.1f} cores busy: these figures are not to be relied on.**"
+    )
     lines = [
         "# Benchmarks",
         "",
@@ -351,21 +493,39 @@ def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | Non
 def main() -> int:
     """Measure and report; 1 where something that is there did not run."""
     parser = argparse.ArgumentParser(description="Measure Backstop beside others.")
-    parser.add_argument("--repetitions", type=int, default=3, help="turns of each contender (default: 3)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of a turn, the first of which is not counted (default: 5)")
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="turns of each contender (default: 3)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="rounds of a turn, the first of which is not counted (default: 5)",
+    )
     parser.add_argument("--actors", type=int, default=2, help="client actors (default: 2)")
     parser.add_argument(
-        "--only", nargs="+", choices=[*work.CLEAN, "start", "sweep"], default=[*work.CLEAN, "start", "sweep"], help="measure only this"
+        "--only",
+        nargs="+",
+        choices=[*work.CLEAN, "start", "sweep"],
+        default=[*work.CLEAN, "start", "sweep"],
+        help="measure only this",
     )
     parser.add_argument("--without-flower", action="store_true", help="leave Flower out")
-    parser.add_argument("--renew-flower", action="store_true", help="make Flower's environment anew")
-    parser.add_argument("--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)")
+    parser.add_argument(
+        "--renew-flower", action="store_true", help="make Flower's environment anew"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)"
+    )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended as well
+    # so that what was started is ended as well
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = not options.without_flower and bool({*work.CLEAN} & {*options.only})
-        python, why = flower(options.renew_flower) if wanted else (None, "left out by --without-flower")
+        python, why = (
+            flower(options.renew_flower) if wanted else (None, "left out by --without-flower")
+        )
         listed = contenders(folder, options.rounds, options.actors, python, why, options.only)
         begun = starts(options.actors) if "start" in options.only else []
         swept = Sweep(len(os.sched_getaffinity(0))) if "sweep" in options.only else None
@@ -378,7 +538,8 @@ def main() -> int:
                 if not run.problem:
                     print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
                     begin(run, folder)
-            if swept and not swept.problem and turn == 0:  # minutes long, and its trials are repetitions already
+            # minutes long, and its trials are repetitions already
+            if swept and not swept.problem and turn == 0:
                 print(f"turn {turn + 1}: the quickstart sweep", file=sys.stderr, flush=True)
                 sweep(swept, folder)
             options.out.write_text(page(listed, begun, swept))  # what an interruption leaves

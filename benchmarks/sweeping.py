@@ -1,7 +1,8 @@
 """A sweep from its command to its leaderboard: ``python benchmarks/sweeping.py SPACE STORE``.
 
-Prints one JSON object: of each trial, in the order of their ends, its own seconds (taking up, rounds, evaluation) and the seconds that
-its process waited between the last trial's end and this one's first round.
+Prints one JSON object: of each trial, in the order of their ends, its own seconds (taking up,
+rounds, evaluation) and the seconds that its process waited between the last trial's end and this
+one's first round.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from backstop.platform import cli, live
+from backstop.platform import cli
+from backstop.platform.commands import live
 from backstop.platform.contract import Spec
-from backstop.platform.plan import Finals
+from backstop.platform.sweeps.plan import Finals
 
 if __name__ == "__main__":
     space, store = sys.argv[1:]
@@ -25,6 +27,8 @@ if __name__ == "__main__":
         told(watch, spec, finals)
 
     live.Watch.ended = ended  # type: ignore[method-assign]
-    code = cli.main(["sweep", space, "--store", store, "--out", str(Path(store) / "board"), "--device", "cpu"])
+    code = cli.main(
+        ["sweep", space, "--store", store, "--out", str(Path(store) / "board"), "--device", "cpu"]
+    )
     print(json.dumps({name: [finals[name] for finals in found] for name in ("seconds", "waited")}))
     sys.exit(code)

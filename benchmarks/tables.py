@@ -1,4 +1,5 @@
-"""The tables of docs/defenses.md and docs/attacks.md, written anew from the leaderboards of their sweeps.
+"""The tables of docs/defenses.md and docs/attacks.md, written anew from the leaderboards of their
+sweeps.
 
     backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability)
     python benchmarks/tables.py [STORE]
@@ -16,9 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backstop.platform import plugins, specs
+from backstop.platform import plugins
 from backstop.platform.contract import Part
-from backstop.platform.leaderboard import percent, undefended
+from backstop.platform.results.renderings import undefended
+from backstop.platform.results.wording import percent
+from backstop.platform.specs.part import parse_chain
 
 Document = Mapping[str, Any]
 VENUE = re.compile(
@@ -64,10 +67,12 @@ def written(attack: str) -> str:
 
     def brief(stage: Part) -> Part:
         declared = plugins.find("attacks", stage.name).parameters
-        given = {key: value for key, value in stage.params.items() if value != declared[key].default}
+        given = {
+            key: value for key, value in stage.params.items() if value != declared[key].default
+        }
         return Part(stage.name, given)
 
-    return "+".join(str(brief(stage)) for stage in specs.parts(attack))
+    return "+".join(str(brief(stage)) for stage in parse_chain(attack))
 
 
 def code(name: str) -> str:
@@ -77,7 +82,11 @@ def code(name: str) -> str:
 
 def defenses(document: Document) -> str:
     """Every defense against one strong backdoor, in the order of the leaderboard."""
-    anyway = {cell["defense"]: cell["untriggered_target_rate"] for cell in document["cells"] if cell["attack"] != "none"}
+    anyway = {
+        cell["defense"]: cell["untriggered_target_rate"]
+        for cell in document["cells"]
+        if cell["attack"] != "none"
+    }
     heads = (
         "#", "defense", "source", "needs", "DER", "accuracy", "attack success", "untriggered",
         "accuracy without attack",
@@ -109,7 +118,11 @@ def chains(document: Document, of: Callable[[Sequence[str]], bool]) -> list[str]
         success = plain[attack]["attack_success_rate"]
         return (-success["mean"] if success else 0.0, attack)
 
-    stages = {attack: [stage.partition("(")[0] for stage in re.split(r"\+(?=[a-z])", attack)] for attack in plain if attack != "none"}
+    stages = {
+        attack: [stage.partition("(")[0] for stage in re.split(r"\+(?=[a-z])", attack)]
+        for attack in plain
+        if attack != "none"
+    }
     return sorted((attack for attack, names in stages.items() if of(names)), key=strength)
 
 
@@ -117,7 +130,12 @@ def attack_table(document: Document, attacks: Sequence[str]) -> str:
     """Attack success of each attack against each defense, and accuracy under FedAvg."""
     by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
     ours = sorted({defense for _, defense in by_place}, key=order)
-    heads = ["attack", *UPDATE_COLUMNS, *(code(ours_name(name)) for name in ours), "accuracy (FedAvg)"]
+    heads = [
+        "attack",
+        *UPDATE_COLUMNS,
+        *(code(ours_name(name)) for name in ours),
+        "accuracy (FedAvg)",
+    ]
     rows = []
     for attack in attacks:
         plain = by_place[attack, "fedavg"]
@@ -171,7 +189,11 @@ def untargeted(document: Document) -> str:
     by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
     digits = {cell["setting"] for cell in document["cells"] if cell["dataset"].startswith("digits")}
     ours = sorted({defense for _, defense in by_place}, key=order)
-    clean = {cell["defense"]: cell for cell in document["cells"] if cell["attack"] == "none" and cell["setting"] in digits}
+    clean = {
+        cell["defense"]: cell
+        for cell in document["cells"]
+        if cell["attack"] == "none" and cell["setting"] in digits
+    }
     rows = [["none", "–", *(mean(clean[name]["clean_accuracy"]) for name in ours)]]
     for attack in sorted(attacks):
         cells = [by_place[attack, name] for name in ours]
@@ -183,7 +205,11 @@ def untargeted(document: Document) -> str:
 def on_photographs(document: Document) -> str:
     """Every image trigger at its default on CIFAR-10: what it has, what its inputs have anyway."""
     plain = {cell["attack"]: cell for cell in undefended(document["cells"])}
-    attacks = [attack for attack in chains(document, lambda _: True) if plain[attack]["attack_success_rate"]]
+    attacks = [
+        attack
+        for attack in chains(document, lambda _: True)
+        if plain[attack]["attack_success_rate"]
+    ]
     rows = [
         [
             code(written(attack)),
@@ -208,7 +234,9 @@ def lifetimes(document: Document) -> str:
         if figure is None:
             return "never" if name == "time_to_backdoor" else "–"
         spread = f"{figure['mean']:.0f} ({figure['low']:.0f} to {figure['high']:.0f})"
-        some = f", {cell['planted_seeds']} of {seeds} seeds" if cell["planted_seeds"] < seeds else ""
+        some = (
+            f", {cell['planted_seeds']} of {seeds} seeds" if cell["planted_seeds"] < seeds else ""
+        )
         active = cell["still_active"] if name == "durability" else 0
         return spread + some + (f", in {active} of {seeds} still there" if active else "")
 

@@ -1,8 +1,10 @@
 """A picture of every trigger on real images: docs/triggers.png.
 
-For each attack on images that changes what a model sees, a test image before and after, and the difference four times enlarged around
-grey: on handwritten digits (8 x 8) and on pieces of photographs (32 x 32 RGB), after two rounds of an attacked experiment, so that
-learned triggers are learned. Attacks with inputs of their own (edge_case, semantic) show one of them. Run from the repository's root:
+For each attack on images that changes what a model sees, a test image before and after, and the
+difference four times enlarged around grey: on handwritten digits (8 x 8) and on pieces of
+photographs (32 x 32 RGB), after two rounds of an attacked experiment, so that learned triggers are
+learned. Attacks with inputs of their own (edge_case, semantic) show one of them. Run from the
+repository's root:
 
     python benchmarks/triggers.py [OUT]
 """
@@ -15,9 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backstop.platform import flat, plugins, specs
+from backstop.platform import plugins
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment
+from backstop.platform.specs.part import to_chain
+from backstop.platform.training import network
 
 TASKS = [
     Spec(
@@ -30,24 +34,32 @@ EXAMPLE = {"digits": 3, "patches": 0}  # the class of the image shown: the one o
 
 
 def pair(spec: Spec) -> tuple[Tensor | None, Tensor]:
-    """A clean image, None where the attack has inputs of its own, and one under the trigger; both (C, H, W)."""
+    """A clean image, None where the attack has inputs of its own, and one under the trigger; both
+    (C, H, W).
+    """
     experiment = Experiment(spec, Path("unused"), "cpu")
     for _ in range(2):
         experiment.round()
     probe = experiment.probe()
     assert probe.triggered is not None
     own = len(probe.triggered.x) != len(probe.clean.x)
-    contrast = probe.clean.x.float().flatten(1).std(1) * (probe.clean.y == EXAMPLE[spec.dataset.name])
+    contrast = probe.clean.x.float().flatten(1).std(1) * (
+        probe.clean.y == EXAMPLE[spec.dataset.name]
+    )
     place = 0 if own else int(contrast.argmax())
-    return None if own else flat.unit(probe.clean.x[place]), flat.unit(probe.triggered.x[place])
+    return None if own else network.to_unit_interval(
+        probe.clean.x[place]
+    ), network.to_unit_interval(probe.triggered.x[place])
 
 
 def shown(name: str) -> list[list[Tensor | None]]:
     """The columns of one attack: for each task the image before and after, and their difference."""
     columns = []
     for task in TASKS:
-        before, after = pair(task.replace(attack=specs.stages(name, "attack")))
-        columns.append([before, after, None if before is None else (0.5 + 4 * (after - before)).clamp(0, 1)])
+        before, after = pair(task.replace(attack=to_chain(name, "attack")))
+        columns.append(
+            [before, after, None if before is None else (0.5 + 4 * (after - before)).clamp(0, 1)]
+        )
     return columns
 
 
@@ -77,8 +89,21 @@ def draw(out: Path) -> None:
                 if number % half == 0:
                     axes.set_title(("clean", "triggered", "difference")[place], fontsize=8)
                 if image is not None:
-                    axes.imshow(image.permute(1, 2, 0).expand(-1, -1, 3).numpy(), interpolation="nearest", vmin=0, vmax=1)
-        grid[row, first].text(-0.1, 0.5, name, transform=grid[row, first].transAxes, ha="right", va="center", fontsize=9)
+                    axes.imshow(
+                        image.permute(1, 2, 0).expand(-1, -1, 3).numpy(),
+                        interpolation="nearest",
+                        vmin=0,
+                        vmax=1,
+                    )
+        grid[row, first].text(
+            -0.1,
+            0.5,
+            name,
+            transform=grid[row, first].transAxes,
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
     figure.savefig(out, dpi=110, metadata={"Software": None})
 
 

@@ -1,14 +1,15 @@
 """ARC: adaptive robust clipping, the k longest updates are shortened to the length of the next one.
 
-k = ⌊2 (f / n) (n - f)⌋;   C = the (k + 1)-th largest of ‖u_1‖, …, ‖u_n‖;   u_i <- u_i · min(1, C / ‖u_i‖)
+k = ⌊2 (f / n) (n - f)⌋;   C = the (k + 1)-th largest of ‖u_1‖, …, ‖u_n‖;   u_i <- u_i · min(1, C /
+‖u_i‖)
 
 Shapes: rows (n, d) → (n, d).
 
-Source: Y. Allouah, R. Guerraoui, N. Gupta, A. Jellouli, G. Rizk, J. Stephan, "Adaptive Gradient Clipping for Robust Federated
-Learning", ICLR 2025, adaptive robust clipping.
+Source: Y. Allouah, R. Guerraoui, N. Gupta, A. Jellouli, G. Rizk, J. Stephan, "Adaptive Gradient
+Clipping for Robust Federated Learning", ICLR 2025, adaptive robust clipping.
 
-Deviations: none for 2f < n, as the paper assumes; a larger f counts as the largest such. k is exact, in integers. It is meant to
-stand before a robust aggregator.
+Deviations: none for 2f < n, as the paper assumes; a larger f counts as the largest such. k is
+exact, in integers. It is meant to stand before a robust aggregator.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal on random, far and
 coinciding rows.
@@ -35,7 +36,11 @@ NEEDS = ("f",)
 
 def arc(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """All rows, the longest ones shortened."""
 
@@ -44,6 +49,8 @@ def arc(
         most = (n - 1) // 2
         assumed = most if f is None else min(f, most)
         longest_first = robust.norms(updates.rows).sort(descending=True).values
-        return updates._replace(rows=robust.clip(updates.rows, longest_first[2 * assumed * (n - assumed) // n]))
+        return updates._replace(
+            rows=robust.clip(updates.rows, longest_first[2 * assumed * (n - assumed) // n])
+        )
 
     return stateless(clipped)

@@ -1,21 +1,26 @@
-"""Auror: clients that stand in the minority at more than half of the coordinates where the updates fall into two groups.
+"""Auror: clients that stand in the minority at more than half of the coordinates where the updates
+fall into two groups.
 
-{u_1j … u_nj} = C ∪ C' by 2-means for each coordinate j;   j is indicative: |mean(C) - mean(C')| > α s_j
+{u_1j … u_nj} = C ∪ C' by 2-means for each coordinate j;   j is indicative: |mean(C) - mean(C')| > α
+s_j
 s_j = length of the shortest interval that holds more than half of u_1j … u_nj, divided by 1.349
 client i is malicious: it is in the smaller cluster at more than τ of the indicative coordinates
 
 Shapes: rows (n, d) → (n, d); malicious clients get weight 0.
 
-Source: S. Shen, S. Tople, P. Saxena, "AUROR: Defending Against Poisoning Attacks in Collaborative Deep Learning Systems", ACSAC 2016,
-sections on indicative features and malicious users.
+Source: S. Shen, S. Tople, P. Saxena, "AUROR: Defending Against Poisoning Attacks in Collaborative
+Deep Learning Systems", ACSAC 2016, sections on indicative features and malicious users.
 
-Deviations: the paper finds the indicative features and the malicious users once, from the first epochs; here every round looks anew,
-without history, since clients take turns. The paper's α is a length that fits its models and learning rates; here it counts standard
-deviations of the majority: s_j is σ for many normal values, scaling a coordinate changes nothing, and a minority cannot make s_j longer
-than the honest values are spread. 2-means on 20 normal values leaves the centres less than 4 s_j apart in 97 of 100 coordinates. 2-means
-is exact: of all splits of the ordered values that with the smallest sum of squares, the lowest one among equals. Of two clusters of one
-size neither is smaller. If every client passes τ, those at the smallest share stay. Sample counts weigh the kept rows. Another common
-definition clusters the clients once more on all indicative coordinates together instead of counting.
+Deviations: the paper finds the indicative features and the malicious users once, from the first
+epochs; here every round looks anew, without history, since clients take turns. The paper's α is a
+length that fits its models and learning rates; here it counts standard deviations of the majority:
+s_j is σ for many normal values, scaling a coordinate changes nothing, and a minority cannot make
+s_j longer than the honest values are spread. 2-means on 20 normal values leaves the centres less
+than 4 s_j apart in 97 of 100 coordinates. 2-means is exact: of all splits of the ordered values
+that with the smallest sum of squares, the lowest one among equals. Of two clusters of one size
+neither is smaller. If every client passes τ, those at the smallest share stay. Sample counts weigh
+the kept rows. Another common definition clusters the clients once more on all indicative
+coordinates together instead of counting.
 
 Checked: formula and order of steps against public re-implementations; the authors published no code
 that was found. The paper's text was out of reach: that it looks once, and that α is a length, is
@@ -48,10 +53,14 @@ _PIECE = 16_384  # coordinates at once
 def auror(
     *,
     separation: Annotated[
-        float, Range(0, 1e6, search=(2, 8)), "least distance of the two centres, in standard deviations of the majority, α"
+        float,
+        Range(0, 1e6, search=(2, 8)),
+        "least distance of the two centres, in standard deviations of the majority, α",
     ] = 4.0,
     share: Annotated[
-        float, Range(0, 1, search=(0.2, 0.8)), "of the indicative coordinates: the most that a client may be in the minority, τ"
+        float,
+        Range(0, 1, search=(0.2, 0.8)),
+        "of the indicative coordinates: the most that a client may be in the minority, τ",
     ] = 0.5,
 ) -> Defense:
     """The rows that are not in the minority too often keep their weights."""
@@ -65,25 +74,34 @@ def auror(
             smaller, found = _minorities(piece, separation)
             times += smaller.sum(1)
             indicative += int(found.sum())
-        return select(updates, times <= max(robust.floor_count(share, indicative), int(times.min())))
+        return select(
+            updates, times <= max(robust.floor_count(share, indicative), int(times.min()))
+        )
 
     return stateless(kept)
 
 
 def _minorities(rows: Tensor, separation: float) -> tuple[Tensor, Tensor]:
-    """Where rows (n, d) are in the smaller cluster of an indicative coordinate (n, d) bool, and which coordinates are (d,) bool."""
+    """Where rows (n, d) are in the smaller cluster of an indicative coordinate (n, d) bool, and
+    which coordinates are (d,) bool.
+    """
     import numpy as np
 
     n, half = len(rows), len(rows) // 2
-    ordered = rows.sort(0).values if rows.is_cuda else torch.from_numpy(np.sort(rows.numpy(), axis=0))  # NumPy's sort is vectorised
+    # NumPy's sort is vectorised
+    ordered = (
+        rows.sort(0).values if rows.is_cuda else torch.from_numpy(np.sort(rows.numpy(), axis=0))
+    )
     values = ordered.double()
     values -= values[0].clone()  # equal values are exactly 0
     spread = (values[half:] - values[: n - half]).amin(0) / 1.349
     values -= values.mean(0)
     size = torch.arange(1, n, device=rows.device)[:, None]
-    between, split = (values.cumsum(0)[:-1].square() / (size * (n - size))).max(0)  # what a split takes off the sum of squares, over n
+    # what a split takes off the sum of squares, over n
+    between, split = (values.cumsum(0)[:-1].square() / (size * (n - size))).max(0)
     lower = split + 1  # members of the lower cluster
-    indicative = between * n**2 / (lower * (n - lower)) > (separation * spread).square()  # squared distance of the centres
+    # squared distance of the centres
+    indicative = between * n**2 / (lower * (n - lower)) > (separation * spread).square()
     below = rows <= ordered.gather(0, split[None])
     smaller = (below & (lower * 2 < n)) | (~below & (lower * 2 > n))
     return smaller & indicative, indicative

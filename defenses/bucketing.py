@@ -1,14 +1,16 @@
 """Bucketing: random groups of s rows, each replaced by its mean.
 
-π a random permutation;   y_i = Σ_k w_π(k) u_π(k) / Σ_k w_π(k),   (i - 1) s < k <= min(i s, n),   i = 1 … ⌈n / s⌉
+π a random permutation;   y_i = Σ_k w_π(k) u_π(k) / Σ_k w_π(k),   (i - 1) s < k <= min(i s, n),   i
+= 1 … ⌈n / s⌉
 
 Shapes: rows (n, d) → ⌈n / s⌉ mixtures, each with the weight of all its rows.
 
-Source: S. P. Karimireddy, L. He, M. Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing", ICLR 2022,
-algorithm 1.
+Source: S. P. Karimireddy, L. He, M. Jaggi, "Byzantine-Robust Learning on Heterogeneous Datasets via
+Bucketing", ICLR 2022, algorithm 1.
 
-Deviations: sample counts weight the means, where the paper's are plain. Every row is in exactly one bucket; the last one may be
-smaller and is the mean of what it holds. It is meant to stand before a robust aggregator: alone it changes nothing in the final mean.
+Deviations: sample counts weight the means, where the paper's are plain. Every row is in exactly one
+bucket; the last one may be smaller and is the mean of what it holds. It is meant to stand before a
+robust aggregator: alone it changes nothing in the final mean.
 
 Checked: sizes and means of the buckets, and what can be compared against ByzFL 0.0.11
 (tests/defenses/test_byzfl.py): the draws differ. That the paper's means are plain is remembered.
@@ -52,6 +54,8 @@ def bucketing(
             share[bucket] = updates.weight[bucket].double()
         weight = shares.sum(1)
         mixtures = robust.mix(shares / weight[:, None], updates.rows)
-        return Updates(mixtures, weight.to(updates.weight), updates.client.new_full((len(buckets),), -1)), state
+        return Updates(
+            mixtures, weight.to(updates.weight), updates.client.new_full((len(buckets),), -1)
+        ), state
 
     return Defense(apply=apply)

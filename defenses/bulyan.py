@@ -1,16 +1,19 @@
-"""Bulyan: Krum selects rows one after the other, then each coordinate is the mean of the values nearest to the median.
+"""Bulyan: Krum selects rows one after the other, then each coordinate is the mean of the values
+nearest to the median.
 
-S = {}; θ = n - 2f times: move Krum's choice among the rows left to S;   g_j = mean of the β = θ - 2f values of S nearest to median(S)_j
+S = {}; θ = n - 2f times: move Krum's choice among the rows left to S;   g_j = mean of the β = θ -
+2f values of S nearest to median(S)_j
 
 Shapes: rows (n, d) → one merged row (1, d).
 
-Source: E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The Hidden Vulnerability of Distributed Learning in Byzantium", ICML 2018,
-section on Bulyan.
+Source: E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The Hidden Vulnerability of Distributed Learning
+in Byzantium", ICML 2018, section on Bulyan.
 
-Deviations: Krum is that of the data sheet of ``krum`` with the m rows that are left in place of n: squared distances, ties to the
-smaller client id, m - f - 2 neighbours and at least one where there is another row (with f = 1 the last step would have none). The
-guarantee of the paper needs n >= 4f + 3; for a larger f at least one row is selected and one value kept. Sample counts are not used,
-as in the paper. Another common definition takes the θ best of a single Krum ranking.
+Deviations: Krum is that of the data sheet of ``krum`` with the m rows that are left in place of n:
+squared distances, ties to the smaller client id, m - f - 2 neighbours and at least one where there
+is another row (with f = 1 the last step would have none). The guarantee of the paper needs n >= 4f
++ 3; for a larger f at least one row is selected and one value kept. Sample counts are not used, as
+in the paper. Another common definition takes the θ best of a single Krum ranking.
 
 Checked: selection, θ and β against public re-implementations; the authors' code was not found. The
 condition n ≥ 4f + 3 is remembered.
@@ -37,12 +40,17 @@ from backstop.platform.params import Range
 VERSION = 2
 NEEDS = ("f",)
 GIVES = "row"
-EXEMPT = ("permutation",)  # scored by one neighbour, two rows nearest to each other tie, and the order of the rows decides
+# scored by one neighbour, two rows nearest to each other tie, and the order of the rows decides
+EXEMPT = ("permutation",)
 
 
 def bulyan(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 4f + 3 <= n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 4f + 3 <= n",
+    ] = None,
 ) -> Defense:
     """The mean around the median of the selected rows."""
 
@@ -51,7 +59,9 @@ def bulyan(
         assumed = max((n - 3) // 4, 0) if f is None else f
         count = max(n - 2 * assumed, 1)
         chosen = _chosen(robust.distances(updates.rows).cpu(), assumed, count)
-        return merge(updates, robust.mean_around_median(updates.rows[chosen], max(count - 2 * assumed, 1)))
+        return merge(
+            updates, robust.mean_around_median(updates.rows[chosen], max(count - 2 * assumed, 1))
+        )
 
     return stateless(aggregated)
 

@@ -1,16 +1,19 @@
-"""CAF: rows that stick out along the direction of largest variance lose weight until enough of it is gone; the tightest mean counts.
+"""CAF: rows that stick out along the direction of largest variance lose weight until enough of it
+is gone; the tightest mean counts.
 
-c = 1;   while Σ_i c_i > n - 2f:   μ_c, Σ_c = weighted mean and covariance,   λ, v = top eigenpair of Σ_c,
-τ_i = (v·(u_i - μ_c))²,   c_i <- c_i (1 - τ_i / max_j τ_j);   g = the μ_c with the smallest λ
+c = 1;   while Σ_i c_i > n - 2f:   μ_c, Σ_c = weighted mean and covariance,   λ, v = top eigenpair
+of Σ_c, τ_i = (v·(u_i - μ_c))²,   c_i <- c_i (1 - τ_i / max_j τ_j);   g = the μ_c with the smallest
+λ
 
 Shapes: rows (n, d) → (n, d), unchanged; the weights are multiplied by the c of the smallest λ.
 
-Source: Y. Allouah, R. Guerraoui, J. Stephan, "Towards Trustworthy Federated Learning with Untrusted Participants", ICML 2025,
-algorithm 2 (covariance bound-agnostic filter).
+Source: Y. Allouah, R. Guerraoui, J. Stephan, "Towards Trustworthy Federated Learning with Untrusted
+Participants", ICML 2025, algorithm 2 (covariance bound-agnostic filter).
 
-Deviations: mean and covariance weight each row by its sample count times c_i, the paper's by c_i; the stopping rule counts rows, as in
-the paper. The maximum of τ is taken over rows that still have weight: a far row that has lost all of it would go on setting the
-scale, and the filter would stand still. f is at most the largest with 2f < n. The eigenvectors are exact, from the (n, n) inner
+Deviations: mean and covariance weight each row by its sample count times c_i, the paper's by c_i;
+the stopping rule counts rows, as in the paper. The maximum of τ is taken over rows that still have
+weight: a far row that has lost all of it would go on setting the scale, and the filter would stand
+still. f is at most the largest with 2f < n. The eigenvectors are exact, from the (n, n) inner
 products; another common definition takes one power step from a random start.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal without sample
@@ -40,7 +43,11 @@ NEEDS = ("f",)
 
 def caf(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """All rows, those that stick out with less weight."""
 
@@ -56,7 +63,8 @@ def caf(
             mass = given * factor
             root = (mass / mass.sum()).sqrt()
             inner = robust.centred_products(squared, mass)
-            values, vectors = torch.linalg.eigh(root[:, None] * inner * root)  # has the nonzero eigenvalues of the covariance
+            # has the nonzero eigenvalues of the covariance
+            values, vectors = torch.linalg.eigh(root[:, None] * inner * root)
             if values[-1] < least:
                 least, best = values[-1].item(), factor
             along = (inner @ (root * vectors[:, -1])).square().where(factor > 0, 0.0)  # τ times λ

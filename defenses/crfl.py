@@ -1,31 +1,39 @@
-"""CRFL: the global model is clipped in norm and sent out with noise; the final model is smoothed, which certifies its labels.
+"""CRFL: the global model is clipped in norm and sent out with noise; the final model is smoothed,
+which certifies its labels.
 
 w <- w + η Σ_i p_i u_i;   w <- w / max(1, ‖w‖₂ / ρ);   clients are sent w + N(0, σ² I)
-prediction: the label c_A that most of M models w + N(0, σ² I) give;   p_A, p_B: shares of the most and second most frequent label,
-p_A <- p_A - h,  p_B <- p_B + h,  h = √(ln(1/α) / 2M)
+prediction: the label c_A that most of M models w + N(0, σ² I) give;   p_A, p_B: shares of the most
+and second most frequent label, p_A <- p_A - h,  p_B <- p_B + h,  h = √(ln(1/α) / 2M)
 certified where p_A > p_B:   ε² = -2 σ² ln(1 - (√p_A - √p_B)²) / (2 Φ(ρ/σ) - 1)^k
 
-with p_i: share of the sample count, η: server learning rate, k: rounds since the attack, Φ: standard normal distribution function.
-If the attack moved the clipped model of its round by at most ε in Euclidean length, the label would be the same without it:
-the Kullback-Leibler divergence of the two noised models is then ε² / 2σ², and each later round multiplies it by 2 Φ(ρ/σ) - 1 at most.
+with p_i: share of the sample count, η: server learning rate, k: rounds since the attack, Φ:
+standard normal distribution function. If the attack moved the clipped model of its round by at most
+ε in Euclidean length, the label would be the same without it: the Kullback-Leibler divergence of
+the two noised models is then ε² / 2σ², and each later round multiplies it by 2 Φ(ρ/σ) - 1 at most.
 
 Shapes: rows (n, d) → one merged row (1, d), the one that leads the server to the clipped model.
 
-Source: C. Xie, M. Chen, P.-Y. Chen, B. Li, "CRFL: Certifiably Robust Federated Learning against Backdoor Attacks", ICML 2021,
-algorithm 1 for the training, algorithm 2 for the certificate; the settings are those of the authors' code for MNIST.
+Source: C. Xie, M. Chen, P.-Y. Chen, B. Li, "CRFL: Certifiably Robust Federated Learning against
+Backdoor Attacks", ICML 2021, algorithm 1 for the training, algorithm 2 for the certificate; the
+settings are those of the authors' code for MNIST.
 
-Deviations: the radius is stated for the attack's effect on the model, ε, because that holds for every model and every optimizer.
-The paper's radius is for the size of the trigger and holds for multi-class logistic regression trained by plain SGD. It is ε divided
-by 2 √(R Σ_i p_i²) · γ τ L_z η_i q/n: R attackers with shares p_i of the weight, scaling γ, τ local steps at the rate η_i, q poisoned
-samples in batches of n, L_z = √(2 + 2ρ + ρ²). No server knows R, γ and q/n, so that division is left to who assumes them. The
-authors' code takes the difference of the roots also where p_B is the larger one; here the radius is 0 there, as (remembered) in the
-paper, which abstains; the label stays that of the majority. The default k = 0 is the worst case, an attack in the last round. The
-authors' code draws 1,000 models; that many evaluations of a large model take longer than its training, so the default is
-100. The bound ρ is the same in every round; theirs grows with the round (2 + 0.1 t on MNIST, at most 15). It bounds all parameters
-together, so it must fit the size of the model. Where a stage behind this one moved the last model, that model is clipped once more.
+Deviations: the radius is stated for the attack's effect on the model, ε, because that holds for
+every model and every optimizer. The paper's radius is for the size of the trigger and holds for
+multi-class logistic regression trained by plain SGD. It is ε divided by 2 √(R Σ_i p_i²) · γ τ L_z
+η_i q/n: R attackers with shares p_i of the weight, scaling γ, τ local steps at the rate η_i, q
+poisoned samples in batches of n, L_z = √(2 + 2ρ + ρ²). No server knows R, γ and q/n, so that
+division is left to who assumes them. The authors' code takes the difference of the roots also where
+p_B is the larger one; here the radius is 0 there, as (remembered) in the paper, which abstains; the
+label stays that of the majority. The default k = 0 is the worst case, an attack in the last round.
+The authors' code draws 1,000 models; that many evaluations of a large model take longer than its
+training, so the default is
+100. The bound ρ is the same in every round; theirs grows with the round (2 + 0.1 t on MNIST, at
+most 15). It bounds all parameters together, so it must fit the size of the model. Where a stage
+behind this one moved the last model, that model is clipped once more.
 
-Checked: order of clipping, evaluation and noise against the authors' main.py, votes against smooth_mnist.py, bounds and radius against
-certify_mnist.py, from which the values ρ = 15, σ = 0.01, α = 0.001 and M = 1,000 are. That the paper abstains is remembered.
+Checked: order of clipping, evaluation and noise against the authors' main.py, votes against
+smooth_mnist.py, bounds and radius against certify_mnist.py, from which the values ρ = 15, σ = 0.01,
+α = 0.001 and M = 1,000 are. That the paper abstains is remembered.
 
 Example:
 >>> import torch
@@ -60,13 +68,25 @@ EXEMPT = ("identical", "zero")  # the model is clipped whatever the rows are
 
 def crfl(
     *,
-    norm: Annotated[float, Range(1e-3, 1e6, log=True, search=(1.0, 1e3)), "largest Euclidean norm of the global model, ρ"] = 15.0,
-    noise: Annotated[float, Range(0, 1e3, search=(1e-4, 1e-1)), "standard deviation of the noise on each parameter, σ"] = 0.01,
+    norm: Annotated[
+        float,
+        Range(1e-3, 1e6, log=True, search=(1.0, 1e3)),
+        "largest Euclidean norm of the global model, ρ",
+    ] = 15.0,
+    noise: Annotated[
+        float,
+        Range(0, 1e3, search=(1e-4, 1e-1)),
+        "standard deviation of the noise on each parameter, σ",
+    ] = 0.01,
     draws: Annotated[
-        int, Range(0, 10**6, log=True, search=(10, 1000)), "noised models that vote at the end, M; 0: the plain model predicts"
+        int,
+        Range(0, 10**6, log=True, search=(10, 1000)),
+        "noised models that vote at the end, M; 0: the plain model predicts",
     ] = 100,
     quiet: Annotated[int, Range(0, 10**6), "rounds since the assumed attack, k"] = 0,
-    alpha: Annotated[float, Range(1e-9, 0.5), "probability that one of a sample's bounds does not hold, α"] = 0.001,
+    alpha: Annotated[
+        float, Range(1e-9, 0.5), "probability that one of a sample's bounds does not hold, α"
+    ] = 0.001,
 ) -> Defense:
     """The step from the global model to the clipped one; noise on what is sent; a vote at the end."""
 
@@ -97,7 +117,9 @@ def crfl(
         slack = sqrt(log(1 / alpha) / (2 * draws))
         return Prediction(votes.argmax(1), _radius(votes / draws, slack, noise, norm, quiet))
 
-    return Defense(lambda _: None, clipped, finish=finish, send=send, predict=predict if draws else None)
+    return Defense(
+        lambda _: None, clipped, finish=finish, send=send, predict=predict if draws else None
+    )
 
 
 def _noised(model: Tensor, noise: float, generator: torch.Generator) -> Tensor:
@@ -105,8 +127,8 @@ def _noised(model: Tensor, noise: float, generator: torch.Generator) -> Tensor:
 
 
 def _radius(shares: Tensor, slack: float, noise: float, norm: float, quiet: int) -> Tensor:
-    """ε for each of N samples, from the shares of the votes (N, classes) that hold up to ``slack``; 0 where nothing is certified, as
-    without noise.
+    """ε for each of N samples, from the shares of the votes (N, classes) that hold up to ``slack``;
+    0 where nothing is certified, as without noise.
     """
     if not noise or shares.shape[1] < 2:
         return shares.new_zeros(len(shares))

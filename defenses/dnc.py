@@ -1,16 +1,21 @@
-"""DnC, divide and conquer: the updates that stand out along the direction of largest variance are left out.
+"""DnC, divide and conquer: the updates that stand out along the direction of largest variance are
+left out.
 
-Repeated: u_i restricted to b random coordinates, c_i = u_i - mean(u), v = top right singular vector of c, s_i = ⟨c_i, v⟩²;
-the c·f rows with the largest s_i are bad. What is good in every repetition is kept.
+Repeated: u_i restricted to b random coordinates, c_i = u_i - mean(u), v = top right singular vector
+of c, s_i = ⟨c_i, v⟩²; the c·f rows with the largest s_i are bad. What is good in every repetition
+is kept.
 
 Shapes: rows (n, d) → (n, d); the weights of the others become 0.
 
-Source: V. Shejwalkar, A. Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks and Defenses for Federated
-Learning", NDSS 2021, algorithm 2; one repetition, c = 1 and b = 10,000 are the settings of its experiments.
+Source: V. Shejwalkar, A. Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning
+Attacks and Defenses for Federated Learning", NDSS 2021, algorithm 2; one repetition, c = 1 and b =
+10,000 are the settings of its experiments.
 
-Deviations: kept rows are averaged by sample counts, as all defenses here, where the paper takes the plain mean. c·f is rounded down, and
-at least one row is good in a repetition; where no row is good in all of them, those are kept that are good most often. Scores that
-agree in nine digits are ties, and the smaller client id is the better one. Without ``f`` it is the largest with 2f + 2 < n, as for Krum.
+Deviations: kept rows are averaged by sample counts, as all defenses here, where the paper takes the
+plain mean. c·f is rounded down, and at least one row is good in a repetition; where no row is good
+in all of them, those are kept that are good most often. Scores that agree in nine digits are ties,
+and the smaller client id is the better one. Without ``f`` it is the largest with 2f + 2 < n, as for
+Krum.
 
 Checked: projections, scores and the number that is left out against public re-implementations. One
 repetition, c = 1 and b = 10,000 are remembered.
@@ -43,7 +48,9 @@ NEEDS = ("f",)
 
 
 def _scores(rows: Tensor) -> Tensor:
-    """⟨c_i, v⟩² of all rows, as whole numbers of billionths of the largest: the eigenvectors of the products of all c are c·v."""
+    """⟨c_i, v⟩² of all rows, as whole numbers of billionths of the largest: the eigenvectors of the
+    products of all c are c·v.
+    """
     values, vectors = torch.linalg.eigh(robust.centred_products(robust.distances(rows)))
     scores: Tensor = values[-1] * vectors[:, -1].square()
     scores = (scores / scores.max() * 1e9).round()
@@ -52,10 +59,20 @@ def _scores(rows: Tensor) -> Tensor:
 
 def dnc(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f + 2 < n"] = None,
-    repetitions: Annotated[int, Range(1, 100, search=(1, 10)), "random subsets of coordinates looked at"] = 1,
-    coordinates: Annotated[int, Range(1, 10**9, log=True, search=(10**3, 10**5)), "coordinates in a subset, b"] = 10_000,
-    factor: Annotated[float, Range(0, 100, search=(0.5, 2.0)), "rows left out for each assumed attacker, c"] = 1.0,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f + 2 < n",
+    ] = None,
+    repetitions: Annotated[
+        int, Range(1, 100, search=(1, 10)), "random subsets of coordinates looked at"
+    ] = 1,
+    coordinates: Annotated[
+        int, Range(1, 10**9, log=True, search=(10**3, 10**5)), "coordinates in a subset, b"
+    ] = 10_000,
+    factor: Annotated[
+        float, Range(0, 100, search=(0.5, 2.0)), "rows left out for each assumed attacker, c"
+    ] = 1.0,
 ) -> Defense:
     """The rows that are good in most repetitions keep their weights."""
 
@@ -65,7 +82,9 @@ def dnc(
         left = max(n - robust.floor_count(factor, assumed), 1)
         times = torch.zeros(n, device=updates.rows.device)
         for _ in range(repetitions):
-            subset = torch.randperm(d, generator=view.generator)[:coordinates].to(updates.rows.device)
+            subset = torch.randperm(d, generator=view.generator)[:coordinates].to(
+                updates.rows.device
+            )
             times[_scores(updates.rows[:, subset]).argsort(stable=True)[:left]] += 1
         return select(updates, times == times.max()), state
 

@@ -4,10 +4,11 @@ w <- w + Σ_k (n_k / n) (w_k - w)
 
 Shapes: rows (n, d) → (n, d).
 
-Source: H. B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas, "Communication-Efficient Learning of Deep Networks
-from Decentralized Data", AISTATS 2017, algorithm 1.
+Source: H. B. McMahan, E. Moore, D. Ramage, S. Hampson, B. Agüera y Arcas, "Communication-Efficient
+Learning of Deep Networks from Decentralized Data", AISTATS 2017, algorithm 1.
 
-Deviations: none. It is the empty chain: ``fedavg`` may be written wherever a defense is named, and is left out of the spec.
+Deviations: none. It is the empty chain: ``fedavg`` may be written wherever a defense is named, and
+is left out of the spec.
 
 Checked: a weighted mean in NumPy (tests/reference.py).
 

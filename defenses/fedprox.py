@@ -4,13 +4,14 @@ h(w) = F(w) + μ/2 ‖w - w_t‖²,   ∇h(w) = ∇F(w) + μ (w - w_t)   in ever
 
 Shapes: gradients (…, d) → (…, d); rows pass unchanged.
 
-Source: T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith, "Federated Optimization in Heterogeneous Networks", MLSys 2020,
-algorithm 2 and the local objective above.
+Source: T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith, "Federated Optimization in
+Heterogeneous Networks", MLSys 2020, algorithm 2 and the local objective above.
 
-Deviations: clients are weighted by their samples in the mean, where the algorithm samples them with odds by their samples and takes the
-plain mean. The inexact local solver is the experiment's own local training; local epochs do not vary between clients. The paper tries μ
-from 0.001 to 1; the default is from the weak end. With one local step there is no difference from FedAvg: the penalty has no slope at
-w_t.
+Deviations: clients are weighted by their samples in the mean, where the algorithm samples them with
+odds by their samples and takes the plain mean. The inexact local solver is the experiment's own
+local training; local epochs do not vary between clients. The paper tries μ from 0.001 to 1; the
+default is from the weak end. With one local step there is no difference from FedAvg: the penalty
+has no slope at w_t.
 
 Checked: gradient of the penalty against its formula; the range of μ from 0.001 to 1 is remembered.
 

@@ -1,19 +1,21 @@
 """Fine-pruning: take out the units that clean inputs leave asleep, then fine-tune.
 
-a_j = mean_x |φ_j(x)|, x from the root set;  in ascending order of a_j:  W_{:,j} <- 0 while the accuracy on the root set falls by at most ε
-w <- w fine-tuned on the root set, with W_{:,j} = 0 for the units taken out
+a_j = mean_x |φ_j(x)|, x from the root set;  in ascending order of a_j:  W_{:,j} <- 0 while the
+accuracy on the root set falls by at most ε w <- w fine-tuned on the root set, with W_{:,j} = 0 for
+the units taken out
 
-Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the last linear layer, of weight
-W (classes, h), is given.
+Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the
+last linear layer, of weight W (classes, h), is given.
 
-Source: K. Liu, B. Dolan-Gavitt, S. Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID 2018, sections
-on the pruning defense and on fine-pruning.
+Source: K. Liu, B. Dolan-Gavitt, S. Garg, "Fine-Pruning: Defending Against Backdooring Attacks on
+Deep Neural Networks", RAID 2018, sections on the pruning defense and on fine-pruning.
 
-Deviations: the paper prunes channels of the last convolution; here the inputs of the last linear layer are pruned, which every model has,
-by mean magnitude, for rectified units the paper's mean. The paper leaves the threshold to the defender; ε of the samples, rounded down,
-is what pruning may cost. The first unit that costs more ends the pruning, and one unit always stays. Fine-tuning is the local training of
-an honest client, with the same order of batches each time, and the columns go back to zero after each. A repair that is not finite is
-given up.
+Deviations: the paper prunes channels of the last convolution; here the inputs of the last linear
+layer are pruned, which every model has, by mean magnitude, for rectified units the paper's mean.
+The paper leaves the threshold to the defender; ε of the samples, rounded down, is what pruning may
+cost. The first unit that costs more ends the pruning, and one unit always stays. Fine-tuning is the
+local training of an honest client, with the same order of batches each time, and the columns go
+back to zero after each. A repair that is not finite is given up.
 
 Checked: order and stopping rule against public re-implementations; the paper's text was out of
 reach, so what it leaves to the defender is remembered.
@@ -42,21 +44,37 @@ from backstop.platform.robust import floor_count
 VERSION = 2
 NEEDS = ("root", "model")
 TAKES = "row"
-EXEMPT = ("adversarial",)  # rows pass unchanged: what the defense changes comes after the last round
+# rows pass unchanged: what the defense changes comes after the last round
+EXEMPT = ("adversarial",)
 
 
 def fine_pruning(
     *,
-    tolerance: Annotated[float, Range(0, 1, search=(0, 0.2)), "accuracy on the root set that pruning may cost, ε"] = 0.05,
-    epochs: Annotated[int, Range(0, 1000, search=(0, 20)), "times that the model trains on the root set as a client does"] = 5,
+    tolerance: Annotated[
+        float, Range(0, 1, search=(0, 0.2)), "accuracy on the root set that pruning may cost, ε"
+    ] = 0.05,
+    epochs: Annotated[
+        int,
+        Range(0, 1000, search=(0, 20)),
+        "times that the model trains on the root set as a client does",
+    ] = 5,
 ) -> Defense:
     """The final model, pruned and fine-tuned."""
 
     def finish(_: Any, view: ServerView) -> Tensor:
         with torch.no_grad():
             units = view.features(view.params, view.root.x)
-        weight, *rest = (view.params[slot.start : slot.start + prod(slot.shape)].view(slot.shape) for slot in view.head)
-        asleep = _asleep(units, view.root.y, weight, rest[0] if rest else weight.new_zeros(len(weight)), tolerance)
+        weight, *rest = (
+            view.params[slot.start : slot.start + prod(slot.shape)].view(slot.shape)
+            for slot in view.head
+        )
+        asleep = _asleep(
+            units,
+            view.root.y,
+            weight,
+            rest[0] if rest else weight.new_zeros(len(weight)),
+            tolerance,
+        )
         params = _without(view.params, view, asleep)
         for _epoch in range(epochs):
             params = _without(params + view.train(params, view.root), view, asleep)

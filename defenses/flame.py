@@ -1,20 +1,24 @@
 """FLAME: the majority cluster by direction, clipped to the median norm, with noise.
 
-c_ij = 1 - cos(u_i, u_j),   b = members of HDBSCAN(c, min_cluster_size = ⌊n/2⌋ + 1),   S = median_i ‖u_i‖
-g = mean_{i in b} u_i · min(1, S / ‖u_i‖) + N(0, σ² I),   σ = λ S,   λ = 1/ε · √(2 ln(1.25 / δ))
+c_ij = 1 - cos(u_i, u_j),   b = members of HDBSCAN(c, min_cluster_size = ⌊n/2⌋ + 1),   S = median_i
+‖u_i‖ g = mean_{i in b} u_i · min(1, S / ‖u_i‖) + N(0, σ² I),   σ = λ S,   λ = 1/ε · √(2 ln(1.25 /
+δ))
 
 Shapes: rows (n, d) → (n, d), clipped and noisy; rows outside the cluster get weight 0.
 
-Source: T. D. Nguyen, P. Rieger, H. Chen, H. Yalame, H. Möllering, H. Fereidooni, S. Marchal, M. Miettinen, A. Mirhoseini, S. Zeitouni,
-F. Koushanfar, A.-R. Sadeghi, T. Schneider, "FLAME: Taming Backdoors in Federated Learning", USENIX Security 2022, algorithm 1. λ = 0.001
-is that of its image and text experiments.
+Source: T. D. Nguyen, P. Rieger, H. Chen, H. Yalame, H. Möllering, H. Fereidooni, S. Marchal, M.
+Miettinen, A. Mirhoseini, S. Zeitouni, F. Koushanfar, A.-R. Sadeghi, T. Schneider, "FLAME: Taming
+Backdoors in Federated Learning", USENIX Security 2022, algorithm 1. λ = 0.001 is that of its image
+and text experiments.
 
-Deviations: the angles are those between updates. The paper's algorithm writes local models, but its reason for cosines is that scaling an
-update does not change them, and that holds for updates only: local models differ from the global one by little, so that the angles
-between them are hardly more than distances. Every row gets the same noise vector, so the rows stay one client's each and their weighted
-mean moves by exactly that vector. Sample counts weigh the kept rows where the paper takes the plain mean. All parameters get noise of one
-σ; another common definition scales it with the spread of each parameter tensor. Angles count to six decimals. With n <= 2 no row is
-rejected. With ``min_samples=1`` the cluster is the first group of more than n/2 rows that single linkage joins.
+Deviations: the angles are those between updates. The paper's algorithm writes local models, but its
+reason for cosines is that scaling an update does not change them, and that holds for updates only:
+local models differ from the global one by little, so that the angles between them are hardly more
+than distances. Every row gets the same noise vector, so the rows stay one client's each and their
+weighted mean moves by exactly that vector. Sample counts weigh the kept rows where the paper takes
+the plain mean. All parameters get noise of one σ; another common definition scales it with the
+spread of each parameter tensor. Angles count to six decimals. With n <= 2 no row is rejected. With
+``min_samples=1`` the cluster is the first group of more than n/2 rows that single linkage joins.
 
 Checked: clustering, clipping and noise against public re-implementations; λ = 0.001 stands in them
 too. The paper's text was out of reach: the line on local models in its algorithm is remembered.
@@ -46,7 +50,11 @@ EXEMPT = ("identical",)  # the noise is there whatever the rows are
 
 def flame(
     *,
-    noise: Annotated[float, Range(0, 1, search=(1e-5, 1e-2)), "standard deviation of the noise over the median norm, λ"] = 0.001,
+    noise: Annotated[
+        float,
+        Range(0, 1, search=(1e-5, 1e-2)),
+        "standard deviation of the noise over the median norm, λ",
+    ] = 0.001,
 ) -> Defense:
     """The clipped rows of the majority with one noise vector on each."""
 
@@ -55,7 +63,8 @@ def flame(
         limit = robust.norms(updates.rows).quantile(0.5)
         draws = torch.randn(updates.rows.shape[1], generator=view.generator).to(updates.rows.device)
         rows = robust.clip(updates.rows, limit).add_(draws * (noise * limit.item()))
-        return kept._replace(rows=rows.nan_to_num_()), state  # a sum of the largest numbers leaves float32
+        # a sum of the largest numbers leaves float32
+        return kept._replace(rows=rows.nan_to_num_()), state
 
     return Defense(apply=tamed)
 
@@ -67,5 +76,13 @@ def _majority(rows: Tensor) -> Tensor:
     from sklearn.cluster import HDBSCAN
 
     size = len(rows) // 2 + 1
-    model = HDBSCAN(min_cluster_size=size, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True)
-    return torch.from_numpy(model.fit_predict(robust.cosine_distances(rows).round(decimals=6).cpu().numpy()) >= 0)
+    model = HDBSCAN(
+        min_cluster_size=size,
+        min_samples=1,
+        metric="precomputed",
+        allow_single_cluster=True,
+        copy=True,
+    )
+    return torch.from_numpy(
+        model.fit_predict(robust.cosine_distances(rows).round(decimals=6).cpu().numpy()) >= 0
+    )

@@ -1,17 +1,21 @@
-"""LASA: updates are clipped and sparsified, then each layer is averaged over the rows with usual norm and usual signs there.
+"""LASA: updates are clipped and sparsified, then each layer is averaged over the rows with usual
+norm and usual signs there.
 
-Δ_i <- top-k of Δ_i · min(1, M / ‖Δ_i‖₂), M = median norm, k = (1 - s) d. In each layer l with norms n_i and purities
-ρ_i = 1/2 (1 + Σ sign(Δ_i) / Σ |sign(Δ_i)|), and with MZ(x_i) = |x_i - median(x)| / std(x):
+Δ_i <- top-k of Δ_i · min(1, M / ‖Δ_i‖₂), M = median norm, k = (1 - s) d. In each layer l with norms
+n_i and purities ρ_i = 1/2 (1 + Σ sign(Δ_i) / Σ |sign(Δ_i)|), and with MZ(x_i) = |x_i - median(x)| /
+std(x):
 g_l = mean of Δ_i over {i: MZ(n_i) < λ_n and MZ(ρ_i) < λ_s}
 
 Shapes: rows (n, d) → one merged row (1, d). A layer is one parameter tensor.
 
-Source: J. Xu, Z. Zhang, R. Hu, "Achieving Byzantine-Resilient Federated Learning via Layer-Adaptive Sparsified Model Aggregation",
-WACV 2025, the method's algorithm; s = 0.3, λ_n = λ_s = 1 and the clipping are those of the authors' published code.
+Source: J. Xu, Z. Zhang, R. Hu, "Achieving Byzantine-Resilient Federated Learning via Layer-Adaptive
+Sparsified Model Aggregation", WACV 2025, the method's algorithm; s = 0.3, λ_n = λ_s = 1 and the
+clipping are those of the authors' published code.
 
-Deviations: sparsification looks at all parameters together, where that code spares biases and other vectors. Coordinates as large as
-the smallest kept one are kept too. A row without an entry in a layer has purity 1/2 there. Of two middle norms M is the smaller.
-Rows are averaged by sample counts, as all defenses here. As in that code, a layer for which no row passes both filters is
+Deviations: sparsification looks at all parameters together, where that code spares biases and other
+vectors. Coordinates as large as the smallest kept one are kept too. A row without an entry in a
+layer has purity 1/2 there. Of two middle norms M is the smaller. Rows are averaged by sample
+counts, as all defenses here. As in that code, a layer for which no row passes both filters is
 averaged over all.
 
 Checked: sparsification, both filters and clipping against the authors' code, from which s = 0.3 and
@@ -55,21 +59,36 @@ def _sparse(rows: Tensor, sparsity: float) -> Tensor:
 
 
 def _usual(values: Tensor, radius: float) -> Tensor:
-    """Where |value - median| / std is below the radius; the margin is far above rounding. All, where all values are equal."""
+    """Where |value - median| / std is below the radius; the margin is far above rounding. All,
+    where all values are equal.
+    """
     return (values - values.quantile(0.5)).abs() <= radius * (1 - 1e-9) * values.std(correction=0)
 
 
 def lasa(
     *,
-    sparsity: Annotated[float, Range(0, 1, high_open=True, search=(0.0, 0.9)), "share of its coordinates that a row loses, s"] = 0.3,
-    norm_radius: Annotated[float, Range(0, 1e3, search=(0.5, 3.0)), "largest MZ-score of a layer's norm that is kept, λ_n"] = 1.0,
-    sign_radius: Annotated[float, Range(0, 1e3, search=(0.5, 3.0)), "largest MZ-score of a layer's sign purity that is kept, λ_s"] = 1.0,
+    sparsity: Annotated[
+        float,
+        Range(0, 1, high_open=True, search=(0.0, 0.9)),
+        "share of its coordinates that a row loses, s",
+    ] = 0.3,
+    norm_radius: Annotated[
+        float,
+        Range(0, 1e3, search=(0.5, 3.0)),
+        "largest MZ-score of a layer's norm that is kept, λ_n",
+    ] = 1.0,
+    sign_radius: Annotated[
+        float,
+        Range(0, 1e3, search=(0.5, 3.0)),
+        "largest MZ-score of a layer's sign purity that is kept, λ_s",
+    ] = 1.0,
 ) -> Defense:
     """Each layer's mean over the rows that pass both filters there."""
 
     def layered(updates: Updates, state: None, view: ServerView) -> tuple[Updates, None]:
         norms = robust.norms(updates.rows)
-        factor = (norms.median() / norms).nan_to_num(nan=1.0).clamp(max=1.0)  # of the clipping, put into the sums; a zero row: 1
+        # of the clipping, put into the sums; a zero row: 1
+        factor = (norms.median() / norms).nan_to_num(nan=1.0).clamp(max=1.0)
         rows = _sparse(updates.rows, sparsity)
         merged = torch.zeros_like(rows[0])
         for slot in view.layout:

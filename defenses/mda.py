@@ -1,15 +1,18 @@
 """MDA: the mean of the n - f rows with the smallest diameter.
 
-S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖;   g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖;   g = Σ_{i in S} w_i u_i / Σ_{i in S}
+w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 
-Source: E. M. El Mhamdi, R. Guerraoui, A. Guirguis, L. N. Hoang, S. Rouault, "Genuinely Distributed Byzantine Machine Learning",
-PODC 2020, minimum-diameter averaging, after P. Rousseeuw, "Multivariate Estimation with High Breakdown Point", 1985.
+Source: E. M. El Mhamdi, R. Guerraoui, A. Guirguis, L. N. Hoang, S. Rouault, "Genuinely Distributed
+Byzantine Machine Learning", PODC 2020, minimum-diameter averaging, after P. Rousseeuw,
+"Multivariate Estimation with High Breakdown Point", 1985.
 
-Deviations: sample counts weight the mean, where the paper's is plain. Of several smallest subsets the first in lexicographic order is
-taken. The result is exact, without going through all subsets: n - f rows lie within a diameter where f rows cover all pairs
-that are farther apart, a vertex cover, decided by branching in O(1.47^f n) steps for each of the O(log n + n) decisions asked.
+Deviations: sample counts weight the mean, where the paper's is plain. Of several smallest subsets
+the first in lexicographic order is taken. The result is exact, without going through all subsets: n
+- f rows lie within a diameter where f rows cover all pairs that are farther apart, a vertex cover,
+decided by branching in O(1.47^f n) steps for each of the O(log n + n) decisions asked.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) and every subset in turn
 (tests/references/mda.py): equal.
@@ -40,14 +43,20 @@ NEEDS = ("f",)
 
 def mda(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """The rows of the smallest subset keep their weight."""
 
     def chosen(updates: Updates) -> Updates:
         n = len(updates.rows)
         assumed = (n - 1) // 2 if f is None else min(f, n - 1)
-        return select(updates, torch.tensor(_tightest(robust.distances(updates.rows).cpu(), assumed)))
+        return select(
+            updates, torch.tensor(_tightest(robust.distances(updates.rows).cpu(), assumed))
+        )
 
     return stateless(chosen)
 
@@ -55,8 +64,16 @@ def mda(
 def _tightest(squared: Tensor, f: int) -> list[int]:
     """The first of the subsets of n - f rows with the smallest diameter."""
     n = len(squared)
-    diameters, everyone = squared.unique().tolist(), (1 << n) - 1  # sets of rows are bits of an integer
-    far = _far(squared, diameters[bisect_left(diameters, True, key=lambda limit: _coverable(_far(squared, limit), everyone, f))])
+    # sets of rows are bits of an integer
+    diameters, everyone = squared.unique().tolist(), (1 << n) - 1
+    far = _far(
+        squared,
+        diameters[
+            bisect_left(
+                diameters, True, key=lambda limit: _coverable(_far(squared, limit), everyone, f)
+            )
+        ],
+    )
     kept: list[int] = []
     left, budget = everyone, f
     for row in range(n):
@@ -74,11 +91,16 @@ def _tightest(squared: Tensor, f: int) -> list[int]:
 
 def _far(squared: Tensor, limit: float) -> list[int]:
     """For each row the set of rows that are farther from it than the limit."""
-    return [sum(1 << other for other, is_far in enumerate(line) if is_far) for line in (squared > limit).tolist()]
+    return [
+        sum(1 << other for other, is_far in enumerate(line) if is_far)
+        for line in (squared > limit).tolist()
+    ]
 
 
 def _coverable(far: list[int], rows: int, budget: int) -> bool:
-    """Whether no two rows far from each other are left when ``budget`` well chosen rows are taken out of ``rows``."""
+    """Whether no two rows far from each other are left when ``budget`` well chosen rows are taken
+    out of ``rows``.
+    """
     while budget >= 0:
         against = {row: far[row] & rows for row in range(len(far)) if rows >> row & 1}
         count = {row: others.bit_count() for row, others in against.items()}
@@ -86,12 +108,14 @@ def _coverable(far: list[int], rows: int, budget: int) -> bool:
         most = count.get(worst, 0)
         if not most:
             return True
-        if sum(count.values()) > 2 * budget * most:  # even the worst rows cannot account for all pairs
+        # even the worst rows cannot account for all pairs
+        if sum(count.values()) > 2 * budget * most:
             return False
         single = next((row for row in count if count[row] == 1), None)
         if single is not None:  # taking out its one opponent is never worse than taking out the row
             rows &= ~against[single]
-        elif most == 2 or not _coverable(far, rows & ~against[worst], budget - most):  # on a circle any row may be taken out
+        # on a circle any row may be taken out
+        elif most == 2 or not _coverable(far, rows & ~against[worst], budget - most):
             rows &= ~(1 << worst)
         else:
             return True

@@ -4,10 +4,11 @@ g_j = mean of the n - f values u_ij that are nearest to median_i(u_ij)
 
 Shapes: rows (n, d) → one merged row (1, d).
 
-Source: C. Xie, O. Koyejo, I. Gupta, "Generalized Byzantine-tolerant SGD", 2018 (arXiv 1802.10116), mean around the median.
+Source: C. Xie, O. Koyejo, I. Gupta, "Generalized Byzantine-tolerant SGD", 2018 (arXiv 1802.10116),
+mean around the median.
 
-Deviations: none. The median of an even number of values is the mean of the two middle ones; of two values equally far from it the
-smaller one is kept. Sample counts are not used, as in the paper.
+Deviations: none. The median of an even number of values is the mean of the two middle ones; of two
+values equally far from it the smaller one is kept. Sample counts are not used, as in the paper.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal.
 
@@ -34,7 +35,11 @@ GIVES = "row"
 
 def meamed(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """The mean around the median of all rows."""
 

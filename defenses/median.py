@@ -4,11 +4,11 @@ g_k = med{x_k^i : i = 1 … n}
 
 Shapes: rows (n, d) → one merged row (1, d).
 
-Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates",
-ICML 2018, definition 1 and algorithm 1.
+Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning:
+Towards Optimal Statistical Rates", ICML 2018, definition 1 and algorithm 1.
 
-Deviations: none. For even n it is the mean of the two middle values. Sample counts are not used, as in the paper, where all
-clients hold equally many samples.
+Deviations: none. For even n it is the mean of the two middle values. Sample counts are not used, as
+in the paper, where all clients hold equally many samples.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal. Definition 1 is
 remembered.

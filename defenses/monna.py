@@ -1,16 +1,18 @@
 """MoNNA: the mean of the n - f rows nearest to an update that the server trusts, its own.
 
-u_0 = local training on the root set;   S = the n - f rows with the smallest ‖u_i - u_0‖;   g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+u_0 = local training on the root set;   S = the n - f rows with the smallest ‖u_i - u_0‖;   g = Σ_{i
+in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 
-Source: S. Farhadkhani, R. Guerraoui, N. Gupta, L. N. Hoang, R. Pinot, J. Stephan, "Robust Collaborative Learning with Linear Gradient
-Overhead", ICML 2023, nearest-neighbor averaging.
+Source: S. Farhadkhani, R. Guerraoui, N. Gupta, L. N. Hoang, R. Pinot, J. Stephan, "Robust
+Collaborative Learning with Linear Gradient Overhead", ICML 2023, nearest-neighbor averaging.
 
-Deviations: the paper has no server: each node averages the vectors nearest to its own, which it trusts. Here the server is the one
-trusted node, its vector the update that it trains on its root set. That is a yardstick only and no part of the mean. The momentum of
-the paper is the clients' (their optimizer). Sample counts weight the mean, where the paper's is plain. Ties go to the smaller client id.
-Another common definition trusts one of the rows, whoever sent it.
+Deviations: the paper has no server: each node averages the vectors nearest to its own, which it
+trusts. Here the server is the one trusted node, its vector the update that it trains on its root
+set. That is a yardstick only and no part of the mean. The momentum of the paper is the clients'
+(their optimizer). Sample counts weight the mean, where the paper's is plain. Ties go to the smaller
+client id. Another common definition trusts one of the rows, whoever sent it.
 
 Checked: the mean of the nearest against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal for one
 trusted row.
@@ -41,7 +43,11 @@ NEEDS = ("f", "root")
 
 def monna(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """The rows nearest to the server's own update keep their weight."""
 

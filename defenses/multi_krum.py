@@ -1,14 +1,16 @@
 """Multi-Krum: the mean of the updates that are closest to their neighbours.
 
-s(i) = Σ_{i → j} ‖u_i - u_j‖² over the n - f - 2 nearest u_j;   g = mean of the m rows with the smallest s(i)
+s(i) = Σ_{i → j} ‖u_i - u_j‖² over the n - f - 2 nearest u_j;   g = mean of the m rows with the
+smallest s(i)
 
 Shapes: rows (n, d) → (n, d); the weights of the others become 0.
 
-Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries: Byzantine Tolerant Gradient
-Descent", NeurIPS 2017, Multi-Krum in the section of experiments.
+Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries:
+Byzantine Tolerant Gradient Descent", NeurIPS 2017, Multi-Krum in the section of experiments.
 
-Deviations: the chosen rows are averaged by sample counts, as all defenses here, where the paper takes the plain mean. Without
-``keep`` m is n - f, the most that leaves f attackers out. Scores are computed once, as in the paper, not anew after each choice.
+Deviations: the chosen rows are averaged by sample counts, as all defenses here, where the paper
+takes the plain mean. Without ``keep`` m is n - f, the most that leaves f attackers out. Scores are
+computed once, as in the paper, not anew after each choice.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) where the score of f + 1
 there is the one of f here: equal. The plain mean of the paper is remembered.
@@ -35,8 +37,14 @@ NEEDS = ("f",)
 
 def multi_krum(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f + 2 < n"] = None,
-    keep: Annotated[int | None, Range(1, 10**6, search=(1, 20)), "number of rows kept, m; none: n - f"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f + 2 < n",
+    ] = None,
+    keep: Annotated[
+        int | None, Range(1, 10**6, search=(1, 20)), "number of rows kept, m; none: n - f"
+    ] = None,
 ) -> Defense:
     """The rows with the smallest scores keep their weights."""
 

@@ -1,19 +1,24 @@
-"""Neural attention distillation: fine-tune the model so that it attends to what a fine-tuned copy attends to.
+"""Neural attention distillation: fine-tune the model so that it attends to what a fine-tuned copy
+attends to.
 
-teacher T = w fine-tuned on the root set;  student S, from w:  min  mean_x [ CE(f_S(x), y) + β ‖A(φ_T(x)) - A(φ_S(x))‖₂ ]
-A(φ) = (φ_1², …, φ_h²) / ‖(φ_1², …, φ_h²)‖₂
+teacher T = w fine-tuned on the root set;  student S, from w:  min  mean_x [ CE(f_S(x), y) + β
+‖A(φ_T(x)) - A(φ_S(x))‖₂ ] A(φ) = (φ_1², …, φ_h²) / ‖(φ_1², …, φ_h²)‖₂
 
-Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the last linear layer is given.
+Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the
+last linear layer is given.
 
-Source: Y. Li, X. Lyu, N. Koren, L. Lyu, B. Li, X. Ma, "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks",
-ICLR 2021, section on the method; the square is its attention function with p = 2.
+Source: Y. Li, X. Lyu, N. Koren, L. Lyu, B. Li, X. Ma, "Neural Attention Distillation: Erasing
+Backdoor Triggers from Deep Neural Networks", ICLR 2021, section on the method; the square is its
+attention function with p = 2.
 
-Deviations: the paper's attention is a map over the pixels of a group of convolutions, summed over channels; here it is one vector over
-the units before the last linear layer, which every model has and where there are no pixels left. So β is not theirs: the authors'
-code, as it is published today, has 500, 1,000 and 1,000 on its three groups, on a mean of squares of the difference of two maps, each
-the sum of squares over the channels at length 1. The teacher trains as an honest client does, several times with the same order
-of batches; the student by gradient descent with momentum 0.9 in batches of 64 without weight decay, and with BatchNorm statistics as they
-are. A repair that is not finite is given up.
+Deviations: the paper's attention is a map over the pixels of a group of convolutions, summed over
+channels; here it is one vector over the units before the last linear layer, which every model has
+and where there are no pixels left. So β is not theirs: the authors' code, as it is published today,
+has 500, 1,000 and 1,000 on its three groups, on a mean of squares of the difference of two maps,
+each the sum of squares over the channels at length 1. The teacher trains as an honest client does,
+several times with the same order of batches; the student by gradient descent with momentum 0.9 in
+batches of 64 without weight decay, and with BatchNorm statistics as they are. A repair that is not
+finite is given up.
 
 Needs: a root set; the model.
 
@@ -41,16 +46,29 @@ from backstop.platform.params import Range
 VERSION = 1
 NEEDS = ("root", "model")
 TAKES = "row"
-EXEMPT = ("adversarial",)  # rows pass unchanged: what the defense changes comes after the last round
+# rows pass unchanged: what the defense changes comes after the last round
+EXEMPT = ("adversarial",)
 BATCH = 64
 
 
 def nad(
     *,
-    beta: Annotated[float, Range(0, 1e6, search=(1, 100), log=True), "weight of the distillation, β"] = 10.0,
-    teacher: Annotated[int, Range(1, 1000, search=(1, 20)), "times that the teacher trains on the root set as a client does"] = 10,
-    epochs: Annotated[int, Range(1, 1000, search=(1, 50)), "passes of the student over the root set"] = 20,
-    lr: Annotated[float, Range(0, 100, low_open=True, search=(1e-3, 0.5), log=True), "learning rate of the student"] = 0.05,
+    beta: Annotated[
+        float, Range(0, 1e6, search=(1, 100), log=True), "weight of the distillation, β"
+    ] = 10.0,
+    teacher: Annotated[
+        int,
+        Range(1, 1000, search=(1, 20)),
+        "times that the teacher trains on the root set as a client does",
+    ] = 10,
+    epochs: Annotated[
+        int, Range(1, 1000, search=(1, 50)), "passes of the student over the root set"
+    ] = 20,
+    lr: Annotated[
+        float,
+        Range(0, 100, low_open=True, search=(1e-3, 0.5), log=True),
+        "learning rate of the student",
+    ] = 0.05,
 ) -> Defense:
     """The final model, distilled from a fine-tuned copy."""
 
@@ -64,11 +82,21 @@ def nad(
         optimizer = sgd(lr=lr, momentum=0.9)
         velocity = optimizer.start(params)
         for _epoch in range(epochs):
-            for piece in torch.randperm(len(root.y), generator=view.generator).to(root.y.device).split(BATCH):
+            for piece in (
+                torch.randperm(len(root.y), generator=view.generator).to(root.y.device).split(BATCH)
+            ):
                 values = params.detach().requires_grad_()
-                apart = (_attention(view.features(values, root.x[piece])) - wanted[piece]).norm(dim=1).mean()
-                loss = cross_entropy(view.model(values, root.x[piece]), root.y[piece]) + beta * apart
-                velocity = optimizer.step(params, torch.autograd.grad(loss, values)[0], velocity, 1.0)
+                apart = (
+                    (_attention(view.features(values, root.x[piece])) - wanted[piece])
+                    .norm(dim=1)
+                    .mean()
+                )
+                loss = (
+                    cross_entropy(view.model(values, root.x[piece]), root.y[piece]) + beta * apart
+                )
+                velocity = optimizer.step(
+                    params, torch.autograd.grad(loss, values)[0], velocity, 1.0
+                )
         return params if params.isfinite().all() else view.params.clone()
 
     return Defense(finish=finish)

@@ -1,14 +1,17 @@
 """NNM: nearest neighbour mixing, every row becomes the mean of the n - f rows nearest to it.
 
-N_i = the n - f rows with the smallest ‖u_j - u_i‖, u_i included;   y_i = Σ_{j in N_i} w_j u_j / Σ_{j in N_i} w_j
+N_i = the n - f rows with the smallest ‖u_j - u_i‖, u_i included;   y_i = Σ_{j in N_i} w_j u_j /
+Σ_{j in N_i} w_j
 
 Shapes: rows (n, d) → n mixtures (n, d), each with the weight of the row in its middle.
 
-Source: Y. Allouah, S. Farhadkhani, R. Guerraoui, N. Gupta, R. Pinot, J. Stephan, "Fixing by Mixing: A Recipe for Optimal Byzantine ML
-under Heterogeneity", AISTATS 2023 (PMLR 206), nearest neighbor mixing.
+Source: Y. Allouah, S. Farhadkhani, R. Guerraoui, N. Gupta, R. Pinot, J. Stephan, "Fixing by Mixing:
+A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS 2023 (PMLR 206), nearest neighbor
+mixing.
 
-Deviations: sample counts weight the means, where the paper's are plain; with f = 0 every mixture is the weighted mean. Ties go to the
-smaller client id. It is meant to stand before a robust aggregator: alone it leaves attackers their share of the final mean.
+Deviations: sample counts weight the means, where the paper's are plain; with f = 0 every mixture is
+the weighted mean. Ties go to the smaller client id. It is meant to stand before a robust
+aggregator: alone it leaves attackers their share of the final mean.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py): equal without sample
 counts.
@@ -38,7 +41,11 @@ GIVES = "mixtures"
 
 def nnm(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """As many mixtures as rows."""
 

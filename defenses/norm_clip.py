@@ -4,14 +4,16 @@ u_i <- u_i · min(1, c / ‖u_i‖₂);   g = plain mean of the clipped rows
 
 Shapes: rows (n, d) → (n, d); all weights equal.
 
-Source: Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, "Can You Really Backdoor Federated Learning?", 2019 (arXiv 1911.07963),
-norm thresholding of updates.
+Source: Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, "Can You Really Backdoor Federated
+Learning?", 2019 (arXiv 1911.07963), norm thresholding of updates.
 
-Deviations: none without the noise, which the paper adds as a second step (weak differential privacy, ``weak_dp``). The paper's
-thresholds, 3 and more (remembered), belong to its model: a useful norm depends on model, data and learning rate, so the default is
-only a unit. ``weights=samples`` averages by sample counts, as federated averaging does.
+Deviations: none without the noise, which the paper adds as a second step (weak differential
+privacy, ``weak_dp``). The paper's thresholds, 3 and more (remembered), belong to its model: a
+useful norm depends on model, data and learning rate, so the default is only a unit.
+``weights=samples`` averages by sample counts, as federated averaging does.
 
-Checked: the plain mean of the clipped rows against the authors' code (google-research/federated, targeted_attack).
+Checked: the plain mean of the clipped rows against the authors' code (google-research/federated,
+targeted_attack).
 
 Example:
 >>> import torch
@@ -36,8 +38,14 @@ TAKES = "row"
 
 def norm_clip(
     *,
-    norm: Annotated[float, Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)), "largest Euclidean norm that is kept, c"] = 1.0,
-    weights: Annotated[Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"] = "equal",
+    norm: Annotated[
+        float,
+        Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)),
+        "largest Euclidean norm that is kept, c",
+    ] = 1.0,
+    weights: Annotated[
+        Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
+    ] = "equal",
 ) -> Defense:
     """All rows, the long ones shortened to the norm."""
 

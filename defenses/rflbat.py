@@ -1,21 +1,28 @@
-"""RFLBAT: in the plane of their two principal components, far updates go, then all clusters but the least uniform one.
+"""RFLBAT: in the plane of their two principal components, far updates go, then all clusters but the
+least uniform one.
 
 x_i: the first two principal components of u_i,   D_i = Σ_j ‖x_i - x_j‖
-1. keep i while D_i <= ε₁ · median(D)      2. k-means clusters of the x_i, their number by the gap statistic
-3. keep the cluster C with the smallest median_{i ∈ C} (1/|C| Σ_{j ∈ C} cos(u_i, u_j))      4. keep i while D_i <= ε₂ · median(D) in C
+1. keep i while D_i <= ε₁ · median(D)      2. k-means clusters of the x_i, their number by the gap
+statistic
+3. keep the cluster C with the smallest median_{i ∈ C} (1/|C| Σ_{j ∈ C} cos(u_i, u_j))      4. keep
+i while D_i <= ε₂ · median(D) in C
 
 Shapes: rows (n, d) → (n, d); all others get weight 0.
 
-Source: Y. Wang, D.-H. Zhai, Y. Zhan, Y. Xia, "RFLBAT: A Robust Federated Learning Algorithm against Backdoor Attack", 2022 (arXiv
-2201.03772), section on the algorithm; number of clusters: R. Tibshirani, G. Walther, T. Hastie, "Estimating the Number of Clusters in a
-Data Set via the Gap Statistic", Journal of the Royal Statistical Society B 63, 2001, with references uniform in the box along the axes.
+Source: Y. Wang, D.-H. Zhai, Y. Zhan, Y. Xia, "RFLBAT: A Robust Federated Learning Algorithm against
+Backdoor Attack", 2022 (arXiv 2201.03772), section on the algorithm; number of clusters: R.
+Tibshirani, G. Walther, T. Hastie, "Estimating the Number of Clusters in a Data Set via the Gap
+Statistic", Journal of the Royal Statistical Society B 63, 2001, with references uniform in the box
+along the axes.
 
-Deviations: sample counts weigh the kept rows. After step 1 has dropped a row the plane is fitted again and step 1 repeated, since one
-far row presses all others into a point. A D equal to its limit passes, so that identical rows do. k-means starts from every row once,
-with the rows farthest from all centres so far as the others, in place of random centres; at most 10 clusters are tried, against 10
-reference sets. Another common definition scales the plane to a unit square first, and adds distances in place of their squares. A mean
-cosine counts the row itself: a cluster of one has the value 1. The principal components come from the distances of all pairs, which give
-the same plane as the (n, d) matrix, here to a millionth of the largest coordinate.
+Deviations: sample counts weigh the kept rows. After step 1 has dropped a row the plane is fitted
+again and step 1 repeated, since one far row presses all others into a point. A D equal to its limit
+passes, so that identical rows do. k-means starts from every row once, with the rows farthest from
+all centres so far as the others, in place of random centres; at most 10 clusters are tried, against
+10 reference sets. Another common definition scales the plane to a unit square first, and adds
+distances in place of their squares. A mean cosine counts the row itself: a cluster of one has the
+value 1. The principal components come from the distances of all pairs, which give the same plane as
+the (n, d) matrix, here to a millionth of the largest coordinate.
 
 Checked: filters and clusters against public re-implementations, from which ε₁ = 10 and ε₂ = 4 are;
 the authors' code was not found and the paper's text was out of reach.
@@ -53,13 +60,22 @@ _GRID = 1e6  # the largest coordinate: what is finer than 1 may be a rounding er
 
 def rflbat(
     *,
-    eps1: Annotated[float, Range(1, 1e3, search=(2, 20)), "largest D before the clustering, in medians of D, ε₁"] = 10.0,
-    eps2: Annotated[float, Range(1, 1e3, search=(1, 10)), "largest D inside the chosen cluster, in medians of D, ε₂"] = 4.0,
+    eps1: Annotated[
+        float, Range(1, 1e3, search=(2, 20)), "largest D before the clustering, in medians of D, ε₁"
+    ] = 10.0,
+    eps2: Annotated[
+        float,
+        Range(1, 1e3, search=(1, 10)),
+        "largest D inside the chosen cluster, in medians of D, ε₂",
+    ] = 4.0,
 ) -> Defense:
     """The near rows of the cluster with the least similar members keep their weight."""
 
     def chosen(updates: Updates, view: ServerView) -> Updates:
-        squared, cosine = robust.distances(updates.rows).cpu(), 1 - robust.cosine_distances(updates.rows).cpu()
+        squared, cosine = (
+            robust.distances(updates.rows).cpu(),
+            1 - robust.cosine_distances(updates.rows).cpu(),
+        )
         left = torch.arange(len(squared))  # numbers of rows, always in the full list
         while not (near := _near(plane := _plane(squared[left][:, left]), eps1)).all():
             left = left[near]
@@ -75,9 +91,11 @@ def rflbat(
 
 
 def _plane(squared: Tensor) -> Tensor:
-    """The first two principal components of rows, from their squared distances (n, n) → (n, 2) (one component where n = 1).
+    """The first two principal components of rows, from their squared distances (n, n) → (n, 2) (one
+    component where n = 1).
 
-    In whole numbers up to ``_GRID``, so that rows that are equal beside a far one are one point. Nothing here depends on the scale.
+    In whole numbers up to ``_GRID``, so that rows that are equal beside a far one are one point.
+    Nothing here depends on the scale.
     """
     variance, axes = torch.linalg.eigh(robust.centred_products(squared))
     found: Tensor = axes[:, -2:] * variance[-2:].clamp_min(0).sqrt()
@@ -85,7 +103,9 @@ def _plane(squared: Tensor) -> Tensor:
 
 
 def _near(points: Tensor, limit: float) -> Tensor:
-    """Which points have a sum of distances to all others of at most ``limit`` medians; half of them always do."""
+    """Which points have a sum of distances to all others of at most ``limit`` medians; half of them
+    always do.
+    """
     total: Tensor = (points.unsqueeze(1) - points).square().sum(2).sqrt().sum(1)
     return total <= limit * total.quantile(0.5)
 
@@ -101,7 +121,8 @@ def _clusters(points: Tensor, generator: torch.Generator) -> Tensor:
     for k in range(1, min(_MOST, len(points) - 1) + 1):
         found, spread = _k_means(sets, k)
         logarithms = spread.log()
-        gap = (logarithms[1:].mean() - logarithms[0]).item()  # infinite where every point is a centre
+        # infinite where every point is a centre
+        gap = (logarithms[1:].mean() - logarithms[0]).item()
         error = logarithms[1:].std(correction=0).item() * sqrt(1 + 1 / _REFERENCES)
         if before >= gap - error:
             break
@@ -110,15 +131,21 @@ def _clusters(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _k_means(sets: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """k-means on several sets (s, n, 2) at once → cluster numbers of the first set (n,), sums of squared distances to the centres (s,).
+    """k-means on several sets (s, n, 2) at once → cluster numbers of the first set (n,), sums of
+    squared distances to the centres (s,).
 
-    The best of n runs, of which each starts from another point and adds the point farthest from all centres until there are k.
+    The best of n runs, of which each starts from another point and adds the point farthest from all
+    centres until there are k.
     """
-    points, centres = sets.repeat_interleave(sets.shape[1], 0), sets.flatten(0, 1).unsqueeze(1)  # (s · n, n, 2), (s · n, 1, 2)
+    # (s · n, n, 2), (s · n, 1, 2)
+    points, centres = sets.repeat_interleave(sets.shape[1], 0), sets.flatten(0, 1).unsqueeze(1)
     far = (points - centres).square().sum(2)
     for _ in range(k - 1):
         new = points[torch.arange(len(points)), far.argmax(1)].unsqueeze(1)
-        centres, far = torch.cat([centres, new], 1), torch.minimum(far, (points - new).square().sum(2))
+        centres, far = (
+            torch.cat([centres, new], 1),
+            torch.minimum(far, (points - new).square().sum(2)),
+        )
     for _ in range(_STEPS):
         squares = (points.unsqueeze(2) - centres.unsqueeze(1)).square().sum(3)  # (s · n, n, k)
         member = one_hot(squares.argmin(2), k).double()

@@ -1,16 +1,18 @@
-"""Majority vote of signs (signSGD): each update has one vote a coordinate, the majority gives the direction.
+"""Majority vote of signs (signSGD): each update has one vote a coordinate, the majority gives the
+direction.
 
 g = δ · sign(Σ_i sign(u_i))
 
 Shapes: rows (n, d) → one merged row (1, d).
 
-Source: J. Bernstein, J. Zhao, K. Azizzadenesheli, A. Anandkumar, "signSGD with Majority Vote is Communication Efficient and Fault
-Tolerant", ICLR 2019, algorithm 1.
+Source: J. Bernstein, J. Zhao, K. Azizzadenesheli, A. Anandkumar, "signSGD with Majority Vote is
+Communication Efficient and Fault Tolerant", ICLR 2019, algorithm 1.
 
-Deviations: the votes are the signs of whole local updates, where the paper has those of momenta of gradients. The paper's step δ is a
-learning rate of its own with a schedule; without ``step`` it is here the median over the rows of ‖u_i‖₂ / √d, so that a vote
-without ties is as long as a typical update and the server's learning rate means the same for every defense. Sample counts are not
-used: a client has one vote. A tied coordinate stays.
+Deviations: the votes are the signs of whole local updates, where the paper has those of momenta of
+gradients. The paper's step δ is a learning rate of its own with a schedule; without ``step`` it is
+here the median over the rows of ‖u_i‖₂ / √d, so that a vote without ties is as long as a typical
+update and the server's learning rate means the same for every defense. Sample counts are not used:
+a client has one vote. A tied coordinate stays.
 
 Checked: the vote against its formula in NumPy; the schedule of the paper's step is remembered.
 
@@ -50,7 +52,11 @@ def sign_majority(
 
     def vote(updates: Updates) -> Updates:
         rows = updates.rows
-        size = (robust.norms(rows).quantile(0.5) / sqrt(rows.shape[1])).item() if step is None else step
+        size = (
+            (robust.norms(rows).quantile(0.5) / sqrt(rows.shape[1])).item()
+            if step is None
+            else step
+        )
         return merge(updates, robust.sign_sum(rows).sign_() * size)
 
     return stateless(vote)

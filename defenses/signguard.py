@@ -1,23 +1,30 @@
-"""SignGuard: updates of unusual length or with unusual shares of signs are left out, the others clipped to the median norm.
+"""SignGuard: updates of unusual length or with unusual shares of signs are left out, the others
+clipped to the median norm.
 
-G_1 = {i: L <= ‖u_i‖₂ / M <= R}, M = median norm;   G_2 = largest Mean-Shift cluster of the rows' shares of positive, zero and negative
-entries among a tenth of the coordinates from a random one on;   g = mean of u_i · min(1, M / ‖u_i‖₂) over i in G_1 ∩ G_2
+G_1 = {i: L <= ‖u_i‖₂ / M <= R}, M = median norm;   G_2 = largest Mean-Shift cluster of the rows'
+shares of positive, zero and negative entries among a tenth of the coordinates from a random one on;
+g = mean of u_i · min(1, M / ‖u_i‖₂) over i in G_1 ∩ G_2
 
 Shapes: rows (n, d) → (n, d), clipped; the weights of the others become 0.
 
-Source: J. Xu, S.-L. Huang, L. Song, T. Lan, "Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering",
-ICDCS 2022, its algorithm for SignGuard, with the norm filter, sign-based clustering and norm clipping.
+Source: J. Xu, S.-L. Huang, L. Song, T. Lan, "Byzantine-robust Federated Learning through
+Collaborative Malicious Gradient Filtering", ICDCS 2022, its algorithm for SignGuard, with the norm
+filter, sign-based clustering and norm clipping.
 
-Deviations: the plain variant, without the cosine or distance feature of SignGuard-Sim and SignGuard-Dist. Features are the shares
-themselves; the authors' published code divides each by its largest, which blows up a feature that is nearly constant. The
-Mean-Shift bandwidth is the mean over the rows of the distance to the farthest of the nearest half of the rows, the row itself counted, as
-in that code (0, 1, 3, 7 → 2); where it is 0, which is so for fewer than four rows, all are one cluster. Every row is a seed of the
-Mean-Shift, where that code takes the occupied cells of a grid, to save time. The tenth is rounded up, and consecutive as there; one
-random tenth of all coordinates, with ``coordinates=spread``, sees every layer. Of two middle norms M is the smaller, so that a row always passes the norm filter; where
-both filters leave none, the norm filter decides. Kept rows are averaged by sample counts, as all defenses here, where the paper takes
-the plain mean. Another common definition under this name clusters with 2-means.
+Deviations: the plain variant, without the cosine or distance feature of SignGuard-Sim and
+SignGuard-Dist. Features are the shares themselves; the authors' published code divides each by its
+largest, which blows up a feature that is nearly constant. The Mean-Shift bandwidth is the mean over
+the rows of the distance to the farthest of the nearest half of the rows, the row itself counted, as
+in that code (0, 1, 3, 7 → 2); where it is 0, which is so for fewer than four rows, all are one
+cluster. Every row is a seed of the Mean-Shift, where that code takes the occupied cells of a grid,
+to save time. The tenth is rounded up, and consecutive as there; one random tenth of all
+coordinates, with ``coordinates=spread``, sees every layer. Of two middle norms M is the smaller, so
+that a row always passes the norm filter; where both filters leave none, the norm filter decides.
+Kept rows are averaged by sample counts, as all defenses here, where the paper takes the plain mean.
+Another common definition under this name clusters with 2-means.
 
-Checked: against the authors' signguard.py: norm band, coordinates, features, bandwidth, seeds, clipping.
+Checked: against the authors' signguard.py: norm band, coordinates, features, bandwidth, seeds,
+clipping.
 
 Example:
 >>> import torch
@@ -44,7 +51,9 @@ VERSION = 2
 
 
 def _bandwidth(points: Any) -> float:
-    """The mean distance of the points (n, k) to the farthest of the nearest half of them, themselves counted."""
+    """The mean distance of the points (n, k) to the farthest of the nearest half of them,
+    themselves counted.
+    """
     from sklearn.cluster import estimate_bandwidth
 
     return float(estimate_bandwidth(points, quantile=0.5))
@@ -58,16 +67,29 @@ def _largest_cluster(features: Tensor) -> Tensor:
     bandwidth = _bandwidth(points)
     if not bandwidth:
         return torch.ones_like(features[:, 0], dtype=torch.bool)
-    # The margin is far above rounding: points exactly at the bandwidth are inside, whatever the order of the rows.
-    labels = torch.from_numpy(MeanShift(bandwidth=bandwidth * (1 + 1e-9), cluster_all=False).fit(points).labels_)
+    # The margin is far above rounding: points exactly at the bandwidth are inside, whatever the
+    # order of the rows.
+    labels = torch.from_numpy(
+        MeanShift(bandwidth=bandwidth * (1 + 1e-9), cluster_all=False).fit(points).labels_
+    )
     return (labels == labels[labels >= 0].bincount().argmax()).to(features.device)
 
 
 def signguard(
     *,
-    low: Annotated[float, Range(0, 1, search=(0.0, 0.5)), "least norm that is kept, over the median norm, L"] = 0.1,
-    high: Annotated[float, Range(1, 1e6, log=True, search=(1.5, 10.0)), "largest norm that is kept, over the median norm, R"] = 3.0,
-    share: Annotated[float, Range(0, 1, low_open=True, search=(0.01, 1.0)), "share of the coordinates whose signs are counted"] = 0.1,
+    low: Annotated[
+        float, Range(0, 1, search=(0.0, 0.5)), "least norm that is kept, over the median norm, L"
+    ] = 0.1,
+    high: Annotated[
+        float,
+        Range(1, 1e6, log=True, search=(1.5, 10.0)),
+        "largest norm that is kept, over the median norm, R",
+    ] = 3.0,
+    share: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(0.01, 1.0)),
+        "share of the coordinates whose signs are counted",
+    ] = 0.1,
     coordinates: Annotated[Literal["block", "spread"], "consecutive ones, or any"] = "block",
 ) -> Defense:
     """The rows that pass both filters keep their weights, clipped to the median norm."""
@@ -82,10 +104,14 @@ def signguard(
             start = int(torch.randint(max(rows.shape[1] - count, 1), (), generator=view.generator))
             part = rows[:, start : start + count]
         else:
-            part = rows[:, torch.randperm(rows.shape[1], generator=view.generator)[:count].to(rows.device)]
+            part = rows[
+                :, torch.randperm(rows.shape[1], generator=view.generator)[:count].to(rows.device)
+            ]
         up, down = (part > 0).sum(1, dtype=torch.int32), (part < 0).sum(1, dtype=torch.int32)
         alike = _largest_cluster(torch.stack([up, count - up - down, down], dim=1).double() / count)
         both = usual & alike
-        return select(updates._replace(rows=robust.clip(rows, middle)), both if both.any() else usual), state
+        return select(
+            updates._replace(rows=robust.clip(rows, middle)), both if both.any() else usual
+        ), state
 
     return Defense(apply=guarded)

@@ -1,17 +1,19 @@
 """SMEA: the mean of the n - f rows that vary least along the direction in which they vary most.
 
-S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ);   g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ);   g = Σ_{i in S} w_i
+u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 
-Source: Y. Allouah, R. Guerraoui, N. Gupta, R. Pinot, J. Stephan, "On the Privacy-Robustness-Utility Trilemma in Distributed
-Learning", ICML 2023, smallest maximum eigenvalue averaging.
+Source: Y. Allouah, R. Guerraoui, N. Gupta, R. Pinot, J. Stephan, "On the Privacy-Robustness-Utility
+Trilemma in Distributed Learning", ICML 2023, smallest maximum eigenvalue averaging.
 
-Deviations: exact, as in the paper, where there are at most 20,000 subsets (n = 20: up to f = 5); the first in lexicographic order of
-equal ones. Beyond that a greedy search: f times the row goes that has the largest share in the largest eigenvalue; so it is with the
-default f = 9 at n = 20, which has 167,960 subsets. Sample counts
-weight the mean, where the paper's is plain; the covariance is plain. The eigenvalues are exact, from the (n, n) distances; another
-common definition takes one power step from a random start.
+Deviations: exact, as in the paper, where there are at most 20,000 subsets (n = 20: up to f = 5);
+the first in lexicographic order of equal ones. Beyond that a greedy search: f times the row goes
+that has the largest share in the largest eigenvalue; so it is with the default f = 9 at n = 20,
+which has 167,960 subsets. Sample counts
+weight the mean, where the paper's is plain; the covariance is plain. The eigenvalues are exact,
+from the (n, n) distances; another common definition takes one power step from a random start.
 
 Checked: the definition against the paper's (remembered); there is no public code of its authors.
 
@@ -39,13 +41,18 @@ from backstop.platform.params import Range
 VERSION = 2
 NEEDS = ("f",)
 
-_SUBSETS = 20_000  # so many are gone through: about a second for n = 20 and f = 5, six for n = 50 and f = 3
+# so many are gone through: about a second for n = 20 and f = 5, six for n = 50 and f = 3
+_SUBSETS = 20_000
 _TOGETHER = 200  # subsets in a batch
 
 
 def smea(
     *,
-    f: Annotated[int | None, Range(0, 10**6, search=(0, 10)), "number of attackers assumed; none: the largest with 2f < n"] = None,
+    f: Annotated[
+        int | None,
+        Range(0, 10**6, search=(0, 10)),
+        "number of attackers assumed; none: the largest with 2f < n",
+    ] = None,
 ) -> Defense:
     """The rows of the least varying subset keep their weight."""
 
@@ -69,7 +76,9 @@ def _exact(squared: Tensor, count: int) -> Tensor:
     best, least = torch.arange(count), torch.inf
     while some := list(islice(subsets, _TOGETHER)):
         rows = torch.tensor(some)
-        largest = torch.linalg.eigvalsh(_centred(squared[rows[:, :, None], rows[:, None, :]]))[:, -1]
+        largest = torch.linalg.eigvalsh(_centred(squared[rows[:, :, None], rows[:, None, :]]))[
+            :, -1
+        ]
         if largest.min() < least:
             best, least = rows[largest.argmin()], largest.min().item()
     return best

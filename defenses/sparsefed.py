@@ -1,19 +1,24 @@
-"""SparseFed: clipped updates are averaged, and only the largest coordinates of what has gathered are let through.
+"""SparseFed: clipped updates are averaged, and only the largest coordinates of what has gathered
+are let through.
 
 e <- e + 1/n Σ_i u_i · min(1, L / ‖u_i‖₂);   g = top_k(e);   e <- e - g
 
-Shapes: rows (n, d) → one merged row (1, d) with at most k coordinates; history: the error memory e (d,), at first 0.
+Shapes: rows (n, d) → one merged row (1, d) with at most k coordinates; history: the error memory e
+(d,), at first 0.
 
-Source: A. Panda, S. Mahloujifar, A. N. Bhagoji, S. Chakraborty, P. Mittal, "SparseFed: Mitigating Model Poisoning Attacks in
-Federated Learning with Sparsification", AISTATS 2022, the algorithm of its section on SparseFed.
+Source: A. Panda, S. Mahloujifar, A. N. Bhagoji, S. Chakraborty, P. Mittal, "SparseFed: Mitigating
+Model Poisoning Attacks in Federated Learning with Sparsification", AISTATS 2022, the algorithm of
+its section on SparseFed.
 
-Deviations: no server momentum, which the paper has as an option. k is given as a share of the parameters and rounded up; of equally
-large coordinates the first go through. The authors let k = 50,000 coordinates through, 0.8 % of their ResNet-9's 6.6 million
-(remembered); the default is a middle way between the dense update and so few, because small models have few to spare. Their norm is
-1, as here; a useful one depends on the model. ``weights=samples`` averages by sample counts. Another definition under this name
-forgets e in each round and clips nothing.
+Deviations: no server momentum, which the paper has as an option. k is given as a share of the
+parameters and rounded up; of equally large coordinates the first go through. The authors let k =
+50,000 coordinates through, 0.8 % of their ResNet-9's 6.6 million (remembered); the default is a
+middle way between the dense update and so few, because small models have few to spare. Their norm
+is 1, as here; a useful one depends on the model. ``weights=samples`` averages by sample counts.
+Another definition under this name forgets e in each round and clips nothing.
 
-Checked: the plain mean of the clipped rows, k and L against the authors' code (sparsefed, fed_aggregator.py).
+Checked: the plain mean of the clipped rows, k and L against the authors' code (sparsefed,
+fed_aggregator.py).
 
 Needs: history.
 
@@ -45,9 +50,19 @@ EXEMPT = ("identical",)  # only the largest coordinates go through
 
 def sparsefed(
     *,
-    norm: Annotated[float, Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)), "largest Euclidean norm that is kept, L"] = 1.0,
-    share: Annotated[float, Range(0, 1, low_open=True, search=(1e-3, 0.5)), "share of the parameters that move in a round, k / d"] = 0.1,
-    weights: Annotated[Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"] = "equal",
+    norm: Annotated[
+        float,
+        Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)),
+        "largest Euclidean norm that is kept, L",
+    ] = 1.0,
+    share: Annotated[
+        float,
+        Range(0, 1, low_open=True, search=(1e-3, 0.5)),
+        "share of the parameters that move in a round, k / d",
+    ] = 0.1,
+    weights: Annotated[
+        Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
+    ] = "equal",
 ) -> Defense:
     """The largest coordinates of memory and mean; the others stay in memory."""
 

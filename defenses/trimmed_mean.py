@@ -1,18 +1,21 @@
-"""Coordinate-wise trimmed mean: in each coordinate the mean without the smallest and the largest values.
+"""Coordinate-wise trimmed mean: in each coordinate the mean without the smallest and the largest
+values.
 
 g_k = 1 / ((1 - 2β) n) · Σ {x_k^i : x_k^i not among the βn smallest or the βn largest}
 
 Shapes: rows (n, d) → one merged row (1, d).
 
-Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates",
-ICML 2018, definition 2 and algorithm 1.
+Source: D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning:
+Towards Optimal Statistical Rates", ICML 2018, definition 2 and algorithm 1.
 
-Deviations: βn is rounded down where it is not an integer, in exact arithmetic: 0.3 of 10 is 3, and 1/3 of 3 is 1 (a ratio of counts may
-be written as such, ``trim_fraction=1/3``). Sample counts are not used, as
-in the paper, where all clients hold equally many samples. The paper asks for β at least the share of attackers.
+Deviations: βn is rounded down where it is not an integer, in exact arithmetic: 0.3 of 10 is 3, and
+1/3 of 3 is 1 (a ratio of counts may be written as such, ``trim_fraction=1/3``). Sample counts are
+not used, as
+in the paper, where all clients hold equally many samples. The paper asks for β at least the share
+of attackers.
 
-Checked: the numbers against a sort of each coordinate in float64 (tests/reference.py), counts for every f of n up to 40.
-Definition 2 and algorithm 1 are remembered.
+Checked: the numbers against a sort of each coordinate in float64 (tests/reference.py), counts for
+every f of n up to 40. Definition 2 and algorithm 1 are remembered.
 
 Example:
 >>> import torch
@@ -36,7 +39,11 @@ GIVES = "row"
 
 def trimmed_mean(
     *,
-    trim_fraction: Annotated[float, Range(0, 0.5, high_open=True, search=(0.05, 0.45)), "share of the rows left out on each side, β"] = 0.2,
+    trim_fraction: Annotated[
+        float,
+        Range(0, 0.5, high_open=True, search=(0.05, 0.45)),
+        "share of the rows left out on each side, β",
+    ] = 0.2,
 ) -> Defense:
     """The coordinate-wise trimmed mean of all rows."""
 

@@ -1,6 +1,8 @@
-"""Optimizers of local training, on whole vectors: a step is a few operations on (d,) or (k, d), whatever the model.
+"""Optimizers of local training, on whole vectors: a step is a few operations on (d,) or (k, d),
+whatever the model.
 
-Every client builds its optimizer anew each round, as in FedAvg. The formulas are those of ``torch.optim``.
+Every client builds its optimizer anew each round, as in FedAvg. The formulas are those of
+``torch.optim``.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from backstop.platform.params import Range
 
 
 class Optimizer(NamedTuple):
-    """``start(params)`` → state; ``step(params, grad, state, rate)`` changes params in place and may overwrite grad.
+    """``start(params)`` → state; ``step(params, grad, state, rate)`` changes params in place and
+    may overwrite grad.
 
-    ``rate`` scales the step: a number, or (k, 1) with 0 for the rows of a block that have no batch left.
+    ``rate`` scales the step: a number, or (k, 1) with 0 for the rows of a block that have no batch
+    left.
     """
 
     start: Callable[[Tensor], Any]
@@ -26,13 +30,17 @@ class Optimizer(NamedTuple):
 
 def sgd(
     *,
-    lr: Annotated[float, Range(0, 1e6, low_open=True, search=(1e-3, 1.0), log=True), "learning rate"] = 0.05,
+    lr: Annotated[
+        float, Range(0, 1e6, low_open=True, search=(1e-3, 1.0), log=True), "learning rate"
+    ] = 0.05,
     momentum: Annotated[float, Range(0, 1, high_open=True), "heavy-ball momentum"] = 0.0,
     weight_decay: Annotated[float, Range(0, 1e3), "L2 penalty, added to the gradient"] = 0.0,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum (Polyak 1964), as ``torch.optim.SGD``."""
 
-    def step(params: Tensor, grad: Tensor, velocity: Tensor | None, rate: Tensor | float) -> Tensor | None:
+    def step(
+        params: Tensor, grad: Tensor, velocity: Tensor | None, rate: Tensor | float
+    ) -> Tensor | None:
         if weight_decay:
             grad.add_(params, alpha=weight_decay)
         if momentum:
@@ -49,15 +57,21 @@ def sgd(
 
 def adam(
     *,
-    lr: Annotated[float, Range(0, 1e6, low_open=True, search=(1e-5, 1e-1), log=True), "learning rate"] = 1e-3,
+    lr: Annotated[
+        float, Range(0, 1e6, low_open=True, search=(1e-5, 1e-1), log=True), "learning rate"
+    ] = 1e-3,
     beta1: Annotated[float, Range(0, 1, high_open=True), "decay of the first moment"] = 0.9,
     beta2: Annotated[float, Range(0, 1, high_open=True), "decay of the second moment"] = 0.999,
-    eps: Annotated[float, Range(0, 1, low_open=True), "added to the root of the second moment"] = 1e-8,
+    eps: Annotated[
+        float, Range(0, 1, low_open=True), "added to the root of the second moment"
+    ] = 1e-8,
     weight_decay: Annotated[float, Range(0, 1e3), "L2 penalty, added to the gradient"] = 0.0,
 ) -> Optimizer:
     """Adam (Kingma and Ba, ICLR 2015, algorithm 1), as ``torch.optim.Adam``."""
 
-    def step(params: Tensor, grad: Tensor, state: tuple[Tensor, Tensor, int], rate: Tensor | float) -> tuple[Tensor, Tensor, int]:
+    def step(
+        params: Tensor, grad: Tensor, state: tuple[Tensor, Tensor, int], rate: Tensor | float
+    ) -> tuple[Tensor, Tensor, int]:
         first, second, count = state
         count += 1
         if weight_decay:
@@ -68,7 +82,9 @@ def adam(
         params.add_(direction * rate, alpha=-lr / (1 - beta1**count))
         return first, second, count
 
-    return Optimizer(start=lambda params: (torch.zeros_like(params), torch.zeros_like(params), 0), step=step)
+    return Optimizer(
+        start=lambda params: (torch.zeros_like(params), torch.zeros_like(params), 0), step=step
+    )
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}

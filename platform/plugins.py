@@ -1,6 +1,8 @@
-"""The folder is the registry: every file in attacks/, defenses/, datasets/, models/ and search_spaces/ is a plug-in.
+"""The folder is the registry: every file in attacks/, defenses/, datasets/, models/ and
+search_spaces/ is a plug-in.
 
-Other packages add theirs through the entry-point groups ``backstop.attacks`` and so on; the entry point names the factory.
+Other packages add theirs through the entry-point groups ``backstop.attacks`` and so on; the entry
+point names the factory.
 """
 
 from __future__ import annotations
@@ -37,9 +39,12 @@ NEEDS = {  # what a defense may need to know, and how it is said
     "clients": "client change",
     "model": "model calls",
 }
-KNOWS = {"own": "own data", "defense": "the defense", "all": "honest updates"}  # what an adversary knows besides the global model
-TAKES = {"clients": "each client's own row", "rows": "several rows", "row": "rows, or a merged one"}  # what a defense is put on
-GIVES = {"rows": "the clients' rows", "mixtures": "mixtures of rows", "row": "one merged row"}  # what it leaves to the next stage
+# what an adversary knows besides the global model
+KNOWS = {"own": "own data", "defense": "the defense", "all": "honest updates"}
+# what a defense is put on
+TAKES = {"clients": "each client's own row", "rows": "several rows", "row": "rows, or a merged one"}
+# what it leaves to the next stage
+GIVES = {"rows": "the clients' rows", "mixtures": "mixtures of rows", "row": "one merged row"}
 
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -70,19 +75,24 @@ class Plugin(NamedTuple):
         return self.section("Source")
 
     def section(self, title: str) -> str:
-        r"""A paragraph of the data sheet that begins with ``title:``, on one line; empty where there is none.
+        r"""A paragraph of the data sheet that begins with ``title:``, on one line; empty where
+        there is none.
 
         >>> Plugin("x", list, {}, "A thing.\n\nChecked: by\nhand.", {}).section("Checked")
         'by hand.'
         """
         paragraphs = (" ".join(paragraph.split()) for paragraph in self.sheet.split("\n\n"))
         opening = f"{title}: "
-        return next((text.removeprefix(opening) for text in paragraphs if text.startswith(opening)), "")
+        return next(
+            (text.removeprefix(opening) for text in paragraphs if text.startswith(opening)), ""
+        )
 
 
 @lru_cache
 def sources(group: str) -> Mapping[str, str]:
-    """Name → where it comes from (``module:attribute``), in alphabetical order. Two sources of one name are refused."""
+    """Name → where it comes from (``module:attribute``), in alphabetical order. Two sources of one
+    name are refused.
+    """
     package = importlib.import_module(PACKAGES[group])
     found = {
         info.name: f"{PACKAGES[group]}.{info.name}:{info.name}"
@@ -91,7 +101,9 @@ def sources(group: str) -> Mapping[str, str]:
     }
     for point in entry_points(group=f"backstop.{group}"):
         if point.name in found:
-            raise BadInput(f"{SINGULAR[group]} {point.name!r} is defined twice: {found[point.name]} and {point.value}")
+            raise BadInput(
+                f"{SINGULAR[group]} {point.name!r} is defined twice: {found[point.name]} and {point.value}"
+            )
         found[point.name] = point.value
     return dict(sorted(found.items()))
 
@@ -113,14 +125,22 @@ def find(group: str, name: str) -> Plugin:
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"{SINGULAR[group]} {name!r} ({module}) cannot be used: {type(error).__name__}: {error}") from error
+        raise BadInput(
+            f"{SINGULAR[group]} {name!r} ({module}) cannot be used: {type(error).__name__}: {error}"
+        ) from error
 
 
 def read(module: ModuleType, attribute: str, name: str) -> Plugin:
     """A plug-in from its module."""
     factory = getattr(module, attribute or name)
     facts = {key: value for key, value in vars(module).items() if key.isupper()}
-    return Plugin(name, factory, schema(factory), inspect.getdoc(module) or inspect.getdoc(factory) or "", facts)
+    return Plugin(
+        name,
+        factory,
+        schema(factory),
+        inspect.getdoc(module) or inspect.getdoc(factory) or "",
+        facts,
+    )
 
 
 @lru_cache
@@ -163,16 +183,29 @@ def build(group: str, name: str, params: Mapping[str, Any]) -> Any:
 
 
 def needs(stages: Iterable[str]) -> list[str]:
-    """What a chain of defenses needs to know, in the words of :data:`NEEDS`; stages that are not there any more say nothing."""
+    """What a chain of defenses needs to know, in the words of :data:`NEEDS`; stages that are not
+    there any more say nothing.
+    """
     known = sources("defenses")
-    found = {need for name in stages if name in known for need in find("defenses", name).facts.get("NEEDS", ())}
+    found = {
+        need
+        for name in stages
+        if name in known
+        for need in find("defenses", name).facts.get("NEEDS", ())
+    }
     return [words for need, words in NEEDS.items() if need in found]
 
 
 def knows(stages: Iterable[str]) -> str:
-    """What a chain of attacks knows, in the words of :data:`KNOWS`: the most that any of its stages does; empty without stages."""
+    """What a chain of attacks knows, in the words of :data:`KNOWS`: the most that any of its stages
+    does; empty without stages.
+    """
     known, levels = sources("attacks"), list(KNOWS)
-    found = [levels.index(find("attacks", name).facts.get("KNOWS", "own")) for name in stages if name in known]
+    found = [
+        levels.index(find("attacks", name).facts.get("KNOWS", "own"))
+        for name in stages
+        if name in known
+    ]
     return KNOWS[levels[max(found)]] if found else ""
 
 
@@ -182,7 +215,9 @@ def owner(name: str) -> str | None:
 
 
 def load_file(path: str, group: str) -> Plugin:
-    """A plug-in from a file outside the package (a search space given by path); its factory has the file's name."""
+    """A plug-in from a file outside the package (a search space given by path); its factory has the
+    file's name.
+    """
     from importlib.util import module_from_spec, spec_from_file_location
 
     file = Path(path)

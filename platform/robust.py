@@ -1,11 +1,14 @@
-"""Shared numerics on the rows of a round, (n, d) float32: order statistics, signs, norms, distances, angles, exact counts.
+"""Shared numerics on the rows of a round, (n, d) float32: order statistics, signs, norms,
+distances, angles, exact counts.
 
-Everything goes through the coordinates in pieces that fit a processor's cache, so the extra memory is a small part of the
-matrix. Rows are finite: the platform takes out all others before a defense sees them.
+Everything goes through the coordinates in pieces that fit a processor's cache, so the extra memory
+is a small part of the matrix. Rows are finite: the platform takes out all others before a defense
+sees them.
 
-Results per coordinate (means of ordered values, signs) are made of minima, maxima and sums over the rows in a fixed order, so they do
-not depend on the number of threads or on the pieces. :func:`norms` and :func:`distances` add up coordinates in pieces of a fixed size,
-for the same reason, and are computed once for a matrix, whichever stages of a chain ask for them.
+Results per coordinate (means of ordered values, signs) are made of minima, maxima and sums over the
+rows in a fixed order, so they do not depend on the number of threads or on the pieces.
+:func:`norms` and :func:`distances` add up coordinates in pieces of a fixed size, for the same
+reason, and are computed once for a matrix, whichever stages of a chain ask for them.
 """
 
 from __future__ import annotations
@@ -23,17 +26,20 @@ from torch import Tensor
 
 
 def _times(share: float, n: int) -> Fraction:
-    """``share * n`` for what the share means: the ratio of two counts, where one of counts up to ``2 n`` has this very floating-point
-    value, else its decimal text. 1 / 3 of 3 is 1 so, and 0.6 of 20 is 12; the denominator ``2 n`` is for halves, which are rounded up.
+    """``share * n`` for what the share means: the ratio of two counts, where one of counts up to
+    ``2 n`` has this very floating-point value, else its decimal text. 1 / 3 of 3 is 1 so, and 0.6
+    of 20 is 12; the denominator ``2 n`` is for halves, which are rounded up.
 
-    A decimal of at most fifteen digits that is no such ratio cannot be mistaken for one while n is below 10⁷.
+    A decimal of at most fifteen digits that is no such ratio cannot be mistaken for one while n is
+    below 10⁷.
     """
     halves = round(share * 2 * n)
     return Fraction(halves, 2) if n and halves / (2 * n) == share else Fraction(str(share)) * n
 
 
 def floor_count(share: float, n: int) -> int:
-    """The largest integer ``<= share * n``, for the ratio of counts or the decimal number that the share is written for.
+    """The largest integer ``<= share * n``, for the ratio of counts or the decimal number that the
+    share is written for.
 
     >>> floor_count(0.55, 20), int(0.29 * 100), floor_count(0.29, 100), floor_count(1 / 3, 3)
     (11, 28, 29, 1)
@@ -42,7 +48,8 @@ def floor_count(share: float, n: int) -> int:
 
 
 def ceil_count(share: float, n: int) -> int:
-    """The smallest integer ``>= share * n``, for the ratio of counts or the decimal number that the share is written for.
+    """The smallest integer ``>= share * n``, for the ratio of counts or the decimal number that the
+    share is written for.
 
     >>> ceil_count(0.6, 20), ceil_count(0.07, 100), ceil_count(8 / 33, 33)
     (12, 7, 8)
@@ -51,7 +58,8 @@ def ceil_count(share: float, n: int) -> int:
 
 
 def round_count(share: float, n: int) -> int:
-    """The integer nearest to ``share * n``, halves up, for the ratio of counts or the decimal number that the share is written for.
+    """The integer nearest to ``share * n``, halves up, for the ratio of counts or the decimal
+    number that the share is written for.
 
     >>> round_count(0.5, 5), round_count(0.125, 64), round_count(0.3125, 64), round_count(1 / 6, 3)
     (3, 8, 20, 1)
@@ -63,8 +71,9 @@ def round_count(share: float, n: int) -> int:
 def comparators(n: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
     """A sorting network for n lines as pairs (i, j): the minimum goes to line i, the maximum to j.
 
-    Batcher's merge exchange, without the pairs that no line in low .. high - 1 depends on. Source: K. E. Batcher,
-    "Sorting networks and their applications", AFIPS Spring Joint Computer Conference 1968.
+    Batcher's merge exchange, without the pairs that no line in low .. high - 1 depends on. Source:
+    K. E. Batcher, "Sorting networks and their applications", AFIPS Spring Joint Computer Conference
+    1968.
     """
     pairs: list[tuple[int, int]] = []
     run = 1
@@ -73,7 +82,9 @@ def comparators(n: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
         while step >= 1:
             for begin in range(step % run, n - step, 2 * step):
                 lower = range(begin, min(begin + step, n - step))
-                pairs.extend((i, i + step) for i in lower if i // (2 * run) == (i + step) // (2 * run))
+                pairs.extend(
+                    (i, i + step) for i in lower if i // (2 * run) == (i + step) // (2 * run)
+                )
             step //= 2
         run *= 2
     wanted = set(range(low, high))
@@ -96,22 +107,32 @@ def _array(rows: Tensor) -> Any:
 
 def _by_coordinate(rows: Tensor, kernel: str, *arguments: Any) -> Tensor:
     """Run a kernel that fills one value per coordinate, on as many threads as torch may use."""
-    from backstop.platform import kernels_cpu
+    from backstop.platform.kernels import cpu
 
     values, found = _array(rows), np.empty(rows.shape[1], np.float32)
-    work = getattr(kernels_cpu, kernel)
-    kernels_cpu.in_pieces(lambda _, first, last: work(values, first, last, *arguments, found), rows.shape[1], torch.get_num_threads())
+    work = getattr(cpu, kernel)
+    cpu.in_pieces(
+        lambda _, first, last: work(values, first, last, *arguments, found),
+        rows.shape[1],
+        torch.get_num_threads(),
+    )
     return torch.from_numpy(found)
 
 
 def _over_coordinates(rows: Tensor, kernel: str, *shape: int) -> Tensor:
-    """Run a kernel that adds up coordinates: the pieces' results are added in order, whatever thread made them."""
-    from backstop.platform import kernels_cpu
+    """Run a kernel that adds up coordinates: the pieces' results are added in order, whatever
+    thread made them.
+    """
+    from backstop.platform.kernels import cpu
 
     values, d = _array(rows), rows.shape[1]
-    parts = np.zeros((-(-d // kernels_cpu.PIECE), *shape))
-    work = getattr(kernels_cpu, kernel)
-    kernels_cpu.in_pieces(lambda number, first, last: work(values, first, last, parts[number]), d, torch.get_num_threads())
+    parts = np.zeros((-(-d // cpu.PIECE), *shape))
+    work = getattr(cpu, kernel)
+    cpu.in_pieces(
+        lambda number, first, last: work(values, first, last, parts[number]),
+        d,
+        torch.get_num_threads(),
+    )
     return torch.from_numpy(np.add.reduce(parts, axis=0))
 
 
@@ -119,7 +140,9 @@ _known: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
 
 def _once(rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """The result for this very matrix, computed once while it lives unchanged; the stages of a chain share it."""
+    """The result for this very matrix, computed once while it lives unchanged; the stages of a
+    chain share it.
+    """
     if rows.is_inference():  # carries no version, so a change would not be noticed
         return compute(rows)
     version, found = rows._version, _known.get(compute.__name__)  # noqa: SLF001 -- the count of changes in place
@@ -129,9 +152,11 @@ def _once(rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def trimmed_mean(rows: Tensor, per_side: int, votes: int = 0) -> Tensor:
-    """Per coordinate the mean without the ``per_side`` smallest and the ``per_side`` largest of the n values.
+    """Per coordinate the mean without the ``per_side`` smallest and the ``per_side`` largest of the
+    n values.
 
-    rows (n, d) → (d,). Needs ``0 <= 2 * per_side < n``. Coordinates with |sum of the n signs| < ``votes`` are 0, found in the same pass.
+    rows (n, d) → (d,). Needs ``0 <= 2 * per_side < n``. Coordinates with |sum of the n signs| <
+    ``votes`` are 0, found in the same pass.
 
     >>> trimmed_mean(torch.tensor([[1.0, 9.0], [2.0, 0.0], [3.0, 1.0], [90.0, 3.0]]), 1)
     tensor([2.5000, 2.0000])
@@ -144,14 +169,15 @@ def trimmed_mean(rows: Tensor, per_side: int, votes: int = 0) -> Tensor:
 def _ordered_mean(rows: Tensor, low: int, high: int, votes: int = 0) -> Tensor:
     """The mean of the values at places low .. high - 1 of each coordinate's ascending order."""
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.ordered_mean(rows, comparators(len(rows), low, high), low, high, votes)
+        return gpu.ordered_mean(rows, comparators(len(rows), low, high), low, high, votes)
     return _by_coordinate(rows, "ordered_mean", _table(len(rows), low, high), low, high, votes)
 
 
 def median(rows: Tensor) -> Tensor:
-    """Per coordinate the middle one of n values, or the mean of the two middle ones. rows (n, d) → (d,).
+    """Per coordinate the middle one of n values, or the mean of the two middle ones. rows (n, d) →
+    (d,).
 
     >>> median(torch.tensor([[1.0], [4.0], [2.0], [90.0]]))
     tensor([3.])
@@ -160,10 +186,11 @@ def median(rows: Tensor) -> Tensor:
 
 
 def mean_around_median(rows: Tensor, count: int) -> Tensor:
-    """Per coordinate the mean of the ``count`` values that are nearest to the median. rows (n, d) → (d,). Needs ``1 <= count <= n``.
+    """Per coordinate the mean of the ``count`` values that are nearest to the median. rows (n, d) →
+    (d,). Needs ``1 <= count <= n``.
 
-    Nearest values are consecutive in ascending order: from all n, the end that is farther from the median is taken off until
-    ``count`` are left, the upper end where both are equally far.
+    Nearest values are consecutive in ascending order: from all n, the end that is farther from the
+    median is taken off until ``count`` are left, the upper end where both are equally far.
 
     >>> mean_around_median(torch.tensor([[1.0], [2.0], [4.0], [90.0]]), 2)
     tensor([3.])
@@ -172,9 +199,9 @@ def mean_around_median(rows: Tensor, count: int) -> Tensor:
     if not 1 <= count <= n:
         raise ValueError(f"cannot take the mean of {count} of {n} rows")
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.mean_around_median(rows, comparators(n, 0, n), count)
+        return gpu.mean_around_median(rows, comparators(n, 0, n), count)
     return _by_coordinate(rows, "mean_around_median", _table(n, 0, n), count)
 
 
@@ -185,14 +212,15 @@ def sign_sum(rows: Tensor) -> Tensor:
     tensor([ 1.,  1., -3.])
     """
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.sign_sum(rows)
+        return gpu.sign_sum(rows)
     return _by_coordinate(rows, "sign_sum")
 
 
 def sign_agreement(rows: Tensor) -> Tensor:
-    """Per coordinate |sum of the n signs|, an integer in float32: n where all agree. A zero agrees with nothing. rows (n, d) → (d,).
+    """Per coordinate |sum of the n signs|, an integer in float32: n where all agree. A zero agrees
+    with nothing. rows (n, d) → (d,).
 
     >>> sign_agreement(torch.tensor([[1.0, 0.0, -1.0], [5.0, 2.0, 3.0], [-0.1, 0.0, 2.0]]))
     tensor([1., 1., 1.])
@@ -201,7 +229,8 @@ def sign_agreement(rows: Tensor) -> Tensor:
 
 
 def agree(rows: Tensor, threshold: float) -> Tensor:
-    """Per coordinate whether |mean of the n signs| >= threshold, in exact arithmetic. rows (n, d) → (d,) bool.
+    """Per coordinate whether |mean of the n signs| >= threshold, in exact arithmetic. rows (n, d) →
+    (d,) bool.
 
     >>> agree(torch.cat([torch.ones(16, 1), -torch.ones(4, 1)]), 0.6)  # |16 - 4| / 20 is 0.6
     tensor([True])
@@ -220,9 +249,9 @@ def norms(rows: Tensor) -> Tensor:
 
 def _squares(rows: Tensor) -> Tensor:
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.squares(rows)
+        return gpu.squares(rows)
     found, values = _over_coordinates(rows, "squares", len(rows)), _array(rows)
     for i in _out_of_range(found):
         found[i] = _apart(values[i], np.zeros_like(values[i]))
@@ -230,11 +259,13 @@ def _squares(rows: Tensor) -> Tensor:
 
 
 def distances(rows: Tensor) -> Tensor:
-    """Squared Euclidean distances by direct differences. rows (n, d) → (n, n) float64, symmetric, zero diagonal.
+    """Squared Euclidean distances by direct differences. rows (n, d) → (n, n) float64, symmetric,
+    zero diagonal.
 
-    Near-equal rows keep their distance, which the form |x|² + |y|² - 2xy would lose. Relative error below 1e-6 on a CPU (differences
-    in float32, sums in float64; measured 3e-9 for d = 1,000,000); pairs whose squares leave the range of float32 are done again in
-    float64, so rows up to the largest float32 give finite distances.
+    Near-equal rows keep their distance, which the form |x|² + |y|² - 2xy would lose. Relative error
+    below 1e-6 on a CPU (differences in float32, sums in float64; measured 3e-9 for d = 1,000,000);
+    pairs whose squares leave the range of float32 are done again in float64, so rows up to the
+    largest float32 give finite distances.
 
     >>> distances(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1e30]]))[0]
     tensor([0.0000e+00, 2.5000e+01, 1.0000e+60], dtype=torch.float64)
@@ -244,9 +275,9 @@ def distances(rows: Tensor) -> Tensor:
 
 def _squared_distances(rows: Tensor) -> Tensor:
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.squared_distances(rows)
+        return gpu.squared_distances(rows)
     n, values = len(rows), _array(rows)
     found = _over_coordinates(rows, "squared_distances", n, n)
     upper = torch.triu_indices(n, n, 1)
@@ -257,14 +288,16 @@ def _squared_distances(rows: Tensor) -> Tensor:
 
 
 def _out_of_range(found: Tensor) -> list[int]:
-    """Where float32 squares may have overflowed or vanished: the sums are not trusted below 1e-28 and not at infinity."""
+    """Where float32 squares may have overflowed or vanished: the sums are not trusted below 1e-28
+    and not at infinity.
+    """
     return ((found < 1e-28) | ~found.isfinite()).nonzero().flatten().tolist()
 
 
 def _apart(one: Any, other: Any) -> float:
-    from backstop.platform import kernels_cpu
+    from backstop.platform.kernels import cpu
 
-    return float(kernels_cpu.squared_distance(one, other))
+    return float(cpu.squared_distance(one, other))
 
 
 def products(rows: Tensor) -> Tensor:
@@ -279,15 +312,18 @@ def products(rows: Tensor) -> Tensor:
 
 
 def cosine_distances(rows: Tensor) -> Tensor:
-    """1 - cosine of the angle, for all pairs. rows (n, d) → (n, n) float64 in [0, 2], zero diagonal.
+    """1 - cosine of the angle, for all pairs. rows (n, d) → (n, n) float64 in [0, 2], zero
+    diagonal.
 
-    Taken from the distances of the rows at length 1, so that nearly parallel rows keep theirs, however long they are. A zero row is at distance 1 from all others.
+    Taken from the distances of the rows at length 1, so that nearly parallel rows keep theirs,
+    however long they are. A zero row is at distance 1 from all others.
 
     >>> cosine_distances(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [0.0, 0.0]]))[0]
     tensor([0., 1., 2., 1.], dtype=torch.float64)
     """
     still = norms(rows) == 0
-    found = (_once(rows, _unit_distances) / 2).clamp_(max=2)  # |a - b|² = 2 (1 - a·b) for rows of length 1
+    # |a - b|² = 2 (1 - a·b) for rows of length 1
+    found = (_once(rows, _unit_distances) / 2).clamp_(max=2)
     return found.where(~(still[:, None] | still), 1.0).fill_diagonal_(0)
 
 
@@ -295,47 +331,62 @@ def _unit_distances(rows: Tensor) -> Tensor:
     """Squared distances of the rows at length 1, which are made piece by piece."""
     scale = 1 / norms(rows).clamp_min(torch.finfo(torch.float64).tiny)
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.squared_distances(rows, scale)
-    from backstop.platform import kernels_cpu
+        return gpu.squared_distances(rows, scale)
+    from backstop.platform.kernels import cpu
 
     def work(number: int, first: int, last: int) -> None:
         piece = np.multiply(values[:, first:last], factor, dtype=np.float64).astype(np.float32)
-        kernels_cpu.squared_distances(piece, 0, last - first, parts[number])
+        cpu.squared_distances(piece, 0, last - first, parts[number])
 
     values, factor, n = _array(rows), scale[:, None].numpy(), len(rows)
-    parts = np.zeros((-(-rows.shape[1] // kernels_cpu.PIECE), n, n))
-    kernels_cpu.in_pieces(work, rows.shape[1], torch.get_num_threads())
+    parts = np.zeros((-(-rows.shape[1] // cpu.PIECE), n, n))
+    cpu.in_pieces(work, rows.shape[1], torch.get_num_threads())
     found = torch.from_numpy(np.add.reduce(parts, axis=0))
     return found + found.t()
 
 
 def centred_products(squared: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Inner products of the rows minus their weighted mean, from the squared distances of all pairs (n, n) alone.
+    """Inner products of the rows minus their weighted mean, from the squared distances of all pairs
+    (n, n) alone.
 
-    The eigenvalues of the result divided by n are those of the rows' covariance. Without ``weight`` (n,) the mean is the plain one.
-    The diagonal holds the squared distances to the mean.
+    The eigenvalues of the result divided by n are those of the rows' covariance. Without ``weight``
+    (n,) the mean is the plain one. The diagonal holds the squared distances to the mean.
 
     >>> centred_products(distances(torch.tensor([[1.0], [3.0]])))
     tensor([[ 1., -1.],
             [-1.,  1.]], dtype=torch.float64)
     """
-    share = torch.full_like(squared[0], 1 / len(squared)) if weight is None else (weight / weight.sum()).to(squared)
-    to_mean = (squared * share).sum(1)  # row by row in one order: equal rows stay equal, which a matrix product does not promise
+    share = (
+        torch.full_like(squared[0], 1 / len(squared))
+        if weight is None
+        else (weight / weight.sum()).to(squared)
+    )
+    # row by row in one order: equal rows stay equal, which a matrix product does not promise
+    to_mean = (squared * share).sum(1)
     to_mean = to_mean - share @ to_mean / 2
     return (to_mean[:, None] + to_mean - squared) / 2
 
 
 def clip(rows: Tensor, limit: Tensor | float) -> Tensor:
-    """Rows (n, d) longer than ``limit`` (one, or one for each row) shortened to it; the others bit for bit as they are.
+    """Rows (n, d) longer than ``limit`` (one, or one for each row) shortened to it; the others bit
+    for bit as they are.
 
     >>> clip(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), 1.0)
     tensor([[0.5000, 0.0000],
             [0.6000, 0.8000]])
     """
-    factor = (torch.as_tensor(limit).to(rows.device) / norms(rows)).nan_to_num(nan=1.0).clamp(max=1.0)  # a zero row: the factor is 1
-    found = torch.empty_like(rows) if rows.is_cuda else torch.from_numpy(np.empty(rows.shape, np.float32))  # NumPy asks for large pages
+    # a zero row: the factor is 1
+    factor = (
+        (torch.as_tensor(limit).to(rows.device) / norms(rows)).nan_to_num(nan=1.0).clamp(max=1.0)
+    )
+    # NumPy asks for large pages
+    found = (
+        torch.empty_like(rows)
+        if rows.is_cuda
+        else torch.from_numpy(np.empty(rows.shape, np.float32))
+    )
     return torch.mul(rows, factor.float().unsqueeze(1), out=found)
 
 
@@ -347,22 +398,28 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
             [-2., -4.]])
     """
     if rows.is_cuda:
-        from backstop.platform import kernels_gpu
+        from backstop.platform.kernels import gpu
 
-        return kernels_gpu.mix(weight.to(rows.device).double(), rows)
-    from backstop.platform import kernels_cpu
+        return gpu.mix(weight.to(rows.device).double(), rows)
+    from backstop.platform.kernels import cpu
 
     values, table, d = _array(rows), weight.double().contiguous().numpy(), rows.shape[1]
     found = np.empty((len(table), d), np.float32)
-    kernels_cpu.in_pieces(lambda _, first, last: kernels_cpu.mix(table, values, first, last, found), d, torch.get_num_threads())
+    cpu.in_pieces(
+        lambda _, first, last: cpu.mix(table, values, first, last, found),
+        d,
+        torch.get_num_threads(),
+    )
     return torch.from_numpy(found)
 
 
 def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:
-    """Row numbers from the best to the worst Krum score, ties in row order, and the number f of attackers assumed.
+    """Row numbers from the best to the worst Krum score, ties in row order, and the number f of
+    attackers assumed.
 
-    The score of a row is the sum of its squared distances to the n - f - 2 nearest other rows, at least one where there is
-    one. Without f it is the largest with 2f + 2 < n. rows (n, d) → (n,) int64. Source: see the data sheet of ``krum``.
+    The score of a row is the sum of its squared distances to the n - f - 2 nearest other rows, at
+    least one where there is one. Without f it is the largest with 2f + 2 < n. rows (n, d) → (n,)
+    int64. Source: see the data sheet of ``krum``.
 
     >>> krum_order(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), 1)[0]
     tensor([1, 2, 0, 3])

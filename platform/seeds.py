@@ -1,4 +1,6 @@
-"""Random streams with names: every draw comes from a generator named by its path, so no draw depends on the order of others."""
+"""Random streams with names: every draw comes from a generator named by its path, so no draw
+depends on the order of others.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,16 @@ def stream(seed: int, *path: str | int) -> int:
 def generator(seed: int, *path: str | int) -> torch.Generator:
     """A CPU generator of its own for the named stream.
 
-    Named by (seed, what, round, client), never by attack or defense: all defenses of one seed face the same draws.
+    Named by (seed, what, round, client), never by attack or defense: all defenses of one seed face
+    the same draws.
     """
     return torch.Generator().manual_seed(stream(seed, *path))
 
 
 @contextmanager
 def seeded(seed: int, *path: str | int) -> Iterator[None]:
-    """Run code that can only draw from torch's own CPU generator (module constructors) on the named stream.
+    """Run code that can only draw from torch's own CPU generator (module constructors) on the named
+    stream.
 
     The generator's state is put back afterwards, so nothing outside sees a difference.
     """

@@ -1,7 +1,8 @@
 """Every attack there is against FedAvg and five defenses: the table that docs/attacks.md explains.
 
-A new file in attacks/ joins by itself: with its defaults, alone where it defines a trigger or only does damage, else behind a patch; those that need another
-setting to bite on this task are set in SETTINGS. Images are handwritten digits; attacks on text and tables have small tasks of their own.
+A new file in attacks/ joins by itself: with its defaults, alone where it defines a trigger or only
+does damage, else behind a patch; those that need another setting to bite on this task are set in
+SETTINGS. Images are handwritten digits; attacks on text and tables have small tasks of their own.
 No download; some half an hour on two cores.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from backstop.platform.contract import Part, Spec
 from backstop.platform.plugins import find, names
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 from backstop.search_spaces.quickstart import BASE
 
 DEFENSES = ["fedavg", "invariant", "median", "multi_krum(f=4)", "norm_clip(norm=0.2)", "flame"]
@@ -51,21 +52,34 @@ TASKS = {
 def _setting(name: str) -> str:
     """The chain in which an attack stands in the table."""
     facts = find("attacks", name).facts
-    return SETTINGS.get(name) or (name if facts["TRIGGER"] or facts.get("UNTARGETED") else f"{BEHIND}+{name}")
+    return SETTINGS.get(name) or (
+        name if facts["TRIGGER"] or facts.get("UNTARGETED") else f"{BEHIND}+{name}"
+    )
 
 
 def _task(kind: str) -> Spec:
     """The task on which attacks on this kind of data are judged."""
     dataset, model = TASKS[kind]
     base = BASE.replace(dataset=dataset, model=model, rounds=ROUNDS)
-    return base.replace(optimizer=Part("sgd", {"lr": 0.5, "momentum": 0.9})) if kind == "text" else base  # word vectors learn slowly
+    # word vectors learn slowly
+    return (
+        base.replace(optimizer=Part("sgd", {"lr": 0.5, "momentum": 0.9}))
+        if kind == "text"
+        else base
+    )
 
 
 def all_attacks() -> list[Spec]:
     """No attack and every attack × six defenses × two seeds."""
     found = []
     for kind in TASKS:
-        own = [name for name in names("attacks") if find("attacks", name).facts.get("KINDS", ("image",))[0] == kind]
+        own = [
+            name
+            for name in names("attacks")
+            if find("attacks", name).facts.get("KINDS", ("image",))[0] == kind
+        ]
         if own:
-            found += grid(_task(kind), seed=range(2), attack=["none", *map(_setting, own)], defense=DEFENSES)
+            found += grid(
+                _task(kind), seed=range(2), attack=["none", *map(_setting, own)], defense=DEFENSES
+            )
     return found

@@ -3,15 +3,16 @@
 The page's table of lifetimes holds the rounds until the backdoor is there and those that it lasts,
 over what the same inputs achieve when nobody attacks. No download; a few minutes on two cores.
 
-Depth of planting counts for more than the method, so each method meets the patch alone at its own factor or
-rate: ``anticipate`` at a factor of 5, ``neurotoxin`` at the honest rate, 0.05, and at 0.0075, a ratio near
-the one of 0.02 to 0.003 by which its authors' rates with and without the mask differ.
+Depth of planting counts for more than the method, so each method meets the patch alone at its own
+factor or rate: ``anticipate`` at a factor of 5, ``neurotoxin`` at the honest rate, 0.05, and at
+0.0075, a ratio near the one of 0.02 to 0.003 by which its authors' rates with and without the mask
+differ.
 """
 
 from __future__ import annotations
 
 from backstop.platform.contract import Spec
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 from backstop.search_spaces.quickstart import BASE
 
 PATCH = "badnets(share=0.2)"

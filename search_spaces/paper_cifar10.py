@@ -1,8 +1,11 @@
-"""The paper's images: CIFAR-10, Southwest airplanes as trucks, ResNet-18, 300 rounds; its baselines and the two halves of its aggregator.
+"""The paper's images: CIFAR-10, Southwest airplanes as trucks, ResNet-18, 300 rounds; its baselines
+and the two halves of its aggregator.
 
-Batches of malicious clients are 56 clean images and 8 edge cases. The published run starts from ImageNet weights: give their file with
-``--set start=FILE`` and ``--set 'model=resnet18(norm=batch, stem=large)'``; as it stands, a warm-up of 100 clean rounds comes first.
-Clean and poisoned pixels are on one scale, other than in the published code. For GPUs: 234 runs of 300 rounds, and three warm-ups.
+Batches of malicious clients are 56 clean images and 8 edge cases. The published run starts from
+ImageNet weights: give their file with ``--set start=FILE`` and ``--set 'model=resnet18(norm=batch,
+stem=large)'``; as it stands, a warm-up of 100 clean rounds comes first. Clean and poisoned pixels
+are on one scale, other than in the published code. For GPUs: 234 runs of 300 rounds, and three
+warm-ups.
 """
 
 from __future__ import annotations
@@ -27,5 +30,7 @@ ATTACKS = [
 
 
 def paper_cifar10() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), patches, patches in parts × 15 defenses × 3 seeds."""
+    """No attack, continuous edge cases, strong edge cases (scaled and projected), patches, patches
+    in parts × 15 defenses × 3 seeds.
+    """
     return task(BASE, ATTACKS, baselines(norm=2.0, images=True))

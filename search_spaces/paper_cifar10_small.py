@@ -1,7 +1,9 @@
-"""The paper's images on a small machine: the tutorial's CNN on a quarter of CIFAR-10, after 300 clean rounds; half an hour to an hour on two cores.
+"""The paper's images on a small machine: the tutorial's CNN on a quarter of CIFAR-10, after 300
+clean rounds; half an hour to an hour on two cores.
 
-The triggers poison half of each malicious batch and the patch is 5 x 5: with 8 of 64 and 3 x 3 they hardly bite within so few rounds. FLIP
-inverts with fewer samples and steps than by default, which alone would take longer than everything else.
+The triggers poison half of each malicious batch and the patch is 5 x 5: with 8 of 64 and 3 x 3 they
+hardly bite within so few rounds. FLIP inverts with fewer samples and steps than by default, which
+alone would take longer than everything else.
 """
 
 from __future__ import annotations
@@ -28,6 +30,11 @@ ATTACKS = [
 
 
 def paper_cifar10_small() -> list[Spec]:
-    """No attack, continuous and strong edge cases, patches, patches in parts × 15 defenses × 3 seeds."""
-    defenses = [name if name != "flip" else "flip(steps=3, samples=8)" for name in baselines(norm=0.7, images=True)]
+    """No attack, continuous and strong edge cases, patches, patches in parts × 15 defenses × 3
+    seeds.
+    """
+    defenses = [
+        name if name != "flip" else "flip(steps=3, samples=8)"
+        for name in baselines(norm=0.7, images=True)
+    ]
     return task(BASE, ATTACKS, defenses)

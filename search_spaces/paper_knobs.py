@@ -1,4 +1,6 @@
-"""The two knobs of the invariant aggregator on the paper's three tasks: AND-mask threshold τ × trim fraction under continuous edge cases."""
+"""The two knobs of the invariant aggregator on the paper's three tasks: AND-mask threshold τ × trim
+fraction under continuous edge cases.
+"""
 
 from __future__ import annotations
 
@@ -9,4 +11,8 @@ from backstop.search_spaces._paper import knobs
 
 def paper_knobs() -> list[Spec]:
     """Twenty-five settings × three tasks × three seeds."""
-    return [spec for paper in (paper_cifar10, paper_twitter, paper_phishing) for spec in knobs(paper.BASE, paper.ATTACKS[0])]
+    return [
+        spec
+        for paper in (paper_cifar10, paper_twitter, paper_phishing)
+        for spec in knobs(paper.BASE, paper.ATTACKS[0])
+    ]

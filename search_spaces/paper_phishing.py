@@ -1,8 +1,11 @@
-"""The paper's table: phishing websites, the rarest ones as legitimate, a perceptron of 128 and 256 units, 50 rounds; its baselines and halves.
+"""The paper's table: phishing websites, the rarest ones as legitimate, a perceptron of 128 and 256
+units, 50 rounds; its baselines and halves.
 
-Batches of malicious clients are 56 clean rows and 8 edge cases. The published task is on data that are not public, with classes of 16 : 1
-and such weights in the loss; UCI's websites are 11 : 9, so no weights are set (``--set model.class_weights=1-16`` does). These have 89 rows for a
-client, so that 50 rounds at the published rate do not leave chance: a warm-up of 1,000 clean rounds comes first.
+Batches of malicious clients are 56 clean rows and 8 edge cases. The published task is on data that
+are not public, with classes of 16 : 1 and such weights in the loss; UCI's websites are 11 : 9, so
+no weights are set (``--set model.class_weights=1-16`` does). These have 89 rows for a client, so
+that 50 rounds at the published rate do not leave chance: a warm-up of 1,000 clean rounds comes
+first.
 """
 
 from __future__ import annotations
@@ -26,5 +29,7 @@ ATTACKS = [
 
 
 def paper_phishing() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), feature values × 14 defenses × 3 seeds."""
+    """No attack, continuous edge cases, strong edge cases (scaled and projected), feature values ×
+    14 defenses × 3 seeds.
+    """
     return task(BASE, ATTACKS, baselines(norm=0.1, images=False))

@@ -1,6 +1,8 @@
-"""The paper's table on a small machine: ``paper_phishing`` at ten times the local rate, so that it moves; ten to twenty minutes on two cores.
+"""The paper's table on a small machine: ``paper_phishing`` at ten times the local rate, so that it
+moves; ten to twenty minutes on two cores.
 
-Half of each malicious batch are edge cases, where 8 of 64 are published: at that share FedAvg's attack success rises by a few points only.
+Half of each malicious batch are edge cases, where 8 of 64 are published: at that share FedAvg's
+attack success rises by a few points only.
 """
 
 from __future__ import annotations
@@ -9,7 +11,12 @@ from backstop.platform.contract import Part, Spec
 from backstop.search_spaces import paper_phishing
 from backstop.search_spaces._paper import baselines, task
 
-BASE = paper_phishing.BASE.replace(selection="fixed", optimizer=Part("sgd", {"lr": 0.01, "momentum": 0.9}), warmup=200, eval_every=10)
+BASE = paper_phishing.BASE.replace(
+    selection="fixed",
+    optimizer=Part("sgd", {"lr": 0.01, "momentum": 0.9}),
+    warmup=200,
+    eval_every=10,
+)
 ATTACKS = [
     "edge_case(tail=0.1, share=0.5)",
     "edge_case(tail=0.1, share=0.5)+pgd(radius=0.1)+model_replacement(strength=5)",

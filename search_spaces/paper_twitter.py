@@ -1,8 +1,11 @@
-"""The paper's text: Sentiment140, tweets about Yorgos Lanthimos as negative, a two-layer LSTM, 500 rounds; its baselines and the two halves.
+"""The paper's text: Sentiment140, tweets about Yorgos Lanthimos as negative, a two-layer LSTM, 500
+rounds; its baselines and the two halves.
 
-Batches of malicious clients are all edge cases. The published run has GloVe vectors of 300 numbers: with their file in the data folder,
-``--set dataset.vectors=glove.6B.300d``; as it stands, embeddings are learned. Without the block of tweets whose date gives away the label, the
-csv form has some 32,500 tweets for training in place of 50,000. For GPUs: 174 runs of 500 rounds, and three warm-ups.
+Batches of malicious clients are all edge cases. The published run has GloVe vectors of 300 numbers:
+with their file in the data folder, ``--set dataset.vectors=glove.6B.300d``; as it stands,
+embeddings are learned. Without the block of tweets whose date gives away the label, the csv form
+has some 32,500 tweets for training in place of 50,000. For GPUs: 174 runs of 500 rounds, and three
+warm-ups.
 """
 
 from __future__ import annotations
@@ -26,5 +29,7 @@ ATTACKS = [
 
 
 def paper_twitter() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), a trigger phrase × 14 defenses × 3 seeds."""
+    """No attack, continuous edge cases, strong edge cases (scaled and projected), a trigger phrase
+    × 14 defenses × 3 seeds.
+    """
     return task(BASE, ATTACKS, baselines(norm=1.0, images=False))

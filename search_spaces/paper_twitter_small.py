@@ -1,4 +1,6 @@
-"""The paper's text on a small machine: a narrower LSTM, 8 rounds after 200 clean ones; under 40 minutes on two cores."""
+"""The paper's text on a small machine: a narrower LSTM, 8 rounds after 200 clean ones; under 40
+minutes on two cores.
+"""
 
 from __future__ import annotations
 

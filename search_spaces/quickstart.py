@@ -1,13 +1,14 @@
-"""The first leaderboard: strength × trim fraction × AND-mask threshold over all first defenses, on real digits.
+"""The first leaderboard: strength × trim fraction × AND-mask threshold over all first defenses, on
+real digits.
 
-Seven defenses beside FedAvg face no attack, a patch backdoor, and the same with model replacement, for two seeds.
-No download; about two minutes on two cores.
+Seven defenses beside FedAvg face no attack, a patch backdoor, and the same with model replacement,
+for two seeds. No download; about two minutes on two cores.
 """
 
 from __future__ import annotations
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 
 BASE = Spec(
     dataset=Part("digits"),
@@ -24,12 +25,19 @@ BASE = Spec(
     root_size=50,
     eval_every=3,
 )
-ATTACKS = ["none", *(f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3))]
+ATTACKS = [
+    "none",
+    *(f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3)),
+]
 DEFENSES = [
     "fedavg",
     *(f"trimmed_mean(trim_fraction={trim})" for trim in (0.2, 0.45)),
     *(f"and_mask(mask_threshold={threshold})" for threshold in (0.4, 0.6)),
-    *(f"invariant(mask_threshold={threshold}, trim_fraction={trim})" for threshold in (0.4, 0.6) for trim in (0.2, 0.45)),
+    *(
+        f"invariant(mask_threshold={threshold}, trim_fraction={trim})"
+        for threshold in (0.4, 0.6)
+        for trim in (0.2, 0.45)
+    ),
     "median",
     "norm_clip(norm=0.2)",
     "krum(f=4)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 
 BASE = Spec(
     dataset=Part("digits"),
@@ -20,4 +20,8 @@ BASE = Spec(
 
 def smoke() -> list[Spec]:
     """No attack and model replacement × FedAvg, median and invariant: 6 runs."""
-    return grid(BASE, attack=["none", "badnets+model_replacement(strength=3)"], defense=["fedavg", "median", "invariant"])
+    return grid(
+        BASE,
+        attack=["none", "badnets+model_replacement(strength=3)"],
+        defense=["fedavg", "median", "invariant"],
+    )

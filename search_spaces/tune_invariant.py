@@ -1,16 +1,23 @@
-"""AND-mask threshold and trim fraction of the invariant aggregator for the best defense effectiveness rate (DER)."""
+"""AND-mask threshold and trim fraction of the invariant aggregator for the best defense
+effectiveness rate (DER).
+"""
 
 from __future__ import annotations
 
 from backstop.platform.contract import Part, Search
-from backstop.platform.specs import stages
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 
 
 def tune_invariant() -> Search:
-    """Twenty-four proposals, four at a time, scored by DER under a patch backdoor with model replacement."""
+    """Twenty-four proposals, four at a time, scored by DER under a patch backdoor with model
+    replacement.
+    """
     return Search(
-        base=BASE.replace(attack=stages("badnets+model_replacement(strength=3)", "attack"), defense=(Part("invariant"),)),
+        base=BASE.replace(
+            attack=to_chain("badnets+model_replacement(strength=3)", "attack"),
+            defense=(Part("invariant"),),
+        ),
         free=("defense.invariant.mask_threshold", "defense.invariant.trim_fraction"),
         objective="der",
         trials=24,

@@ -1,4 +1,6 @@
-"""A small real federation in which every attack has to show that it bites: each file of tests/attacks states a claim, a law tests it."""
+"""A small real federation in which every attack has to show that it bites: each file of
+tests/attacks states a claim, a law tests it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from backstop.platform import specs
 from backstop.platform.contract import Part, Scalar, Spec
 from backstop.platform.experiment import run
-from backstop.platform.finals import final
+from backstop.platform.rounds.finals import final
+from backstop.platform.specs.change import change_spec
+from backstop.platform.specs.part import to_chain
 
 ARENA = Spec(
     dataset=Part("digits"),
@@ -30,10 +33,11 @@ ARENA = Spec(
 
 
 class Claim(NamedTuple):
-    """What an attack is to show in the arena, against FedAvg unless it is made for a defense, with some room to what was measured.
+    """What an attack is to show in the arena, against FedAvg unless it is made for a defense, with
+    some room to what was measured.
 
-    The effect of an attack is its success rate above that of its clean twin (``dormant``) on the same triggered test set; of an
-    untargeted one the accuracy that it costs.
+    The effect of an attack is its success rate above that of its clean twin (``dormant``) on the
+    same triggered test set; of an untargeted one the accuracy that it costs.
     """
 
     attack: str  # the chain in which the stage is used
@@ -49,20 +53,29 @@ class Claim(NamedTuple):
 
 @cache
 def figures(
-    attack: str, changes: tuple[tuple[str, Scalar], ...] = (), *, defense: str = "fedavg", dormant: bool = False
+    attack: str,
+    changes: tuple[tuple[str, Scalar], ...] = (),
+    *,
+    defense: str = "fedavg",
+    dormant: bool = False,
 ) -> Mapping[str, float]:
     """The final figures of an attack in the arena; of its clean twin where ``dormant``."""
-    spec = ARENA.replace(attack=specs.stages(attack, "attack"), defense=specs.stages(defense, "defense"), dormant=dormant)
+    spec = ARENA.replace(
+        attack=to_chain(attack, "attack"), defense=to_chain(defense, "defense"), dormant=dormant
+    )
     for key, value in changes:
-        spec = specs.change(spec, key, value)
+        spec = change_spec(spec, key, value)
     return final(list(run(spec, folder=Path("unused"), device="cpu")))
 
 
 def effect(claim: Claim, attack: str) -> float:
-    """What an attack, the claim's own or the weaker one, does in the arena against the claim's clean twin."""
+    """What an attack, the claim's own or the weaker one, does in the arena against the claim's
+    clean twin.
+    """
     changes = (("dataset", claim.dataset), ("model", claim.model), *claim.changes.items())
     attacked, twin = (
-        figures(chain, changes, defense=claim.defense, dormant=dormant) for chain, dormant in ((attack, False), (claim.attack, True))
+        figures(chain, changes, defense=claim.defense, dormant=dormant)
+        for chain, dormant in ((attack, False), (claim.attack, True))
     )
     if claim.untargeted:
         return twin["final/clean_accuracy"] - attacked["final/clean_accuracy"]

@@ -1,4 +1,6 @@
-"""Made-up runs for the tests of the leaderboard and of the page: plausible figures, the same every time."""
+"""Made-up runs for the tests of the leaderboard and of the page: plausible figures, the same every
+time.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backstop.platform.contract import Spec
+from backstop.platform.results.runs import Run
 from backstop.platform.seeds import stream
-from backstop.platform.specs import parts, to_json
-from backstop.platform.tracking import Run
+from backstop.platform.specs.part import parse_chain
+from backstop.platform.specs.spec import spec_to_json
 
 ATTACKS = {
     "none": 0.0,
@@ -27,7 +30,10 @@ DEFENSES = {  # share of the attack's success that is left, cost in accuracy
     "multi_krum(f=4)": (0.35, 0.05),
     "and_mask(mask_threshold=0.6)": (0.4, 0.06),
     **{
-        f"invariant(mask_threshold={t}, trim_fraction={f})": (0.08 + abs(t - 0.6) / 2 + abs(f - 0.2) / 3, 0.01 + t * t / 12 + f / 20)
+        f"invariant(mask_threshold={t}, trim_fraction={f})": (
+            0.08 + abs(t - 0.6) / 2 + abs(f - 0.2) / 3,
+            0.01 + t * t / 12 + f / 20,
+        )
         for t in (0.2, 0.4, 0.6, 0.8)
         for f in (0.1, 0.2, 0.3)
     },
@@ -41,25 +47,49 @@ def noise(scale: float, *path: str | int) -> float:
 
 
 def run(
-    attack: str, defense: str, seed: int, metrics: Mapping[str, float], base: Spec = BASE, fingerprint: str = "cpu", **changes: Any
+    attack: str,
+    defense: str,
+    seed: int,
+    metrics: Mapping[str, float],
+    base: Spec = BASE,
+    fingerprint: str = "cpu",
+    **changes: Any,
 ) -> Run:
     """A finished run with the given final figures."""
     chain = {
-        role: tuple(parts(text)) if text not in ("none", "fedavg") else () for role, text in (("attack", attack), ("defense", defense))
+        role: tuple(parse_chain(text)) if text not in ("none", "fedavg") else ()
+        for role, text in (("attack", attack), ("defense", defense))
     }
-    spec = to_json(base.replace(seed=seed, **chain, **changes))
+    spec = spec_to_json(base.replace(seed=seed, **chain, **changes))
     name = f"{stream(0, attack, defense, seed, base.rounds, str(sorted(changes))):064x}"
-    finals = {f"final/{key}": value for key, value in metrics.items()} | {"final/diverged": metrics.get("diverged", 0.0)}
-    return Run(name, f"mlflow-{name[-6:]}", spec, finals, {"time/total_train_s": 1.5}, fingerprint, "FINISHED")
+    finals = {f"final/{key}": value for key, value in metrics.items()} | {
+        "final/diverged": metrics.get("diverged", 0.0)
+    }
+    return Run(
+        name,
+        f"mlflow-{name[-6:]}",
+        spec,
+        finals,
+        {"time/total_train_s": 1.5},
+        fingerprint,
+        "FINISHED",
+    )
 
 
-def history(attack: float, left: float, cost: float, path: Sequence[str | int]) -> dict[str, list[tuple[int, float]]]:
+def history(
+    attack: float, left: float, cost: float, path: Sequence[str | int]
+) -> dict[str, list[tuple[int, float]]]:
     """Accuracy and attack success by round."""
     clean, success = [], []
     for step in range(BASE.rounds):
         rise = 1 - math.exp(-(step + 1) / 4)
         clean.append((step, max(0.1, (0.93 - cost) * rise + noise(0.015, *path, "clean", step))))
-        success.append((step, min(1.0, max(0.0, attack * left * rise**2 + noise(0.03, *path, "success", step)))))
+        success.append(
+            (
+                step,
+                min(1.0, max(0.0, attack * left * rise**2 + noise(0.03, *path, "success", step))),
+            )
+        )
     return {"round/clean_accuracy": clean, "round/attack_success_rate": success}
 
 

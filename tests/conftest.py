@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
-# Before anything imports ray or mlflow: a test run is private, silent, and leaves no token in the home folder. It computes on
-# the CPU, whose bytes are the golden ones; CUDA_VISIBLE_DEVICES=0 in the environment gives the tests of a GPU theirs.
+# Before anything imports ray or mlflow: a test run is private, silent, and leaves no token in the
+# home folder. It computes on the CPU, whose bytes are the golden ones; CUDA_VISIBLE_DEVICES=0 in
+# the environment gives the tests of a GPU theirs.
 os.environ.update(
     CUDA_VISIBLE_DEVICES=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     MLFLOW_DISABLE_TELEMETRY="true",
@@ -28,12 +29,14 @@ import torch
 
 from backstop.platform import plugins
 
-torch.set_num_threads(1)  # the bits of a sum depend on it, and threads of several workers collapse on a small machine
+# the bits of a sum depend on it, and threads of several workers collapse on a small machine
+torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("fixed")
 
-CACHES = (plugins.sources, plugins.find, plugins.digest)  # kept here: a test may put something else in their place
+# kept here: a test may put something else in their place
+CACHES = (plugins.sources, plugins.find, plugins.digest)
 
 TOYS = {
     "attacks.stamp": '''
@@ -108,7 +111,9 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A registry of toy plug-ins in place of the real one, so that tests of the machinery do not hang on real methods."""
+    """A registry of toy plug-ins in place of the real one, so that tests of the machinery do not
+    hang on real methods.
+    """
     root = tmp_path / "toybox"
     for name, source in TOYS.items():
         group, stem = name.split(".")
@@ -118,8 +123,11 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         docstring = f'{sheet}"""\n' if rest else sheet + "\n"
         (root / group / f"{stem}.py").write_text(docstring + head + rest)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(plugins, "PACKAGES", {group: f"toybox.{group}" for group in plugins.PACKAGES})
-    monkeypatch.setattr(plugins, "entry_points", lambda group: ())  # what other packages install is no business of the tests
+    monkeypatch.setattr(
+        plugins, "PACKAGES", {group: f"toybox.{group}" for group in plugins.PACKAGES}
+    )
+    # what other packages install is no business of the tests
+    monkeypatch.setattr(plugins, "entry_points", lambda group: ())
     forget()
     yield root
     forget()
@@ -136,5 +144,7 @@ def forget() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """An explicit way to renew golden values."""
     parser.addoption(
-        "--refresh-golden", action="store_true", help="write the golden values of this run instead of comparing with the stored ones"
+        "--refresh-golden",
+        action="store_true",
+        help="write the golden values of this run instead of comparing with the stored ones",
     )

@@ -13,9 +13,15 @@ import pytest
 @contextmanager
 def mounted(*words: str) -> Iterator[None]:
     """A mount while the block lasts."""
-    done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False) if shutil.which("mount") else None
+    done = (
+        subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+        if shutil.which("mount")
+        else None
+    )
     if done is None or done.returncode:
-        pytest.skip(f"nothing can be mounted here, which takes root: {done.stderr.strip() if done else 'no mount'}")
+        pytest.skip(
+            f"nothing can be mounted here, which takes root: {done.stderr.strip() if done else 'no mount'}"
+        )
     try:
         yield
     finally:

@@ -29,7 +29,9 @@ def distances(rows: Array) -> Array:
     found = np.zeros((len(rows), len(rows)))
     for i, one in enumerate(rows):
         for j, other in enumerate(rows):
-            found[i, j] = math.fsum((a - b) ** 2 for a, b in zip(one.tolist(), other.tolist(), strict=True))
+            found[i, j] = math.fsum(
+                (a - b) ** 2 for a, b in zip(one.tolist(), other.tolist(), strict=True)
+            )
     return found
 
 
@@ -67,9 +69,13 @@ def trimmed_mean(rows: Array, weight: Array, trim_fraction: float) -> Array:
 
 
 def and_mask(rows: Array, weight: Array, mask_threshold: float, rescale: bool) -> Array:
-    """The weighted mean where |mean of signs| reaches the threshold, zero elsewhere; of a model of one tensor."""
+    """The weighted mean where |mean of signs| reaches the threshold, zero elsewhere; of a model of
+    one tensor.
+    """
     mean = weighted_mean(rows, weight)
-    enough = [Fraction(sign_sum(values), len(rows)) >= Fraction(str(mask_threshold)) for values in rows.T]
+    enough = [
+        Fraction(sign_sum(values), len(rows)) >= Fraction(str(mask_threshold)) for values in rows.T
+    ]
     kept = np.array([value if passes else 0.0 for value, passes in zip(mean, enough, strict=True)])
     return kept / (sum(enough) / len(enough)) if rescale and any(enough) else kept
 
@@ -77,7 +83,9 @@ def and_mask(rows: Array, weight: Array, mask_threshold: float, rescale: bool) -
 def invariant(rows: Array, weight: Array, mask_threshold: float, trim_fraction: float) -> Array:
     """The trimmed mean where |mean of signs| reaches the threshold, zero elsewhere."""
     mean = trimmed_mean(rows, weight, trim_fraction)
-    enough = [Fraction(sign_sum(values), len(rows)) >= Fraction(str(mask_threshold)) for values in rows.T]
+    enough = [
+        Fraction(sign_sum(values), len(rows)) >= Fraction(str(mask_threshold)) for values in rows.T
+    ]
     return np.array([value if passes else 0.0 for value, passes in zip(mean, enough, strict=True)])
 
 
@@ -85,13 +93,20 @@ def norm_clip(rows: Array, weight: Array, norm: float, weights: str) -> Array:
     """The mean of rows shortened to the norm, plain or weighted."""
     lengths = [math.sqrt(math.fsum(value**2 for value in row.tolist())) for row in rows]
     return weighted_mean(
-        np.array([row if length <= norm else row * (norm / length) for row, length in zip(rows, lengths, strict=True)]),
+        np.array(
+            [
+                row if length <= norm else row * (norm / length)
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+        ),
         np.ones(len(rows)) if weights == "equal" else weight,
     )
 
 
 def krum_scores(rows: Array, f: int | None) -> list[float]:
-    """Sum of squared distances to the n - f - 2 nearest other rows, at least one where there is one."""
+    """Sum of squared distances to the n - f - 2 nearest other rows, at least one where there is
+    one.
+    """
     n = len(rows)
     neighbours = max(n - assumed(n, f) - 2, 1)
     table = distances(rows)
@@ -119,5 +134,6 @@ def multi_krum(rows: Array, weight: Array, f: int | None, keep: int | None) -> A
 
 
 DEFENSES: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (fedavg, median, trimmed_mean, and_mask, invariant, norm_clip, krum, multi_krum)
+    function.__name__: function
+    for function in (fedavg, median, trimmed_mean, and_mask, invariant, norm_clip, krum, multi_krum)
 }

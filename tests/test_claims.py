@@ -1,4 +1,6 @@
-"""What the methods are for, as short real experiments on digits with fixed seeds: attacks bite, and invariant holds."""
+"""What the methods are for, as short real experiments on digits with fixed seeds: attacks bite, and
+invariant holds.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform import specs
 from backstop.platform.experiment import run
-from backstop.platform.finals import final
+from backstop.platform.rounds.finals import final
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 
 SHORT = BASE.replace(rounds=40)
 
 
 @lru_cache
-def finals(attack: str, defense: str = "fedavg", *, dormant: bool = False, seed: int = 0) -> Mapping[str, float]:
+def finals(
+    attack: str, defense: str = "fedavg", *, dormant: bool = False, seed: int = 0
+) -> Mapping[str, float]:
     """The final metrics of a short experiment."""
-    stages = {"attack": specs.stages(attack, "attack"), "defense": specs.stages(defense, "defense")}
+    stages = {"attack": to_chain(attack, "attack"), "defense": to_chain(defense, "defense")}
     spec = SHORT.replace(**stages, dormant=dormant, seed=seed)
     return final(list(run(spec, folder=Path("unused"), device="cpu")))
 
@@ -42,7 +46,9 @@ def test_an_attack_beats_its_clean_twin(attack: str, margin: float) -> None:
 
 def test_strength_bends_the_curve() -> None:
     success = [
-        finals(f"badnets(share=0.05)+model_replacement(strength={strength})", "and_mask")["final/attack_success_rate"]
+        finals(f"badnets(share=0.05)+model_replacement(strength={strength})", "and_mask")[
+            "final/attack_success_rate"
+        ]
         for strength in (1, 3, 10)
     ]
     assert success[0] + 0.1 < success[-1]
@@ -54,7 +60,12 @@ def test_invariant_beats_fedavg_and_needs_both_of_its_parts(seed: int) -> None:
     attack = "badnets(share=0.2)+model_replacement(strength=3)"
     undefended, invariant, mask, trimmed = (
         finals(attack, defense, seed=seed)
-        for defense in ("fedavg", "invariant", "and_mask(mask_threshold=0.6)", "trimmed_mean(trim_fraction=0.45)")
+        for defense in (
+            "fedavg",
+            "invariant",
+            "and_mask(mask_threshold=0.6)",
+            "trimmed_mean(trim_fraction=0.45)",
+        )
     )
     assert undefended["final/attack_success_rate"] > 0.95
     assert invariant["final/attack_success_rate"] < undefended["final/attack_success_rate"] - 0.5

@@ -1,4 +1,6 @@
-"""The command line: what each command prints, and one clear line and exit code 2 for everything that cannot work."""
+"""The command line: what each command prints, and one clear line and exit code 2 for everything
+that cannot work.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,28 @@ from typing import Any
 
 import pytest
 
-from backstop.platform import cli, plan, plugins, specs, tracking
+from backstop.platform import cli, plugins
 from backstop.platform.contract import stateless
 from backstop.platform.experiment import Experiment
 from backstop.platform.plugins import build
+from backstop.platform.results.runs import read_runs
+from backstop.platform.results.store import locate_store, mlflow_client, open_experiment
+from backstop.platform.specs.part import parse_value
+from backstop.platform.sweeps.plan import load_space, with_overrides
 from tests.mounts import mounted
 
-RUN = ["--rounds", "2", "--clients", "10", "--per-round", "5", "--root-size", "20", "--device", "cpu"]
+RUN = [
+    "--rounds",
+    "2",
+    "--clients",
+    "10",
+    "--per-round",
+    "5",
+    "--root-size",
+    "20",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +54,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert cli.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    err = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("read "))  # what data were loaded before
+    # what data were loaded before
+    err = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("read "))
     assert err.startswith("backstop: ")
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
@@ -90,9 +108,18 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["run", "--dataset", "digit"], ["unknown dataset 'digit'", "did you mean 'digits'"]),
         (["run", "--model", "mpl"], ["unknown model 'mpl'", "did you mean 'mlp'"]),
         (["run", "--optimizer", "sdg"], ["unknown optimizer 'sdg'", "did you mean 'sgd'"]),
-        (["run", "--defense", "invariant(mask_threshold=1.5)"], ["mask_threshold=1.5 is not allowed", "[0, 1]"]),
-        (["run", "--defense", "invariant(mask_treshold=0.5)"], ["unknown parameter 'mask_treshold'", "did you mean 'mask_threshold'"]),
-        (["run", "--defense", "invariant(trim_fraction=0.5)"], ["trim_fraction=0.5 is not allowed", "[0, 0.5)"]),
+        (
+            ["run", "--defense", "invariant(mask_threshold=1.5)"],
+            ["mask_threshold=1.5 is not allowed", "[0, 1]"],
+        ),
+        (
+            ["run", "--defense", "invariant(mask_treshold=0.5)"],
+            ["unknown parameter 'mask_treshold'", "did you mean 'mask_threshold'"],
+        ),
+        (
+            ["run", "--defense", "invariant(trim_fraction=0.5)"],
+            ["trim_fraction=0.5 is not allowed", "[0, 0.5)"],
+        ),
         (["run", "--attack", "badnets(size=big)"], ["size='big' is not allowed", "an integer"]),
         (["run", "--attack", "badnets(size=2.5)"], ["size=2.5 is not allowed", "an integer"]),
         (["run", "--attack", "badnets(3"], ["not of the form"]),
@@ -102,15 +129,36 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["run", "--defense", "clip()++median"], ["it leaves that form at '+median'"]),
         (["run", "--dataset", ""], ["'' is not of the form", "it is empty"]),
         (["sweep", "smoke", "--set", "defense="], ["defense '' names no stage"]),
-        (["run", "--attack", "badnets+label_flip"], ["badnets and label_flip both define the trigger"]),
-        (["run", "--dataset", "synthetic", "--attack", "badnets"], ["badnets takes image data", "synthetic is table data"]),
+        (
+            ["run", "--attack", "badnets+label_flip"],
+            ["badnets and label_flip both define the trigger"],
+        ),
+        (
+            ["run", "--dataset", "synthetic", "--attack", "badnets"],
+            ["badnets takes image data", "synthetic is table data"],
+        ),
         (["run", "--clients", "10", "--per-round", "11"], ["per_round=11 is more than clients=10"]),
         (["run", "--rounds", "0"], ["rounds=0 is not allowed", "[1, 1e+09]"]),
-        (["run", "--malicious", "30%"], ["backstop: --malicious: malicious='30%' is not allowed", "a number in [0, 1]"]),
-        (["run", "--local-epochs", "two"], ["backstop: --local-epochs: local_epochs='two' is not allowed"]),
-        (["run", "--selection", "fixd"], ["selection='fixd' is not allowed", "did you mean 'fixed'"]),
-        (["run", "--attack-start", "5", "--attack-stop", "5"], ["attack_stop=5 must come after attack_start=5"]),
-        (["run", "--alpha", "0.001", "--root-size", "0"], ["alpha=0.001 leaves one of clients=100 without samples", "raise alpha"]),
+        (
+            ["run", "--malicious", "30%"],
+            ["backstop: --malicious: malicious='30%' is not allowed", "a number in [0, 1]"],
+        ),
+        (
+            ["run", "--local-epochs", "two"],
+            ["backstop: --local-epochs: local_epochs='two' is not allowed"],
+        ),
+        (
+            ["run", "--selection", "fixd"],
+            ["selection='fixd' is not allowed", "did you mean 'fixed'"],
+        ),
+        (
+            ["run", "--attack-start", "5", "--attack-stop", "5"],
+            ["attack_stop=5 must come after attack_start=5"],
+        ),
+        (
+            ["run", "--alpha", "0.001", "--root-size", "0"],
+            ["alpha=0.001 leaves one of clients=100 without samples", "raise alpha"],
+        ),
         (["run", "--root-size", "5000"], ["root_size=5000 is not allowed"]),
         (["run", "--dataset", "mnist"], ["MNIST", "data"]),
         (["run", "--roundz", "3"], ["unknown option '--roundz'", "did you mean '--rounds'"]),
@@ -123,9 +171,18 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["sweep", "absent.py"], ["there is no such Python file"]),
         (["sweep", "smoke", "--set", "rounds"], ["not of the form key=value"]),
         (["sweep", "smoke", "--set", "round=3"], ["unknown key 'round'", "did you mean 'rounds'"]),
-        (["sweep", "smoke", "--set", "rounds=many"], ["backstop: --set: rounds='many' is not allowed"]),
-        (["sweep", "smoke", "--set", "seed=3", "--seeds", "2"], ["--set seed=3 and --seeds both say which seeds"]),
-        (["sweep", "smoke", "--set", "attack.strenght=3"], ["unknown key 'attack.strenght' for attack badnets"]),
+        (
+            ["sweep", "smoke", "--set", "rounds=many"],
+            ["backstop: --set: rounds='many' is not allowed"],
+        ),
+        (
+            ["sweep", "smoke", "--set", "seed=3", "--seeds", "2"],
+            ["--set seed=3 and --seeds both say which seeds"],
+        ),
+        (
+            ["sweep", "smoke", "--set", "attack.strenght=3"],
+            ["unknown key 'attack.strenght' for attack badnets"],
+        ),
         (["sweep", "smoke", "--seeds", "x"], ["--seeds 'x'"]),
         (["sweep", "smoke", "--seeds", "0"], ["--seeds '0'"]),
         (["sweep", "tune_invariant", "--trials", "0"], ["--trials 0 is not allowed"]),
@@ -138,22 +195,34 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["show", "invarient"], ["unknown plug-in 'invarient'", "did you mean 'invariant'"]),
         (["data", "mnits"], ["unknown dataset 'mnits'", "did you mean 'mnist'"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and value and not value[0].startswith(("unknown", "not ")) else "",
+    ids=lambda value: (
+        " ".join(value)
+        if isinstance(value, list) and value and not value[0].startswith(("unknown", "not "))
+        else ""
+    ),
 )
-def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], elsewhere: Path, arguments: list[str], expected: list[str]) -> None:
+def test_bad_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, arguments: list[str], expected: list[str]
+) -> None:
     message = refused(capsys, *arguments)
     for words in expected:
         assert words in message
     assert not list(elsewhere.glob("**/*.db")), "nothing may be started"
 
 
-def test_a_store_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_a_store_that_cannot_be_written_is_refused(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     (elsewhere / "file").write_text("in the way")
     for command in (["run", *RUN], ["sweep", "smoke"]):
-        assert "cannot be written" in refused(capsys, *command, "--store", str(elsewhere / "file" / "store"))
+        assert "cannot be written" in refused(
+            capsys, *command, "--store", str(elsewhere / "file" / "store")
+        )
 
 
-def test_a_store_that_is_no_database_is_refused_and_kept(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_a_store_that_is_no_database_is_refused_and_kept(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     (elsewhere / "store").mkdir()
     (elsewhere / "store" / "mlflow.db").write_bytes(b"something else entirely" * 100)
     assert "is not a sound MLflow database" in refused(capsys, "run", *RUN, "--store", "store")
@@ -171,7 +240,12 @@ def test_an_unreachable_tracking_server_is_refused_at_the_start(
 def test_corrupt_data_is_named(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     raw = elsewhere / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
         (raw / name).write_bytes(b"not an idx file")
     message = refused(capsys, "run", "--dataset", "mnist")
     assert "train-images-idx3-ubyte" in message
@@ -218,8 +292,10 @@ def test_data_says_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixtu
     assert lines[0] == f"data folder: {os.environ['BACKSTOP_DATA']} (there is no such folder)"
     assert {word for line in lines for word in line.split()[1:2]} >= set(plugins.names("datasets"))
     assert max(map(len, lines[1:])) <= 110
-    assert sum("backstop data mnist --download" in line for line in lines) == 1  # on one line, to be copied
-    (table,) = (line for line in lines if "· table " in line)  # nobody but the user has its file: no fault
+    # on one line, to be copied
+    assert sum("backstop data mnist --download" in line for line in lines) == 1
+    # nobody but the user has its file: no fault
+    (table,) = (line for line in lines if "· table " in line)
     assert "missing" not in table
 
 
@@ -246,16 +322,28 @@ def own(*, path: str = "mine.csv") -> Dataset:
 '''
 
 
-def test_data_shows_every_state(capsys: pytest.CaptureFixture[str], toys: Path, elsewhere: Path) -> None:
-    from backstop.platform.intake import digest
+def test_data_shows_every_state(
+    capsys: pytest.CaptureFixture[str], toys: Path, elsewhere: Path
+) -> None:
+    from backstop.platform.intake.files import sha256_of
 
     for name in ("pictures", "sheet"):
         (toys / f"datasets/{name}.py").unlink()
-    for name, source in (("shelf", SHELF.format(md5=digest(b"right"))), ("own", OWN), ("broken", "import nothing_of_this_name\n")):
+    for name, source in (
+        ("shelf", SHELF.format(md5=sha256_of(b"right"))),
+        ("own", OWN),
+        ("broken", "import nothing_of_this_name\n"),
+    ):
         (toys / f"datasets/{name}.py").write_text(source)
     folder = elsewhere / "data"
     folder.mkdir()
-    for name, content in (("a1", b"right"), ("a2", b"right"), ("b1", b"wrong"), ("c3", b"right"), ("e", b"any")):
+    for name, content in (
+        ("a1", b"right"),
+        ("a2", b"right"),
+        ("b1", b"wrong"),
+        ("c3", b"right"),
+        ("e", b"any"),
+    ):
         (folder / name).write_bytes(content)
     assert cli.main(["data"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -274,9 +362,12 @@ def test_data_shows_every_state(capsys: pytest.CaptureFixture[str], toys: Path, 
         "            'nothing_of_this_name'",
     ]
     assert cli.main(["data", "shelf"]) == 0
-    right, wrong = digest(b"right"), digest(b"wrong")
+    right, wrong = sha256_of(b"right"), sha256_of(b"wrong")
     head, *lines = capsys.readouterr().out.splitlines()
-    assert f" corrupt {right} b1 {folder / 'b1'} is corrupt: its md5 is {wrong}, not {right} " in " ".join(" ".join(lines).split())
+    assert (
+        f" corrupt {right} b1 {folder / 'b1'} is corrupt: its md5 is {wrong}, not {right} "
+        in " ".join(" ".join(lines).split())
+    )
     assert head == f"data folder: {folder}" and lines[0] == "✗ shelf: Files in every state."
     assert f"    present, md5 ok  {right}  c3, in place of c1" in lines
     assert f"    missing          {right}  b2" in lines
@@ -293,12 +384,16 @@ def test_data_shows_every_state(capsys: pytest.CaptureFixture[str], toys: Path, 
     ]
     assert "dataset shelf has no downloader" in refused(capsys, "data", "shelf", "--download")
     (folder / "mine.csv").touch()
-    assert cli.main(["data", "--download"]) == 0  # without a name: what can be fetched, here nothing
+    # without a name: what can be fetched, here nothing
+    assert cli.main(["data", "--download"]) == 0
     assert "  · own     mine.csv present" in capsys.readouterr().out
 
 
 def test_data_on_the_real_folder(capsys: pytest.CaptureFixture[str], data_folder: Path) -> None:
-    found = {item["name"]: item for item in printed(capsys, "data", "--json", "--data-dir", str(data_folder))}
+    found = {
+        item["name"]: item
+        for item in printed(capsys, "data", "--json", "--data-dir", str(data_folder))
+    }
     assert found["mnist"]["usable"]
     assert found["cifar10"]["usable"]
 
@@ -307,54 +402,86 @@ def test_help_states_every_field_of_the_spec(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="0"):
         cli.main(["run", "--help"])
     out = capsys.readouterr().out
-    for option in ("--per-round", "--local-epochs", "--malicious", "--alpha", "--eval-every", "--seed", "--server-lr", "--attack-every"):
+    for option in (
+        "--per-round",
+        "--local-epochs",
+        "--malicious",
+        "--alpha",
+        "--eval-every",
+        "--seed",
+        "--server-lr",
+        "--attack-every",
+    ):
         assert option in out
 
 
 def test_the_examples_of_set_work_for_every_space(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.main(["sweep", "--help"])
-    examples = re.findall(r"[\w.]+=[\w.]+", capsys.readouterr().out.partition("e.g. ")[2].partition("--trials")[0])
+    examples = re.findall(
+        r"[\w.]+=[\w.]+", capsys.readouterr().out.partition("e.g. ")[2].partition("--trials")[0]
+    )
     assert len(examples) == 3
     for space in plugins.names("search_spaces"):
         for example in examples:
             key, _, value = example.partition("=")
-            assert plan.altered(plan.space(space), {key: specs.value(value)}, None, print)
+            assert with_overrides(load_space(space), {key: parse_value(value)}, None, print)
 
 
-def test_a_dry_run_prints_the_plan_and_starts_nothing(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    document = printed(capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2")
-    assert len(document["specs"]) == 14  # for each of two seeds the clean twin of the trigger besides the six of the space
+def test_a_dry_run_prints_the_plan_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    document = printed(
+        capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2"
+    )
+    # for each of two seeds the clean twin of the trigger besides the six of the space
+    assert len(document["specs"]) == 14
     assert [item["spec"]["dormant"] for item in document["specs"]].count(True) == 2
     assert {item["spec"]["rounds"] for item in document["specs"]} == {2}
     assert {item["spec"]["seed"] for item in document["specs"]} == {0, 1}
     assert cli.main(["sweep", "tune_invariant", "--dry-run"]) == 0
     capsys.readouterr()
     assert cli.main(["sweep", "smoke", "--dry-run", "--set", "attack.strength=1"]) == 0
-    assert "backstop: --set attack.strength changes 3 of 6 specs; without it: attack none" in capsys.readouterr().err
+    assert (
+        "backstop: --set attack.strength changes 3 of 6 specs; without it: attack none"
+        in capsys.readouterr().err
+    )
     assert list(elsewhere.iterdir()) == []
 
 
 def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["run", *RUN, "--attack", "badnets+model_replacement(strength=5)", "--defense", "invariant(mask_threshold=0.6)", "--json"]
+    arguments = [
+        "run",
+        *RUN,
+        "--attack",
+        "badnets+model_replacement(strength=5)",
+        "--defense",
+        "invariant(mask_threshold=0.6)",
+        "--json",
+    ]
     found = printed(capsys, *arguments)
     assert set(found) == {"id", "spec", "rounds", "final", "timing", "run_id"}
     assert [row["round"] for row in found["rounds"]] == [0, 1]
     assert set(found["timing"]) >= {"time/train_s", "time/aggregate_s", "time/evaluate_s"}
     assert all(not key.startswith("time/") for row in found["rounds"] for key in row["metrics"])
-    assert {"round/clean_accuracy", "round/attack_success_rate", "round/robust_accuracy", "round/train_loss"} <= set(
-        found["rounds"][0]["metrics"]
-    )
-    assert found["spec"]["defense"] == [{"name": "invariant", "params": {"mask_threshold": 0.6, "trim_fraction": 0.45}}]
+    assert {
+        "round/clean_accuracy",
+        "round/attack_success_rate",
+        "round/robust_accuracy",
+        "round/train_loss",
+    } <= set(found["rounds"][0]["metrics"])
+    assert found["spec"]["defense"] == [
+        {"name": "invariant", "params": {"mask_threshold": 0.6, "trim_fraction": 0.45}}
+    ]
     again = printed(capsys, *arguments)
     assert {key: again[key] for key in ("id", "rounds", "final", "run_id")} == {
         key: found[key] for key in ("id", "rounds", "final", "run_id")
     }
     board = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "board")
     assert [run["id"] for run in board["runs"]] == [found["id"]]
-    assert {file.name for file in Path("board").iterdir()} == {f"leaderboard.{kind}" for kind in ("json", "csv", "md", "html")} | {
-        "runs.csv"
-    }
+    assert {file.name for file in Path("board").iterdir()} == {
+        f"leaderboard.{kind}" for kind in ("json", "csv", "md", "html")
+    } | {"runs.csv"}
 
 
 def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +509,9 @@ def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str])
     assert "leaderboard" in refused(capsys, "verify", str(file))
 
 
-def test_an_interrupted_run_goes_on_from_there(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_an_interrupted_run_goes_on_from_there(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     arguments = [
         "run",
         "--clients",
@@ -402,7 +531,9 @@ def test_an_interrupted_run_goes_on_from_there(capsys: pytest.CaptureFixture[str
     command = [sys.executable, "-m", "backstop.platform.cli", *arguments]
     kept = elsewhere / "backstop-store" / "checkpoints"
     for number, after in ((signal.SIGINT, "round  3/40"), (signal.SIGTERM, "round 12/40")):
-        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if line.startswith(after):
@@ -441,12 +572,16 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_a_killed_run_goes_on_from_its_last_save_and_is_shown_as_interrupted(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+def test_a_killed_run_goes_on_from_its_last_save_and_is_shown_as_interrupted(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
     arguments = ["run", *RUN, "--rounds", "6", "--json"]
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    store = tracking.store(elsewhere / "backstop-store")
-    assert [run.status for run in tracking.read(store, "runs", status=None)] == ["RUNNING"]
+    store = locate_store(elsewhere / "backstop-store")
+    assert [run.status for run in read_runs(store, "runs", status=None)] == ["RUNNING"]
     assert cli.main(arguments) == 0
     resumed, messages = capsys.readouterr()
     assert "backstop: 1 run was interrupted" in messages
@@ -454,18 +589,20 @@ def test_a_killed_run_goes_on_from_its_last_save_and_is_shown_as_interrupted(cap
     whole = printed(capsys, *arguments, "--store", "other")
     assert json.loads(resumed)["rounds"] == whole["rounds"]
     assert json.loads(resumed)["final"] == whole["final"]
-    assert [run.status for run in tracking.read(store, "runs", status=None)] == ["FINISHED"]
+    assert [run.status for run in read_runs(store, "runs", status=None)] == ["FINISHED"]
     assert not list((elsewhere / "backstop-store").glob("drivers/*"))
 
 
 def test_a_run_looks_at_its_store_before_it_trains(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, elsewhere: Path
 ) -> None:
-    store = tracking.store(elsewhere / "backstop-store")
-    number = tracking.open_experiment(store, "mine")
-    tracking._client(store.uri).delete_experiment(number)
+    store = locate_store(elsewhere / "backstop-store")
+    number = open_experiment(store, "mine")
+    mlflow_client(store.uri).delete_experiment(number)
     monkeypatch.setattr(Experiment, "round", lambda self: pytest.fail("nothing may be trained"))
-    assert "experiment name 'a/b' is not allowed" in refused(capsys, "run", *RUN, "--experiment", "a/b")
+    assert "experiment name 'a/b' is not allowed" in refused(
+        capsys, "run", *RUN, "--experiment", "a/b"
+    )
     message = refused(capsys, "run", *RUN, "--experiment", "mine")
     assert "experiment 'mine' was deleted in MLflow" in message
     line = message.partition(" or run: ")[2].replace(" mlflow ", f" {sys.executable} -m mlflow ")
@@ -485,7 +622,7 @@ def test_a_disk_that_is_full_loses_nothing_that_was_stored(
     real = Experiment.round
     with mounted("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(elsewhere / "small")):
         assert cli.main(["run", *RUN, "--store", "small/store"]) == 0
-        before = tracking.read(tracking.store(Path("small/store")), "runs")
+        before = read_runs(locate_store(Path("small/store")), "runs")
         filler = elsewhere / "small" / "filler"
 
         def fill(self: Experiment) -> Any:
@@ -497,21 +634,29 @@ def test_a_disk_that_is_full_loses_nothing_that_was_stored(
         monkeypatch.setattr(Experiment, "round", fill)
         capsys.readouterr()
         assert cli.main([*arguments, "--store", "small/store"]) == 1
-        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("backstop: ")]
+        said = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("backstop: ")
+        ]
         assert len(said) == 1, said
         assert "trained but not stored" in said[0]
         assert "No space left on device" in said[0]
         monkeypatch.setattr(Experiment, "round", real)
         assert "the disk is full" in refused(capsys, *arguments, "--store", "small/store")
         filler.unlink()
-        assert tracking.read(tracking.store(Path("small/store")), "runs") == before
+        assert read_runs(locate_store(Path("small/store")), "runs") == before
         again = printed(capsys, *arguments, "--store", "small/store")
-        assert {key: again[key] for key in ("rounds", "final")} == {key: whole[key] for key in ("rounds", "final")}
-        assert {run.status for run in tracking.read(tracking.store(Path("small/store")), "runs", status=None)} == {"FINISHED"}
+        assert {key: again[key] for key in ("rounds", "final")} == {
+            key: whole[key] for key in ("rounds", "final")
+        }
+        assert {
+            run.status for run in read_runs(locate_store(Path("small/store")), "runs", status=None)
+        } == {"FINISHED"}
 
 
 @pytest.mark.parametrize("command", [["run", *RUN], ["sweep", "smoke"]])
-def test_a_disk_of_120_kib_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], elsewhere: Path, command: list[str]) -> None:
+def test_a_disk_of_120_kib_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path, command: list[str]
+) -> None:
     (elsewhere / "small").mkdir()
     with mounted("-t", "tmpfs", "-o", "size=120k", "tmpfs", str(elsewhere / "small")):
         assert "the disk is full: 120 KiB are free" in refused(capsys, *command, "--store", "small")
@@ -526,7 +671,9 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_the_first_round_comes_soon() -> None:
-    """Not a timing: heavy imports must not stand before the first round (pandas does: scikit-learn, which holds the digits, imports it)."""
+    """Not a timing: heavy imports must not stand before the first round (pandas does: scikit-learn,
+    which holds the digits, imports it).
+    """
     code = (
         "import sys, backstop.platform.cli as cli\n"
         "from backstop.platform.experiment import Experiment\n"
@@ -536,7 +683,9 @@ def test_the_first_round_comes_soon() -> None:
         "Experiment.round = first\n"
         f"sys.exit(cli.main({['run', *RUN]!r}))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
     assert found.stdout == "[]\n", found.stderr
     assert found.returncode == 130
 
@@ -555,14 +704,33 @@ def test_defenses_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[s
     assert cli.main(["list", "defenses", "--json"]) == 0
     found = {item["name"]: item for item in json.loads(capsys.readouterr().out)}
     assert len(found) >= 38
-    assert found["fltrust"]["needs"] == ["root set"] and found["foolsgold"]["needs"] == ["history"] and found["median"]["needs"] == []
-    assert found["krum"]["needs"] == ["assumed f"] and found["fedprox"]["needs"] == ["client change"]
-    assert found["median"]["gives"] == "one merged row" and found["foolsgold"]["takes"] == "each client's own row"
+    assert (
+        found["fltrust"]["needs"] == ["root set"]
+        and found["foolsgold"]["needs"] == ["history"]
+        and found["median"]["needs"] == []
+    )
+    assert found["krum"]["needs"] == ["assumed f"] and found["fedprox"]["needs"] == [
+        "client change"
+    ]
+    assert (
+        found["median"]["gives"] == "one merged row"
+        and found["foolsgold"]["takes"] == "each client's own row"
+    )
     assert cli.main(["list", "defenses"]) == 0
     assert "needs root set" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["show", "flame"]) == 0
     sheet = capsys.readouterr().out
-    assert all(word in sheet for word in ("HDBSCAN", "Source:", "USENIX Security 2022", "Deviations:", "takes: several rows", "noise"))
+    assert all(
+        word in sheet
+        for word in (
+            "HDBSCAN",
+            "Source:",
+            "USENIX Security 2022",
+            "Deviations:",
+            "takes: several rows",
+            "noise",
+        )
+    )
 
 
 def test_chains_without_sense_exit_with_two(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,6 @@
-"""Client actors: the same bytes for any number of them, in any order, and when one dies in the middle of a round."""
+"""Client actors: the same bytes for any number of them, in any order, and when one dies in the
+middle of a round.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,32 @@ from typing import Any
 import pytest
 import torch
 
-from backstop.platform import evaluate, local_sgd, rays, seeds, specs
-from backstop.platform.backdoor import Planted
-from backstop.platform.clients import InProcess, OnActors, Share, Worker, gather, local_ray, pack, spread, unpack
+from backstop.platform import seeds
 from backstop.platform.contract import Part, Prediction, Spec
 from backstop.platform.experiment import Experiment, run
-from backstop.platform.local_sgd import Trained
+from backstop.platform.specs.part import to_chain
+from backstop.platform.threats.backdoor import Planted
+from backstop.platform.training import evaluate, local_sgd
+from backstop.platform.training.local_sgd import Trained
+from backstop.platform.workers import rays
+from backstop.platform.workers.actors import OnActors, Share, Worker, pack, unpack
+from backstop.platform.workers.clients import InProcess, gather
+from backstop.platform.workers.cluster import local_ray, spread
 
 pytestmark = pytest.mark.xdist_group("ray")
 NOWHERE = Path("unused")
 SPEC = Spec(
     clients=12, per_round=8, malicious=0.25, selection="fixed", rounds=3, batch=16, block=3, root_size=20, alpha=0.5,
-    optimizer=Part("sgd", {"lr": 0.1}), attack=specs.stages("badnets+model_replacement(strength=3)", "attack"), defense=(Part("median"),),
+    optimizer=Part("sgd", {"lr": 0.1}), attack=to_chain("badnets+model_replacement(strength=3)", "attack"), defense=(Part("median"),),
 )  # fmt: skip
 SPECS = {
     "vmap": SPEC,
     "loop": SPEC.replace(model=Part("cnn")),
-    "vote": SPEC.replace(defense=specs.stages("crfl(norm=6, noise=0.05, draws=9)", "defense")),
-    "rejection": SPEC.replace(defense=specs.stages("flip(steps=2, confidence=0.5)", "defense")),
-    "buffers": SPEC.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1),
+    "vote": SPEC.replace(defense=to_chain("crfl(norm=6, noise=0.05, draws=9)", "defense")),
+    "rejection": SPEC.replace(defense=to_chain("flip(steps=2, confidence=0.5)", "defense")),
+    "buffers": SPEC.replace(
+        model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1
+    ),
 }
 
 
@@ -47,8 +56,13 @@ def test_a_cluster_that_is_there_answers(ray: Any) -> None:
     assert rays.check(f"localhost:{address.rpartition(':')[2]}")
 
 
-def curve(spec: Spec, workers: OnActors | InProcess | None = None) -> list[tuple[int, dict[str, float]]]:
-    return [(record.round, dict(record.metrics)) for record in run(spec, folder=NOWHERE, device="cpu", clients=workers)]
+def curve(
+    spec: Spec, workers: OnActors | InProcess | None = None
+) -> list[tuple[int, dict[str, float]]]:
+    return [
+        (record.round, dict(record.metrics))
+        for record in run(spec, folder=NOWHERE, device="cpu", clients=workers)
+    ]
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -85,7 +99,8 @@ def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> No
         def wrap(call: Any) -> Any:
             def sent(actor: Any) -> Any:
                 ref = call(actor)
-                if next(calls) == 3:  # some blocks of the first round are done, this one is under way
+                # some blocks of the first round are done, this one is under way
+                if next(calls) == 3:
                     os.kill(before[0], signal.SIGKILL)
                 return ref
 
@@ -108,7 +123,10 @@ def iter_rounds(experiment: Experiment) -> Iterator[Any]:
 
 
 def _pids(workers: OnActors) -> list[int]:
-    refs = [actor.__ray_call__.remote(lambda self: __import__("os").getpid()) for actor in workers.actors]
+    refs = [
+        actor.__ray_call__.remote(lambda self: __import__("os").getpid())
+        for actor in workers.actors
+    ]
     return list(workers.ray.get(refs))
 
 
@@ -121,7 +139,14 @@ def test_the_order_of_blocks_does_not_matter(name: str) -> None:
     state = (Planted(10), None)
 
     def rows(order: Sequence[list[int]]) -> Trained:
-        return gather([local_sgd.train(built, 0, unit, built.net.params, built.net.buffers, state, attacked=True) for unit in order])
+        return gather(
+            [
+                local_sgd.train(
+                    built, 0, unit, built.net.params, built.net.buffers, state, attacked=True
+                )
+                for unit in order
+            ]
+        )
 
     forward, backward = rows(units), rows(units[::-1])
     assert forward.client.tolist() == cohort
@@ -139,9 +164,17 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
     worker.open(experiment.spec, "key", arrays)
     params = experiment.state.params.numpy().copy()
     params.flags.writeable = False
-    found = worker.train(0, [0, 1], params, experiment.state.buffers.numpy(), experiment.state.attack, attacked=True)
+    found = worker.train(
+        0, [0, 1], params, experiment.state.buffers.numpy(), experiment.state.attack, attacked=True
+    )
     expected = local_sgd.train(
-        experiment.built, 0, [0, 1], experiment.state.params, experiment.state.buffers, experiment.state.attack, attacked=True
+        experiment.built,
+        0,
+        [0, 1],
+        experiment.state.params,
+        experiment.state.buffers,
+        experiment.state.attack,
+        attacked=True,
     )
     assert torch.equal(torch.from_numpy(found[1]), expected.rows)
     assert unpack(arrays).train.x.data_ptr() == arrays["train_x"].ctypes.data
@@ -159,13 +192,18 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
         ("auto", 78, 16, 1, "cuda", 0, Share(1.0, 1.0)),
     ],
 )
-def test_how_a_trial_is_spread(wanted: str | int, trials: int, cpus: float, gpus: float, device: str, actors: int, share: Share) -> None:
+def test_how_a_trial_is_spread(
+    wanted: str | int, trials: int, cpus: float, gpus: float, device: str, actors: int, share: Share
+) -> None:
     assert spread(wanted, trials, cpus, gpus, device) == (actors, share)
 
 
 def test_what_the_defense_predicts_does_not_depend_on_how_batches_are_dealt() -> None:
     built = Experiment(SPECS["vote"], NOWHERE, "cpu").built
-    predict, x = built.defense.predict, torch.rand(1100, 1, 8, 8, generator=seeds.generator(0, "tests"))
+    predict, x = (
+        built.defense.predict,
+        torch.rand(1100, 1, 8, 8, generator=seeds.generator(0, "tests")),
+    )
     assert predict
 
     def asked(numbers: list[int]) -> list[Prediction]:
@@ -177,13 +215,24 @@ def test_what_the_defense_predicts_does_not_depend_on_how_batches_are_dealt() ->
     assert [len(part.label) for part in together] == [500, 500, 100] and asked([]) == []
     for one, other in zip(together, dealt, strict=True):
         assert torch.equal(one.label, other.label)
-        assert one.radius is not None and other.radius is not None and torch.equal(one.radius, other.radius)
+        assert (
+            one.radius is not None
+            and other.radius is not None
+            and torch.equal(one.radius, other.radius)
+        )
 
 
 def test_the_evaluation_batches_cover_a_set_once() -> None:
     built = Experiment(SPEC, NOWHERE, "cpu").built
     for count in (0, 1, evaluate.BATCH, evaluate.BATCH + 1, 3 * evaluate.BATCH - 1):
-        staged = evaluate.Staged(built.net, torch.arange(count).float().reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8))
-        first, again = ([staged.batch(number) for number in range(evaluate.batch_count(count))] for _ in range(2))
+        staged = evaluate.Staged(
+            built.net, torch.arange(count).float().reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+        )
+        first, again = (
+            [staged.batch(number) for number in range(evaluate.batch_count(count))]
+            for _ in range(2)
+        )
         assert sum(map(len, first)) == count
-        assert all(one is other for one, other in zip(first, again, strict=True)), "a batch is normalised once"
+        assert all(one is other for one, other in zip(first, again, strict=True)), (
+            "a batch is normalised once"
+        )

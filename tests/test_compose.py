@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform.compose import attack_chain
 from backstop.platform.contract import (
     Attack,
     AttackView,
@@ -19,18 +18,21 @@ from backstop.platform.contract import (
     TestSet,
     Training,
     Updates,
-    chain,
     merge,
     select,
     stateless,
 )
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
+from backstop.platform.training.attack_chain import attack_chain
+from backstop.platform.training.defense_chain import chain
 from tests.views import attack_view, server_view
 
 
 def spy(seen: list[bool], name: str) -> Attack:
-    """A stage that notes whether it sees honest rows and leaves its name in its state and its mark on everything."""
+    """A stage that notes whether it sees honest rows and leaves its name in its state and its mark
+    on everything.
+    """
 
     def init(view: AttackView) -> list[str]:
         seen.append(view.honest is not None)
@@ -72,9 +74,18 @@ def test_stages_apply_from_left_to_right() -> None:
 
     attack = attack_chain([stage(1.0), Attack(), stage(5.0)], ["own"] * 3)
     one = torch.ones(1, requires_grad=True)
-    assert attack.init is None and attack.plan is None and attack.craft is None and attack.trigger is None
-    assert attack.poison is not None and attack.constrain is not None and attack.objective is not None
-    x, y = attack.poison(None, torch.ones(1), torch.zeros(1, dtype=torch.int64), 0, generator(0, "tests"))
+    assert (
+        attack.init is None
+        and attack.plan is None
+        and attack.craft is None
+        and attack.trigger is None
+    )
+    assert (
+        attack.poison is not None and attack.constrain is not None and attack.objective is not None
+    )
+    x, y = attack.poison(
+        None, torch.ones(1), torch.zeros(1, dtype=torch.int64), 0, generator(0, "tests")
+    )
     assert x.item() == (1 * 2 + 1) * 2 + 5 and y.item() == 2
     assert attack.constrain(None, torch.ones(1), 2).item() == 11
     loss = attack.objective(None, one, x, y, x)
@@ -83,17 +94,33 @@ def test_stages_apply_from_left_to_right() -> None:
 
 
 def test_later_training_settings_count_where_they_are_given() -> None:
-    stages = [Attack(training=Training(epochs=6, lr=0.05)), Attack(), Attack(training=Training(lr=0.1))]
+    stages = [
+        Attack(training=Training(epochs=6, lr=0.05)),
+        Attack(),
+        Attack(training=Training(lr=0.1)),
+    ]
     assert attack_chain(stages, ["own"] * 3).training == Training(epochs=6, lr=0.1)
     assert attack_chain(stages[1:2], ["own"]).training is None
 
 
 def test_success_is_defined_by_one_stage_on_its_own_state() -> None:
-    judge = Attack(init=lambda view: 3, trigger=lambda state, x, draws: x + state, goal=lambda state, y: y * 0 + state)
+    judge = Attack(
+        init=lambda view: 3,
+        trigger=lambda state, x, draws: x + state,
+        goal=lambda state, y: y * 0 + state,
+    )
     attack = attack_chain([Attack(), judge], ["own", "own"])
-    assert attack.init is not None and attack.trigger is not None and attack.goal is not None and attack.test_set is None
+    assert (
+        attack.init is not None
+        and attack.trigger is not None
+        and attack.goal is not None
+        and attack.test_set is None
+    )
     states = attack.init(attack_view("table"))
-    assert attack.trigger(states, torch.zeros(1), generator(0, "tests")).item() == 3 and attack.goal(states, torch.zeros(1)).item() == 3
+    assert (
+        attack.trigger(states, torch.zeros(1), generator(0, "tests")).item() == 3
+        and attack.goal(states, torch.zeros(1)).item() == 3
+    )
 
     def test_set(state: Any, view: AttackView) -> TestSet:
         return TestSet(view.data.x, view.data.y, view.data.y)
@@ -114,7 +141,10 @@ def drop(*clients: int) -> Defense:
     """Rejects some clients and notes in its state whom it saw."""
 
     def apply(updates: Updates, state: list[int], view: ServerView) -> tuple[Updates, list[int]]:
-        return select(updates, ~torch.isin(updates.client, torch.tensor(clients))), [*state, *updates.client.tolist()]
+        return select(updates, ~torch.isin(updates.client, torch.tensor(clients))), [
+            *state,
+            *updates.client.tolist(),
+        ]
 
     return Defense(init=lambda view: [], apply=apply)
 
@@ -140,7 +170,10 @@ def test_a_weight_that_is_not_finite_or_negative_names_its_stage(value: float) -
     updates = Updates(torch.ones(3, 2), torch.ones(3), torch.arange(3))
     broken = stateless(lambda given: given._replace(weight=torch.tensor([1.0, value])))
     defense, view = chain(drop(1), broken, names=["krum", "rfa"]), server_view(2, 6)
-    with pytest.raises(BrokenStage, match=r"^defense rfa: 1 of 2 weights are NaN, infinite or negative in round 7; .*$"):
+    with pytest.raises(
+        BrokenStage,
+        match=r"^defense rfa: 1 of 2 weights are NaN, infinite or negative in round 7; .*$",
+    ):
         defense.apply(updates, defense.init(view), view)
 
 
@@ -149,42 +182,65 @@ def test_a_row_that_is_not_finite_names_its_stage(value: float) -> None:
     updates = Updates(torch.ones(3, 2), torch.ones(3), torch.arange(3))
     broken = stateless(lambda given: given._replace(rows=given.rows * torch.tensor([1.0, value])))
     defense, view = chain(drop(1), broken), server_view(2)
-    with pytest.raises(BrokenStage, match=r"^defense stage 2: 2 of 2 rows hold a NaN or an infinity in round 1; "):
+    with pytest.raises(
+        BrokenStage, match=r"^defense stage 2: 2 of 2 rows hold a NaN or an infinity in round 1; "
+    ):
         defense.apply(updates, defense.init(view), view)
 
 
 def test_a_repair_that_is_not_finite_names_its_stage() -> None:
-    defense, view = chain(drop(), Defense(finish=lambda _, view: view.params / 0.0), names=["krum", "nad"]), server_view(2)
+    defense, view = (
+        chain(drop(), Defense(finish=lambda _, view: view.params / 0.0), names=["krum", "nad"]),
+        server_view(2),
+    )
     assert defense.finish is not None
-    with pytest.raises(BrokenStage, match=r"^defense nad: the repaired model holds a NaN or an infinity"):
+    with pytest.raises(
+        BrokenStage, match=r"^defense nad: the repaired model holds a NaN or an infinity"
+    ):
         defense.finish((None, None), view)
-    lost = replace(view, params=torch.full((2,), float("nan")))  # the model was lost before: no stage is to blame
+    # the model was lost before: no stage is to blame
+    lost = replace(view, params=torch.full((2,), float("nan")))
     assert defense.finish((None, None), lost).isnan().all()
 
 
 def paired(updates: Updates) -> Updates:
     """Rows 0 and 1, 2 and 3 … merged, as bucketing does."""
     count = len(updates.rows) // 2
-    rows, weight = updates.rows[: 2 * count].view(count, 2, -1).mean(1), updates.weight[: 2 * count].view(count, 2).sum(1)
+    rows, weight = (
+        updates.rows[: 2 * count].view(count, 2, -1).mean(1),
+        updates.weight[: 2 * count].view(count, 2).sum(1),
+    )
     return Updates(rows, weight, torch.full((count,), -1))
 
 
 def test_clients_count_as_they_did_before_rows_were_merged() -> None:
-    updates, view = Updates(torch.arange(6.0)[:, None], torch.arange(1.0, 7.0), torch.arange(6) * 2), server_view(1)
+    updates, view = (
+        Updates(torch.arange(6.0)[:, None], torch.arange(1.0, 7.0), torch.arange(6) * 2),
+        server_view(1),
+    )
     first = stateless(lambda given: select(given, torch.arange(1)))
     halved = stateless(lambda given: given._replace(weight=given.weight / 2))
     for stages, wanted in (
         ((), {0: 1, 2: 2, 4: 3, 6: 4, 8: 5, 10: 6}),
         ((drop(2), halved), {0: 0.5, 4: 1.5, 6: 2, 8: 2.5, 10: 3}),
-        ((drop(2, 10), stateless(paired)), {0: 1, 4: 3, 6: 4, 8: 5}),  # the mixtures' clients, which are not known one by one any more
+        # the mixtures' clients, which are not known one by one any more
+        ((drop(2, 10), stateless(paired)), {0: 1, 4: 3, 6: 4, 8: 5}),
         ((drop(2, 10), stateless(paired), first, halved), {0: 1, 4: 3, 6: 4, 8: 5}),
         ((first, stateless(lambda given: merge(given, given.rows[0]))), {0: 1}),
-        ((stateless(paired), stateless(lambda given: select(given, torch.zeros(len(given.rows)).bool()))), {}),
+        (
+            (
+                stateless(paired),
+                stateless(lambda given: select(given, torch.zeros(len(given.rows)).bool())),
+            ),
+            {},
+        ),
     ):
         defense = chain(*stages)
         assert defense.follow is not None
         _, _, (client, weight) = defense.follow(updates, defense.init(view), view)
-        counted = {one: share for one, share in zip(client.tolist(), weight.tolist(), strict=True) if share}
+        counted = {
+            one: share for one, share in zip(client.tolist(), weight.tolist(), strict=True) if share
+        }
         assert counted == wanted
 
 

@@ -1,4 +1,6 @@
-"""Dropout by key: the hash against a slow reference, the share that is dropped, and equal masks in both engines."""
+"""Dropout by key: the hash against a slow reference, the share that is dropped, and equal masks in
+both engines.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from backstop.platform import federation, local_sgd, seeds, specs
+from backstop.platform import seeds
 from backstop.platform.contract import Part, Spec
-from backstop.platform.dropout import Dropout, _draw
 from backstop.platform.experiment import Experiment, run
-from backstop.platform.federation import Federation
+from backstop.platform.specs.spec import validate
+from backstop.platform.training import federation, loading, local_sgd
+from backstop.platform.training.dropout import Dropout, _draw
+from backstop.platform.training.federation import Federation
 
 MASK = 2**64 - 1
 TINY = Spec(
@@ -45,9 +49,13 @@ def test_the_hash_is_split_mix() -> None:
 def test_the_stated_share_is_dropped_and_the_mean_is_kept(share: float) -> None:
     y = layer(share, seeds.stream(0, "dropout", 1, 2, 3))(torch.ones(400, 250))
     dropped = y == 0
-    assert float(dropped.float().mean()) == pytest.approx(share, abs=0.01)  # 100,000 draws: standard error below 0.002
+    # 100,000 draws: standard error below 0.002
+    assert float(dropped.float().mean()) == pytest.approx(share, abs=0.01)
     assert torch.allclose(y[~dropped], torch.tensor(1 / (1 - share)))
-    assert float(dropped.float().mean(0).std()) < 0.04 and float(dropped.float().mean(1).std()) < 0.05  # no row or column is special
+    # no row or column is special
+    assert (
+        float(dropped.float().mean(0).std()) < 0.04 and float(dropped.float().mean(1).std()) < 0.05
+    )
 
 
 def test_keys_layers_and_steps_have_masks_of_their_own() -> None:
@@ -69,12 +77,14 @@ def test_a_mask_does_not_depend_on_later_samples_nor_on_vmap() -> None:
     assert torch.equal(layer(0.5, 7)(torch.ones(3, 5)), whole[:3])
     blank: nn.Module = Dropout(0.5, 1)
     keys = torch.tensor([6, 7])
-    both = vmap(lambda key, x: functional_call(blank, {"key": key}, (x,)))(keys, torch.ones(2, 8, 5))
+    both = vmap(lambda key, x: functional_call(blank, {"key": key}, (x,)))(
+        keys, torch.ones(2, 8, 5)
+    )
     assert torch.equal(both[1], whole) and not torch.equal(both[0], whole)
 
 
 def built(spec: Spec) -> Federation:
-    return federation.build(specs.validate(spec), federation.load(spec.dataset, Path()), torch.device("cpu"))
+    return federation.build(validate(spec), loading.load(spec.dataset, Path()), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("weights", [None, "3-1-1-1-1-1-1-1-1-0.25"])
@@ -84,11 +94,23 @@ def test_both_engines_train_the_same_clients(weights: str | None) -> None:
     assert one.net.vectorised
     start, none = one.net.params, one.net.buffers
     block = local_sgd.train(one, 1, [0, 3, 7], start, none, None, attacked=False)
-    loop = local_sgd.train(one._replace(net=one.net._replace(vectorised=False)), 1, [0, 3, 7], start, none, None, attacked=False)
+    loop = local_sgd.train(
+        one._replace(net=one.net._replace(vectorised=False)),
+        1,
+        [0, 3, 7],
+        start,
+        none,
+        None,
+        attacked=False,
+    )
     torch.testing.assert_close(block.rows, loop.rows, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(block.loss, loop.loss, rtol=1e-5, atol=1e-6)
     plain = built(TINY.replace(model=Part("mlp", {"hidden": "16-12"})))
-    assert not torch.allclose(local_sgd.train(plain, 1, [0, 3, 7], start, none, None, attacked=False).rows, block.rows, atol=1e-4)
+    assert not torch.allclose(
+        local_sgd.train(plain, 1, [0, 3, 7], start, none, None, attacked=False).rows,
+        block.rows,
+        atol=1e-4,
+    )
 
 
 def test_class_weights_are_those_of_torch() -> None:
@@ -98,11 +120,15 @@ def test_class_weights_are_those_of_torch() -> None:
         model=Part("mlp", {"hidden": 8, "class_weights": "-".join(map(str, weights))}), batch=10**4, local_epochs=1,
     )  # fmt: skip
     one = built(spec)
-    row = local_sgd.train(one, 0, [5], one.net.params, one.net.buffers, None, attacked=False).rows[0]
+    row = local_sgd.train(one, 0, [5], one.net.params, one.net.buffers, None, attacked=False).rows[
+        0
+    ]
     index = one.shards[5]
     params = one.net.params.clone().requires_grad_()
     loss = nn.functional.cross_entropy(
-        one.net.logits(params, one.data.train.x[index]), one.data.train.y[index], weight=torch.tensor(weights)
+        one.net.logits(params, one.data.train.x[index]),
+        one.data.train.y[index],
+        weight=torch.tensor(weights),
     )
     (grad,) = torch.autograd.grad(loss, params)
     torch.testing.assert_close(row, -0.1 * grad, rtol=1e-4, atol=1e-6)
@@ -113,4 +139,7 @@ def test_an_experiment_with_dropout_repeats_itself_and_evaluates_without() -> No
     assert [record.metrics for record in first] == [record.metrics for record in second]
     experiment = Experiment(TINY, Path(), "cpu")
     x = experiment.built.data.test.x[:5]
-    assert torch.equal(experiment.built.net.logits(experiment.state.params, x), experiment.built.net.logits(experiment.state.params, x))
+    assert torch.equal(
+        experiment.built.net.logits(experiment.state.params, x),
+        experiment.built.net.logits(experiment.state.params, x),
+    )

@@ -1,4 +1,6 @@
-"""Every example of the README and the docs: commands are parsed and their specs validated, the cheap ones run, text forms name what there is."""
+"""Every example of the README and the docs: commands are parsed and their specs validated, the
+cheap ones run, text forms name what there is.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from backstop.platform import cli, plugins, specs, starts
+from backstop.platform import cli, plugins
+from backstop.platform.commands import run
 from backstop.platform.params import BadInput
+from backstop.platform.rounds import starts
+from backstop.platform.specs.part import complete_part, parse_chain, parse_part
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINE = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(backstop [a-z].*)$", re.MULTILINE)
 INLINE = re.compile(r"`(backstop [a-z][^`\n]*)`")
 FORM = re.compile(r"`([a-z][a-z0-9_]*(?:\([^`\n]*\))?(?:\+[a-z][a-z0-9_]*(?:\([^`\n]*\))?)*)`")
-PLACEHOLDER = re.compile(r"…|\.\.\.|\[[A-Z]+\]|\b[A-Z]{2,}\b|\||Δ")  # SPACE, [NAME], group|batch: a pattern, no example
+# SPACE, [NAME], group|batch: a pattern, no example
+PLACEHOLDER = re.compile(r"…|\.\.\.|\[[A-Z]+\]|\b[A-Z]{2,}\b|\||Δ")
 SMALL = {"--rounds": "2", "--clients": "8", "--per-round": "4"}
 
 
@@ -31,11 +37,27 @@ def name(page: Path) -> str:
 
 
 COMMANDS = sorted(
-    {(name(page), found[1].strip()) for page in PAGES for pattern in (LINE, INLINE) for found in pattern.finditer(read(page))}
+    {
+        (name(page), found[1].strip())
+        for page in PAGES
+        for pattern in (LINE, INLINE)
+        for found in pattern.finditer(read(page))
+    }
 )
 MENTIONED = re.compile(r"backstop [a-z]+")  # a command's name alone is no command line
-EXAMPLES = [(page, line) for page, line in COMMANDS if not PLACEHOLDER.search(line) and not MENTIONED.fullmatch(line)]
-FORMS = sorted({(name(page), found[1]) for page in PAGES for found in FORM.finditer(read(page)) if "(" in found[1]})
+EXAMPLES = [
+    (page, line)
+    for page, line in COMMANDS
+    if not PLACEHOLDER.search(line) and not MENTIONED.fullmatch(line)
+]
+FORMS = sorted(
+    {
+        (name(page), found[1])
+        for page in PAGES
+        for found in FORM.finditer(read(page))
+        if "(" in found[1]
+    }
+)
 CHAINS = [(page, form) for page, form in FORMS if "=" in form and not PLACEHOLDER.search(form)]
 
 
@@ -52,27 +74,39 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
     for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    starts.save(tmp_path / "model.safetensors", {"weight": torch.zeros(2, 2)})
+    starts.save_start(tmp_path / "model.safetensors", {"weight": torch.zeros(2, 2)})
     (tmp_path / "data").mkdir()
     generator = np.random.default_rng(0)
     x = generator.normal(size=(3000, 3)).round(3)
-    lines = [f"{a},{b},{'red' if c > 0 else 'blue'},{'no' if a + b > 0 else 'yes'}" for a, b, c in x.tolist()]
+    lines = [
+        f"{a},{b},{'red' if c > 0 else 'blue'},{'no' if a + b > 0 else 'yes'}"
+        for a, b, c in x.tolist()
+    ]
     (tmp_path / "data/mine.csv").write_text("\n".join(["age,income,color,class", *lines]) + "\n")
     return tmp_path
 
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 20 and len(CHAINS) >= 30
-    assert {words(line)[0] for _, line in EXAMPLES} >= {"run", "sweep", "list", "show", "data", "verify"}
+    assert {words(line)[0] for _, line in EXAMPLES} >= {
+        "run",
+        "sweep",
+        "list",
+        "show",
+        "data",
+        "verify",
+    }
 
 
 @pytest.mark.parametrize(("page", "line"), EXAMPLES)
-def test_commands_are_right(page: str, line: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_are_right(
+    page: str, line: str, desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = words(line)
     options = cli.parser().parse_args(arguments)
     verb = arguments[0]
     if verb == "run":
-        assert cli._spec(options).id
+        assert run._requested_spec(options).id
     elif verb == "sweep":
         assert cli.main([*arguments, "--dry-run"]) == 0
         assert capsys.readouterr().out
@@ -87,11 +121,11 @@ def test_commands_are_right(page: str, line: str, desk: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(("page", "form"), CHAINS)
 def test_text_forms_are_right(page: str, form: str) -> None:
-    for part in specs.parts(form):
+    for part in parse_chain(form):
         group = plugins.owner(part.name)
         assert group is not None, f"{page}: {form} names {part.name}, which is no plug-in"
-        specs.complete(part, group)
-        assert specs.part(str(part)) == part
+        complete_part(part, group)
+        assert parse_part(str(part)) == part
 
 
 def test_patterns_and_mentions_name_commands_that_there_are() -> None:
@@ -101,13 +135,20 @@ def test_patterns_and_mentions_name_commands_that_there_are() -> None:
 
 
 CHEAP = [
-    line for page, line in EXAMPLES if page == "README.md" and words(line)[0] == "run" and "phishing" not in line and "--start" not in line
+    line
+    for page, line in EXAMPLES
+    if page == "README.md"
+    and words(line)[0] == "run"
+    and "phishing" not in line
+    and "--start" not in line
 ]
 
 
 @pytest.mark.parametrize("line", CHEAP)
 def test_runs_of_the_readme_run(line: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With few rounds and clients; the shares of malicious clients and their rounds are the example's own."""
+    """With few rounds and clients; the shares of malicious clients and their rounds are the
+    example's own.
+    """
     arguments = words(line)
     for option in ("--attack-start", "--attack-stop"):
         if option in arguments:
@@ -125,7 +166,9 @@ def test_runs_of_the_readme_run(line: str, desk: Path, capsys: pytest.CaptureFix
         assert cli.main(again) == 0, capsys.readouterr().err
 
 
-def test_a_table_of_ones_own_runs_as_the_readme_writes_it(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_ones_own_runs_as_the_readme_writes_it(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "`table(path=mine.csv, label=class)`" in read(ROOT / "README.md")
     arguments = words("backstop run --dataset 'table(path=mine.csv, label=class)'")
     assert cli.main(arguments) == 0
@@ -137,14 +180,22 @@ def test_a_table_of_ones_own_runs_as_the_readme_writes_it(desk: Path, capsys: py
     assert "color   category, 2 features: 2 values" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["table(path=mine file.csv, label=class)", "table(path=mine.csv, label=clas)"])
-def test_what_is_nearly_right_is_refused_in_one_line(wrong: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["table(path=mine file.csv, label=class)", "table(path=mine.csv, label=clas)"]
+)
+def test_what_is_nearly_right_is_refused_in_one_line(
+    wrong: str, desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", "--dataset", wrong]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and ("quote the value of path" in err or "did you mean 'class'?" in err)
+    assert err.count("\n") == 1 and (
+        "quote the value of path" in err or "did you mean 'class'?" in err
+    )
 
 
 def test_a_form_with_capitals_is_a_pattern_and_no_example() -> None:
-    assert PLACEHOLDER.search("backstop sweep SPACE") and not PLACEHOLDER.search("backstop sweep quickstart --seeds 5")
+    assert PLACEHOLDER.search("backstop sweep SPACE") and not PLACEHOLDER.search(
+        "backstop sweep quickstart --seeds 5"
+    )
     with pytest.raises(BadInput):
-        specs.parts("resnet18(norm=group|batch, stem=…")
+        parse_chain("resnet18(norm=group|batch, stem=…")

@@ -1,4 +1,6 @@
-"""One experiment: the same bytes however it is cut, resumed or threaded; schedules; rows that are not finite; golden trials."""
+"""One experiment: the same bytes however it is cut, resumed or threaded; schedules; rows that are
+not finite; golden trials.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from backstop.platform import evaluate, experiment, finals, specs
 from backstop.platform.contract import (
     Defense,
     Part,
@@ -27,18 +28,23 @@ from backstop.platform.contract import (
     Spec,
     TestSet,
     Updates,
-    chain,
     select,
 )
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
+from backstop.platform.rounds import finals
+from backstop.platform.rounds.mean import weighted_mean
+from backstop.platform.specs.part import to_chain
+from backstop.platform.specs.spec import validate
+from backstop.platform.training import evaluate
+from backstop.platform.training.defense_chain import chain
 
 NOWHERE = Path("unused")
 TINY = Spec(
     clients=12, per_round=6, malicious=0.34, selection="fixed", rounds=3, batch=16, block=4, root_size=20, alpha=0.5,
     optimizer=Part("sgd", {"lr": 0.1}),
 )  # fmt: skip
-ATTACKED = TINY.replace(attack=specs.stages("badnets+model_replacement(strength=4)", "attack"))
+ATTACKED = TINY.replace(attack=to_chain("badnets+model_replacement(strength=4)", "attack"))
 GOLDEN = Path(__file__).with_name("golden.json")
 
 
@@ -68,7 +74,7 @@ def test_the_same_spec_gives_the_same_bytes_with_any_number_of_threads() -> None
 
 
 def test_it_goes_on_from_any_round_with_the_same_bytes() -> None:
-    spec = ATTACKED.replace(defense=specs.stages("norm_clip(norm=1)+median", "defense"))
+    spec = ATTACKED.replace(defense=to_chain("norm_clip(norm=1)+median", "defense"))
     whole = records(spec)
     for cut in (1, 2):
         one = Experiment(spec, NOWHERE, "cpu")
@@ -76,8 +82,12 @@ def test_it_goes_on_from_any_round_with_the_same_bytes() -> None:
         buffer = io.BytesIO()
         torch.save(one.state, buffer)
         buffer.seek(0)
-        rest = list(run(spec, folder=NOWHERE, device="cpu", state=torch.load(buffer, weights_only=False)))
-        assert [record.metrics for record in [*begun, *rest] if record] == [record.metrics for record in whole]
+        rest = list(
+            run(spec, folder=NOWHERE, device="cpu", state=torch.load(buffer, weights_only=False))
+        )
+        assert [record.metrics for record in [*begun, *rest] if record] == [
+            record.metrics for record in whole
+        ]
 
 
 def test_malicious_clients_that_do_not_attack_are_honest() -> None:
@@ -89,10 +99,17 @@ def test_malicious_clients_that_do_not_attack_are_honest() -> None:
 
 
 def test_a_record_counts_the_turns_of_malicious_clients() -> None:
-    """Two of twelve clients are drawn or not; the count is of those that were there in attacked rounds."""
-    spec = ATTACKED.replace(rounds=8, malicious=0.17, selection="random", attack_start=2, attack_every=2, eval_every=3)
+    """Two of twelve clients are drawn or not; the count is of those that were there in attacked
+    rounds.
+    """
+    spec = ATTACKED.replace(
+        rounds=8, malicious=0.17, selection="random", attack_start=2, attack_every=2, eval_every=3
+    )
     attackers = Experiment(spec, NOWHERE, "cpu").built.malicious
-    present = [int(torch.isin(Experiment(spec, NOWHERE, "cpu").built.cohort(at), attackers).sum()) for at in range(8)]
+    present = [
+        int(torch.isin(Experiment(spec, NOWHERE, "cpu").built.cohort(at), attackers).sum())
+        for at in range(8)
+    ]
     counted = [item.metrics["attack/turns"] for item in records(spec)]
     assert counted == [sum(present[2:3:2]), sum(present[2:6:2]), sum(present[2:8:2])]
     assert counted[-1] > 0
@@ -110,9 +127,9 @@ def test_what_the_trigger_adds_is_measured_on_the_same_inputs() -> None:
     last = metrics(ATTACKED)[-1]
     added = last["round/attack_success_rate"] - last["round/untriggered_target_rate"]
     assert last["round/trigger_effect"] == added
-    own_inputs = metrics(ATTACKED.replace(attack=specs.stages("edge_case", "attack")))[-1]
+    own_inputs = metrics(ATTACKED.replace(attack=to_chain("edge_case", "attack")))[-1]
     assert "round/untriggered_target_rate" not in own_inputs
-    no_trigger = metrics(ATTACKED.replace(attack=specs.stages("label_flip", "attack")))[-1]
+    no_trigger = metrics(ATTACKED.replace(attack=to_chain("label_flip", "attack")))[-1]
     assert "round/untriggered_target_rate" not in no_trigger
 
 
@@ -131,8 +148,17 @@ def test_the_schedule_of_an_attack(fields: dict[str, int], rounds: list[int]) ->
 
 
 def test_attackers_take_turns_and_the_cohort_holds_the_one_whose_turn_it_is() -> None:
-    """The published single shot of attackers that share a trigger: each once, in a round of its own."""
-    spec = ATTACKED.replace(rounds=8, selection="random", attack_start=1, attack_stop=8, attack_every=2, attackers="in_turn")
+    """The published single shot of attackers that share a trigger: each once, in a round of its
+    own.
+    """
+    spec = ATTACKED.replace(
+        rounds=8,
+        selection="random",
+        attack_start=1,
+        attack_stop=8,
+        attack_every=2,
+        attackers="in_turn",
+    )
     shots = Experiment(spec, NOWHERE, "cpu")
     built, bad = shots.built, shots.built.malicious.tolist()
     assert len(bad) == 4
@@ -151,10 +177,19 @@ def test_attackers_take_turns_and_the_cohort_holds_the_one_whose_turn_it_is() ->
 
 @pytest.mark.parametrize("selection", ["random", "fixed"])
 def test_only_the_attacker_in_turn_trains_on_poison_and_is_crafted(selection: str) -> None:
-    """All twelve clients train, so the other malicious ones are there and send what honest ones send."""
-    spec = ATTACKED.replace(per_round=12, selection=selection, defense=(), rounds=1, attackers="in_turn")
-    one, clean = Experiment(spec, NOWHERE, "cpu"), Experiment(spec.replace(attack=()), NOWHERE, "cpu")
-    sent, honest = (item._trained(item.state, item.built.cohort(0))[1].rows for item in (one, clean))
+    """All twelve clients train, so the other malicious ones are there and send what honest ones
+    send.
+    """
+    spec = ATTACKED.replace(
+        per_round=12, selection=selection, defense=(), rounds=1, attackers="in_turn"
+    )
+    one, clean = (
+        Experiment(spec, NOWHERE, "cpu"),
+        Experiment(spec.replace(attack=()), NOWHERE, "cpu"),
+    )
+    sent, honest = (
+        item._trained(item.state, item.built.cohort(0))[1].rows for item in (one, clean)
+    )
     changed = (sent != honest).any(1).nonzero().flatten().tolist()
     assert changed == one.built.malicious[:1].tolist()
 
@@ -167,7 +202,10 @@ def test_a_fixed_cohort_too_small_for_malicious_clients_still_holds_the_one_in_t
 
 
 def test_all_defenses_of_a_seed_face_the_same_federation() -> None:
-    one, other = (Experiment(ATTACKED.replace(defense=defense), NOWHERE, "cpu") for defense in ((), (Part("krum"),)))
+    one, other = (
+        Experiment(ATTACKED.replace(defense=defense), NOWHERE, "cpu")
+        for defense in ((), (Part("krum"),))
+    )
     assert torch.equal(one.state.params, other.state.params)
     assert torch.equal(one.built.malicious, other.built.malicious)
     assert all(torch.equal(a, b) for a, b in zip(one.built.shards, other.built.shards, strict=True))
@@ -182,10 +220,13 @@ def test_evaluation_falls_on_every_kth_round_and_the_last() -> None:
 
 
 def test_fedavg_is_the_weighted_mean_of_the_updates() -> None:
-    rows, weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(3)), torch.tensor([3.0, 0.0, 1.0, 8.0, 4.0])
+    rows, weight = (
+        torch.randn(5, 7, generator=torch.Generator().manual_seed(3)),
+        torch.tensor([3.0, 0.0, 1.0, 8.0, 4.0]),
+    )
     expected = (rows.double() * weight.double()[:, None]).sum(0) / weight.double().sum()
-    torch.testing.assert_close(experiment.mean(rows, weight).double(), expected, rtol=1e-6, atol=1e-6)
-    assert torch.equal(experiment.mean(rows, torch.zeros(5)), torch.zeros(7))
+    torch.testing.assert_close(weighted_mean(rows, weight).double(), expected, rtol=1e-6, atol=1e-6)
+    assert torch.equal(weighted_mean(rows, torch.zeros(5)), torch.zeros(7))
 
 
 def test_the_server_learning_rate_scales_the_step() -> None:
@@ -196,9 +237,18 @@ def test_the_server_learning_rate_scales_the_step() -> None:
 
 
 def test_rows_that_are_not_finite_lose_their_weight_and_are_counted() -> None:
-    found = metrics(TINY.replace(optimizer=Part("sgd", {"lr": 1e6, "momentum": 0.99}), local_epochs=30, rounds=2))
+    found = metrics(
+        TINY.replace(
+            optimizer=Part("sgd", {"lr": 1e6, "momentum": 0.99}), local_epochs=30, rounds=2
+        )
+    )
     assert found[0]["defense/nonfinite_rows"] > 0
-    assert all(math.isfinite(value) for row in found for key, value in row.items() if key != "round/train_loss")
+    assert all(
+        math.isfinite(value)
+        for row in found
+        for key, value in row.items()
+        if key != "round/train_loss"
+    )
 
 
 def test_attack_success_leaves_out_what_is_in_the_target_class_already() -> None:
@@ -217,7 +267,9 @@ def test_a_test_set_with_unknown_truth_has_no_robust_accuracy() -> None:
 def test_predictions_that_are_not_finite_are_of_no_class() -> None:
     built = Experiment(TINY, NOWHERE, "cpu").built
     broken = torch.full_like(built.net.params, float("nan"))
-    assert evaluate.Staged(built.net, built.data.test.x[:3]).predict(broken, built.net.buffers, [0])[0].tolist() == [-1, -1, -1]
+    assert evaluate.Staged(built.net, built.data.test.x[:3]).predict(
+        broken, built.net.buffers, [0]
+    )[0].tolist() == [-1, -1, -1]
 
 
 def test_a_stamped_test_set_stays_small_where_that_loses_nothing() -> None:
@@ -252,20 +304,32 @@ def test_what_the_defense_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     rows[1, [0, 1, 4, 7]] = 5.0
     aggregate = torch.zeros(10)
     aggregate[[1, 9]] = 1.0
-    wanted = {"defense/masked_fraction": 0.3, "defense/masked_fraction/one": pytest.approx(2 / 6), "defense/masked_fraction/two": 0.25}
+    wanted = {
+        "defense/masked_fraction": 0.3,
+        "defense/masked_fraction/one": pytest.approx(2 / 6),
+        "defense/masked_fraction/two": 0.25,
+    }
     assert evaluate.masked(rows, aggregate, layout) == wanted
-    monkeypatch.setattr(evaluate, "LOOKED_AT", 6)
+    monkeypatch.setattr(evaluate, "TELEMETRY_CHUNK", 6)
     assert evaluate.masked(rows, aggregate, layout) == wanted
     assert evaluate.masked(rows, rows[1], layout)["defense/masked_fraction"] == 0.0
 
 
 def test_every_record_says_what_the_defense_cost() -> None:
     (first, *_) = run(TINY.replace(defense=(Part("median"),)), folder=NOWHERE, device="cpu")
-    assert set(first.costs) == {"time/train_s", "time/aggregate_s", "time/evaluate_s", "memory/aggregate_mib"}
+    assert set(first.costs) == {
+        "time/train_s",
+        "time/aggregate_s",
+        "time/evaluate_s",
+        "memory/aggregate_mib",
+    }
     assert all(value >= 0 for value in first.costs.values())
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not let a process reset its memory peak")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="this system does not let a process reset its memory peak",
+)
 def test_peak_memory_is_what_was_held_at_once() -> None:
     """In a process of its own: pages that an allocator has kept from earlier work are not counted."""
     script = (
@@ -278,7 +342,9 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
         "print(json.dumps(found))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
     found = json.loads(done.stdout)
     assert 140 < found["memory/first_mib"] < 200
     assert found["memory/second_mib"] < 20
@@ -286,13 +352,21 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
 
 def test_a_round_in_which_the_defense_rejects_everybody_moves_nothing() -> None:
     experiment = Experiment(TINY, NOWHERE, "cpu")
-    nobody = Defense(apply=lambda updates, state, view: (select(updates, torch.zeros(len(updates.rows), dtype=torch.bool)), state))
+    nobody = Defense(
+        apply=lambda updates, state, view: (
+            select(updates, torch.zeros(len(updates.rows), dtype=torch.bool)),
+            state,
+        )
+    )
     experiment.built = experiment.built._replace(defense=chain(nobody))
     experiment.state = experiment.state._replace(defense=(None,))
     before = experiment.state.params
     record = experiment.round()
     assert record is not None and torch.equal(experiment.state.params, before)
-    assert record.metrics["defense/kept_weight_benign"] == 0.0 and record.metrics["defense/false_positive_rate"] == 1.0
+    assert (
+        record.metrics["defense/kept_weight_benign"] == 0.0
+        and record.metrics["defense/false_positive_rate"] == 1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -306,7 +380,7 @@ def test_a_round_in_which_the_defense_rejects_everybody_moves_nothing() -> None:
     ],
 )
 def test_buffers_move_by_the_clients_that_the_defense_keeps(defense: str, moved: float) -> None:
-    experiment = Experiment(TINY.replace(defense=specs.stages(defense, "defense")), NOWHERE, "cpu")
+    experiment = Experiment(TINY.replace(defense=to_chain(defense, "defense")), NOWHERE, "cpu")
     state = experiment.state._replace(buffers=torch.zeros(1))
     sent = Updates(torch.zeros(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
     after, _, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
@@ -315,7 +389,12 @@ def test_buffers_move_by_the_clients_that_the_defense_keeps(defense: str, moved:
 
 def test_buffers_of_a_round_that_moves_nothing_stay() -> None:
     experiment = Experiment(TINY, NOWHERE, "cpu")
-    nobody = Defense(apply=lambda updates, state, view: (select(updates, torch.zeros(len(updates.rows), dtype=torch.bool)), state))
+    nobody = Defense(
+        apply=lambda updates, state, view: (
+            select(updates, torch.zeros(len(updates.rows), dtype=torch.bool)),
+            state,
+        )
+    )
     experiment.built = experiment.built._replace(defense=chain(nobody))
     state = experiment.state._replace(buffers=torch.zeros(1), defense=(None,))
     sent = Updates(torch.ones(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
@@ -327,16 +406,24 @@ def halved() -> Defense:
     return Defense(finish=lambda _, view: view.params / 2)
 
 
-def test_a_repaired_model_is_the_final_one_and_has_figures_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repaired_model_is_the_final_one_and_has_figures_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = list(run(TINY, folder=NOWHERE, device="cpu"))
     experiment = Experiment(TINY, NOWHERE, "cpu")
-    experiment.built = experiment.built._replace(defense=chain(halved(), Defense(finish=lambda _, view: view.params - 1)))
+    experiment.built = experiment.built._replace(
+        defense=chain(halved(), Defense(finish=lambda _, view: view.params - 1))
+    )
     experiment.state = experiment.state._replace(defense=(None, None))
     before = [experiment.round() for _ in range(TINY.rounds - 1)]
     params = experiment.state.params
     last = experiment.round()
-    assert last is not None and [one.metrics for one in before if one] == [one.metrics for one in plain[:-1]]
-    assert {key: value for key, value in last.metrics.items() if not key.startswith("repaired/")} == dict(plain[-1].metrics)
+    assert last is not None and [one.metrics for one in before if one] == [
+        one.metrics for one in plain[:-1]
+    ]
+    assert {
+        key: value for key, value in last.metrics.items() if not key.startswith("repaired/")
+    } == dict(plain[-1].metrics)
     assert "repaired/clean_accuracy" in last.metrics and "time/repair_s" in last.costs
     assert not torch.equal(params, experiment.state.params)
     found = finals.final([*plain[:-1], last])
@@ -355,12 +442,17 @@ def test_the_model_that_is_sent_is_where_a_round_starts_from_and_not_what_is_mea
     def apply(updates: Updates, state: int, view: ServerView) -> tuple[Updates, int]:
         seen["applied"].append(view.params)
         assert state == 10 * (view.round + 1)
-        return updates._replace(rows=(seen["sent"][-1] - view.params).expand_as(updates.rows)), state
+        return updates._replace(
+            rows=(seen["sent"][-1] - view.params).expand_as(updates.rows)
+        ), state
 
     def again(state: int, view: ServerView) -> tuple[torch.Tensor, int]:
         return view.params + 1, state
 
-    stages = Defense(lambda _: 0, apply, send=lambda state, view: (send(state, view)[0], state + 10)), Defense(send=again)
+    stages = (
+        Defense(lambda _: 0, apply, send=lambda state, view: (send(state, view)[0], state + 10)),
+        Defense(send=again),
+    )
     experiment = Experiment(TINY, NOWHERE, "cpu")
     experiment.built = experiment.built._replace(defense=chain(*stages))
     experiment.state = experiment.state._replace(defense=(0, None))
@@ -369,10 +461,13 @@ def test_the_model_that_is_sent_is_where_a_round_starts_from_and_not_what_is_mea
         record = experiment.round()
         assert record is not None and experiment.state.defense[1] is None
         torch.testing.assert_close(experiment.state.params, first, rtol=0, atol=1e-5)
-    noise = [applied - sent - 1 for sent, applied in zip(seen["sent"], seen["applied"], strict=True)]
+    noise = [
+        applied - sent - 1 for sent, applied in zip(seen["sent"], seen["applied"], strict=True)
+    ]
     assert all(one.std().item() == pytest.approx(1, rel=0.1) for one in noise)
     assert (noise[0] - noise[1]).abs().max() > 0.1
-    assert record is not None and record.metrics["round/clean_accuracy"] < 0.3  # of the fresh model, which the rows lead back to
+    # of the fresh model, which the rows lead back to
+    assert record is not None and record.metrics["round/clean_accuracy"] < 0.3
 
 
 def test_the_defense_says_how_the_final_model_predicts() -> None:
@@ -388,13 +483,23 @@ def test_the_defense_says_how_the_final_model_predicts() -> None:
     asked.state = asked.state._replace(defense=(None,))
     first, last = [asked.round() for _ in range(2)]
     labels = plain.clients.predict(asked.state.params, asked.state.buffers, plain.probe())[0].label
-    assert first is not None and last is not None and not any("repaired" in key for key in first.metrics)
+    assert (
+        first is not None
+        and last is not None
+        and not any("repaired" in key for key in first.metrics)
+    )
     truth, kept = plain.probe().clean.y, labels != 3
-    assert last.metrics["round/clean_accuracy"] == pytest.approx((labels == truth).double().mean().item())
-    assert last.metrics["repaired/clean_accuracy"] == pytest.approx(((labels == truth) & kept).double().mean().item())
+    assert last.metrics["round/clean_accuracy"] == pytest.approx(
+        (labels == truth).double().mean().item()
+    )
+    assert last.metrics["repaired/clean_accuracy"] == pytest.approx(
+        ((labels == truth) & kept).double().mean().item()
+    )
     assert last.metrics["repaired/rejected_rate"] == pytest.approx((~kept).double().mean().item())
     assert last.metrics["repaired/attack_success_rate"] == 0.0
-    assert last.metrics["repaired/certified_rate"] == pytest.approx((labels == 4).double().mean().item())
+    assert last.metrics["repaired/certified_rate"] == pytest.approx(
+        (labels == 4).double().mean().item()
+    )
     found = finals.final([first, last])
     assert found["final/clean_accuracy"] == last.metrics["repaired/clean_accuracy"]
     assert found["final/rejected_rate"] == last.metrics["repaired/rejected_rate"]
@@ -402,18 +507,24 @@ def test_the_defense_says_how_the_final_model_predicts() -> None:
 
 def test_two_stages_that_predict_are_refused_in_one_line() -> None:
     with pytest.raises(
-        BadInput, match=r"flip\+median\+crfl: flip and crfl both say how the final model predicts.*crfl\(draws=0\)"
+        BadInput,
+        match=r"flip\+median\+crfl: flip and crfl both say how the final model predicts.*crfl\(draws=0\)",
     ) as refusal:
-        specs.validate(TINY.replace(defense=specs.stages("flip+median+crfl", "defense")))
+        validate(TINY.replace(defense=to_chain("flip+median+crfl", "defense")))
     assert "\n" not in str(refusal.value)
-    specs.validate(TINY.replace(defense=specs.stages("flip(confidence=0)+crfl", "defense")))
+    validate(TINY.replace(defense=to_chain("flip(confidence=0)+crfl", "defense")))
     asking = Defense(predict=lambda view: Prediction(view.scores(view.params).argmax(1)))
     with pytest.raises(BadInput, match="stage 1 and stage 3 both say how the final model predicts"):
         chain(asking, Defense(), asking)
 
 
 def test_accuracy_counts_true_labels() -> None:
-    assert evaluate.accuracy(torch.tensor([1, 2, 3, -1]), Samples(torch.zeros(4), torch.tensor([1, 2, 0, 0]))) == 0.5
+    assert (
+        evaluate.accuracy(
+            torch.tensor([1, 2, 3, -1]), Samples(torch.zeros(4), torch.tensor([1, 2, 0, 0]))
+        )
+        == 0.5
+    )
 
 
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
@@ -426,22 +537,40 @@ def golden_specs() -> dict[str, Spec]:
     """Every attack against FedAvg, and every defense without an attack."""
     from backstop.platform import plugins
 
-    kinds = {name: plugins.find("attacks", name).facts.get("KINDS") for name in plugins.names("attacks")}
-    attacks = {f"attack {name}": TINY.replace(attack=(Part(name),)) for name, takes in kinds.items() if takes is None or "image" in takes}
-    return attacks | {f"defense {name}": TINY.replace(defense=(Part(name),)) for name in plugins.names("defenses") if name != "fedavg"}
+    kinds = {
+        name: plugins.find("attacks", name).facts.get("KINDS") for name in plugins.names("attacks")
+    }
+    attacks = {
+        f"attack {name}": TINY.replace(attack=(Part(name),))
+        for name, takes in kinds.items()
+        if takes is None or "image" in takes
+    }
+    return attacks | {
+        f"defense {name}": TINY.replace(defense=(Part(name),))
+        for name in plugins.names("defenses")
+        if name != "fedavg"
+    }
 
 
 def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -> None:
-    """No exceptions and no skips: a change of numbers is either a mistake, or a new VERSION and refreshed golden values."""
+    """No exceptions and no skips: a change of numbers is either a mistake, or a new VERSION and
+    refreshed golden values.
+    """
     found = {}
     for name, spec in golden_specs().items():
         state = final_state(spec)
         last = metrics(spec)[-1]
-        found[name] = {"norm": state.params.double().norm().item(), "sum": state.params.double().sum().item(), **last}
+        found[name] = {
+            "norm": state.params.double().norm().item(),
+            "sum": state.params.double().sum().item(),
+            **last,
+        }
     if request.config.getoption("--refresh-golden"):
         GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     known = json.loads(GOLDEN.read_text())
-    assert set(found) == set(known), "run pytest --refresh-golden after adding or removing a plug-in"
+    assert set(found) == set(known), (
+        "run pytest --refresh-golden after adding or removing a plug-in"
+    )
     for name, values in found.items():
         for key, value in values.items():
             # The last digits of a sum differ between processors; one of 360 test samples is 0.0028.
@@ -449,7 +578,7 @@ def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -
 
 
 def test_attackers_that_wait_for_their_turn_count_as_honest() -> None:
-    spec = ATTACKED.replace(malicious=1.0, attackers="in_turn", defense=specs.stages("krum", "defense"))
+    spec = ATTACKED.replace(malicious=1.0, attackers="in_turn", defense=to_chain("krum", "defense"))
     first = metrics(spec)[0]
     assert math.isfinite(first["round/train_loss"])
     assert "defense/kept_weight_benign" in first

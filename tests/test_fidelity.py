@@ -11,7 +11,9 @@ METHODS = [(group, name) for group in ("attacks", "defenses") for name in plugin
 
 
 @pytest.mark.parametrize(("group", "name"), METHODS)
-def test_a_sheet_says_where_it_is_from_what_was_checked_and_what_differs(group: str, name: str) -> None:
+def test_a_sheet_says_where_it_is_from_what_was_checked_and_what_differs(
+    group: str, name: str
+) -> None:
     plugin = plugins.find(group, name)
     for title in ("Source", "Checked", "Deviations"):
         assert len(plugin.section(title)) > 3, f"{group}/{name}.py has no paragraph {title}: …"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backstop.platform.contract import Record
-from backstop.platform.finals import doubts, final, lifetime, unmoved
+from backstop.platform.rounds.finals import doubts, final, lifetime, unmoved
 
 NEVER = dict.fromkeys(range(60), 0.0)
 
@@ -29,7 +29,8 @@ def test_durability_counts_the_rounds_that_keep_half_of_what_there_was() -> None
     assert watched == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 1.0}
     assert lifetime(rates([0.0, 0.3]), NEVER, 0, 1) == {}  # nothing to last
     assert lifetime(rates([0.4, 0.4, 0.3]), NEVER, 0, 2) == {}  # it was never there
-    assert "durability" not in lifetime(rates([0.6, 0.6]), NEVER, 0, 2)  # nothing after it was watched
+    # nothing after it was watched
+    assert "durability" not in lifetime(rates([0.6, 0.6]), NEVER, 0, 2)
     gap = lifetime(rates([0.6, None, None, 0.1]), NEVER, 0, 1)
     assert gap == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 0.0}
 
@@ -60,7 +61,14 @@ def test_turns_are_those_of_the_last_record() -> None:
 
 
 def kept(**shares: float) -> Record:
-    return Record("", 0, {"round/clean_accuracy": 0.1, **{f"defense/kept_weight_{name}": share for name, share in shares.items()}})
+    return Record(
+        "",
+        0,
+        {
+            "round/clean_accuracy": 0.1,
+            **{f"defense/kept_weight_{name}": share for name, share in shares.items()},
+        },
+    )
 
 
 def test_a_defense_that_leaves_nobody_a_weight_is_said_so() -> None:

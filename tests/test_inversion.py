@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform import inversion
-from backstop.platform.inversion import Trigger, invert, stamp, take
+from backstop.platform.remedies import inversion
+from backstop.platform.remedies.inversion import Trigger, invert, stamp, take
 from backstop.platform.seeds import generator
 
 PARAMS = torch.zeros(1)
@@ -16,7 +16,10 @@ X = torch.rand(12, 2, 5, 4, generator=generator(0, "tests", "inversion"))
 
 def planted(_: Tensor, x: Tensor) -> Tensor:
     """Class 1 by one bright pixel of channel 0, class 2 by a dark left half; else class 0."""
-    bright, dark = 20 * x[:, 0, 2, 3] - 30 * x[:, 1, 2, 3] - 15, 10 - 2 * x[:, :, :, :2].sum((1, 2, 3))
+    bright, dark = (
+        20 * x[:, 0, 2, 3] - 30 * x[:, 1, 2, 3] - 15,
+        10 - 2 * x[:, :, :, :2].sum((1, 2, 3)),
+    )
     return torch.stack([torch.zeros_like(bright), bright, dark], 1)
 
 
@@ -46,7 +49,8 @@ def test_every_trigger_leads_to_its_target() -> None:
 
 
 def test_more_steps_give_no_larger_mask() -> None:
-    norms = [three(steps).mask.sum((1, 2, 3)) for steps in (20, 40, 80)]  # every target is reached within 20
+    # every target is reached within 20
+    norms = [three(steps).mask.sum((1, 2, 3)) for steps in (20, 40, 80)]
     assert (norms[0] >= norms[1]).all()
     assert (norms[1] >= norms[2]).all()
     assert norms[2].sum() < norms[0].sum() * 0.6
@@ -79,7 +83,8 @@ def test_a_step_looks_at_the_next_samples() -> None:
         seen.append(stamped[:, 0, 0, 1].tolist())  # the pixel that no class looks at
         return stamped[:, 0, 0, :1] * torch.tensor([1.0, -1.0])
 
-    invert(watched, PARAMS, x, torch.arange(2), steps=4, batch=2, lr=1e-9)  # mask and pattern stay at a half
+    # mask and pattern stay at a half
+    invert(watched, PARAMS, x, torch.arange(2), steps=4, batch=2, lr=1e-9)
     numbers = [[round(2 * (value - 0.25)) for value in row] for row in seen]
     assert numbers == [[0, 1, 0, 1], [2, 3, 2, 3], [4, 0, 4, 0], [1, 2, 1, 2]]
 
@@ -87,13 +92,27 @@ def test_a_step_looks_at_the_next_samples() -> None:
 def test_one_sample_and_a_target_out_of_reach() -> None:
     found = invert(planted, PARAMS, X[:1], torch.tensor([1]), steps=30)
     assert planted(PARAMS, stamp(found, X[:1])).argmax() == 1
-    never = invert(lambda _, x: x.flatten(1)[:, :3] * torch.tensor([1.0, 1.0, 0.0]) + 1, PARAMS, X, torch.tensor([2]), steps=30)
+    never = invert(
+        lambda _, x: x.flatten(1)[:, :3] * torch.tensor([1.0, 1.0, 0.0]) + 1,
+        PARAMS,
+        X,
+        torch.tensor([2]),
+        steps=30,
+    )
     assert legal(never)
 
 
 def test_a_model_without_finite_gradients_and_a_price_without_end() -> None:
-    broken = invert(lambda params, x: planted(params, x) * torch.nan, PARAMS, X, torch.arange(3), steps=3)
-    always = invert(lambda _, x: x.flatten(1)[:, :2] * 0 + torch.tensor([1.0, 0.0]), PARAMS, X[:1], torch.tensor([0]), steps=700)
+    broken = invert(
+        lambda params, x: planted(params, x) * torch.nan, PARAMS, X, torch.arange(3), steps=3
+    )
+    always = invert(
+        lambda _, x: x.flatten(1)[:, :2] * 0 + torch.tensor([1.0, 0.0]),
+        PARAMS,
+        X[:1],
+        torch.tensor([0]),
+        steps=700,
+    )
     assert legal(broken)
     assert legal(always)  # the price has doubled 140 times, beyond any float32
     assert always.mask.sum() < 0.01

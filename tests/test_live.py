@@ -6,12 +6,14 @@ import time
 
 import pytest
 
-from backstop.platform import live
+from backstop.platform.commands import live
 from backstop.platform.contract import Spec
-from backstop.platform.plan import Fixed, Queue
+from backstop.platform.sweeps.plan import Fixed, Queue
 
 
-def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Start-up and warm-ups before the first end do not count, nor does what was slow long ago."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -27,7 +29,8 @@ def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(monkeypatch: pyt
         return watch.headline().plain
 
     assert "left" not in end(1000.0) and "left" not in end(1010.0) and "left" not in end(1020.0)
-    assert "14/100 done" in (line := end(1030.0)) and "about 14:20 left" in line  # 86 runs at 10 seconds
+    # 86 runs at 10 seconds
+    assert "14/100 done" in (line := end(1030.0)) and "about 14:20 left" in line
     for run in range(30):
         line = end(1030.0 + run + 1)
     assert "44/100 done" in line and "about 0:56 left" in line

@@ -1,4 +1,6 @@
-"""Local training: both engines against torch.optim on a plain module, and rows that do not depend on their block."""
+"""Local training: both engines against torch.optim on a plain module, and rows that do not depend
+on their block.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +14,50 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backstop.platform import federation, flat, local_sgd, specs
-from backstop.platform.backdoor import Planted
-from backstop.platform.clients import gather
-from backstop.platform.contract import Attack, ClientView, Data, Defense, Local, Memory, Part, Samples, Spec, Step, TrainView, chain
+from backstop.platform.contract import (
+    Attack,
+    ClientView,
+    Data,
+    Defense,
+    Local,
+    Memory,
+    Part,
+    Samples,
+    Spec,
+    Step,
+    TrainView,
+)
 from backstop.platform.experiment import Experiment
-from backstop.platform.federation import Federation
 from backstop.platform.params import BadInput
+from backstop.platform.specs.part import parse_part, to_chain
+from backstop.platform.specs.spec import validate
+from backstop.platform.threats.backdoor import Planted
+from backstop.platform.training import federation, loading, local_sgd, network
+from backstop.platform.training.defense_chain import chain
+from backstop.platform.training.federation import Federation
+from backstop.platform.workers.clients import gather
 
 MLP = Spec(
-    clients=12, per_round=6, batch=16, block=4, alpha=0.3, local_epochs=2, root_size=20, optimizer=Part("sgd", {"lr": 0.1, "momentum": 0.9})
+    clients=12,
+    per_round=6,
+    batch=16,
+    block=4,
+    alpha=0.3,
+    local_epochs=2,
+    root_size=20,
+    optimizer=Part("sgd", {"lr": 0.1, "momentum": 0.9}),
 )
 CNN = MLP.replace(model=Part("cnn"), local_epochs=1)
-BATCH_NORM = MLP.replace(model=Part("resnet18", {"norm": "batch"}), clients=40, batch=32, local_epochs=1)
+BATCH_NORM = MLP.replace(
+    model=Part("resnet18", {"norm": "batch"}), clients=40, batch=32, local_epochs=1
+)
 
 
 def built(spec: Spec) -> Federation:
-    from backstop.platform import specs
+    from backstop.platform.specs.spec import validate
 
-    spec = specs.validate(spec)
-    return federation.build(spec, federation.load(spec.dataset, Path("unused")), torch.device("cpu"))
+    spec = validate(spec)
+    return federation.build(spec, loading.load(spec.dataset, Path("unused")), torch.device("cpu"))
 
 
 def by_hand(fed: Federation, number: int, client: int) -> tuple[Tensor, Tensor]:
@@ -40,11 +66,18 @@ def by_hand(fed: Federation, number: int, client: int) -> tuple[Tensor, Tensor]:
     options = fed.spec.optimizer.params
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[fed.spec.optimizer.name]
     lr = float(options["lr"])  # type: ignore[arg-type]
-    optimizer = kind(module.parameters(), lr=lr, **({"momentum": options["momentum"]} if fed.spec.optimizer.name == "sgd" else {}))
+    optimizer = kind(
+        module.parameters(),
+        lr=lr,
+        **({"momentum": options["momentum"]} if fed.spec.optimizer.name == "sgd" else {}),
+    )
     losses, seen = torch.zeros(()), 0
     for index in local_sgd.batches(fed, number, client, attacking=False):
         x, y = fed.data.train.x[index].float() / 255, fed.data.train.y[index]
-        mean, std = torch.tensor(fed.data.mean).view(-1, 1, 1), torch.tensor(fed.data.std).view(-1, 1, 1)
+        mean, std = (
+            torch.tensor(fed.data.mean).view(-1, 1, 1),
+            torch.tensor(fed.data.std).view(-1, 1, 1),
+        )
         optimizer.zero_grad()
         loss = cross_entropy(module((x - mean) / std), y)
         loss.backward()
@@ -55,7 +88,9 @@ def by_hand(fed: Federation, number: int, client: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "spec", [MLP, MLP.replace(optimizer=Part("adam", {"lr": 0.01})), CNN, BATCH_NORM], ids=["mlp", "adam", "cnn", "batch norm"]
+    "spec",
+    [MLP, MLP.replace(optimizer=Part("adam", {"lr": 0.01})), CNN, BATCH_NORM],
+    ids=["mlp", "adam", "cnn", "batch norm"],
 )
 def test_an_update_is_what_torch_optim_gives(spec: Spec) -> None:
     fed = built(spec)
@@ -85,7 +120,9 @@ def test_a_row_does_not_depend_on_its_block_mates(spec: Spec) -> None:
     fed = built(spec)
 
     def row(block: list[int], client: int) -> Tensor:
-        trained = local_sgd.train(fed, 0, block, fed.net.params, fed.net.buffers, None, attacked=False)
+        trained = local_sgd.train(
+            fed, 0, block, fed.net.params, fed.net.buffers, None, attacked=False
+        )
         return trained.rows[block.index(client)]
 
     alone = row([5], 5)
@@ -97,11 +134,17 @@ def test_blocks_hold_every_client_once_and_waste_little() -> None:
     fed = built(MLP.replace(clients=40, per_round=20, block=5))
     units = local_sgd.blocks(fed, 0, list(range(20)), attacked=False)
     assert sorted(client for unit in units for client in unit) == list(range(20))
-    steps = {client: len(local_sgd.batches(fed, 0, client, attacking=False)) for client in range(20)}
+    steps = {
+        client: len(local_sgd.batches(fed, 0, client, attacking=False)) for client in range(20)
+    }
     padded = sum(steps[unit[0]] * len(unit) for unit in units)
-    unsorted = sum(max(steps[client] for client in range(start, start + 5)) * 5 for start in range(0, 20, 5))
+    unsorted = sum(
+        max(steps[client] for client in range(start, start + 5)) * 5 for start in range(0, 20, 5)
+    )
     assert padded <= unsorted
-    assert [steps[unit[0]] for unit in units] == sorted((steps[unit[0]] for unit in units), reverse=True)
+    assert [steps[unit[0]] for unit in units] == sorted(
+        (steps[unit[0]] for unit in units), reverse=True
+    )
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order() -> None:
@@ -112,21 +155,23 @@ def test_every_epoch_visits_every_sample_once_in_another_order() -> None:
     assert torch.equal(first.sort().values, shard)
     assert torch.equal(second.sort().values, shard)
     assert not torch.equal(first, second)
-    assert not torch.equal(first, torch.cat(local_sgd.batches(fed, 5, 2, attacking=False))[: len(shard)])
+    assert not torch.equal(
+        first, torch.cat(local_sgd.batches(fed, 5, 2, attacking=False))[: len(shard)]
+    )
 
 
 def test_batch_norm_statistics_travel_beside_the_parameters() -> None:
     fed = built(BATCH_NORM)
     trained = local_sgd.train(fed, 0, [0, 1], fed.net.params, fed.net.buffers, None, attacked=False)
     assert not fed.net.vectorised
-    assert trained.buffers.shape == (2, flat.size(fed.net.buffer_layout))
+    assert trained.buffers.shape == (2, network.size(fed.net.buffer_layout))
     assert all("num_batches" not in slot.name for slot in fed.net.buffer_layout)
     assert (trained.buffers.abs().sum(1) > 0).all()
 
 
 def test_flat_views_are_the_module() -> None:
     fed = built(CNN)
-    replica = flat.Replica(fed.net)
+    replica = network.Replica(fed.net)
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(replica(x), fed.net.logits(fed.net.params, x))
     replica(x).sum().backward()
@@ -139,7 +184,10 @@ def strict() -> Local:
     """A rule that touches everything: what a client prepares, its batches, its gradients, noise."""
 
     def prepare(view: ClientView) -> float:
-        assert len(view.data.y) and view.model(view.params, view.data.x).shape == (len(view.data.y), view.classes)
+        assert len(view.data.y) and view.model(view.params, view.data.x).shape == (
+            len(view.data.y),
+            view.classes,
+        )
         return view.data.x.mean().item()
 
     def batch(memory: float, x: Tensor, y: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -151,18 +199,26 @@ def strict() -> Local:
     return Local(prepare, batch, gradient)
 
 
-def rows_under(fed: Federation, defense: Defense, cohort: list[int], *, attacked: bool = False) -> Tensor:
+def rows_under(
+    fed: Federation, defense: Defense, cohort: list[int], *, attacked: bool = False
+) -> Tensor:
     fed = fed._replace(defense=defense)
     units = local_sgd.blocks(fed, 2, cohort, attacked)
     state = (Planted(10),)  # of badnets, where there is an attack
-    parts = [local_sgd.train(fed, 2, unit, fed.net.params, fed.net.buffers, state, attacked) for unit in units]
+    parts = [
+        local_sgd.train(fed, 2, unit, fed.net.params, fed.net.buffers, state, attacked)
+        for unit in units
+    ]
     return gather(parts).rows
 
 
 def test_both_engines_follow_the_defenses_rules() -> None:
     fed = built(MLP)
     looped = fed._replace(net=fed.net._replace(vectorised=False))
-    cohort, defense = [0, 3, 5, 7, 9], chain(Defense(local=strict()), Defense(local=Local(gradient=lambda grad, *_: grad / 2)))
+    cohort, defense = (
+        [0, 3, 5, 7, 9],
+        chain(Defense(local=strict()), Defense(local=Local(gradient=lambda grad, *_: grad / 2))),
+    )
     block = rows_under(fed, defense, cohort)
     assert (block - rows_under(fed, Defense(), cohort)).abs().max() > 0.01
     torch.testing.assert_close(block, rows_under(looped, defense, cohort), rtol=1e-3, atol=1e-5)
@@ -180,13 +236,15 @@ def test_a_sample_that_batch_norm_cannot_be_trained_on_alone_joins_the_step_befo
     expected, _ = by_hand(fed, 0, client)
 
     def row(block: list[int]) -> Tensor:
-        trained = local_sgd.train(fed, 0, block, fed.net.params, fed.net.buffers, None, attacked=False)
+        trained = local_sgd.train(
+            fed, 0, block, fed.net.params, fed.net.buffers, None, attacked=False
+        )
         return trained.rows[block.index(client)]
 
     alone = row([client])
     torch.testing.assert_close(alone, expected, rtol=1e-3, atol=2e-5)
     assert torch.equal(row([0, client]), alone)
-    root = Samples(flat.unit(fed.data.train.x[:33]), fed.data.train.y[:33])
+    root = Samples(network.to_unit_interval(fed.data.train.x[:33]), fed.data.train.y[:33])
     update = local_sgd.train_samples(fed, 0, fed.net.params, fed.net.buffers, root)
     assert update.isfinite().all() and update.abs().max() > 0
 
@@ -211,7 +269,9 @@ def test_a_single_last_sample_stays_a_step_of_its_own_where_it_can() -> None:
         ),
     ],
 )
-def test_training_of_batch_norm_on_one_sample_is_refused_before_the_start(changes: dict[str, Any], message: str) -> None:
+def test_training_of_batch_norm_on_one_sample_is_refused_before_the_start(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(BadInput, match=message):
         built(BATCH_NORM.replace(**changes))
     built(BATCH_NORM.replace(model=Part("resnet18"), **changes))
@@ -223,9 +283,9 @@ def test_batch_norm_trains_in_a_loop_on_every_device(running: bool) -> None:
     norm = torch.nn.BatchNorm1d(4, track_running_stats=running)
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), norm, torch.nn.Linear(4, 2))
     for kind in ("cpu", "cuda"):
-        assert not flat.vectorised(module, torch.device(kind), 8)
+        assert not network.vectorised(module, torch.device(kind), 8)
     rows = Samples(torch.rand(3, 4), torch.tensor([0, 1, 1]))
-    net = flat.network(module, Data(rows, rows, 2, "table"), torch.device("cpu"), 8)
+    net = network.network(module, Data(rows, rows, 2, "table"), torch.device("cpu"), 8)
     assert net.pairs
 
 
@@ -239,7 +299,8 @@ def test_clients_that_attack_do_not_follow_the_defenses_rules(vectorised: bool) 
     torch.testing.assert_close(bound[bad], free[bad], rtol=1e-4, atol=1e-6)
     assert ((bound - free).abs().amax(1) > 1e-3).tolist() == (~bad).tolist()
     idle = rows_under(fed, defense, cohort)
-    assert ((idle - rows_under(fed, Defense(), cohort)).abs().amax(1) > 1e-3).all()  # while they do not attack, they do
+    # while they do not attack, they do
+    assert ((idle - rows_under(fed, Defense(), cohort)).abs().amax(1) > 1e-3).all()
 
 
 def test_a_training_of_ones_own_takes_its_steps_at_a_factor_on_the_honest_rate() -> None:
@@ -248,12 +309,21 @@ def test_a_training_of_ones_own_takes_its_steps_at_a_factor_on_the_honest_rate()
     def moved(rates: list[float] | None) -> Tensor:
         def train(_: object, view: TrainView) -> Tensor:
             steps = view.steps[:1] * 3
-            return view.minimise(lambda params, _: params.sum(), steps=steps, rates=rates) - view.params
+            return (
+                view.minimise(lambda params, _: params.sum(), steps=steps, rates=rates)
+                - view.params
+            )
 
-        fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, optimizer=Part("sgd", {"lr": 0.1})))
+        fed = built(
+            MLP.replace(
+                attack=(Part("badnets"),), malicious=0.34, optimizer=Part("sgd", {"lr": 0.1})
+            )
+        )
         fed = fed._replace(attack=Attack(train=train))
         attacker = [int(fed.malicious[0])]
-        return local_sgd.train(fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True).rows[0]
+        return local_sgd.train(
+            fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True
+        ).rows[0]
 
     whole = torch.full_like(moved(None), -0.3)
     torch.testing.assert_close(moved(None), whole, rtol=1e-4, atol=1e-6)
@@ -281,7 +351,9 @@ def test_a_memory_carries_the_momentum_from_one_training_to_the_next(optimizer: 
         fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, optimizer=part))
         fed = fed._replace(attack=Attack(train=train))
         attacker = [int(fed.malicious[0])]
-        return local_sgd.train(fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True).rows[0]
+        return local_sgd.train(
+            fed, 0, attacker, fed.net.params, fed.net.buffers, None, attacked=True
+        ).rows[0]
 
     whole = moved([5], kept=False)
     assert torch.equal(moved([2, 1, 2], kept=True), whole)
@@ -289,15 +361,22 @@ def test_a_memory_carries_the_momentum_from_one_training_to_the_next(optimizer: 
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
-def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(vectorised: bool) -> None:
+def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(
+    vectorised: bool,
+) -> None:
     fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, batch=10**4, local_epochs=1))
-    fed = fed._replace(net=fed.net._replace(vectorised=vectorised), attack=Attack(pace=lambda state: float(state)))
+    fed = fed._replace(
+        net=fed.net._replace(vectorised=vectorised), attack=Attack(pace=lambda state: float(state))
+    )
     cohort = list(range(12))
     bad = torch.isin(torch.arange(12), fed.malicious)
 
     def rows(pace: float) -> Tensor:
         units = local_sgd.blocks(fed, 0, cohort, attacked=True)
-        parts = [local_sgd.train(fed, 0, unit, fed.net.params, fed.net.buffers, pace, attacked=True) for unit in units]
+        parts = [
+            local_sgd.train(fed, 0, unit, fed.net.params, fed.net.buffers, pace, attacked=True)
+            for unit in units
+        ]
         return gather(parts).rows
 
     whole, half = rows(1.0), rows(0.5)
@@ -308,22 +387,29 @@ def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(vecto
 def test_the_server_trains_like_an_honest_client() -> None:
     fed = built(MLP)
     shard = fed.shards[4]
-    own = Samples(flat.unit(fed.data.train.x[shard]), fed.data.train.y[shard])
+    own = Samples(network.to_unit_interval(fed.data.train.x[shard]), fed.data.train.y[shard])
     fed = fed._replace(spec=fed.spec.replace(batch=len(shard), local_epochs=1))
     update = local_sgd.train_samples(fed, 0, fed.net.params, fed.net.buffers, own)
-    sent = local_sgd.train(fed, 0, [4], fed.net.params, fed.net.buffers, None, attacked=False).rows[0]
-    torch.testing.assert_close(update, sent, rtol=1e-3, atol=1e-5)  # one batch: its order does not matter
-    assert torch.equal(update, local_sgd.train_samples(fed, 0, fed.net.params, fed.net.buffers, own))
+    sent = local_sgd.train(fed, 0, [4], fed.net.params, fed.net.buffers, None, attacked=False).rows[
+        0
+    ]
+    # one batch: its order does not matter
+    torch.testing.assert_close(update, sent, rtol=1e-3, atol=1e-5)
+    assert torch.equal(
+        update, local_sgd.train_samples(fed, 0, fed.net.params, fed.net.buffers, own)
+    )
 
 
 @pytest.mark.parametrize("spec", [MLP, CNN, BATCH_NORM], ids=["mlp", "cnn", "batch norm"])
 def test_the_head_maps_features_to_logits(spec: Spec) -> None:
     fed = built(spec)
-    x = flat.unit(fed.data.test.x[:5])
+    x = network.to_unit_interval(fed.data.test.x[:5])
     weight, bias = fed.net.head_slots()
     features = fed.net.features(fed.net.params, x, fed.net.buffers)
-    assert weight.shape == (fed.data.classes, features.shape[1]) and bias.shape == (fed.data.classes,)
-    tensors = flat.split(fed.net.params, fed.net.layout)
+    assert weight.shape == (fed.data.classes, features.shape[1]) and bias.shape == (
+        fed.data.classes,
+    )
+    tensors = network.split(fed.net.params, fed.net.layout)
     logits = torch.nn.functional.linear(features, tensors[weight.name], tensors[bias.name])
     torch.testing.assert_close(logits, fed.net.logits(fed.net.params, x, fed.net.buffers))
 
@@ -333,11 +419,11 @@ def test_the_head_maps_features_to_logits(spec: Spec) -> None:
 def test_unpoisoned_rows_are_those_of_honest_clients_bit_for_bit(model: str, defense: str) -> None:
     """On the batches that they are dealt, whatever the attack and the rules for honest clients."""
     attack = "label_flip+pgd(radius=0.1)+overtrain(epochs=3)"
-    spec = specs.validate(
+    spec = validate(
         MLP.replace(
-            model=specs.part(model),
-            attack=specs.stages(attack, "attack"),
-            defense=specs.stages(defense, "defense"),
+            model=parse_part(model),
+            attack=to_chain(attack, "attack"),
+            defense=to_chain(defense, "defense"),
             clients=40,
             malicious=0.5,
             selection="fixed",
@@ -356,7 +442,7 @@ def test_unpoisoned_rows_are_those_of_honest_clients_bit_for_bit(model: str, def
 @pytest.mark.parametrize("name", ["sign_aligned", "adaptive", "mask_budget"])
 def test_a_poison_of_nothing_adds_nothing(name: str) -> None:
     """What the attacks take for the poison's share of a row holds no noise of the batch order."""
-    chain_ = specs.stages(f"model_replacement(strength=1)+{name}", "attack")
+    chain_ = to_chain(f"model_replacement(strength=1)+{name}", "attack")
     spec = MLP.replace(malicious=0.34, selection="fixed", rounds=1)
     attacked = Experiment(spec.replace(attack=chain_), Path("unused"), "cpu")
     free = Experiment(spec, Path("unused"), "cpu")
@@ -371,20 +457,33 @@ def test_a_poison_of_nothing_adds_nothing(name: str) -> None:
 
 
 def test_training_of_an_attacks_own_has_the_loss_of_honest_training() -> None:
-    """One step on the given loss is the step that an honest client takes, with class weights as without them."""
+    """One step on the given loss is the step that an honest client takes, with class weights as
+    without them.
+    """
     weights = "-".join(str(number) for number in range(1, 11))
     rows = {}
     for name, params in {"weighted": {"class_weights": weights}, "plain": {}}.items():
-        spec = MLP.replace(model=Part("mlp", params), attack=(Part("badnets"),), malicious=0.5, local_epochs=1)
+        spec = MLP.replace(
+            model=Part("mlp", params), attack=(Part("badnets"),), malicious=0.5, local_epochs=1
+        )
         fed = built(spec)
         client = int(fed.malicious[0])
-        honest = local_sgd.train(fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=False).rows
+        honest = local_sgd.train(
+            fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=False
+        ).rows
 
         def same(_: object, view: TrainView) -> Tensor:
-            return view.minimise(lambda vector, step: view.loss(view.model(vector, step.clean.x), step.clean.y)) - view.params
+            return (
+                view.minimise(
+                    lambda vector, step: view.loss(view.model(vector, step.clean.x), step.clean.y)
+                )
+                - view.params
+            )
 
         fed = fed._replace(attack=Attack(train=same))
-        own = local_sgd.train(fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=True).rows
+        own = local_sgd.train(
+            fed, 0, [client], fed.net.params, fed.net.buffers, None, attacked=True
+        ).rows
         torch.testing.assert_close(own, honest, rtol=1e-3, atol=1e-5)
         rows[name] = own
     assert (rows["weighted"] - rows["plain"]).abs().max() > 0.01

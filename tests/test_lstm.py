@@ -1,4 +1,6 @@
-"""The LSTM: against its equations in NumPy, and what padding, order, frozen embeddings and flat vectors may and may not change."""
+"""The LSTM: against its equations in NumPy, and what padding, order, frozen embeddings and flat
+vectors may and may not change.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from backstop.platform import flat, plugins
+from backstop.platform import plugins
 from backstop.platform.contract import Data, Samples
 from backstop.platform.models.lstm import _recorded, _steps
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator, seeded
+from backstop.platform.training import network
 
 SMALL = {"words": 10, "dim": 5, "hidden": 4, "layers": 2}
-X = torch.tensor([[3, 10, 0, 0, 0], [7, 1, 2, 2, 9], [0, 0, 0, 0, 0], [4, 0, 0, 0, 0], [13, 20, 30, 0, 0]])
+X = torch.tensor(
+    [[3, 10, 0, 0, 0], [7, 1, 2, 2, 9], [0, 0, 0, 0, 0], [4, 0, 0, 0, 0], [13, 20, 30, 0, 0]]
+)
 Y = torch.tensor([0, 1, 2, 1, 0])
 
 
@@ -40,7 +45,10 @@ def reference(net: Any, document: list[int], layers: int = 2) -> np.ndarray:
     sequence = [table[(token - 1) % 10 + 1] for token in document if token]
     state = np.zeros(4)
     for layer in range(layers):
-        w, u, b, c = (values[f"lstm.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        w, u, b, c = (
+            values[f"lstm.{name}_l{layer}"]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
         state, cell, out = np.zeros(4), np.zeros(4), []
         for x in sequence:
             i, f, g, o = (w @ x + u @ state + b + c).reshape(4, 4)
@@ -71,7 +79,8 @@ def test_the_equations_word_for_word(layers: int) -> None:
 def test_gradients_are_those_of_the_packed_layer() -> None:
     net, some = built(), Y != 2  # without the empty document
     ours, theirs = (
-        torch.autograd.grad(cross_entropy(logits, Y[some]), list(net.parameters())) for logits in (net(X[some]), packed(net, X[some]))
+        torch.autograd.grad(cross_entropy(logits, Y[some]), list(net.parameters()))
+        for logits in (net(X[some]), packed(net, X[some]))
     )
     for name, one, other in zip(dict(net.named_parameters()), ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-5, msg=name)
@@ -105,18 +114,36 @@ def test_the_order_of_documents_does_not_matter() -> None:
 
 @pytest.mark.parametrize(
     "x",
-    [X[1:2], X[3:4, :1], torch.ones(4, 1, dtype=torch.int64), X[2:3], torch.zeros(3, 5, dtype=torch.int64)],
-    ids=["one document", "one word", "documents of one word", "one empty document", "empty documents"],
+    [
+        X[1:2],
+        X[3:4, :1],
+        torch.ones(4, 1, dtype=torch.int64),
+        X[2:3],
+        torch.zeros(3, 5, dtype=torch.int64),
+    ],
+    ids=[
+        "one document",
+        "one word",
+        "documents of one word",
+        "one empty document",
+        "empty documents",
+    ],
 )
 @pytest.mark.parametrize("twice", [False, True])
 def test_unusual_batches(x: Tensor, twice: bool) -> None:
     net = built()
-    np.testing.assert_allclose(net(x).detach().numpy(), [reference(net, document) for document in x.tolist()], atol=1e-6)
-    grads = torch.autograd.grad(net(x).square().sum(), list(net.parameters()), create_graph=twice, materialize_grads=True)
+    np.testing.assert_allclose(
+        net(x).detach().numpy(), [reference(net, document) for document in x.tolist()], atol=1e-6
+    )
+    grads = torch.autograd.grad(
+        net(x).square().sum(), list(net.parameters()), create_graph=twice, materialize_grads=True
+    )
     assert all(bool(grad.isfinite().all()) for grad in grads)
     if twice:
         again = torch.autograd.grad(
-            torch.stack([grad.square().sum() for grad in grads]).sum(), list(net.parameters()), materialize_grads=True
+            torch.stack([grad.square().sum() for grad in grads]).sum(),
+            list(net.parameters()),
+            materialize_grads=True,
         )
         assert all(bool(grad.isfinite().all()) for grad in again)
 
@@ -162,7 +189,10 @@ def test_copies_are_the_same_function(kind: str) -> None:
 @pytest.mark.parametrize("counted", [{}, {"dim": 300, "hidden": 200, "words": 10000}])
 def test_the_number_of_parameters(counted: dict[str, int]) -> None:
     net = built(**counted)
-    sizes = [sum(parameter.numel() for parameter in part.parameters()) for part in (net.embedding, net.lstm, net.output)]
+    sizes = [
+        sum(parameter.numel() for parameter in part.parameters())
+        for part in (net.embedding, net.lstm, net.output)
+    ]
     assert sizes == ([10001 * 300, 723_200, 603] if counted else [55, 16 * 11 + 16 * 10, 15])
 
 
@@ -173,7 +203,7 @@ def data() -> Data:
 def test_views_of_one_vector_are_the_same_network() -> None:
     net = built()
     names, parameters = zip(*net.named_parameters(), strict=True)
-    whole = flat.network(copy.deepcopy(net), data(), torch.device("cpu"), batch=5)
+    whole = network.network(copy.deepcopy(net), data(), torch.device("cpu"), batch=5)
     assert not whole.vectorised and whole.head == "output"
     leaf = whole.params.clone().requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(whole.logits(leaf, X), Y), leaf)
@@ -182,7 +212,7 @@ def test_views_of_one_vector_are_the_same_network() -> None:
     with torch.inference_mode():
         assert torch.equal(whole.logits(whole.params, X), net(X))
         assert torch.equal(whole.logits(whole.params * 2, X), whole.logits(leaf * 2, X))
-    replica = flat.Replica(whole)
+    replica = network.Replica(whole)
     cross_entropy(replica(X), Y).backward()
     assert torch.equal(replica.grad, grad)
     features = whole.features(whole.params, X, whole.buffers)
@@ -205,11 +235,23 @@ def test_the_same_bytes_in_every_process() -> None:
     here = StringIO()
     with redirect_stdout(here):
         exec(PROGRAM, {})
-    there = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True).stdout
+    there = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, check=True, text=True
+    ).stdout
     assert here.getvalue() == there and len(there) > 1000
 
 
-@pytest.mark.parametrize("wrong", [{"words": 0}, {"dim": 0}, {"hidden": 0}, {"layers": 0}, {"layers": 17}, {"embedding": "fixed"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"words": 0},
+        {"dim": 0},
+        {"hidden": 0},
+        {"layers": 0},
+        {"layers": 17},
+        {"embedding": "fixed"},
+    ],
+)
 def test_parameters_that_are_refused(wrong: dict[str, int | str]) -> None:
     with pytest.raises(BadInput, match=f"model lstm: {next(iter(wrong))}="):
         plugins.build("models", "lstm", wrong)

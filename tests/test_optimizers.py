@@ -35,14 +35,18 @@ def theirs(name: str, given: dict[str, Any], start: Tensor, grads: Tensor) -> Te
     params = start.clone().requires_grad_()
     if name == "adam":
         full["betas"] = (full.pop("beta1"), full.pop("beta2"))
-    optimizer: torch.optim.Optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]([params], **full)
+    optimizer: torch.optim.Optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name](
+        [params], **full
+    )
     for grad in grads:
         params.grad = grad.clone()
         optimizer.step()
     return params.detach()
 
 
-def ours(name: str, given: dict[str, Any], start: Tensor, grads: Tensor, rates: list[Tensor | float]) -> Tensor:
+def ours(
+    name: str, given: dict[str, Any], start: Tensor, grads: Tensor, rates: list[Tensor | float]
+) -> Tensor:
     """The parameters after our steps."""
     optimizer = OPTIMIZERS[name](**given)
     params = start.clone()
@@ -56,7 +60,9 @@ def ours(name: str, given: dict[str, Any], start: Tensor, grads: Tensor, rates: 
 def test_ten_steps_are_those_of_torch(name: str, given: dict[str, Any]) -> None:
     start, grads = draws(SIZE), draws(STEPS, SIZE)
     expected = theirs(name, given, start, grads)
-    torch.testing.assert_close(ours(name, given, start, grads, [1.0] * STEPS), expected, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(
+        ours(name, given, start, grads, [1.0] * STEPS), expected, rtol=2e-6, atol=2e-6
+    )
     assert not torch.equal(expected, start)
 
 
@@ -64,14 +70,18 @@ def test_ten_steps_are_those_of_torch(name: str, given: dict[str, Any]) -> None:
 def test_a_block_is_its_rows(name: str, given: dict[str, Any]) -> None:
     starts, grads = draws(3, SIZE), draws(STEPS, 3, SIZE)
     together = ours(name, given, starts, grads, [torch.ones(3, 1)] * STEPS)
-    alone = torch.stack([ours(name, given, starts[k], grads[:, k], [1.0] * STEPS) for k in range(3)])
+    alone = torch.stack(
+        [ours(name, given, starts[k], grads[:, k], [1.0] * STEPS) for k in range(3)]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "given"), CASES)
 def test_a_row_without_batches_left_stands_still(name: str, given: dict[str, Any]) -> None:
     starts, grads = draws(3, SIZE), draws(STEPS, 3, SIZE)
-    rates: list[Tensor | float] = [torch.tensor([[1.0], [float(step < 4)], [1.0]]) for step in range(STEPS)]
+    rates: list[Tensor | float] = [
+        torch.tensor([[1.0], [float(step < 4)], [1.0]]) for step in range(STEPS)
+    ]
     together = ours(name, given, starts, grads, rates)
     short = ours(name, given, starts[1], grads[:4, 1], [1.0] * 4)
     torch.testing.assert_close(together[1], short, rtol=1e-6, atol=1e-6)

@@ -1,4 +1,6 @@
-"""Annotations → schema, checked values, and errors that say what was given, what is allowed and the nearest match."""
+"""Annotations → schema, checked values, and errors that say what was given, what is allowed and the
+nearest match.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ DECLARED = schema(example)
 def test_the_signature_is_the_schema() -> None:
     assert list(DECLARED) == ["norm", "count", "mode", "stop", "alpha", "label", "loud"]
     norm = DECLARED["norm"]
-    assert (norm.types, norm.default, norm.text, norm.range) == ((float,), 1.0, "largest norm", Range(0, 10, low_open=True, log=True))
+    assert (norm.types, norm.default, norm.text, norm.range) == (
+        (float,),
+        1.0,
+        "largest norm",
+        Range(0, 10, low_open=True, log=True),
+    )
     assert DECLARED["mode"].choices == ("fast", "exact")
     assert DECLARED["mode"].types == ()
     assert set(DECLARED["stop"].types) == {int, type(None)}
@@ -114,7 +121,9 @@ def test_illegal_values(name: str, value: Any) -> None:
     with pytest.raises(BadInput) as caught:
         check(DECLARED[name], value, "defense toy")
     message = str(caught.value)
-    assert message.startswith(f"defense toy: {name}={value!r} is not allowed; {name} is {DECLARED[name].allowed}")
+    assert message.startswith(
+        f"defense toy: {name}={value!r} is not allowed; {name} is {DECLARED[name].allowed}"
+    )
     assert "\n" not in message
 
 
@@ -125,11 +134,22 @@ def test_a_misspelt_choice_gets_the_nearest() -> None:
 
 def test_fill_completes_and_checks() -> None:
     full = fill(DECLARED, {"count": 5, "norm": 2}, "here")
-    assert full == {"norm": 2.0, "count": 5, "mode": "fast", "stop": None, "alpha": 0.5, "label": "x", "loud": False}
+    assert full == {
+        "norm": 2.0,
+        "count": 5,
+        "mode": "fast",
+        "stop": None,
+        "alpha": 0.5,
+        "label": "x",
+        "loud": False,
+    }
     assert list(full) == list(DECLARED)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("nrm", "did you mean 'norm'"), ("zzz", "known: alpha, count, label, loud, mode, norm, stop")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("nrm", "did you mean 'norm'"), ("zzz", "known: alpha, count, label, loud, mode, norm, stop")],
+)
 def test_unknown_parameters(name: str, hint: str) -> None:
     with pytest.raises(BadInput, match=f"defense toy: unknown parameter '{name}'; {hint}"):
         fill(DECLARED, {name: 1}, "defense toy")
@@ -173,16 +193,26 @@ def test_types_that_no_parameter_can_have(annotation: Any) -> None:
         (Range(0, 1), "[0, 1]", (0, 1, 0.5), (-1e-9, 1.0000001)),
         (Range(0, 1, low_open=True), "(0, 1]", (1e-300, 1), (0, -1)),
         (Range(0, 0.5, high_open=True), "[0, 0.5)", (0, 0.49), (0.5, math.nan)),
-        (Range(-2, 1e6, low_open=True, high_open=True), "(-2, 1e+06)", (0, -1.999), (-2, 1e6, math.inf, -math.inf)),
+        (
+            Range(-2, 1e6, low_open=True, high_open=True),
+            "(-2, 1e+06)",
+            (0, -1.999),
+            (-2, 1e6, math.inf, -math.inf),
+        ),
     ],
 )
-def test_ranges(interval: Range, text: str, inside: tuple[float, ...], outside: tuple[float, ...]) -> None:
+def test_ranges(
+    interval: Range, text: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
     assert str(interval) == text
     assert all(value in interval for value in inside)
     assert not any(value in interval for value in outside)
 
 
-@given(st.one_of(st.floats(), st.integers(), st.text(max_size=8), st.booleans(), st.none()), st.sampled_from(sorted(DECLARED)))
+@given(
+    st.one_of(st.floats(), st.integers(), st.text(max_size=8), st.booleans(), st.none()),
+    st.sampled_from(sorted(DECLARED)),
+)
 def test_every_value_is_taken_or_refused_in_one_line(value: Any, name: str) -> None:
     parameter = DECLARED[name]
     try:

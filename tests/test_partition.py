@@ -8,19 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backstop.platform import partition
 from backstop.platform.contract import Data, Samples
 from backstop.platform.params import BadInput
-from backstop.platform.partition import cohort, deal, hold_out, malicious_clients
+from backstop.platform.training import partition
+from backstop.platform.training.partition import cohort, deal, hold_out, malicious_clients
 
 ALPHAS = [None, 0.5, 100.0, "shards", "natural"]
 
 
 def toy(total: int = 300, classes: int = 5, natural: int = 12) -> Data:
     """Inputs are their own index, so that a sample can be recognised wherever it goes."""
-    train = Samples(torch.arange(total, dtype=torch.float32).reshape(-1, 1), torch.arange(total) % classes)
+    train = Samples(
+        torch.arange(total, dtype=torch.float32).reshape(-1, 1), torch.arange(total) % classes
+    )
     test = Samples(torch.full((10, 1), -1.0), torch.zeros(10, dtype=torch.int64))
-    return Data(train, test, classes=classes, kind="table", client=torch.arange(total) * 7 % natural * 3)
+    return Data(
+        train, test, classes=classes, kind="table", client=torch.arange(total) * 7 % natural * 3
+    )
 
 
 def equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -31,7 +35,10 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 def test_every_sample_goes_to_exactly_one_client(alpha: float | str | None) -> None:
     lists = deal(toy(), clients=12, alpha=alpha, seed=3)
     assert len(lists) == 12
-    assert all(indices.dtype == torch.int64 and len(indices) > 0 and bool((indices.diff() > 0).all()) for indices in lists)
+    assert all(
+        indices.dtype == torch.int64 and len(indices) > 0 and bool((indices.diff() > 0).all())
+        for indices in lists
+    )
     assert torch.equal(torch.cat(lists).sort().values, torch.arange(300))
 
 
@@ -45,8 +52,15 @@ def test_the_seed_decides_the_split(alpha: float | str | None) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(total=st.integers(1, 80), classes=st.integers(2, 6), clients=st.integers(1, 80), alpha=st.sampled_from([None, 0.3, 5.0, "shards"]))
-def test_a_split_is_whole_or_refused(total: int, classes: int, clients: int, alpha: float | str | None) -> None:
+@given(
+    total=st.integers(1, 80),
+    classes=st.integers(2, 6),
+    clients=st.integers(1, 80),
+    alpha=st.sampled_from([None, 0.3, 5.0, "shards"]),
+)
+def test_a_split_is_whole_or_refused(
+    total: int, classes: int, clients: int, alpha: float | str | None
+) -> None:
     try:
         lists = deal(toy(total, classes), clients=clients, alpha=alpha, seed=1)
     except BadInput:
@@ -66,7 +80,9 @@ def test_small_alpha_is_less_even_than_large() -> None:
 
     def largest_class_share(alpha: float) -> float:
         lists = deal(data, clients=10, alpha=alpha, seed=0)
-        return sum(float(data.train.y[one].bincount().max()) / len(one) for one in lists) / len(lists)
+        return sum(float(data.train.y[one].bincount().max()) / len(one) for one in lists) / len(
+            lists
+        )
 
     assert largest_class_share(0.1) > 0.5
     assert 0.3 > largest_class_share(10) > largest_class_share(1e6)
@@ -74,11 +90,18 @@ def test_small_alpha_is_less_even_than_large() -> None:
 
 
 def test_dirichlet_proportions_have_the_moments_of_the_distribution() -> None:
-    """A client's share of a class under Dir(alpha) over k clients has mean 1/k and variance (1/k)(1 - 1/k)/(k alpha + 1)."""
+    """A client's share of a class under Dir(alpha) over k clients has mean 1/k and variance (1/k)(1
+    - 1/k)/(k alpha + 1).
+    """
     data, clients, alpha = toy(20000, 10), 5, 2.0
     shares = torch.stack(
         [
-            torch.stack([data.train.y[one].bincount(minlength=10) / 2000 for one in deal(data, clients=clients, alpha=alpha, seed=seed)])
+            torch.stack(
+                [
+                    data.train.y[one].bincount(minlength=10) / 2000
+                    for one in deal(data, clients=clients, alpha=alpha, seed=seed)
+                ]
+            )
             for seed in range(40)
         ]
     )  # (seeds, clients, classes)
@@ -103,7 +126,10 @@ def test_dirichlet_is_drawn_anew_until_no_client_is_empty(monkeypatch: pytest.Mo
 
 
 def test_a_hopeless_dirichlet_split_says_what_to_change() -> None:
-    with pytest.raises(BadInput, match=r"alpha=0.001 leaves one of clients=50 without samples.*raise alpha, take fewer clients") as caught:
+    with pytest.raises(
+        BadInput,
+        match=r"alpha=0.001 leaves one of clients=50 without samples.*raise alpha, take fewer clients",
+    ) as caught:
         deal(toy(), clients=50, alpha=0.001, seed=0)
     assert "\n" not in str(caught.value)
 
@@ -127,10 +153,16 @@ def test_natural_clients_keep_their_samples() -> None:
 def test_some_of_the_natural_clients() -> None:
     data = toy()
     assert data.client is not None
-    chosen = [torch.unique(data.client[indices]).tolist() for indices in deal(data, clients=5, alpha="natural", seed=0)]
+    chosen = [
+        torch.unique(data.client[indices]).tolist()
+        for indices in deal(data, clients=5, alpha="natural", seed=0)
+    ]
     assert all(len(ids) == 1 for ids in chosen)
     assert chosen == sorted(chosen) and len({ids[0] for ids in chosen}) == 5
-    assert chosen != [torch.unique(data.client[indices]).tolist() for indices in deal(data, clients=5, alpha="natural", seed=1)]
+    assert chosen != [
+        torch.unique(data.client[indices]).tolist()
+        for indices in deal(data, clients=5, alpha="natural", seed=1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +171,16 @@ def test_some_of_the_natural_clients() -> None:
         (None, 301, r"clients=301 is more than the 300 training samples"),
         ("shards", 151, r"300 training samples do for clients=150, not 151"),
         ("natural", 13, r"clients=13 is not allowed; this dataset has 12 clients of its own"),
-        ("shard", 3, r"alpha='shard' is not allowed; alpha is a number above 0, none, shards or natural"),
+        (
+            "shard",
+            3,
+            r"alpha='shard' is not allowed; alpha is a number above 0, none, shards or natural",
+        ),
     ],
 )
-def test_impossible_splits_are_refused(alpha: float | str | None, clients: int, message: str) -> None:
+def test_impossible_splits_are_refused(
+    alpha: float | str | None, clients: int, message: str
+) -> None:
     with pytest.raises(BadInput, match=message):
         deal(toy(), clients=clients, alpha=alpha, seed=0)
 
@@ -176,12 +214,23 @@ def test_a_root_set_of_nothing() -> None:
 
 @pytest.mark.parametrize("size", [300, 301, -1])
 def test_a_root_set_must_leave_something(size: int) -> None:
-    with pytest.raises(BadInput, match=rf"root_size={size} is not allowed; the dataset has 300 training samples"):
+    with pytest.raises(
+        BadInput, match=rf"root_size={size} is not allowed; the dataset has 300 training samples"
+    ):
         hold_out(300, size, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("clients", "share", "count"), [(100, 0.2, 20), (100, 0.0, 0), (7, 1.0, 7), (10, 0.25, 3), (100, 0.145, 15), (10, 0.04, 0), (3, 0.5, 2)]
+    ("clients", "share", "count"),
+    [
+        (100, 0.2, 20),
+        (100, 0.0, 0),
+        (7, 1.0, 7),
+        (10, 0.25, 3),
+        (100, 0.145, 15),
+        (10, 0.04, 0),
+        (3, 0.5, 2),
+    ],
 )
 def test_the_number_of_malicious_clients(clients: int, share: float, count: int) -> None:
     ids = malicious_clients(clients, share, seed=0)
@@ -200,7 +249,9 @@ def test_a_cohort(selection: str) -> None:
     bad = malicious_clients(50, 0.3, seed=0)
 
     def drawn(number: int, seed: int = 0) -> list[int]:
-        found = cohort(clients=50, per_round=10, selection=selection, bad=bad, seed=seed, round=number)
+        found = cohort(
+            clients=50, per_round=10, selection=selection, bad=bad, seed=seed, round=number
+        )
         assert found.dtype == torch.int64
         return found.tolist()
 
@@ -213,18 +264,30 @@ def test_a_cohort(selection: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_round", "share", "count"), [(10, 0.3, 3), (5, 0.3, 2), (50, 0.3, 15), (1, 0.3, 0), (10, 0.0, 0), (10, 1.0, 10)]
+    ("per_round", "share", "count"),
+    [(10, 0.3, 3), (5, 0.3, 2), (50, 0.3, 15), (1, 0.3, 0), (10, 0.0, 0), (10, 1.0, 10)],
 )
-def test_a_fixed_cohort_holds_its_share_of_malicious_clients(per_round: int, share: float, count: int) -> None:
+def test_a_fixed_cohort_holds_its_share_of_malicious_clients(
+    per_round: int, share: float, count: int
+) -> None:
     bad = malicious_clients(50, share, seed=0)
     for number in range(10):
-        found = cohort(clients=50, per_round=per_round, selection="fixed", bad=bad, seed=0, round=number)
+        found = cohort(
+            clients=50, per_round=per_round, selection="fixed", bad=bad, seed=0, round=number
+        )
         assert len(found) == per_round and int(torch.isin(found, bad).sum()) == count
 
 
 def test_a_random_cohort_does_not_depend_on_who_is_malicious() -> None:
     one, other = (
-        cohort(clients=50, per_round=10, selection="random", bad=malicious_clients(50, share, seed=0), seed=0, round=2)
+        cohort(
+            clients=50,
+            per_round=10,
+            selection="random",
+            bad=malicious_clients(50, share, seed=0),
+            seed=0,
+            round=2,
+        )
         for share in (0.0, 0.5)
     )
     assert torch.equal(one, other)
@@ -240,4 +303,11 @@ def test_a_random_cohort_does_not_depend_on_who_is_malicious() -> None:
 )
 def test_impossible_cohorts_are_refused(per_round: int, selection: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        cohort(clients=50, per_round=per_round, selection=selection, bad=torch.arange(3), seed=0, round=0)
+        cohort(
+            clients=50,
+            per_round=per_round,
+            selection=selection,
+            bad=torch.arange(3),
+            seed=0,
+            round=0,
+        )

@@ -1,4 +1,6 @@
-"""Terminals and pipes that cannot carry every character: what is printed there is plain, and nothing fails."""
+"""Terminals and pipes that cannot carry every character: what is printed there is plain, and
+nothing fails.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform import cli, live, plain, plugins
+from backstop.platform import cli, plugins
+from backstop.platform.commands import live, plain
 from backstop.platform.contract import Spec
-from backstop.platform.plan import Fixed, Queue
+from backstop.platform.sweeps.plan import Fixed, Queue
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +46,11 @@ class Terminal:
     ids=["list", "show", "data", "help of sweep", "help of run"],
 )
 def test_what_is_printed_is_plain(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str, arguments: list[str], expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    encoding: str,
+    arguments: list[str],
+    expected: str,
 ) -> None:
     monkeypatch.setenv("BACKSTOP_DATA", str(tmp_path))
     terminal = Terminal(monkeypatch, encoding)
@@ -65,7 +72,9 @@ def test_messages_are_plain(monkeypatch: pytest.MonkeyPatch, encoding: str) -> N
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_json_is_the_same_document_in_every_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_json_is_the_same_document_in_every_encoding(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     terminal = Terminal(monkeypatch, encoding)
     assert cli.main(["show", "invariant", "--json"]) == 0
     document = json.loads(terminal.said()[0])
@@ -96,7 +105,14 @@ def test_the_live_table_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_sign_of_the_sheets_has_a_likeness() -> None:
     folders = ("platform", "attacks", "defenses", "search_spaces")
-    texts = [file.read_text(encoding="utf-8") for folder in folders for file in (ROOT / folder).rglob("*.py")]
-    signs = {sign for text in texts for sign in text if not sign.isascii()} - {"雪"}  # an example of what has none
+    texts = [
+        file.read_text(encoding="utf-8")
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+    ]
+    # an example of what has none
+    signs = {sign for text in texts for sign in text if not sign.isascii()} - {"雪"}
     assert len(signs) > 50
-    assert [sign for sign in signs if "\\" in plain.plain(sign) or not plain.plain(sign).isascii()] == []
+    assert [
+        sign for sign in signs if "\\" in plain.plain(sign) or not plain.plain(sign).isascii()
+    ] == []

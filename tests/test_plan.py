@@ -1,4 +1,6 @@
-"""The plan: spaces by name and by path, twins, duplicates, overrides, and a queue that runs nothing twice."""
+"""The plan: spaces by name and by path, twins, duplicates, overrides, and a queue that runs nothing
+twice.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +8,102 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform import plan, specs
 from backstop.platform.contract import Part, Search, Spec
 from backstop.platform.params import BadInput
-from backstop.platform.plan import Fixed, Queue
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
+from backstop.platform.specs.part import chain_text
+from backstop.platform.specs.spec import spec_title
+from backstop.platform.sweeps.plan import (
+    Fixed,
+    Queue,
+    distinct,
+    load_space,
+    preflight,
+    with_overrides,
+    with_twins,
+)
 
 BASE = Spec(rounds=2, attack=(Part("badnets"),), defense=(Part("median"),))
 
 
 def test_twins_are_added_once() -> None:
-    found = plan.with_twins(grid(BASE, defense=["median", "krum"], seed=[0, 1]))
-    texts = [(specs.text(spec.attack, "attack"), specs.text(spec.defense, "defense"), spec.seed) for spec in found]
-    assert texts[:4] == [("badnets", "median", 0), ("badnets", "median", 1), ("badnets", "krum", 0), ("badnets", "krum", 1)]
+    found = with_twins(grid(BASE, defense=["median", "krum"], seed=[0, 1]))
+    texts = [
+        (chain_text(spec.attack, "attack"), chain_text(spec.defense, "defense"), spec.seed)
+        for spec in found
+    ]
+    assert texts[:4] == [
+        ("badnets", "median", 0),
+        ("badnets", "median", 1),
+        ("badnets", "krum", 0),
+        ("badnets", "krum", 1),
+    ]
     assert sorted(texts[4:]) == sorted(
-        [("badnets", "fedavg", 0), ("badnets", "fedavg", 1)] * 2 + [("none", "fedavg", 0), ("none", "fedavg", 1)]
+        [("badnets", "fedavg", 0), ("badnets", "fedavg", 1)] * 2
+        + [("none", "fedavg", 0), ("none", "fedavg", 1)]
     )
     assert [spec.dormant for spec in found if not spec.defense] == [False, False, True] * 2
-    assert plan.with_twins(found) == found
+    assert with_twins(found) == found
 
 
 def test_the_dormant_twin_is_of_the_trigger_alone_and_shared() -> None:
-    found = plan.with_twins(grid(BASE, attack=["badnets+model_replacement(strength=2)", "badnets+model_replacement(strength=3)"]))
-    assert [specs.title(spec) for spec in found if spec.dormant] == ["badnets, dormant × fedavg"]
-    assert not [spec for spec in plan.with_twins([BASE.replace(attack=(Part("model_replacement"),))]) if spec.dormant]
+    found = with_twins(
+        grid(
+            BASE,
+            attack=[
+                "badnets+model_replacement(strength=2)",
+                "badnets+model_replacement(strength=3)",
+            ],
+        )
+    )
+    assert [spec_title(spec) for spec in found if spec.dormant] == ["badnets, dormant × fedavg"]
+    assert not [
+        spec
+        for spec in with_twins([BASE.replace(attack=(Part("model_replacement"),))])
+        if spec.dormant
+    ]
 
 
 def test_a_spec_that_stands_twice_is_refused() -> None:
     with pytest.raises(BadInput, match=r"one spec twice: badnets × median, seed 0"):
-        plan.distinct([BASE, BASE.replace(defense=(Part("median", {}),))])
+        distinct([BASE, BASE.replace(defense=(Part("median", {}),))])
 
 
 def test_overrides_reach_every_spec_and_drop_the_doubles_they_make() -> None:
-    found = plan.altered(grid(BASE, rounds=[2, 3], seed=[0, 1]), {"rounds": 5}, None, print)
+    found = with_overrides(grid(BASE, rounds=[2, 3], seed=[0, 1]), {"rounds": 5}, None, print)
     assert isinstance(found, list)
     assert [(spec.rounds, spec.seed) for spec in found] == [(5, 0), (5, 1)]
-    reseeded = plan.altered([BASE], {}, [3, 4], print)
+    reseeded = with_overrides([BASE], {}, [3, 4], print)
     assert isinstance(reseeded, list)
     assert [spec.seed for spec in reseeded] == [3, 4]
-    search = plan.altered(Search(base=BASE, free=()), {"batch": 8}, [1], print)
+    search = with_overrides(Search(base=BASE, free=()), {"batch": 8}, [1], print)
     assert isinstance(search, Search)
     assert (search.base.batch, search.seeds) == (8, (1,))
     with pytest.raises(BadInput, match="did you mean 'rounds'"):
-        plan.altered([BASE], {"round": 5}, None, print)
+        with_overrides([BASE], {"round": 5}, None, print)
 
 
 def test_a_change_reaches_the_specs_that_have_it_and_says_which_have_not() -> None:
     said: list[str] = []
-    space = grid(BASE, attack=["none", "gaussian", "badnets+model_replacement(strength=5)"], model=["mlp", "logistic"])
-    found = plan.altered(space, {"attack.model_replacement.strength": 10}, None, said.append)
+    space = grid(
+        BASE,
+        attack=["none", "gaussian", "badnets+model_replacement(strength=5)"],
+        model=["mlp", "logistic"],
+    )
+    found = with_overrides(space, {"attack.model_replacement.strength": 10}, None, said.append)
     assert isinstance(found, list)
-    assert [spec.attack[-1].params for spec in found if spec.attack] == [{}, {}, {"strength": 10}, {"strength": 10}]
-    assert said == ["--set attack.model_replacement.strength changes 2 of 6 specs; without it: attack none, gaussian"]
-    plan.altered(space, {"attack.strength": 1, "model.dropout": 0.1, "rounds": 5}, None, said.append)
+    assert [spec.attack[-1].params for spec in found if spec.attack] == [
+        {},
+        {},
+        {"strength": 10},
+        {"strength": 10},
+    ]
+    assert said == [
+        "--set attack.model_replacement.strength changes 2 of 6 specs; without it: attack none, gaussian"
+    ]
+    with_overrides(
+        space, {"attack.strength": 1, "model.dropout": 0.1, "rounds": 5}, None, said.append
+    )
     assert said[1:] == [
         "--set attack.strength changes 4 of 6 specs; without it: attack none",
         "--set model.dropout changes 3 of 6 specs; without it: model logistic",
@@ -70,23 +115,28 @@ def test_a_change_reaches_the_specs_that_have_it_and_says_which_have_not() -> No
         ("optimizer.rate", "optimizer sgd: unknown parameter 'rate'"),
     ):
         with pytest.raises(BadInput, match=message):
-            plan.altered(space, {key: 1}, None, said.append)
+            with_overrides(space, {key: 1}, None, said.append)
     with pytest.raises(BadInput, match="unknown optimizer 'sdg'; did you mean 'sgd'"):
-        plan.altered(space, {"optimizer": "sdg", "optimizer.lr": 1}, None, said.append)
+        with_overrides(space, {"optimizer": "sdg", "optimizer.lr": 1}, None, said.append)
     assert len(said) == 3
 
 
 def test_seeds_are_said_once() -> None:
     with pytest.raises(BadInput, match="--set seed=3 and --seeds both say which seeds"):
-        plan.altered([BASE], {"seed": 3}, [0, 1], print)
-    search = plan.altered(Search(base=BASE, free=(), seeds=(0, 1)), {"seed": 3}, None, print)
+        with_overrides([BASE], {"seed": 3}, [0, 1], print)
+    search = with_overrides(Search(base=BASE, free=(), seeds=(0, 1)), {"seed": 3}, None, print)
     assert isinstance(search, Search)
     assert search.seeds == (3,)
 
 
 def test_what_a_search_proposes_is_not_set() -> None:
     with pytest.raises(BadInput, match=r"--set attack.badnets.size: the search proposes it"):
-        plan.altered(Search(base=BASE, free=("attack.badnets.size",)), {"attack.badnets.size": 2}, None, print)
+        with_overrides(
+            Search(base=BASE, free=("attack.badnets.size",)),
+            {"attack.badnets.size": 2},
+            None,
+            print,
+        )
 
 
 @pytest.mark.parametrize(
@@ -103,18 +153,20 @@ def test_a_space_that_cannot_be_used_says_why(tmp_path: Path, source: str, messa
     file = tmp_path / "mine.py"
     file.write_text(source)
     with pytest.raises(BadInput, match=message):
-        plan.space(str(file))
+        load_space(str(file))
 
 
 def test_spaces_by_name_and_by_path(tmp_path: Path) -> None:
-    assert isinstance(plan.space("smoke"), list)
+    assert isinstance(load_space("smoke"), list)
     with pytest.raises(BadInput, match="did you mean 'smoke'"):
-        plan.space("smok")
+        load_space("smok")
     with pytest.raises(BadInput, match="no such Python file"):
-        plan.space(str(tmp_path / "absent.py"))
+        load_space(str(tmp_path / "absent.py"))
     file = tmp_path / "mine.py"
-    file.write_text("from backstop.platform.contract import Spec\n\ndef mine():\n    return [Spec(rounds=1)]\n")
-    assert plan.space(str(file)) == [Spec(rounds=1)]
+    file.write_text(
+        "from backstop.platform.contract import Spec\n\ndef mine():\n    return [Spec(rounds=1)]\n"
+    )
+    assert load_space(str(file)) == [Spec(rounds=1)]
 
 
 def test_the_queue_skips_what_is_done_and_ends() -> None:
@@ -132,8 +184,8 @@ def test_the_queue_skips_what_is_done_and_ends() -> None:
 
 
 def test_a_rehearsal_finds_what_cannot_run(tmp_path: Path) -> None:
-    plan.rehearse([BASE, BASE.replace(seed=1)], tmp_path, "cpu")
+    preflight([BASE, BASE.replace(seed=1)], tmp_path, "cpu")
     with pytest.raises(BadInput, match="leaves one of clients=100 without samples"):
-        plan.rehearse([BASE, BASE.replace(alpha=0.001)], tmp_path, "cpu")
+        preflight([BASE, BASE.replace(alpha=0.001)], tmp_path, "cpu")
     with pytest.raises(BadInput, match="mnist"):
-        plan.rehearse([BASE.replace(dataset=Part("mnist"))], tmp_path, "cpu")
+        preflight([BASE.replace(dataset=Part("mnist"))], tmp_path, "cpu")

@@ -1,4 +1,6 @@
-"""The folder is the registry: what is found, what is refused, and that every plug-in of the repository can be read."""
+"""The folder is the registry: what is found, what is refused, and that every plug-in of the
+repository can be read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ REAL = [(group, name) for group in plugins.PACKAGES for name in plugins.names(gr
 
 def test_a_dropped_file_is_a_plugin(toys: Path) -> None:
     assert plugins.names("defenses") == ["clip", "middle"]
-    (toys / "defenses" / "added.py").write_text('"""Added."""\n\n\ndef added() -> str:\n    """It."""\n    return "added"\n')
+    (toys / "defenses" / "added.py").write_text(
+        '"""Added."""\n\n\ndef added() -> str:\n    """It."""\n    return "added"\n'
+    )
     forget()
     assert plugins.names("defenses") == ["added", "clip", "middle"]
     assert plugins.build("defenses", "added", {}) == "added"
@@ -31,7 +35,12 @@ def test_names_are_sorted_hidden_ones_left_out_and_nothing_is_imported(toys: Pat
 
 def test_a_plugin_as_its_file_declares_it(toys: Path) -> None:
     stamp = plugins.find("attacks", "stamp")
-    assert (stamp.name, stamp.version, stamp.summary, list(stamp.parameters)) == ("stamp", 1, "Stamps.", ["target", "size"])
+    assert (stamp.name, stamp.version, stamp.summary, list(stamp.parameters)) == (
+        "stamp",
+        1,
+        "Stamps.",
+        ["target", "size"],
+    )
     assert stamp.facts == {"VERSION": 1, "KINDS": ("image",), "TRIGGER": True}
     assert plugins.find("attacks", "flip").version == 3
     assert plugins.find("defenses", "clip").version == 1
@@ -40,9 +49,13 @@ def test_a_plugin_as_its_file_declares_it(toys: Path) -> None:
 
 def test_build_fills_and_checks(toys: Path) -> None:
     assert plugins.build("attacks", "stamp", {"size": 5}) == "stamp 0 5"
-    with pytest.raises(BadInput, match=r"attack stamp: size=9 is not allowed; size is an integer in \[1, 8\]"):
+    with pytest.raises(
+        BadInput, match=r"attack stamp: size=9 is not allowed; size is an integer in \[1, 8\]"
+    ):
         plugins.build("attacks", "stamp", {"size": 9})
-    with pytest.raises(BadInput, match="attack stamp: unknown parameter 'sise'; did you mean 'size'"):
+    with pytest.raises(
+        BadInput, match="attack stamp: unknown parameter 'sise'; did you mean 'size'"
+    ):
         plugins.build("attacks", "stamp", {"sise": 5})
 
 
@@ -67,20 +80,29 @@ def test_unknown_names(toys: Path, group: str, name: str, message: str) -> None:
         ("import nowhere_to_be_found", "ModuleNotFoundError"),
         ("def broken(:", "SyntaxError"),
         ("x = 1", "AttributeError"),
-        ("def broken(norm: float = 1.0): ...", "TypeError: broken: parameter 'norm' must be keyword-only"),
+        (
+            "def broken(norm: float = 1.0): ...",
+            "TypeError: broken: parameter 'norm' must be keyword-only",
+        ),
         ("raise SystemError('boom')", "SystemError: boom"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(toys: Path, source: str, reason: str) -> None:
     (toys / "defenses" / "broken.py").write_text(f'"""Broken."""\n{source}\n')
     forget()
-    with pytest.raises(BadInput, match=r"defense 'broken' \(toybox\.defenses\.broken\) cannot be used: " + reason):
+    with pytest.raises(
+        BadInput, match=r"defense 'broken' \(toybox\.defenses\.broken\) cannot be used: " + reason
+    ):
         plugins.find("defenses", "broken")
     assert plugins.build("defenses", "clip", {}) == "clip 1.0"
 
 
 def test_entry_points_of_other_packages(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = {"backstop.defenses": [EntryPoint("foreign", "toybox.attacks.scale:scale", "backstop.defenses")]}
+    points = {
+        "backstop.defenses": [
+            EntryPoint("foreign", "toybox.attacks.scale:scale", "backstop.defenses")
+        ]
+    }
     monkeypatch.setattr(plugins, "entry_points", lambda group: points.get(group, []))
     forget()
     assert plugins.names("defenses") == ["clip", "foreign", "middle"]
@@ -88,9 +110,14 @@ def test_entry_points_of_other_packages(toys: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_one_name_from_two_sources_is_refused(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("clip", "other:clip", group)])
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda group: [EntryPoint("clip", "other:clip", group)]
+    )
     forget()
-    with pytest.raises(BadInput, match=r"defense 'clip' is defined twice: toybox\.defenses\.clip:clip and other:clip"):
+    with pytest.raises(
+        BadInput,
+        match=r"defense 'clip' is defined twice: toybox\.defenses\.clip:clip and other:clip",
+    ):
         plugins.names("defenses")
 
 
@@ -106,7 +133,9 @@ def test_owner(toys: Path) -> None:
 
 def test_a_file_by_path(toys: Path, tmp_path: Path) -> None:
     file = tmp_path / "outside.py"
-    file.write_text('"""Outside."""\n\n\ndef outside(*, n: int = 2) -> int:\n    """N."""\n    return n\n')
+    file.write_text(
+        '"""Outside."""\n\n\ndef outside(*, n: int = 2) -> int:\n    """N."""\n    return n\n'
+    )
     found = plugins.load_file(str(file), "search_spaces")
     assert (found.name, found.summary, found.factory(n=4)) == ("outside", "Outside.", 4)
 
@@ -120,7 +149,9 @@ def test_a_file_by_path(toys: Path, tmp_path: Path) -> None:
         ("def other(): ...", r"has no function outside\(\), named as the file"),
     ],
 )
-def test_a_file_by_path_that_cannot_be_used(tmp_path: Path, source: str | None, message: str) -> None:
+def test_a_file_by_path_that_cannot_be_used(
+    tmp_path: Path, source: str | None, message: str
+) -> None:
     file = tmp_path / "outside.py"
     if source is not None:
         file.write_text(source)
@@ -134,10 +165,13 @@ def test_every_plugin_of_the_repository_can_be_read(group: str, name: str) -> No
     assert plugin.version >= 1
     assert plugin.summary.endswith(".")
     defaults = {key: parameter.default for key, parameter in plugin.parameters.items()}
-    assert fill(plugin.parameters, defaults, name) == defaults  # every default lies in its own range
+    # every default lies in its own range
+    assert fill(plugin.parameters, defaults, name) == defaults
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, name in REAL if group != "search_spaces"])
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, name in REAL if group != "search_spaces"]
+)
 def test_every_parameter_says_what_it_is(group: str, name: str) -> None:
     plugin = plugins.find(group, name)
     for parameter in plugin.parameters.values():

@@ -14,8 +14,10 @@ from threading import Thread
 
 import pytest
 
-from backstop.platform import cli, clients, rays
+from backstop.platform import cli
 from backstop.platform.params import BadInput
+from backstop.platform.workers import rays
+from backstop.platform.workers.cluster import local_ray
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="paths and interfaces of Linux")
 SPACE = """
@@ -29,7 +31,8 @@ def space() -> list[Spec]:
 @contextmanager
 def server(answer: bytes | None) -> Iterator[str]:
     """The host:port of a server that says this to whoever comes, and nothing where it is None."""
-    with closing(socket.create_server(("127.0.0.2", 0))) as listening:  # not localhost, which Ray takes for another address
+    # not localhost, which Ray takes for another address
+    with closing(socket.create_server(("127.0.0.2", 0))) as listening:
         kept: list[socket.socket] = []
 
         def serve() -> None:
@@ -62,13 +65,19 @@ def test_what_speaks_as_ray_does_is_accepted() -> None:
 
 
 def test_a_web_server_is_no_cluster() -> None:
-    with server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address, pytest.raises(BadInput, match="what answers there is no Ray"):
+    with (
+        server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
+        pytest.raises(BadInput, match="what answers there is no Ray"),
+    ):
         rays.check(address)
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rays, "TIMEOUT", 0.3)
-    with server(None) as address, pytest.raises(BadInput, match=f"no Ray cluster at {address}: (no answer|timed out)"):
+    with (
+        server(None) as address,
+        pytest.raises(BadInput, match=f"no Ray cluster at {address}: (no answer|timed out)"),
+    ):
         rays.check(address)
 
 
@@ -85,7 +94,18 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "address", ["nonsense", "head", "head:", ":6379", "head:port", "head:0", "head:99999", "http://head:8265", "a b:6379"]
+    "address",
+    [
+        "nonsense",
+        "head",
+        "head:",
+        ":6379",
+        "head:port",
+        "head:0",
+        "head:99999",
+        "http://head:8265",
+        "a b:6379",
+    ],
 )
 def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(BadInput, match=r"is not allowed; .* is host:port"):
@@ -102,7 +122,9 @@ def test_ray_client_is_refused() -> None:
         rays.check("ray://head:10001")
 
 
-def test_auto_is_the_cluster_that_was_started_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dead: str) -> None:
+def test_auto_is_the_cluster_that_was_started_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dead: str
+) -> None:
     """And never another sweep's private Ray, which Ray itself would join."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(BadInput, match="no cluster was started on this machine"):
@@ -110,7 +132,9 @@ def test_auto_is_the_cluster_that_was_started_here(monkeypatch: pytest.MonkeyPat
     (tmp_path / "ray").mkdir()
     current = tmp_path / "ray" / "ray_current_cluster"
     current.write_text(dead)
-    with pytest.raises(BadInput, match=f"'auto': there is no Ray cluster at {dead}: connection refused"):
+    with pytest.raises(
+        BadInput, match=f"'auto': there is no Ray cluster at {dead}: connection refused"
+    ):
         rays.check("auto")
     with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
         current.write_text(address)
@@ -118,7 +142,9 @@ def test_auto_is_the_cluster_that_was_started_here(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
-def test_without_an_address_there_is_room_for_a_local_ray(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
+def test_without_an_address_there_is_room_for_a_local_ray(
+    monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
     assert rays.check(address) == Path("/tmp")
@@ -133,7 +159,10 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(monkeypatch: pytest.Mon
     monkeypatch.setenv("TMPDIR", long)
     assert rays.room() == Path("/tmp")
     monkeypatch.setattr(rays, "SHORT", (long,))
-    with pytest.raises(BadInput, match=f"{long} is too long for Ray's sockets; set RAY_TMPDIR to a path of at most {own} bytes"):
+    with pytest.raises(
+        BadInput,
+        match=f"{long} is too long for Ray's sockets; set RAY_TMPDIR to a path of at most {own} bytes",
+    ):
         rays.room()
 
 
@@ -151,7 +180,7 @@ def test_a_sweep_on_a_cluster_that_is_not_there_is_refused_before_anything_is_ma
 
 
 def test_whoever_starts_ray_is_checked(dead: str) -> None:
-    with pytest.raises(BadInput, match="connection refused"), clients.local_ray(dead):
+    with pytest.raises(BadInput, match="connection refused"), local_ray(dead):
         pass
 
 
@@ -161,7 +190,13 @@ def test_a_local_ray_runs_where_the_temporary_folder_is_long(tmp_path: Path) -> 
     folder.mkdir()
     code = "from backstop.platform.clients import local_ray\nwith local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(folder)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
     assert found.stdout == "1.0\n", found.stderr
-    assert found.stderr == f"Ray keeps its files in /tmp/ray: {folder} is too long for its sockets\n"
+    assert (
+        found.stderr == f"Ray keeps its files in /tmp/ray: {folder} is too long for its sockets\n"
+    )

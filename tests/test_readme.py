@@ -1,4 +1,6 @@
-"""The README does what it says: Python blocks run, marked console blocks run, commands and files exist."""
+"""The README does what it says: Python blocks run, marked console blocks run, commands and files
+exist.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from backstop.platform.contract import as_they_are
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"(?P<mark><!-- run -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"(?P<mark><!-- run -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*backstop (?P<verb>\w+)", re.MULTILINE)
 
 
@@ -29,7 +33,9 @@ class Block(NamedTuple):
     marked: bool  # `<!-- run -->` stands before it
 
 
-BLOCKS = [Block(found["language"], found["text"], bool(found["mark"])) for found in FENCE.finditer(README)]
+BLOCKS = [
+    Block(found["language"], found["text"], bool(found["mark"])) for found in FENCE.finditer(README)
+]
 PYTHON = [block.text for block in BLOCKS if block.language == "python"]
 MARKED = [block.text for block in BLOCKS if block.marked]
 
@@ -38,14 +44,22 @@ def backstop(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     """Run the command line as a user would, in a folder of its own."""
     script = "import sys; from backstop.platform.cli import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-c", script, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", script, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_python_blocks_run_in_order() -> None:
     names: dict[str, Any] = {"__name__": "readme"}
     assert PYTHON
     for number, text in enumerate(PYTHON):
-        exec(compile(text, f"README.md block {number}", "exec"), names)  # warnings are errors in every test
+        # warnings are errors in every test
+        exec(compile(text, f"README.md block {number}", "exec"), names)
 
 
 def test_the_example_defense_is_a_plugin(tmp_path: Path) -> None:
@@ -80,7 +94,9 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it(tmp_path:
     known = {found[1] for found in re.finditer(r"^ {4}(\w+)(?: |$)", done.stdout, re.MULTILINE)}
     table = {found[1] for found in re.finditer(r"^\| `backstop (\w+)", README, re.MULTILINE)}
     assert table == known
-    assert {found["verb"] for found in COMMAND.finditer("\n".join(block.text for block in BLOCKS))} <= known
+    assert {
+        found["verb"] for found in COMMAND.finditer("\n".join(block.text for block in BLOCKS))
+    } <= known
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
@@ -90,16 +106,28 @@ def test_every_link_leads_somewhere(target: str) -> None:
 
 def test_the_page_on_defenses_has_them_all_with_what_they_need() -> None:
     page = (ROOT / "docs" / "defenses.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if re.match(r"\| \d+ \| `", line)]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if re.match(r"\| \d+ \| `", line)
+    ]
     assert sorted(row[1].strip("`") for row in rows) == plugins.names("defenses")
-    assert {row[1]: row[3] for row in rows} == {row[1]: ", ".join(plugins.needs([row[1].strip("`")])) or "–" for row in rows}
+    assert {row[1]: row[3] for row in rows} == {
+        row[1]: ", ".join(plugins.needs([row[1].strip("`")])) or "–" for row in rows
+    }
 
 
 def test_the_page_on_defenses_names_the_stages_that_may_follow_a_merged_row() -> None:
     page = (ROOT / "docs" / "defenses.md").read_text(encoding="utf-8")
     said = page.partition("clip or perturb it (")[2].partition(")")[0]
-    maps = {name for name in plugins.names("defenses") if plugins.build("defenses", name, {}).apply is not as_they_are}
-    allowed = {name for name in maps if plugins.find("defenses", name).facts.get("TAKES") == "row"} - {"fedavg"}
+    maps = {
+        name
+        for name in plugins.names("defenses")
+        if plugins.build("defenses", name, {}).apply is not as_they_are
+    }
+    allowed = {
+        name for name in maps if plugins.find("defenses", name).facts.get("TAKES") == "row"
+    } - {"fedavg"}
     assert set(re.findall(r"`(\w+)`", said)) == allowed
 
 
@@ -109,6 +137,9 @@ def test_the_page_on_attacks_has_them_all_with_what_they_know() -> None:
         rows = [
             line
             for line in page.splitlines()
-            if line.startswith("|") and re.search(rf"`[^`]*\b{name}\b[^`]*` \| {plugins.knows([name])} \|", line)
+            if line.startswith("|")
+            and re.search(rf"`[^`]*\b{name}\b[^`]*` \| {plugins.knows([name])} \|", line)
         ]
-        assert rows, f"docs/attacks.md has no row of {name} that says it knows {plugins.knows([name])}"
+        assert rows, (
+            f"docs/attacks.md has no row of {name} that says it knows {plugins.knows([name])}"
+        )

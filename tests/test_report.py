@@ -1,4 +1,6 @@
-"""The page opened in a real browser, the same bytes every time, and nothing from a run that acts in it."""
+"""The page opened in a real browser, the same bytes every time, and nothing from a run that acts in
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform import leaderboard, report
 from backstop.platform.params import BadInput
-from backstop.platform.tracking import Run, Store
+from backstop.platform.results import page, pictures, ranking
+from backstop.platform.results.document import Document
+from backstop.platform.results.names import chain_label
+from backstop.platform.results.runs import Run
+from backstop.platform.results.store import Store
 from tests.boards import run, runs
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 PROBE = """<script>
 document.body.dataset.width = document.documentElement.scrollWidth + " of " + document.documentElement.clientWidth;
 document.body.dataset.tables = document.querySelectorAll("table#ranking tbody tr").length;
@@ -30,13 +37,13 @@ def given() -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def document(given: list[Run]) -> leaderboard.Document:
-    return leaderboard.build(given, "demo")
+def document(given: list[Run]) -> Document:
+    return ranking.build_document(given, "demo")
 
 
 @pytest.fixture(scope="module")
-def text(document: leaderboard.Document, given: list[Run]) -> str:
-    return report.page(document, given)
+def text(document: Document, given: list[Run]) -> str:
+    return page.page(document, given)
 
 
 class Tags(HTMLParser):
@@ -77,111 +84,148 @@ def test_the_page_needs_nothing_else(text: str) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_page_holds_what_it_must(text: str, document: leaderboard.Document) -> None:
+def test_the_page_holds_what_it_must(text: str, document: Document) -> None:
     assert Tags(text).tags.count("svg") == 5  # scatter, two curves, two maps
-    assert text.count("<tr") == 2 * (1 + len(document["rows"])) + 3  # below the defenses: clean twin, untriggered, what the adversary knows
-    for words in ("demo", document["rule"][:40], "backstop leaderboard --experiment demo", "mask threshold τ", "model_replacement"):
+    # below the defenses: clean twin, untriggered, what the adversary knows
+    assert text.count("<tr") == 2 * (1 + len(document["rows"])) + 3
+    for words in (
+        "demo",
+        document["rule"][:40],
+        "backstop leaderboard --experiment demo",
+        "mask threshold τ",
+        "model_replacement",
+    ):
         assert words in text
 
 
-def test_same_runs_same_bytes(text: str, document: leaderboard.Document, given: list[Run]) -> None:
-    assert report.page(leaderboard.build(given[::-1], "demo"), given[::-1]) == text
-    assert report.picture(document) == report.picture(document)
+def test_same_runs_same_bytes(text: str, document: Document, given: list[Run]) -> None:
+    assert page.page(ranking.build_document(given[::-1], "demo"), given[::-1]) == text
+    assert pictures.picture(document) == pictures.picture(document)
 
 
 def test_a_bare_experiment_has_a_page() -> None:
     """One run, no attack success, no curves, no interval."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for metrics in ({"clean_accuracy": 0.5}, {"clean_accuracy": 0.5, "attack_success_rate": 0.25}, {}):
-            small = leaderboard.build([run("badnets", "fedavg", 0, metrics)], "one")
-            Tags(report.page(small, []))
-            assert report.picture(small).startswith(b"\x89PNG")
-        clean = leaderboard.build([run("none", "fedavg", 0, {"clean_accuracy": 0.5})], "clean")
+        for metrics in (
+            {"clean_accuracy": 0.5},
+            {"clean_accuracy": 0.5, "attack_success_rate": 0.25},
+            {},
+        ):
+            small = ranking.build_document([run("badnets", "fedavg", 0, metrics)], "one")
+            Tags(page.page(small, []))
+            assert pictures.picture(small).startswith(b"\x89PNG")
+        clean = ranking.build_document([run("none", "fedavg", 0, {"clean_accuracy": 0.5})], "clean")
         assert clean["rows"] == []
-        Tags(report.page(clean, []))
+        Tags(page.page(clean, []))
 
 
-def test_the_map_needs_two_by_two(document: leaderboard.Document, given: list[Run]) -> None:
-    cells = report.knobs(document)
+def test_the_map_needs_two_by_two(document: Document, given: list[Run]) -> None:
+    cells = pictures.knobs(document)
     assert set(cells) == {(tau, trim) for tau in (0.2, 0.4, 0.6, 0.8) for trim in (0.1, 0.2, 0.3)}
     one = [item for item in given if "0.6" in str(item.spec["defense"]) or not item.spec["defense"]]
-    assert report.knobs(leaderboard.build(one, "x")) == {}
+    assert pictures.knobs(ranking.build_document(one, "x")) == {}
 
 
-def test_curves_are_asked_for_only_where_they_are_drawn(document: leaderboard.Document, given: list[Run]) -> None:
-    where = report.scene(document)
+def test_curves_are_asked_for_only_where_they_are_drawn(
+    document: Document, given: list[Run]
+) -> None:
+    where = pictures.strongest_attack(document)
     assert where is not None
     assert where.attack == "badnets(size=3, target=0)+model_replacement(strength=5.0)"
-    wanted = report.wanted(document)
-    assert len(wanted) == 2 * len(report.champions(document)) == 2 * 7
-    names = {leaderboard.label(item.spec["defense"], "defense") for item in given if item.id in wanted}
-    assert names == {mark.row["defense"] for mark in report.champions(document)}
+    wanted = pictures.curve_run_ids(document)
+    assert len(wanted) == 2 * len(pictures.best_per_family(document)) == 2 * 7
+    names = {chain_label(item.spec["defense"], "defense") for item in given if item.id in wanted}
+    assert names == {mark.row["defense"] for mark in pictures.best_per_family(document)}
 
 
 def test_names_at_the_ends_of_lines_keep_their_distance() -> None:
-    assert report._apart([50.0, 50.0, 10.0], 7.0, 0.0, 100.0) == [50.0, 57.0, 10.0]
-    assert report._apart([99.0, 98.0], 7.0, 0.0, 100.0) == [100.0, 93.0]
+    assert pictures._spread_labels([50.0, 50.0, 10.0], 7.0, 0.0, 100.0) == [50.0, 57.0, 10.0]
+    assert pictures._spread_labels([99.0, 98.0], 7.0, 0.0, 100.0) == [100.0, 93.0]
 
 
-def evil(given: list[Run]) -> tuple[leaderboard.Document, list[Run]]:
+def evil(given: list[Run]) -> tuple[Document, list[Run]]:
     """Runs whose every text is an attack on the page."""
     code = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;"
 
     def spoilt(item: Run) -> Run:
         spec = dict(item.spec)
         for role in ("attack", "defense"):
-            spec[role] = [{"name": f"{stage['name']}{code}", "params": {f"a{code}": code, **stage["params"]}} for stage in spec[role]]
+            spec[role] = [
+                {"name": f"{stage['name']}{code}", "params": {f"a{code}": code, **stage["params"]}}
+                for stage in spec[role]
+            ]
         spec["dataset"] = {"name": code, "params": {code: code}}
         spec["model"] = {"name": code, "params": {}}
         return item._replace(spec=spec, fingerprint=code, run_id=code)
 
     spoilt_runs = [spoilt(item) for item in given[:44]]
-    return leaderboard.build(spoilt_runs, f"x{code}"), spoilt_runs
+    return ranking.build_document(spoilt_runs, f"x{code}"), spoilt_runs
 
 
 def test_what_comes_from_a_run_is_escaped(given: list[Run]) -> None:
-    text = report.page(*evil(given))
+    text = page.page(*evil(given))
     tags = Tags(text)
     assert {"script", "img"}.isdisjoint(tags.tags)
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
     assert "&lt;script&gt;alert(1)" in text
 
 
-def test_files(document: leaderboard.Document, given: list[Run], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files(
+    document: Document, given: list[Run], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bare = [item._replace(curves={}) for item in given]
     asked: list[list[str]] = []
 
-    def curves(store: Store, runs: list[Run], ids: list[str], metrics: tuple[str, ...]) -> list[Run]:
+    def curves(
+        store: Store, runs: list[Run], ids: list[str], metrics: tuple[str, ...]
+    ) -> list[Run]:
         asked.append(ids)
-        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, report.CURVES)
+        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, pictures.CURVES)
         return given
 
-    monkeypatch.setattr(report, "curves", curves)
+    monkeypatch.setattr(page, "with_curves", curves)
     store = Store("sqlite:///there.db", "")
-    assert report.write(document, bare, store, tmp_path / "new").read_text() == text
-    assert asked == [report.wanted(document)]
+    assert page.write(document, bare, store, tmp_path / "new").read_text() == text
+    assert asked == [pictures.curve_run_ids(document)]
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        report.write(document, bare, store, tmp_path / "file")
+        page.write(document, bare, store, tmp_path / "file")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: the page is not opened in a browser")
+@pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium is installed: the page is not opened in a browser"
+)
 @pytest.mark.parametrize(("width", "spoilt"), [(390, False), (1200, False), (390, True)])
-def test_in_a_browser(width: int, spoilt: bool, text: str, given: list[Run], tmp_path: Path) -> None:
+def test_in_a_browser(
+    width: int, spoilt: bool, text: str, given: list[Run], tmp_path: Path
+) -> None:
     """No console message, the table is there, and the page is no wider than the window."""
     if spoilt:
-        text = report.page(*evil(given))
-    # Windows of a headless browser are at least 500 wide, so the page is put into a frame of the width in question.
-    (tmp_path / "page.html").write_text(re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{PROBE}</body>"))
+        text = page.page(*evil(given))
+    # Windows of a headless browser are at least 500 wide, so the page is put into a frame of the
+    # width in question.
+    (tmp_path / "page.html").write_text(
+        re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{PROBE}</body>")
+    )
     (tmp_path / "strict.html").write_text(text)
     (tmp_path / "frames.html").write_text(
         "<!doctype html><body>"
-        + "".join(f'<iframe src="{name}.html" style="border:0;width:{width}px;height:900px"></iframe>' for name in ("page", "strict"))
+        + "".join(
+            f'<iframe src="{name}.html" style="border:0;width:{width}px;height:900px"></iframe>'
+            for name in ("page", "strict")
+        )
         + "<script>onload = () => { const {width, tables, pictures} = frames[0].document.body.dataset;"
         "document.title = [width, tables, pictures, frames[1].document.querySelectorAll('#ranking').length].join('; '); }</script>"
     )
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--enable-logging=stderr", "--v=0")
+    flags = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--enable-logging=stderr",
+        "--v=0",
+    )
     done = subprocess.run(
         [
             str(BROWSER),
@@ -209,8 +253,12 @@ def test_in_a_browser(width: int, spoilt: bool, text: str, given: list[Run], tmp
 
 
 def test_many_attacks_stand_in_the_rows_with_what_they_know() -> None:
-    given = [item for item in runs() if [stage["name"] for stage in item.spec["defense"]] in ([], ["median"])]
-    text = report.page(leaderboard.build(given, "demo"), given)
+    given = [
+        item
+        for item in runs()
+        if [stage["name"] for stage in item.spec["defense"]] in ([], ["median"])
+    ]
+    text = page.page(ranking.build_document(given, "demo"), given)
     _, _, matrix = text.partition("attack by attack")
     heads = re.findall(r"<th (?:class|scope)[^>]*>(.*?)</th>", matrix)
     assert heads[:5] == ["attack", "knows", "clean twin", "untriggered", "median"]
@@ -220,16 +268,27 @@ def test_many_attacks_stand_in_the_rows_with_what_they_know() -> None:
 def test_attacks_that_differ_in_strength_only_make_a_curve() -> None:
     chain = "badnets(share={})+model_replacement(strength={})"
     given = [
-        run(chain.format(share, strength), defense, 0, {"clean_accuracy": 0.9, "attack_success_rate": strength / 20})
+        run(
+            chain.format(share, strength),
+            defense,
+            0,
+            {"clean_accuracy": 0.9, "attack_success_rate": strength / 20},
+        )
         for defense in ("fedavg", "median")
         for share, strength in ((0.1, 1.0), (0.1, 3.0), (0.1, 10.0), (0.2, 10.0))
     ]
-    document = leaderboard.build(given, "demo")
-    found = report.strengths(document)
-    assert found == {chain.format(0.1, "…"): {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}}
-    assert "Attack success by strength: badnets+model_replacement(strength=…)" in report.page(document, given)
-    assert report.strength_picture(document) == report.strength_picture(document)
-    assert "by strength" not in report.page(leaderboard.build(given[1:4] + given[5:], "demo"), given)
+    document = ranking.build_document(given, "demo")
+    found = pictures.strengths(document)
+    assert found == {
+        chain.format(0.1, "…"): {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}
+    }
+    assert "Attack success by strength: badnets+model_replacement(strength=…)" in page.page(
+        document, given
+    )
+    assert pictures.strength_picture(document) == pictures.strength_picture(document)
+    assert "by strength" not in page.page(
+        ranking.build_document(given[1:4] + given[5:], "demo"), given
+    )
 
 
 def test_a_clean_twin_is_no_line_of_the_attack() -> None:
@@ -240,6 +299,6 @@ def test_a_clean_twin_is_no_line_of_the_attack() -> None:
         {"clean_accuracy": 0.9, "attack_success_rate": 0.0},
         dormant=True,
     )
-    document = leaderboard.build([*runs(), twin], "demo")
+    document = ranking.build_document([*runs(), twin], "demo")
     assert twin.id in {item["id"] for item in document["runs"]}
-    assert twin.id not in report.wanted(document)
+    assert twin.id not in pictures.curve_run_ids(document)

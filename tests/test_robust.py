@@ -1,4 +1,6 @@
-"""The shared numerics: exact counts, independence of threads and pieces, agreement with slow references."""
+"""The shared numerics: exact counts, independence of threads and pieces, agreement with slow
+references.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform import kernels_cpu, kernels_gpu, robust
+from backstop.platform import robust
+from backstop.platform.kernels import cpu, gpu
 from backstop.platform.seeds import generator
 from tests import reference
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "trimmed_mean": lambda rows: robust.trimmed_mean(rows, (len(rows) - 1) // 4),
     "median": robust.median,
-    "masked mean": lambda rows: robust.trimmed_mean(rows, (len(rows) - 1) // 4, votes=len(rows) // 3),
+    "masked mean": lambda rows: robust.trimmed_mean(
+        rows, (len(rows) - 1) // 4, votes=len(rows) // 3
+    ),
     "mean_around_median": lambda rows: robust.mean_around_median(rows, -(-2 * len(rows) // 3)),
     "sign_sum": robust.sign_sum,
     "mix": lambda rows: robust.mix(torch.arange(3.0 * len(rows)).view(3, -1).sin(), rows),
@@ -52,22 +57,34 @@ def test_fractions_that_mean_counts_give_them(n: int) -> None:
             assert count(f / n, n) == f
             assert count(f / n, 3 * n) == 3 * f
         if f < n:
-            assert robust.round_count((2 * f + 1) / (2 * n), n) == f + 1  # halves go up, also those that are no finite decimal
-    assert robust.floor_count(np.nextafter(0.5, 0).item(), 2 * n) == n - 1, "less than a half is less than a half"
+            # halves go up, also those that are no finite decimal
+            assert robust.round_count((2 * f + 1) / (2 * n), n) == f + 1
+    assert robust.floor_count(np.nextafter(0.5, 0).item(), 2 * n) == n - 1, (
+        "less than a half is less than a half"
+    )
 
 
 def test_decimals_stay_decimals() -> None:
-    assert robust.ceil_count(0.6, 20) == 12 and robust.floor_count(0.333, 3) == 0 and robust.ceil_count(0.334, 3) == 2
+    assert (
+        robust.ceil_count(0.6, 20) == 12
+        and robust.floor_count(0.333, 3) == 0
+        and robust.ceil_count(0.334, 3) == 2
+    )
     for d in (38_410, 1_000_003, 11_173_962):  # shares of coordinates: as exact as the decimal is
         for share in (0.05, 0.3, 0.999, 0.0001, 0.123456):
             exact = Fraction(str(share)) * d
-            assert (robust.floor_count(share, d), robust.ceil_count(share, d)) == (exact.__floor__(), exact.__ceil__())
+            assert (robust.floor_count(share, d), robust.ceil_count(share, d)) == (
+                exact.__floor__(),
+                exact.__ceil__(),
+            )
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 33])
 @pytest.mark.parametrize("d", [1, 2, 3, 7, 8, 17, 100, 511, 513, 1027])
-def test_equal_rows_have_equal_distances_to_every_other(n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_gpu, "PIECE", 500)
+def test_equal_rows_have_equal_distances_to_every_other(
+    n: int, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "PIECE", 500)
     for one, other in {(0, n - 1), (n - 2, n - 1), (0, 1), (n // 2 - 1, n // 2)}:
         given = torch.randn(n, d, generator=generator(0, "tests", "equal", n, d, one, other))
         given[other] = given[one]
@@ -77,13 +94,13 @@ def test_equal_rows_have_equal_distances_to_every_other(n: int, d: int, monkeypa
             "angles": robust.cosine_distances(given),
             "products": robust.products(given),
             "centered": robust.centred_products(robust.distances(given)),
-            "distances on a GPU": kernels_gpu.squared_distances(given),
-            "angles on a GPU": kernels_gpu.squared_distances(given, 1 / robust.norms(given)),
+            "distances on a GPU": gpu.squared_distances(given),
+            "angles on a GPU": gpu.squared_distances(given, 1 / robust.norms(given)),
         }
         for name, table in tables.items():
             assert torch.equal(table[one][others], table[other][others]), name
         assert robust.norms(given)[one] == robust.norms(given)[other]
-        assert kernels_gpu.squares(given)[one] == kernels_gpu.squares(given)[other]
+        assert gpu.squares(given)[one] == gpu.squares(given)[other]
         order = robust.krum_order(given, None)[0].tolist()
         assert order.index(one) < order.index(other)
 
@@ -92,7 +109,7 @@ def test_equal_rows_have_equal_distances_to_every_other(n: int, d: int, monkeypa
 def test_mirrored_rows_are_equally_far(n: int) -> None:
     given = torch.randn(n, 700, generator=generator(0, "tests", "mirror", n))
     given[0], given[n - 1] = 0.0, -given[1]
-    for table in (robust.distances(given), kernels_gpu.squared_distances(given)):
+    for table in (robust.distances(given), gpu.squared_distances(given)):
         assert table[0, 1] == table[0, n - 1]
 
 
@@ -118,35 +135,59 @@ def test_threads_do_not_change_bits(name: str, n: int, d: int) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("n", [1, 2, 20, 40])
-def test_pieces_and_views_do_not_change_what_comes_out(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_and_views_do_not_change_what_comes_out(
+    name: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = rows(n, 5003)
     whole = FUNCTIONS[name](given)
-    for piece in (kernels_cpu.TILE, 8 * kernels_cpu.TILE):
-        monkeypatch.setattr(kernels_cpu, "PIECE", piece)
+    for piece in (cpu.TILE, 8 * cpu.TILE):
+        monkeypatch.setattr(cpu, "PIECE", piece)
         pieces = FUNCTIONS[name](given.clone())
-        assert torch.equal(pieces, whole) if name in PER_COORDINATE else torch.allclose(pieces, whole, rtol=1e-6)
+        assert (
+            torch.equal(pieces, whole)
+            if name in PER_COORDINATE
+            else torch.allclose(pieces, whole, rtol=1e-6)
+        )
     if name in PER_COORDINATE:
-        assert torch.equal(FUNCTIONS[name](given[:, 100:200]), whole[100:200])  # a view: not contiguous
+        # a view: not contiguous
+        assert torch.equal(FUNCTIONS[name](given[:, 100:200]), whole[100:200])
     assert torch.equal(FUNCTIONS[name](given.t().contiguous().t()), FUNCTIONS[name](given.clone()))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20, 32, 33, 50])
 def test_both_sets_of_kernels_agree(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given, weight = rows(n, 3000), torch.arange(2.0 * n).view(2, -1).cos()
-    monkeypatch.setattr(kernels_gpu, "PIECE", 1000)
-    for low, high, votes in ((0, n, 0), ((n - 1) // 2, n // 2 + 1, 0), (0, n, n // 2), (n - 1, n, 0)):
-        there = kernels_gpu.ordered_mean(given, robust.comparators(n, low, high), low, high, votes)
-        torch.testing.assert_close(there, robust._ordered_mean(given, low, high, votes), rtol=1e-6, atol=1e-9)
+    monkeypatch.setattr(gpu, "PIECE", 1000)
+    for low, high, votes in (
+        (0, n, 0),
+        ((n - 1) // 2, n // 2 + 1, 0),
+        (0, n, n // 2),
+        (n - 1, n, 0),
+    ):
+        there = gpu.ordered_mean(given, robust.comparators(n, low, high), low, high, votes)
+        torch.testing.assert_close(
+            there, robust._ordered_mean(given, low, high, votes), rtol=1e-6, atol=1e-9
+        )
     for count in {1, max(n // 2, 1), n}:
-        there = kernels_gpu.mean_around_median(given, robust.comparators(n, 0, n), count)
-        torch.testing.assert_close(there, robust.mean_around_median(given, count), rtol=1e-6, atol=1e-9)
-    assert torch.equal(kernels_gpu.sign_sum(given), robust.sign_sum(given))
-    torch.testing.assert_close(kernels_gpu.squares(given), robust.norms(given).square(), rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(kernels_gpu.squared_distances(given), robust.distances(given), rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(kernels_gpu.mix(weight.double(), given), robust.mix(weight, given), rtol=1e-5, atol=1e-6)
+        there = gpu.mean_around_median(given, robust.comparators(n, 0, n), count)
+        torch.testing.assert_close(
+            there, robust.mean_around_median(given, count), rtol=1e-6, atol=1e-9
+        )
+    assert torch.equal(gpu.sign_sum(given), robust.sign_sum(given))
+    torch.testing.assert_close(
+        gpu.squares(given), robust.norms(given).square(), rtol=1e-6, atol=0.0
+    )
+    torch.testing.assert_close(
+        gpu.squared_distances(given), robust.distances(given), rtol=1e-6, atol=0.0
+    )
+    torch.testing.assert_close(
+        gpu.mix(weight.double(), given), robust.mix(weight, given), rtol=1e-5, atol=1e-6
+    )
 
 
-def test_distances_are_computed_once_for_a_matrix_and_again_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_are_computed_once_for_a_matrix_and_again_when_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counted: list[str] = []
     over = robust._over_coordinates
 
@@ -167,8 +208,13 @@ def test_distances_are_computed_once_for_a_matrix_and_again_when_it_changes(monk
     angles = robust.cosine_distances(given)
     assert torch.equal(angles, robust.cosine_distances(given)) and len(counted) == 2
     given[0] += 1.0
-    assert not torch.equal(robust.distances(given), second) and counted.count("squared_distances") == 2
-    assert torch.equal(robust.distances(given.clone()), robust.distances(given)) and counted.count("squared_distances") == 4
+    assert (
+        not torch.equal(robust.distances(given), second) and counted.count("squared_distances") == 2
+    )
+    assert (
+        torch.equal(robust.distances(given.clone()), robust.distances(given))
+        and counted.count("squared_distances") == 4
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e18, 1e30])
@@ -192,16 +238,25 @@ def test_angles_and_centred_products_follow_from_the_distances() -> None:
     exact = (unit[2] - unit[4]).square().sum() / 2  # 1 - cos without the cancellation
     assert 0 < exact < 1e-7 and found[2, 4].item() == pytest.approx(exact.item(), rel=0.05)
     lengths = torch.tensor([1.0, 1e-30, 1e30, 1.0, 1e-20, 5.0, 1.0, 1e25])
-    torch.testing.assert_close(robust.cosine_distances(given * lengths[:, None]), found, rtol=1e-4, atol=1e-12)
     torch.testing.assert_close(
-        kernels_gpu.squared_distances(given, 1 / robust.norms(given).clamp_min(1e-300))[:6, :6] / 2, found[:6, :6], rtol=1e-4, atol=1e-12
+        robust.cosine_distances(given * lengths[:, None]), found, rtol=1e-4, atol=1e-12
     )
-    torch.testing.assert_close(robust.products(given), wide @ wide.t(), rtol=1e-6, atol=5e-4)  # squares of up to 1,500 in float32
+    torch.testing.assert_close(
+        gpu.squared_distances(given, 1 / robust.norms(given).clamp_min(1e-300))[:6, :6] / 2,
+        found[:6, :6],
+        rtol=1e-4,
+        atol=1e-12,
+    )
+    # squares of up to 1,500 in float32
+    torch.testing.assert_close(robust.products(given), wide @ wide.t(), rtol=1e-6, atol=5e-4)
     for given_weight in (None, weight):
         share = torch.full_like(weight, 1 / 8) if given_weight is None else weight / weight.sum()
         centred = wide - share @ wide
         torch.testing.assert_close(
-            robust.centred_products(robust.distances(given), given_weight), centred @ centred.t(), rtol=1e-5, atol=1e-3
+            robust.centred_products(robust.distances(given), given_weight),
+            centred @ centred.t(),
+            rtol=1e-5,
+            atol=1e-3,
         )
 
 
@@ -216,7 +271,8 @@ def test_clip_leaves_short_rows_and_zeros_alone() -> None:
 
 def test_mean_around_median_golden() -> None:
     given = torch.tensor([[0.0, 1.0], [1.0, 1.0], [5.0, 2.0], [6.0, 3.0], [100.0, 3.0]])
-    # 1, 5 and 6 around 5; of 1, 1, 2, 3, 3 around 2 all ends are equally far and the upper ones go first
+    # 1, 5 and 6 around 5; of 1, 1, 2, 3, 3 around 2 all ends are equally far and the upper ones go
+    # first
     assert robust.mean_around_median(given, 3).tolist() == pytest.approx([4.0, 4 / 3])
     assert robust.mean_around_median(given, 5).tolist() == pytest.approx([22.4, 2.0])
     assert robust.mean_around_median(given, 1).tolist() == [5.0, 2.0]
@@ -226,12 +282,14 @@ def test_mean_around_median_golden() -> None:
 
 @pytest.mark.parametrize("n", range(1, 11))
 def test_network_orders_every_pattern_of_zeros_and_ones(n: int) -> None:
-    """A network that orders all of these orders everything (Knuth, The Art of Computer Programming 3, 5.3.4, theorem Z)."""
+    """A network that orders all of these orders everything (Knuth, The Art of Computer Programming
+    3, 5.3.4, theorem Z).
+    """
     given = torch.tensor(list(product([0.0, 1.0], repeat=n))).t().contiguous()
     for low in range(n):
         for found in (
             robust._ordered_mean(given, low, low + 1),
-            kernels_gpu.ordered_mean(given, robust.comparators(n, low, low + 1), low, low + 1, 0),
+            gpu.ordered_mean(given, robust.comparators(n, low, low + 1), low, low + 1, 0),
         ):
             assert torch.equal(found, given.sort(dim=0).values[low])
 
@@ -242,10 +300,21 @@ def test_agrees_with_the_references(n: int) -> None:
     wide, ones = given.double().numpy(), np.ones(n)
     for share in (0.0, 0.2, 0.45, 0.499):
         twin = reference.trimmed_mean(wide, ones, share)
-        np.testing.assert_allclose(robust.trimmed_mean(given, robust.floor_count(share, n)).numpy(), twin, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(robust.median(given).numpy(), reference.median(wide, ones), rtol=1e-6)
-    assert robust.sign_agreement(given).tolist() == [reference.sign_sum(values) for values in wide.T]
-    np.testing.assert_allclose(robust.distances(given).numpy(), reference.distances(wide), rtol=1e-6)
+        np.testing.assert_allclose(
+            robust.trimmed_mean(given, robust.floor_count(share, n)).numpy(),
+            twin,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    np.testing.assert_allclose(
+        robust.median(given).numpy(), reference.median(wide, ones), rtol=1e-6
+    )
+    assert robust.sign_agreement(given).tolist() == [
+        reference.sign_sum(values) for values in wide.T
+    ]
+    np.testing.assert_allclose(
+        robust.distances(given).numpy(), reference.distances(wide), rtol=1e-6
+    )
     np.testing.assert_allclose(robust.norms(given).numpy(), np.sqrt((wide**2).sum(1)), rtol=1e-6)
 
 

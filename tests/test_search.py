@@ -1,4 +1,6 @@
-"""The search: ranges from annotations, a sequence that no worker count can change, and nothing that is not a number."""
+"""The search: ranges from annotations, a sequence that no worker count can change, and nothing that
+is not a number.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ from collections.abc import Mapping
 import optuna
 import pytest
 
-from backstop.platform import specs
 from backstop.platform.contract import Part, Search, Spec
 from backstop.platform.params import BadInput
-from backstop.platform.plan import Finals, Queue
-from backstop.platform.search import WORST, Proposals, der
+from backstop.platform.specs.change import attack_strength
+from backstop.platform.specs.part import complete_part, to_chain
+from backstop.platform.sweeps.plan import Finals, Queue
+from backstop.platform.sweeps.search import WORST, Proposals, der
 
-BASE = Spec(attack=specs.stages("badnets+model_replacement", "attack"), defense=(Part("invariant"),))
+BASE = Spec(attack=to_chain("badnets+model_replacement", "attack"), defense=(Part("invariant"),))
 KNOBS = ("defense.invariant.mask_threshold", "defense.invariant.trim_fraction")
 
 
@@ -22,14 +25,22 @@ def bowl(spec: Spec) -> Finals:
     """Pretended results: best at threshold 0.5 and trim 0.3."""
     if not spec.defense:
         return {"final/attack_success_rate": 1.0, "final/clean_accuracy": 0.9}
-    knobs = specs.complete(spec.defense[0], "defenses").params
-    miss = abs(float(str(knobs["mask_threshold"])) - 0.5) + abs(float(str(knobs["trim_fraction"])) - 0.3)
+    knobs = complete_part(spec.defense[0], "defenses").params
+    miss = abs(float(str(knobs["mask_threshold"])) - 0.5) + abs(
+        float(str(knobs["trim_fraction"])) - 0.3
+    )
     return {"final/attack_success_rate": min(1.0, miss), "final/clean_accuracy": 0.9}
 
 
-def drive(search: Search, order: int = 1, done: dict[str, Finals] | None = None, seen: list[tuple[int, int]] | None = None) -> Proposals:
-    """Answer all generations; ``order`` -1 answers the last question of a generation first. ``done`` are finished runs, to which
-    those of this search are added; ``seen`` takes (finished before, in all) as the queue counts them in each generation.
+def drive(
+    search: Search,
+    order: int = 1,
+    done: dict[str, Finals] | None = None,
+    seen: list[tuple[int, int]] | None = None,
+) -> Proposals:
+    """Answer all generations; ``order`` -1 answers the last question of a generation first.
+    ``done`` are finished runs, to which those of this search are added; ``seen`` takes (finished
+    before, in all) as the queue counts them in each generation.
     """
     source, done = Proposals(search), {} if done is None else done
     queue = Queue(source, done)
@@ -54,14 +65,19 @@ def test_the_order_in_which_trials_end_does_not_change_the_search() -> None:
 @pytest.mark.parametrize(("short", "long"), [(4, 8), (6, 11), (24, 40)])
 def test_a_longer_search_begins_with_the_shorter_one(short: int, long: int) -> None:
     """Of the same store: what is finished is kept, and only what is new is run."""
-    first, second = (Search(base=BASE, free=KNOBS, trials=trials, width=4, seeds=(0, 3)) for trials in (short, long))
+    first, second = (
+        Search(base=BASE, free=KNOBS, trials=trials, width=4, seeds=(0, 3))
+        for trials in (short, long)
+    )
     done: dict[str, Finals] = {}
     kept = drive(first, done=done).trials
     assert len(done) == 2 * (short + 1)
     seen: list[tuple[int, int]] = []
     assert drive(second, done=done, seen=seen).trials[:short] == kept
     assert len(done) == 2 * (long + 1)
-    assert {(skipped, expected) for skipped, expected in seen} == {(2 * (short + 1), 2 * (long + 1))}
+    assert {(skipped, expected) for skipped, expected in seen} == {
+        (2 * (short + 1), 2 * (long + 1))
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,17 +85,25 @@ def test_a_longer_search_begins_with_the_shorter_one(short: int, long: int) -> N
     [
         (BASE, KNOBS, 13, 13),  # one undefended run for all
         (BASE, (*KNOBS, "attack.strength"), 24, 24),  # an undefended run for each
-        (BASE.replace(defense=()), ("attack.strength",), 12, 12),  # the proposal is its own undefended run
+        # the proposal is its own undefended run
+        (BASE.replace(defense=()), ("attack.strength",), 12, 12),
         (BASE.replace(defense=()), ("selection",), 12, 2),  # only two proposals are different
     ],
 )
-def test_the_runs_of_a_search_are_counted_before_and_after(base: Spec, free: tuple[str, ...], at_first: int, in_all: int) -> None:
+def test_the_runs_of_a_search_are_counted_before_and_after(
+    base: Spec, free: tuple[str, ...], at_first: int, in_all: int
+) -> None:
     source = Proposals(Search(base=base, free=free, trials=12, width=4))
     assert source.expected() == at_first
     ran: set[str] = set()
     while generation := source.ask():
         ran |= {spec.id for spec in generation}
-        source.tell({spec.id: {"final/attack_success_rate": 0.5, "final/clean_accuracy": 0.9} for spec in generation})
+        source.tell(
+            {
+                spec.id: {"final/attack_success_rate": 0.5, "final/clean_accuracy": 0.9}
+                for spec in generation
+            }
+        )
     assert source.expected() == len(ran) == in_all
 
 
@@ -96,7 +120,9 @@ def test_it_searches() -> None:
 
 
 def test_ranges_come_from_the_annotations() -> None:
-    source = Proposals(Search(base=BASE, free=(*KNOBS, "attack.strength", "rounds", "selection", "optimizer.lr")))
+    source = Proposals(
+        Search(base=BASE, free=(*KNOBS, "attack.strength", "rounds", "selection", "optimizer.lr"))
+    )
     space = source.space
     assert isinstance(space[KNOBS[0]], optuna.distributions.FloatDistribution)
     strength = space["attack.strength"]
@@ -105,7 +131,7 @@ def test_ranges_come_from_the_annotations() -> None:
     assert isinstance(space["rounds"], optuna.distributions.IntDistribution)
     assert space["selection"] == optuna.distributions.CategoricalDistribution(("random", "fixed"))
     spec = source.spec({"attack.strength": 7.0, KNOBS[0]: 0.25}, seed=3)
-    assert specs.strength(spec) == 7.0
+    assert attack_strength(spec) == 7.0
     assert spec.defense[0].params == {"mask_threshold": 0.25}
     assert spec.seed == 3
 
@@ -129,12 +155,20 @@ def test_unknown_objectives_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [None, {}, {"final/clean_accuracy": 0.1}, {"final/attack_success_rate": math.nan, "final/clean_accuracy": 0.1}]
+    "broken",
+    [
+        None,
+        {},
+        {"final/clean_accuracy": 0.1},
+        {"final/attack_success_rate": math.nan, "final/clean_accuracy": 0.1},
+    ],
 )
 def test_a_run_without_a_finite_objective_is_told_as_the_worst(broken: Finals | None) -> None:
     source = Proposals(Search(base=BASE, free=KNOBS, trials=2, width=2))
     asked = source.ask()
-    results: Mapping[str, Finals | None] = {spec.id: broken if spec.defense else bowl(spec) for spec in asked}
+    results: Mapping[str, Finals | None] = {
+        spec.id: broken if spec.defense else bowl(spec) for spec in asked
+    }
     source.tell(results)
     assert [score for _, score in source.trials] == [WORST, WORST]
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in source.study.trials)
@@ -143,7 +177,9 @@ def test_a_run_without_a_finite_objective_is_told_as_the_worst(broken: Finals | 
 def test_der_by_hand() -> None:
     fedavg = {"final/attack_success_rate": 0.9, "final/clean_accuracy": 0.8}
     assert der(fedavg, fedavg) == 0.5
-    assert der(fedavg, {"final/attack_success_rate": 0.1, "final/clean_accuracy": 0.7}) == pytest.approx((0.8 - 0.1 + 1) / 2)
+    assert der(
+        fedavg, {"final/attack_success_rate": 0.1, "final/clean_accuracy": 0.7}
+    ) == pytest.approx((0.8 - 0.1 + 1) / 2)
     assert der(fedavg, {"final/attack_success_rate": 1.0, "final/clean_accuracy": 0.9}) == 0.5
 
 

@@ -20,16 +20,34 @@ def test_streams_never_change() -> None:
     # Every published number hangs on these: a change of the rule is a change of specs.ENGINE.
     assert seeds.stream(0) == 3696793467068528757
     assert seeds.stream(0, "cohort", 3) == 533082080244571305
-    assert torch.randint(1000, (4,), generator=seeds.generator(0, "cohort", 3)).tolist() == [165, 694, 708, 838]
+    assert torch.randint(1000, (4,), generator=seeds.generator(0, "cohort", 3)).tolist() == [
+        165,
+        694,
+        708,
+        838,
+    ]
 
 
 def test_different_names_give_different_streams() -> None:
-    names = [(seed, what, number, client) for seed, what, number, client in product(range(3), ("batches", "poison"), range(4), range(5))]
+    names = [
+        (seed, what, number, client)
+        for seed, what, number, client in product(
+            range(3), ("batches", "poison"), range(4), range(5)
+        )
+    ]
     names += [(seed, what) for seed, what in product(range(3), ("batches", "poison", "model"))]  # type: ignore[misc]
     assert len({seeds.stream(*name) for name in names}) == len(names)
 
 
-@pytest.mark.parametrize(("one", "other"), [((0, "a", 1), (0, "a", "1")), ((0, "a", "b"), (0, "a/b")), ((1, 11), (11, 1)), ((0,), (0, ""))])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((0, "a", 1), (0, "a", "1")),
+        ((0, "a", "b"), (0, "a/b")),
+        ((1, 11), (11, 1)),
+        ((0,), (0, "")),
+    ],
+)
 def test_names_that_look_alike_differ(one: tuple[int, str], other: tuple[int, str]) -> None:
     assert seeds.stream(*one) != seeds.stream(*other)
 

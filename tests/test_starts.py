@@ -1,4 +1,6 @@
-"""Starts: checkpoints named by their content, and warm-ups that are the beginning of a longer clean experiment."""
+"""Starts: checkpoints named by their content, and warm-ups that are the beginning of a longer clean
+experiment.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backstop.platform import cli, experiment, flat, plan, plugins, specs, starts
-from backstop.platform.clients import Clients
+from backstop.platform import cli, experiment, plugins
 from backstop.platform.contract import Data, Part, Samples, Spec
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
+from backstop.platform.rounds import starts
+from backstop.platform.specs.part import to_chain
+from backstop.platform.specs.spec import validate
+from backstop.platform.sweeps.plan import preflight, warm_first
+from backstop.platform.training import network
+from backstop.platform.workers.clients import Clients
 
 NOWHERE = Path("unused")
 TINY = Spec(
@@ -28,7 +35,10 @@ TINY = Spec(
     root_size=20,
     optimizer=Part("sgd", {"lr": 0.1}),
 )
-ATTACKED = TINY.replace(attack=specs.stages("badnets+model_replacement(strength=4)", "attack"), defense=specs.stages("median", "defense"))
+ATTACKED = TINY.replace(
+    attack=to_chain("badnets+model_replacement(strength=4)", "attack"),
+    defense=to_chain("median", "defense"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,32 +55,53 @@ def final(spec: Spec) -> State:
 
 def model(spec: Spec = TINY) -> dict[str, Tensor]:
     made = Experiment(spec.replace(seed=5), NOWHERE, "cpu")
-    return {name: tensor.contiguous().clone() for name, tensor in made.built.net.tensors(made.state.params, made.state.buffers).items()}
+    return {
+        name: tensor.contiguous().clone()
+        for name, tensor in made.built.net.tensors(made.state.params, made.state.buffers).items()
+    }
 
 
 def test_a_warm_up_is_the_beginning_of_a_longer_clean_experiment() -> None:
     assert torch.equal(final(TINY.replace(warmup=3)).params, final(TINY.replace(rounds=5)).params)
     late = ATTACKED.replace(defense=(), warmup=3)
-    assert torch.equal(final(late).params, final(late.replace(warmup=0, rounds=5, attack_start=3)).params)
+    assert torch.equal(
+        final(late).params, final(late.replace(warmup=0, rounds=5, attack_start=3)).params
+    )
     assert not torch.equal(final(late).params, final(TINY.replace(warmup=3)).params)
 
 
 def test_rounds_and_the_schedule_count_from_the_end_of_the_warm_up() -> None:
-    records = list(run(ATTACKED.replace(warmup=3, rounds=3, attack_start=1), folder=NOWHERE, device="cpu"))
+    records = list(
+        run(ATTACKED.replace(warmup=3, rounds=3, attack_start=1), folder=NOWHERE, device="cpu")
+    )
     assert [record.round for record in records] == [0, 1, 2]
     quiet, attacked = (
-        list(run(ATTACKED.replace(warmup=3, rounds=3, defense=(), attack_start=start), folder=NOWHERE, device="cpu")) for start in (2, 0)
+        list(
+            run(
+                ATTACKED.replace(warmup=3, rounds=3, defense=(), attack_start=start),
+                folder=NOWHERE,
+                device="cpu",
+            )
+        )
+        for start in (2, 0)
     )
     clean = list(run(TINY.replace(warmup=3, rounds=3), folder=NOWHERE, device="cpu"))
-    accuracy = [[record.metrics["round/train_loss"] for record in found] for found in (quiet, clean, attacked)]
+    accuracy = [
+        [record.metrics["round/train_loss"] for record in found]
+        for found in (quiet, clean, attacked)
+    ]
     assert accuracy[0] == accuracy[1] and accuracy[0] != accuracy[2]
 
 
-def test_all_experiments_of_one_federation_share_a_warm_up_and_others_do_not(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_experiments_of_one_federation_share_a_warm_up_and_others_do_not(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str] = []
     real = experiment._warm_up
 
-    def counting(clean: Spec, folder: Path, device: str, clients: Clients, place: Path) -> tuple[Tensor, Tensor]:
+    def counting(
+        clean: Spec, folder: Path, device: str, clients: Clients, place: Path
+    ) -> tuple[Tensor, Tensor]:
         made.append(clean.id)
         return real(clean, folder, device, clients, place)
 
@@ -85,7 +116,12 @@ def test_all_experiments_of_one_federation_share_a_warm_up_and_others_do_not(cac
     for spec in shared:
         Experiment(spec.replace(warmup=2), NOWHERE, "cpu")
     assert len(made) == 1
-    for spec in (TINY.replace(seed=1), TINY.replace(batch=8), TINY.replace(alpha=5.0), TINY.replace(dataset=Part("synthetic"))):
+    for spec in (
+        TINY.replace(seed=1),
+        TINY.replace(batch=8),
+        TINY.replace(alpha=5.0),
+        TINY.replace(dataset=Part("synthetic")),
+    ):
         Experiment(spec.replace(warmup=2), NOWHERE, "cpu")
     assert len(set(made)) == len(made) == 5
     assert len(list((cache / "warm").glob("*.pt"))) == 5
@@ -103,7 +139,7 @@ def test_a_lost_or_damaged_warm_up_is_made_again_to_the_same_bytes(cache: Path) 
 def test_a_stopped_warm_up_goes_on(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     spec = TINY.replace(warmup=3)
     whole = final(TINY.replace(rounds=3)).params
-    monkeypatch.setattr(experiment, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(experiment, "WARMUP_SAVE_INTERVAL_S", 0.0)
     real, rounds = Experiment.round, []
 
     def stopping(self: Experiment) -> object:
@@ -131,11 +167,18 @@ def barred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_home_that_cannot_be_written_is_said_in_one_line(
-    barred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    barred: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save_file(model(), tmp_path / "model.safetensors")
     monkeypatch.setattr(experiment, "_warm_up", None)  # nothing is trained
-    for words in (["--warmup", "1"], ["--start", "model.safetensors"], ["--save", "new.safetensors"]):
+    for words in (
+        ["--warmup", "1"],
+        ["--start", "model.safetensors"],
+        ["--save", "new.safetensors"],
+    ):
         assert cli.main(["run", *words, "--dataset", "synthetic", "--device", "cpu"]) == 2
         out, err = capsys.readouterr()
         *_, last = err.splitlines()
@@ -145,7 +188,7 @@ def test_a_home_that_cannot_be_written_is_said_in_one_line(
         )
         assert out == "" and "Traceback" not in err
     with pytest.raises(BadInput, match="set BACKSTOP_CACHE"):  # what a sweep does before it starts
-        plan.rehearse([TINY.replace(warmup=1)], NOWHERE, "cpu")
+        preflight([TINY.replace(warmup=1)], NOWHERE, "cpu")
 
 
 def test_a_user_without_a_home_is_told_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +201,9 @@ def test_a_user_without_a_home_is_told_the_way_out(monkeypatch: pytest.MonkeyPat
         starts.cache()
 
 
-def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = TINY.replace(warmup=1)
     first = Experiment(spec, NOWHERE, "cpu").state.params
 
@@ -167,14 +212,18 @@ def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(cache: Path
 
     monkeypatch.setattr(Path, "mkdir", full)
     monkeypatch.setattr(starts, "TemporaryFile", full)
-    plan.rehearse([spec], NOWHERE, "cpu")
+    preflight([spec], NOWHERE, "cpu")
     assert torch.equal(Experiment(spec, NOWHERE, "cpu").state.params, first)
     with pytest.raises(BadInput, match=r"Read-only file system; .* BACKSTOP_CACHE"):
-        plan.rehearse([spec.replace(warmup=2)], NOWHERE, "cpu")
+        preflight([spec.replace(warmup=2)], NOWHERE, "cpu")
 
 
-def test_another_dataset_behind_the_same_spec_is_another_warm_up(tmp_path: Path, cache: Path) -> None:
-    spec = TINY.replace(dataset=Part("table"), model=Part("logistic"), warmup=1, clients=6, per_round=3, root_size=5)
+def test_another_dataset_behind_the_same_spec_is_another_warm_up(
+    tmp_path: Path, cache: Path
+) -> None:
+    spec = TINY.replace(
+        dataset=Part("table"), model=Part("logistic"), warmup=1, clients=6, per_round=3, root_size=5
+    )
     for shift in (0, 1):
         folder = tmp_path / str(shift)
         folder.mkdir()
@@ -185,13 +234,18 @@ def test_another_dataset_behind_the_same_spec_is_another_warm_up(tmp_path: Path,
 
 
 def test_a_plan_is_rehearsed_without_its_warm_up(cache: Path) -> None:
-    plan.rehearse([TINY.replace(warmup=10**6)], NOWHERE, "cpu")
+    preflight([TINY.replace(warmup=10**6)], NOWHERE, "cpu")
     assert not (cache / "warm").exists()
 
 
 def test_a_sweep_begins_with_one_experiment_for_each_warm_up() -> None:
-    listed = [ATTACKED.replace(seed=seed, warmup=warmup, rounds=rounds) for warmup in (0, 2) for seed in (0, 1) for rounds in (1, 3)]
-    found = plan.warm_first(listed)
+    listed = [
+        ATTACKED.replace(seed=seed, warmup=warmup, rounds=rounds)
+        for warmup in (0, 2)
+        for seed in (0, 1)
+        for rounds in (1, 3)
+    ]
+    found = warm_first(listed)
     assert [(spec.seed, spec.warmup, spec.rounds) for spec in found[:2]] == [(0, 2, 1), (1, 2, 1)]
     assert found[2:] == [spec for spec in listed if spec not in found[:2]]
 
@@ -203,13 +257,15 @@ def test_an_experiment_starts_from_a_checkpoint(form: str, tmp_path: Path) -> No
         save_file(tensors, path)
     else:
         torch.save(tensors if form == "state dict" else {"state_dict": tensors}, path)
-    name = starts.keep(str(path))
+    name = starts.keep_start(str(path))
     path.unlink()  # a copy is kept
     started = Experiment(TINY.replace(start=name), NOWHERE, "cpu")
-    assert torch.equal(started.state.params, torch.cat([tensor.flatten() for tensor in tensors.values()]))
+    assert torch.equal(
+        started.state.params, torch.cat([tensor.flatten() for tensor in tensors.values()])
+    )
     assert not torch.equal(started.state.params, Experiment(TINY, NOWHERE, "cpu").state.params)
     assert TINY.replace(start=name).id != TINY.id
-    assert starts.keep(name) == name
+    assert starts.keep_start(name) == name
 
 
 def test_the_name_is_the_content(tmp_path: Path) -> None:
@@ -218,33 +274,43 @@ def test_the_name_is_the_content(tmp_path: Path) -> None:
     other = model()
     other["output.bias"] += 1
     save_file(other, tmp_path / "other")
-    names = [starts.keep(str(tmp_path / file)) for file in ("same0", "same1", "other")]
+    names = [starts.keep_start(str(tmp_path / file)) for file in ("same0", "same1", "other")]
     assert names[0] == names[1] != names[2]
 
 
 def test_a_checkpoint_in_the_data_folder_serves_as_well(tmp_path: Path, cache: Path) -> None:
     save_file(model(), tmp_path / "model")
-    name = starts.keep(str(tmp_path / "model"))
+    name = starts.keep_start(str(tmp_path / "model"))
     (cache / name).unlink()
-    with pytest.raises(BadInput, match=r"is neither in .*cache/starts nor in .*/starts; give its file once: --start FILE"):
-        starts.find(name, tmp_path)
+    with pytest.raises(
+        BadInput,
+        match=r"is neither in .*cache/starts nor in .*/starts; give its file once: --start FILE",
+    ):
+        starts.find_start(name, tmp_path)
     (tmp_path / "starts").mkdir()
     (tmp_path / "model").rename(tmp_path / "starts" / name)
-    starts.find(name, tmp_path)
-    (tmp_path / "starts" / name).write_bytes((tmp_path / "starts" / name).read_bytes()[:-4] + b"aaaa")
+    starts.find_start(name, tmp_path)
+    (tmp_path / "starts" / name).write_bytes(
+        (tmp_path / "starts" / name).read_bytes()[:-4] + b"aaaa"
+    )
     with pytest.raises(BadInput, match="was changed; remove it"):
-        starts.find(name, tmp_path)
+        starts.find_start(name, tmp_path)
 
 
 def test_a_last_layer_for_other_classes_keeps_its_fresh_values(tmp_path: Path) -> None:
     tensors = model()
     tensors["output.weight"], tensors["output.bias"] = torch.ones(3, 64), torch.ones(3)
     save_file(tensors, tmp_path / "model")
-    started = Experiment(TINY.replace(start=starts.keep(str(tmp_path / "model"))), NOWHERE, "cpu")
+    started = Experiment(
+        TINY.replace(start=starts.keep_start(str(tmp_path / "model"))), NOWHERE, "cpu"
+    )
     fresh = Experiment(TINY, NOWHERE, "cpu")
     head = sum(torch.Size(slot.shape).numel() for slot in fresh.built.net.head_slots())
     assert torch.equal(started.state.params[-head:], fresh.state.params[-head:])
-    assert torch.equal(started.state.params[:-head], torch.cat([tensors[name].flatten() for name in ("linear1.weight", "linear1.bias")]))
+    assert torch.equal(
+        started.state.params[:-head],
+        torch.cat([tensors[name].flatten() for name in ("linear1.weight", "linear1.bias")]),
+    )
 
 
 def changed(**changes: Tensor | None) -> Mapping[str, Tensor]:
@@ -255,14 +321,25 @@ def changed(**changes: Tensor | None) -> Mapping[str, Tensor]:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"linear1_weight": None}, r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has no such tensor"),
-        ({"linear1_weight": torch.ones(3)}, r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has one of \(3,\)"),
-        ({"linear2_weight": torch.ones(3)}, r"the model has no tensor 'linear2.weight', which the checkpoint holds"),
+        (
+            {"linear1_weight": None},
+            r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has no such tensor",
+        ),
+        (
+            {"linear1_weight": torch.ones(3)},
+            r"the model's linear1.weight is of shape \(64, 64\), the checkpoint has one of \(3,\)",
+        ),
+        (
+            {"linear2_weight": torch.ones(3)},
+            r"the model has no tensor 'linear2.weight', which the checkpoint holds",
+        ),
     ],
 )
-def test_checkpoints_of_other_models_are_refused(tensors: Mapping[str, Tensor | None], message: str, tmp_path: Path) -> None:
+def test_checkpoints_of_other_models_are_refused(
+    tensors: Mapping[str, Tensor | None], message: str, tmp_path: Path
+) -> None:
     save_file(dict(changed(**tensors)), tmp_path / "model")
-    name = starts.keep(str(tmp_path / "model"))
+    name = starts.keep_start(str(tmp_path / "model"))
     with pytest.raises(BadInput, match=message):
         Experiment(TINY.replace(start=name), NOWHERE, "cpu")
 
@@ -271,21 +348,25 @@ def test_checkpoints_of_other_models_are_refused(tensors: Mapping[str, Tensor | 
 def test_files_that_are_no_checkpoints_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(BadInput, match="a checkpoint holds named tensors"):
-        starts.keep(str(tmp_path / "file"))
+        starts.keep_start(str(tmp_path / "file"))
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": Path("/")}, tmp_path / "file")
     with pytest.raises(BadInput, match="cannot be read: UnpicklingError"):
-        starts.keep(str(tmp_path / "file"))
+        starts.keep_start(str(tmp_path / "file"))
 
 
 def test_names_that_are_none_are_refused() -> None:
-    with pytest.raises(BadInput, match=r"start='model\.pt' is not allowed; start is the name of a kept checkpoint"):
-        specs.validate(TINY.replace(start="model.pt"))
+    with pytest.raises(
+        BadInput, match=r"start='model\.pt' is not allowed; start is the name of a kept checkpoint"
+    ):
+        validate(TINY.replace(start="model.pt"))
 
 
-def test_the_command_line_saves_starts_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_saves_starts_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, saved = str(tmp_path / "store"), str(tmp_path / "model.safetensors")
     short = ["--clients", "6", "--per-round", "3", "--rounds", "2", "--store", store]
     assert cli.main(["run", *short, "--save", saved]) == 0
@@ -297,25 +378,41 @@ def test_the_command_line_saves_starts_and_says_so(tmp_path: Path, capsys: pytes
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_published_image_weights_start_a_residual_network_but_for_its_last_layer(tmp_path: Path) -> None:
+def test_published_image_weights_start_a_residual_network_but_for_its_last_layer(
+    tmp_path: Path,
+) -> None:
     """The form of torchvision's files: batch norm, the large stem, 1,000 classes."""
     from torchvision.models import resnet18
 
     published = resnet18(weights=None)
     torch.save(published.state_dict(), tmp_path / "resnet18.pth")
-    known = starts.tensors(tmp_path / "resnet18.pth")
+    known = starts.read_tensors(tmp_path / "resnet18.pth")
     samples = Samples(torch.zeros(2, 3, 32, 32), torch.tensor([0, 1]))
     data = Data(samples, samples, classes=10, kind="image")
 
-    def net(**params: str) -> flat.Network:
-        return flat.network(plugins.build("models", "resnet18", params)((3, 32, 32), 10), data, torch.device("cpu"), 64)
+    def net(**params: str) -> network.Network:
+        return network.network(
+            plugins.build("models", "resnet18", params)((3, 32, 32), 10),
+            data,
+            torch.device("cpu"),
+            64,
+        )
 
     fitting = net(norm="batch", stem="large")
     params, buffers = fitting.vectors(known)
     tensors = fitting.tensors(params, buffers)
-    assert all(torch.equal(tensor, known[name]) for name, tensor in tensors.items() if not name.startswith("fc."))
-    assert torch.equal(tensors["fc.weight"], fitting.tensors(fitting.params, fitting.buffers)["fc.weight"])
-    with pytest.raises(BadInput, match=r"conv1.weight is of shape \(64, 3, 3, 3\), the checkpoint has one of \(64, 3, 7, 7\)"):
+    assert all(
+        torch.equal(tensor, known[name])
+        for name, tensor in tensors.items()
+        if not name.startswith("fc.")
+    )
+    assert torch.equal(
+        tensors["fc.weight"], fitting.tensors(fitting.params, fitting.buffers)["fc.weight"]
+    )
+    with pytest.raises(
+        BadInput,
+        match=r"conv1.weight is of shape \(64, 3, 3, 3\), the checkpoint has one of \(64, 3, 7, 7\)",
+    ):
         net(norm="batch").vectors(known)
     with pytest.raises(BadInput, match=r"the model has no tensor 'bn1\.running_mean'"):
         net(stem="large").vectors(known)

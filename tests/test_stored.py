@@ -1,4 +1,5 @@
-"""Stored is computed: a run that is not stored is named, kept and sent later; a finished run stays as
+"""Stored is computed: a run that is not stored is named, kept and sent later; a finished run stays
+as
 it is; other data are refused, and changed code is said.
 """
 
@@ -20,13 +21,40 @@ from typing import Any
 
 import pytest
 
-from backstop.platform import cli, federation, leaderboard, origin, plan, plugins, specs, tracking, waiting
-from backstop.platform.checkpoint import Checkpoint
+from backstop.platform import cli, plugins
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.experiment import Experiment
-from backstop.platform.finals import final
-from backstop.platform.origin import Origin
 from backstop.platform.params import BadInput
+from backstop.platform.results import ranking
+from backstop.platform.results.log import Log
+from backstop.platform.results.runs import find_run, read_runs, run_model, with_curves
+from backstop.platform.results.store import (
+    Store,
+    check_reachable,
+    database_file,
+    locate_store,
+    mlflow_client,
+    open_experiment,
+)
+from backstop.platform.results.sweeps import close_parent, open_parent, read_plan, write_plan
+from backstop.platform.results.verification import differences, recompute
+from backstop.platform.rounds import origin
+from backstop.platform.rounds.checkpoint import Checkpoint
+from backstop.platform.rounds.finals import final
+from backstop.platform.rounds.origin import Origin
+from backstop.platform.specs.spec import validate
+from backstop.platform.sweeps import waiting
+from backstop.platform.sweeps.plan import (
+    Fixed,
+    Queue,
+    Unstored,
+    distinct,
+    load_space,
+    run_words,
+    with_overrides,
+    with_twins,
+)
+from backstop.platform.training import loading
 
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
@@ -57,22 +85,32 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def forget() -> None:
     """What a new process would not know: the data as they were read, the digests of files."""
-    for cache in (federation._load, federation._content, plugins.digest):
+    for cache in (loading._load, loading._content, plugins.digest):
         cache.cache_clear()
 
 
-def space(folder: Path, dataset: str = "digits", params: str = "", attack: str = "badnets", rounds: int = 3) -> str:
-    (folder / "little.py").write_text(SPACE.format(dataset=dataset, params=params, attack=attack, rounds=rounds))
+def space(
+    folder: Path,
+    dataset: str = "digits",
+    params: str = "",
+    attack: str = "badnets",
+    rounds: int = 3,
+) -> str:
+    (folder / "little.py").write_text(
+        SPACE.format(dataset=dataset, params=params, attack=attack, rounds=rounds)
+    )
     return "little.py"
 
 
 def planned(file: str) -> list[Spec]:
-    return plan.with_twins(plan.distinct(plan.altered(plan.space(file), {}, None, print)))  # type: ignore[arg-type]
+    return with_twins(distinct(with_overrides(load_space(file), {}, None, print)))  # type: ignore[arg-type]
 
 
 def table(folder: Path, shift: int = 0) -> None:
     """t.csv, whose features differ with the shift."""
-    lines = [f"{(row * 7 + shift) % 11},{row * 5 % 13},{row * 3 % 17},{row % 2}" for row in range(120)]
+    lines = [
+        f"{(row * 7 + shift) % 11},{row * 5 % 13},{row * 3 % 17},{row % 2}" for row in range(120)
+    ]
     (folder / "data" / "t.csv").write_text("\n".join(["a,b,c,y", *lines]) + "\n")
 
 
@@ -83,7 +121,7 @@ def done(spec: Spec, folder: Path, checkpoints: Path) -> tuple[Experiment, list[
     """A trained experiment, kept in its checkpoint."""
     experiment = Experiment(spec, folder / "data", "cpu")
     records = [record for _ in range(spec.rounds) if (record := experiment.round()) is not None]
-    Checkpoint(checkpoints, spec.id).save(experiment, records)
+    Checkpoint(checkpoints, spec.id).save(experiment.saved(records))
     return experiment, records
 
 
@@ -93,11 +131,11 @@ def board(store: str) -> bytes:
 
 def stored_by_hand(store: str, file: str, folder: Path) -> None:
     """The runs of a space in the experiment ``little``, without a sweep."""
-    place = tracking.store(Path(store))
-    experiment = tracking.open_experiment(place, "little")
+    place = locate_store(Path(store))
+    experiment = open_experiment(place, "little")
     for spec in planned(file):
         made, records = done(spec, folder, folder / "kept")
-        log = tracking.Log(place, experiment, spec, origin=made.origin)
+        log = Log(place, experiment, spec, origin=made.origin)
         for record in records:
             log.log(record)
         assert log.finish(final(records))
@@ -106,12 +144,16 @@ def stored_by_hand(store: str, file: str, folder: Path) -> None:
 # -- what is not stored is named, kept and sent later
 
 
-def test_what_waits_is_sent_without_training(elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of the sweep is done and waits: it is stored, and neither a round nor Ray is needed."""
+def test_what_waits_is_sent_without_training(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything of the sweep is done and waits: it is stored, and neither a round nor Ray is
+    needed.
+    """
     file = space(elsewhere)
     stored_by_hand("whole", file, elsewhere)
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
-    tracking.open_experiment(tracking.store(Path("cut")), "little")
+    open_experiment(locate_store(Path("cut")), "little")
     for spec in planned(file):
         done(spec, elsewhere, elsewhere / "cut" / "checkpoints")
     capsys.readouterr()
@@ -124,22 +166,24 @@ def test_what_waits_is_sent_without_training(elsewhere: Path, capsys: pytest.Cap
     assert not list(Path("cut", "checkpoints").glob("*.pt"))
 
 
-def test_a_board_that_lacks_planned_runs_says_so_everywhere(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_board_that_lacks_planned_runs_says_so_everywhere(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = space(elsewhere)
     stored_by_hand("whole", file, elsewhere)
-    place = tracking.store(Path("whole"))
-    experiment = tracking.open_experiment(place, "little")
-    everything = {spec.id: plan.words(spec) for spec in planned(file)}
-    tracking.plan(place, tracking.parent(place, experiment, "little"), everything)
-    assert tracking.planned(place, "little") == everything
+    place = locate_store(Path("whole"))
+    experiment = open_experiment(place, "little")
+    everything = {spec.id: run_words(spec) for spec in planned(file)}
+    write_plan(place, open_parent(place, experiment, "little"), everything)
+    assert read_plan(place, "little") == everything
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
     whole = board("whole")
     assert "INCOMPLETE" not in capsys.readouterr().out
 
     lost = next(spec for spec in planned(file) if spec.defense and spec.defense[0].name == "median")
-    run = tracking.find(place, "little", lost)
+    run = find_run(place, "little", lost)
     assert run is not None
-    tracking._client(place.uri).delete_run(run.run_id)
+    mlflow_client(place.uri).delete_run(run.run_id)
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
     sentence = "INCOMPLETE: 1 planned run is missing: badnets("
     assert sentence in " ".join(capsys.readouterr().out.split())
@@ -147,57 +191,63 @@ def test_a_board_that_lacks_planned_runs_says_so_everywhere(elsewhere: Path, cap
     for name in ("leaderboard.md", "leaderboard.html"):
         assert sentence in (folder / name).read_text(), name
     document = json.loads(board("whole"))
-    assert document["missing_runs"] == [{"id": lost.id, "run": plan.words(lost)}]
-    assert leaderboard.differences(document, leaderboard.recompute(document)) == []
+    assert document["missing_runs"] == [{"id": lost.id, "run": run_words(lost)}]
+    assert differences(document, recompute(document)) == []
 
-    tracking._client(place.uri).restore_run(run.run_id)
+    mlflow_client(place.uri).restore_run(run.run_id)
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
     assert board("whole") == whole
 
 
 def test_long_plans_are_read_as_they_were_written(elsewhere: Path) -> None:
-    place = tracking.store(Path("s"))
-    experiment = tracking.open_experiment(place, "little")
-    parent = tracking.parent(place, experiment, "little")
+    place = locate_store(Path("s"))
+    experiment = open_experiment(place, "little")
+    parent = open_parent(place, experiment, "little")
     long = {f"{number:064d}": f"badnets × median {number} " + "x" * 90 for number in range(700)}
-    tracking.plan(place, parent, long)
-    assert tracking.planned(place, "little") == long
-    tracking.plan(place, parent, {"a" * 64: "one"})
-    assert tracking.planned(place, "little") == {"a" * 64: "one"}
-    assert tracking.planned(place, "unknown") == {}
+    write_plan(place, parent, long)
+    assert read_plan(place, "little") == long
+    write_plan(place, parent, {"a" * 64: "one"})
+    assert read_plan(place, "little") == {"a" * 64: "one"}
+    assert read_plan(place, "unknown") == {}
 
 
 def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is away is asked again; what it takes at last is stored once, with the checkpoint's origin."""
+    """A server that is away is asked again; what it takes at last is stored once, with the
+    checkpoint's origin.
+    """
     spec = planned(space(elsewhere))[0]
-    place = tracking.store(Path("s"))
-    experiment = tracking.open_experiment(place, "little")
+    place = locate_store(Path("s"))
+    experiment = open_experiment(place, "little")
     made, records = done(spec, elsewhere, Path("checkpoints"))
-    queue = plan.Queue(plan.Fixed([spec]), {})
+    queue = Queue(Fixed([spec]), {})
     assert queue.fill()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        gone = tracking.Store(f"http://127.0.0.1:{free.getsockname()[1]}", "")
+        gone = Store(f"http://127.0.0.1:{free.getsockname()[1]}", "")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(waiting, "EVERY", 0.01)
     monkeypatch.setattr(waiting, "PATIENCE", 0.05)
-    queue.unstored[spec.id] = plan.Unstored("away", kept=True)
+    queue.unstored[spec.id] = Unstored("away", kept=True)
     away = waiting.Address(gone, experiment, None, "little", Path("checkpoints"))
     assert waiting.insist(queue, away) == [] and list(queue.unstored) == [spec.id]
     assert waiting.send([spec], queue, away) == [] and "127.0.0.1" in queue.unstored[spec.id].reason
     assert waiting.insist(queue, away._replace(store=place)) == [spec.id]
     assert (queue.unstored, queue.results) == ({}, {spec.id: final(records)})
-    (run,) = tracking.read(place, "little")
+    (run,) = read_runs(place, "little")
     assert (run.metrics, run.origin.difference(made.origin)) == (final(records), "")
-    assert set(tracking.model(place, run.run_id)) == set(made.built.net.tensors(made.state.params, made.state.buffers))
+    assert set(run_model(place, run.run_id)) == set(
+        made.built.net.tensors(made.state.params, made.state.buffers)
+    )
     assert not list(Path("checkpoints").iterdir())
 
 
-def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What was trained meanwhile waits in the old place; put beside the moved store, it is sent."""
     file = space(elsewhere)
-    place = tracking.store(Path("s"))
-    experiment = tracking.open_experiment(place, "little")
+    place = locate_store(Path("s"))
+    experiment = open_experiment(place, "little")
     one, *rest = planned(file)
     trained, records = done(one, elsewhere, Path("s/checkpoints"))
     running = log(place, experiment, one, records[:1], trained.origin)
@@ -206,11 +256,11 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(elsewh
     running.log(records[-1])
     assert not running.finish(final(records))
     assert "s/mlflow.db is not there any more" in running.error and "--store" in running.error
-    assert not tracking.close(place, str(running.run_id), "FAILED")
+    assert not close_parent(place, str(running.run_id), "FAILED")
     assert not Path("s").exists()
     for spec in rest:
         done(spec, elsewhere, Path("t/checkpoints"))
-    tracking._client.cache_clear()
+    mlflow_client.cache_clear()
     assert cli.main(["sweep", file, "--store", "t", "--device", "cpu"]) == 0
     assert "stored 5 runs that waited" in capsys.readouterr().err
     stored_by_hand("whole", file, elsewhere)
@@ -222,7 +272,7 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(elsewh
 def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path) -> None:
     """Something lies where the artifacts go: every run is trained and none is stored."""
     file = space(elsewhere)
-    tracking.open_experiment(tracking.store(Path("s")), "little")
+    open_experiment(locate_store(Path("s")), "little")
     shutil.rmtree("s/mlartifacts", ignore_errors=True)
     Path("s/mlartifacts").write_text("in the way")
     first = command("sweep", file, "--store", "s", "--device", "cpu")
@@ -244,7 +294,9 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "backstop.platform.cli", *arguments]
-    return subprocess.run(line, env=os.environ | environment, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(
+        line, env=os.environ | environment, capture_output=True, text=True, timeout=500, check=False
+    )
 
 
 class Server:
@@ -259,13 +311,34 @@ class Server:
 
     def start(self) -> None:
         """Return when it answers."""
-        line = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        line += ["--artifacts-destination", str(self.folder / "kept"), "--serve-artifacts", "--workers", "1", "--port", str(self.port)]
+        line = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/server.db",
+        ]
+        line += [
+            "--artifacts-destination",
+            str(self.folder / "kept"),
+            "--serve-artifacts",
+            "--workers",
+            "1",
+            "--port",
+            str(self.port),
+        ]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(
+            line,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         for _ in range(240):
             with suppress(BadInput):
-                tracking.reachable(tracking.Store(self.uri, ""))
+                check_reachable(Store(self.uri, ""))
                 return
             time.sleep(0.5)
         pytest.fail("the server did not start")
@@ -281,11 +354,25 @@ class Server:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("comes_back", [True, False], ids=["for a minute", "for good"])
 def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_back: bool) -> None:
-    """Away for a while: all is stored in the end. Away for good: exit 1, and the next command sends. Equal bytes either way."""
+    """Away for a while: all is stored in the end. Away for good: exit 1, and the next command
+    sends. Equal bytes either way.
+    """
     file = space(elsewhere, rounds=150)
     server = Server(elsewhere)
     server.start()
-    line = [sys.executable, "-m", "backstop.platform.cli", "sweep", file, "--store", "s", "--device", "cpu", "--max-concurrent", "1"]
+    line = [
+        sys.executable,
+        "-m",
+        "backstop.platform.cli",
+        "sweep",
+        file,
+        "--store",
+        "s",
+        "--device",
+        "cpu",
+        "--max-concurrent",
+        "1",
+    ]
     environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
     try:
         with Path("log").open("w") as log:
@@ -305,10 +392,16 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
         told = Path("log").read_text()
         assert "Traceback" not in told
         if not comes_back:
-            assert "trained but not stored" in told and "no leaderboard now" in told and "5/5 done" not in told
+            assert (
+                "trained but not stored" in told
+                and "no leaderboard now" in told
+                and "5/5 done" not in told
+            )
             assert list(Path("s/checkpoints").glob("*.pt"))
             server.start()
-            again = command("sweep", file, "--store", "s", "--device", "cpu", MLFLOW_TRACKING_URI=server.uri)
+            again = command(
+                "sweep", file, "--store", "s", "--device", "cpu", MLFLOW_TRACKING_URI=server.uri
+            )
             assert again.returncode == 0, again.stderr
             assert "that waited" in again.stderr and "Ray" not in again.stderr
         assert not list(Path("s/checkpoints").glob("*.pt"))
@@ -319,11 +412,13 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
     assert board("s") == board("whole")
 
 
-def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = planned(space(elsewhere))[0]
     experiment = Experiment(spec, elsewhere / "data", "cpu")
     checkpoint = Checkpoint(Path("c"), spec.id)
-    checkpoint.save(experiment, [])
+    checkpoint.save(experiment.saved([]))
     before = checkpoint.path.read_bytes()
 
     def full(part: Path, content: bytes) -> int:
@@ -333,7 +428,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(elsewhere
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(experiment, [])
+        checkpoint.save(experiment.saved([]))
     assert [path.name for path in Path("c").iterdir()] == [checkpoint.path.name]
     assert checkpoint.path.read_bytes() == before
 
@@ -341,13 +436,16 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(elsewhere
 # -- a finished run is never written to
 
 
-def points(store: tracking.Store, run_id: str) -> list[Any]:
+def points(store: Store, run_id: str) -> list[Any]:
     import sqlite3
 
-    file = tracking.database(store)
+    file = database_file(store)
     assert file is not None
     with sqlite3.connect(file) as connection:
-        return [list(connection.execute(f"SELECT * FROM {name} WHERE run_uuid = ?", [run_id])) for name in ("metrics", "params", "tags")]
+        return [
+            list(connection.execute(f"SELECT * FROM {name} WHERE run_uuid = ?", [run_id]))
+            for name in ("metrics", "params", "tags")
+        ]
 
 
 def test_a_spec_that_is_finished_is_not_run_again(
@@ -356,13 +454,15 @@ def test_a_spec_that_is_finished_is_not_run_again(
     arguments = ["run", *RUN, "--attack", "badnets", "--json"]
     assert cli.main(arguments) == 0
     first = json.loads(capsys.readouterr().out)
-    place = tracking.store(Path("backstop-store"))
+    place = locate_store(Path("backstop-store"))
     before = points(place, first["run_id"])
     monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("it is finished"))
     assert cli.main([*arguments, "--save", "model.safetensors"]) == 0
     out, messages = capsys.readouterr()
     again = json.loads(out)
-    assert {key: again[key] for key in again if key != "timing"} == {key: first[key] for key in first if key != "timing"}
+    assert {key: again[key] for key in again if key != "timing"} == {
+        key: first[key] for key in first if key != "timing"
+    }
     assert set(again["timing"]) == set(first["timing"])
     assert "finished already: experiment 'runs'" in messages and first["run_id"] in messages
     assert Path("model.safetensors").stat().st_size > 1000
@@ -373,8 +473,10 @@ def made(number: int, **metrics: float) -> Record:
     return Record("", number, {f"round/{name}": value for name, value in metrics.items()})
 
 
-def log(place: tracking.Store, experiment: str, spec: Spec, records: list[Record], made_by: Origin = HERE) -> tracking.Log:
-    found = tracking.Log(place, experiment, spec, origin=made_by)
+def log(
+    place: Store, experiment: str, spec: Spec, records: list[Record], made_by: Origin = HERE
+) -> Log:
+    found = Log(place, experiment, spec, origin=made_by)
     for record in records:
         found.log(record)
     return found
@@ -382,10 +484,16 @@ def log(place: tracking.Store, experiment: str, spec: Spec, records: list[Record
 
 def test_figures_that_differ_from_a_finished_run_are_a_finding(elsewhere: Path) -> None:
     """Two processes at once, of which one computed something else. Neither run is a mixture."""
-    place, spec = tracking.store(Path("s")), Spec(rounds=2)
-    experiment = tracking.open_experiment(place, "e")
-    ours = [made(0, clean_accuracy=0.5, train_loss=0.75), made(1, clean_accuracy=0.875, train_loss=0.5)]
-    theirs = [made(0, clean_accuracy=0.5, train_loss=1.0), made(1, clean_accuracy=0.75, train_loss=0.625)]
+    place, spec = locate_store(Path("s")), Spec(rounds=2)
+    experiment = open_experiment(place, "e")
+    ours = [
+        made(0, clean_accuracy=0.5, train_loss=0.75),
+        made(1, clean_accuracy=0.875, train_loss=0.5),
+    ]
+    theirs = [
+        made(0, clean_accuracy=0.5, train_loss=1.0),
+        made(1, clean_accuracy=0.75, train_loss=0.625),
+    ]
     slow = log(place, experiment, spec, theirs[:1])
     assert slow.flush()  # both write into the unfinished run of the spec
     quick = log(place, experiment, spec, ours)
@@ -397,34 +505,40 @@ def test_figures_that_differ_from_a_finished_run_are_a_finding(elsewhere: Path) 
     assert "final/clean_accuracy 0.875 there, 0.75 here" in slow.finding
     assert slow.finish(final(theirs)) and slow.fail("too late")
     assert points(place, str(quick.run_id)) == before
-    (run,) = tracking.read(place, "e")
+    (run,) = read_runs(place, "e")
     assert (run.run_id, run.metrics) == (quick.run_id, final(ours))
     assert slow.run_id != quick.run_id
-    kept = tracking._client(place.uri).get_run(str(slow.run_id))
+    kept = mlflow_client(place.uri).get_run(str(slow.run_id))
     assert (kept.data.tags["backstop.kind"], kept.info.status) == ("dissent", "FINISHED")
     assert {key: kept.data.metrics[key] for key in final(theirs)} == final(theirs)
     same = log(place, experiment, spec, ours)
     assert same.finish(final(ours)) and same.finding == "" and same.run_id == quick.run_id
     assert points(place, str(quick.run_id)) == before
-    assert len(tracking._client(place.uri).search_runs([experiment])) == 2
+    assert len(mlflow_client(place.uri).search_runs([experiment])) == 2
 
 
 @pytest.mark.parametrize(
     "other",
-    [HERE._replace(fingerprint="gpu"), HERE._replace(data="f" * 16), HERE._replace(code={"defense median": "abcdef"})],
+    [
+        HERE._replace(fingerprint="gpu"),
+        HERE._replace(data="f" * 16),
+        HERE._replace(code={"defense median": "abcdef"}),
+    ],
     ids=["versions", "data", "code"],
 )
-def test_an_unfinished_run_of_another_origin_is_not_gone_on_with(elsewhere: Path, other: Origin) -> None:
+def test_an_unfinished_run_of_another_origin_is_not_gone_on_with(
+    elsewhere: Path, other: Origin
+) -> None:
     """MLflow keeps the larger of two values of a round, so that a mixture would be neither's."""
-    place, spec = tracking.store(Path("s")), Spec(rounds=2)
-    experiment = tracking.open_experiment(place, "e")
+    place, spec = locate_store(Path("s")), Spec(rounds=2)
+    experiment = open_experiment(place, "e")
     one = log(place, experiment, spec, [made(0, clean_accuracy=0.75)])
     assert one.fail("ValueError: no luck")
     records = [made(0, clean_accuracy=0.5), made(1, clean_accuracy=0.625)]
     two = log(place, experiment, spec, records, other)
     assert two.finish(final(records))
     assert two.run_id != one.run_id
-    (run,) = tracking.curves(place, tracking.read(place, "e"), [spec.id], ["round/clean_accuracy"])
+    (run,) = with_curves(place, read_runs(place, "e"), [spec.id], ["round/clean_accuracy"])
     assert (run.origin, run.curves["round/clean_accuracy"]) == (other, [(0, 0.5), (1, 0.625)])
     late = log(place, experiment, spec, records)
     assert late.finish(final(records))
@@ -432,21 +546,31 @@ def test_an_unfinished_run_of_another_origin_is_not_gone_on_with(elsewhere: Path
     assert late.run_id == two.run_id
 
 
-def test_a_sweep_of_other_versions_is_refused_before_it_trains(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_of_other_versions_is_refused_before_it_trains(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = space(elsewhere)
-    place = tracking.store(Path("s"))
-    experiment = tracking.open_experiment(place, "little")
+    place = locate_store(Path("s"))
+    experiment = open_experiment(place, "little")
     records = [made(0, clean_accuracy=0.5)]
-    assert log(place, experiment, planned(file)[0], records, Origin("torch 1.0")).finish(final(records))
+    assert log(place, experiment, planned(file)[0], records, Origin("torch 1.0")).finish(
+        final(records)
+    )
     assert cli.main(["sweep", file, "--store", "s", "--device", "cpu"]) == 2
     message = capsys.readouterr().err
-    assert message.count("\n") == 1 and "holds runs of torch 1.0" in message and "--mix-fingerprints" in message
+    assert (
+        message.count("\n") == 1
+        and "holds runs of torch 1.0" in message
+        and "--mix-fingerprints" in message
+    )
 
 
 # -- other data are refused
 
 
-def test_data_that_have_changed_are_refused(elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_have_changed_are_refused(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     table(elsewhere)
     assert cli.main(TABLE) == 0
     assert cli.main(["leaderboard", "--experiment", "runs", "--out", "board"]) == 0
@@ -459,7 +583,11 @@ def test_data_that_have_changed_are_refused(elsewhere: Path, capsys: pytest.Capt
     monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("refused before training"))
     assert cli.main(TABLE) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "dataset table(" in message and f"digest {before} then" in message and "--experiment" in message
+    assert (
+        "dataset table(" in message
+        and f"digest {before} then" in message
+        and "--experiment" in message
+    )
     assert cli.main(["verify", "board/leaderboard.json"]) == 1
     assert f"has changed: digest {before} then" in capsys.readouterr().out
     table(elsewhere)
@@ -467,13 +595,15 @@ def test_data_that_have_changed_are_refused(elsewhere: Path, capsys: pytest.Capt
     assert cli.main(TABLE) == 0
 
 
-def test_a_sweep_does_not_mix_two_versions_of_a_file(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_does_not_mix_two_versions_of_a_file(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither beside finished runs nor from checkpoints of the old file."""
     table(elsewhere)
     file = space(elsewhere, "table", ', {"path": "t.csv", "label": "y"}', attack="label_flip")
     first, *_ = planned(file)
-    place = tracking.store(Path("s"))
-    experiment = tracking.open_experiment(place, "little")
+    place = locate_store(Path("s"))
+    experiment = open_experiment(place, "little")
     trained, records = done(first, elsewhere, Path("s/checkpoints"))
     table(elsewhere, shift=1)
     forget()
@@ -484,36 +614,39 @@ def test_a_sweep_does_not_mix_two_versions_of_a_file(elsewhere: Path, capsys: py
     Checkpoint(Path("s/checkpoints"), first.id).drop()
     assert cli.main(["sweep", file, "--store", "s", "--device", "cpu"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "experiment 'little' holds runs that have read other data, 1 of them" in message and trained.origin.data in message
+    assert (
+        "experiment 'little' holds runs that have read other data, 1 of them" in message
+        and trained.origin.data in message
+    )
 
 
 def test_half_an_experiment_of_other_data_or_versions_begins_anew(elsewhere: Path) -> None:
     table(elsewhere)
-    spec = specs.validate(Spec(dataset=Part("table", {"path": "t.csv", "label": "y"}), model=Part("logistic"), clients=4, per_round=4,
+    spec = validate(Spec(dataset=Part("table", {"path": "t.csv", "label": "y"}), model=Part("logistic"), clients=4, per_round=4,
                                rounds=3, root_size=4))  # fmt: skip
     half = Experiment(spec, elsewhere / "data", "cpu")
     record = half.round()
     assert record is not None
     checkpoint = Checkpoint(Path("c"), spec.id)
-    checkpoint.save(half, [record])
+    checkpoint.save(half.saved([record]))
     same = Experiment(spec, elsewhere / "data", "cpu")
-    assert checkpoint.restore(same) == [record] and (same.state.round, checkpoint.note) == (1, "")
+    assert same.resume(checkpoint) == [record] and (same.state.round, checkpoint.note) == (1, "")
     table(elsewhere, shift=1)
     forget()
     other = Experiment(spec, elsewhere / "data", "cpu")
-    assert checkpoint.restore(other) == [] and other.state.round == 0
+    assert other.resume(checkpoint) == [] and other.state.round == 0
     assert "begins anew: rounds 1 to 1 were made with other data" in checkpoint.note
 
 
 def test_the_digest_is_of_what_was_read(elsewhere: Path) -> None:
     part, folder = Part("table", {"path": "t.csv", "label": "y"}), elsewhere / "data"
     table(elsewhere)
-    part = specs.validate(Spec(dataset=part, model=Part("logistic"))).dataset
-    first = federation.content(part, folder)
+    part = validate(Spec(dataset=part, model=Part("logistic"))).dataset
+    first = loading.content(part, folder)
     text = (folder / "t.csv").read_text()
     (folder / "t.csv").write_text(text.replace("\n", "\r\n"))
     forget()
-    assert federation.content(part, folder) == first  # the same rows, written otherwise
+    assert loading.content(part, folder) == first  # the same rows, written otherwise
     assert origin.other_data(first, part, folder) == ""
     table(elsewhere, shift=1)
     forget()
@@ -524,12 +657,20 @@ def test_the_digest_is_of_what_was_read(elsewhere: Path) -> None:
 def test_runs_of_two_versions_of_a_file_are_not_ranked_together() -> None:
     from tests.boards import runs
 
-    half = [item._replace(data="a" * 16 if place % 2 else "b" * 16) for place, item in enumerate(runs())]
-    with pytest.raises(BadInput, match=r"different data under one name: digits .*aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb"):
-        leaderboard.build(half, "x")
-    assert leaderboard.build(half, "x", mix=True)["rows"]
-    edge = [item._replace(data="a" * 16 + ("+" + "c" * 16) * (place % 2)) for place, item in enumerate(runs())]
-    assert leaderboard.build(edge, "x")["rows"]  # edge cases are read by some attacks only
+    half = [
+        item._replace(data="a" * 16 if place % 2 else "b" * 16) for place, item in enumerate(runs())
+    ]
+    with pytest.raises(
+        BadInput,
+        match=r"different data under one name: digits .*aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb",
+    ):
+        ranking.build_document(half, "x")
+    assert ranking.build_document(half, "x", mix=True)["rows"]
+    edge = [
+        item._replace(data="a" * 16 + ("+" + "c" * 16) * (place % 2))
+        for place, item in enumerate(runs())
+    ]
+    assert ranking.build_document(edge, "x")["rows"]  # edge cases are read by some attacks only
 
 
 # -- changed code is said
@@ -558,7 +699,9 @@ def test_code_that_has_changed_under_its_version_is_said(elsewhere: Path) -> Non
     path = os.pathsep.join([str(elsewhere / "plugins"), os.environ.get("PYTHONPATH", "")])
 
     def write(factor: float, words: str = "", comment: str = "") -> None:
-        (elsewhere / "plugins" / "ours.py").write_text(METHOD.format(factor=factor, words=words, comment=comment))
+        (elsewhere / "plugins" / "ours.py").write_text(
+            METHOD.format(factor=factor, words=words, comment=comment)
+        )
 
     write(1.0)
     arguments = ["run", *RUN, "--defense", "ours"]
@@ -569,10 +712,15 @@ def test_code_that_has_changed_under_its_version_is_said(elsewhere: Path) -> Non
     write(0.5)
     again = command(*arguments, PYTHONPATH=path)
     (line,) = [line for line in again.stderr.splitlines() if "warning" in line]
-    assert again.returncode == 0 and "the code of defense ours has changed since 1 stored run with the same VERSION" in line
+    assert (
+        again.returncode == 0
+        and "the code of defense ours has changed since 1 stored run with the same VERSION" in line
+    )
 
 
-def test_verify_says_whether_the_data_or_the_code_changed(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_says_whether_the_data_or_the_code_changed(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["run", *RUN, "--attack", "badnets", "--defense", "median"]) == 0
     assert cli.main(["leaderboard", "--experiment", "runs", "--out", "board"]) == 0
     file = Path("board/leaderboard.json")

@@ -1,4 +1,6 @@
-"""Sweeps on Ray Tune: everything finishes, nothing runs twice, a kill loses nothing, and the worker count changes nothing."""
+"""Sweeps on Ray Tune: everything finishes, nothing runs twice, a kill loses nothing, and the worker
+count changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def sweep(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run(command("sweep", *arguments), cwd=folder, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command("sweep", *arguments), cwd=folder, capture_output=True, text=True, check=False
+    )
     assert found.returncode == code, found.stderr
     assert "Traceback" not in found.stderr
     return found
@@ -59,11 +63,15 @@ def board(folder: Path, store: str) -> bytes:
 
 
 @pytest.mark.timeout(600)
-def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(tmp_path: Path, space: str) -> None:
+def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
+    tmp_path: Path, space: str
+) -> None:
     first = sweep(tmp_path, space, "--store", "one")
     assert "10/10 done" in first.stderr
     assert "invariant" in first.stdout
-    assert len(first.stderr.splitlines()) < 30, f"a quiet run, no wall of log lines:\n{first.stderr}"
+    assert len(first.stderr.splitlines()) < 30, (
+        f"a quiet run, no wall of log lines:\n{first.stderr}"
+    )
     before = board(tmp_path, "one")
     again = sweep(tmp_path, space, "--store", "one")
     assert "all 10 runs are finished already" in again.stderr
@@ -71,13 +79,22 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(tmp_path: Pat
     sweep(tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1")
     assert board(tmp_path, "two") == before
     document = json.loads(before)
-    assert {row["defense"].partition("(")[0] for row in document["rows"]} == {"fedavg", "median", "invariant"}
-    assert len(document["runs"]) == 10, "four specs, FedAvg under attack, without it, and the dormant twin, for two seeds"
+    assert {row["defense"].partition("(")[0] for row in document["rows"]} == {
+        "fedavg",
+        "median",
+        "invariant",
+    }
+    assert len(document["runs"]) == 10, (
+        "four specs, FedAvg under attack, without it, and the dormant twin, for two seeds"
+    )
 
 
 @pytest.mark.timeout(900)
-def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(tmp_path: Path, space: str) -> None:
-    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=200")  # trials of some seconds, so that the kill hits some
+def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
+    tmp_path: Path, space: str
+) -> None:
+    # trials of some seconds, so that the kill hits some
+    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=200")
     (tmp_path / space).write_text(slow)
     sweep(tmp_path, space, "--store", "whole")
     code, said = signalled(tmp_path, space, "cut", signal.SIGTERM)
@@ -104,13 +121,20 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(tmp_pat
 
 @pytest.mark.slow  # two sweeps on a small disk; tests/test_cli.py shows the same of a run
 @pytest.mark.timeout(900)
-def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_the_same_bytes(tmp_path: Path, space: str) -> None:
+def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_the_same_bytes(
+    tmp_path: Path, space: str
+) -> None:
     (tmp_path / space).write_text(SPACE.replace("rounds=6", "rounds=150"))
     sweep(tmp_path, space, "--store", "whole")
     small = tmp_path / "small"
     small.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)):
-        with subprocess.Popen(command("sweep", space, "--store", "small/s"), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command("sweep", space, "--store", "small/s"),
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
             deadline = time.monotonic() + 240
             while time.monotonic() < deadline and finished(small / "s") < 2:
                 time.sleep(0.2)
@@ -129,14 +153,22 @@ def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_th
 
 
 def signalled(folder: Path, space: str, store: str, number: signal.Signals) -> tuple[int, str]:
-    """A sweep that is sent a signal after one more run is finished and while others run: its exit code and what it said."""
+    """A sweep that is sent a signal after one more run is finished and while others run: its exit
+    code and what it said.
+    """
     before, log = finished(folder / store), folder / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command("sweep", space, "--store", store), cwd=folder, stdout=stream, stderr=stream, start_new_session=True
+            command("sweep", space, "--store", store),
+            cwd=folder,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and (finished(folder / store) <= before or "RUNNING" not in trials(folder / store)):
+        while time.monotonic() < deadline and (
+            finished(folder / store) <= before or "RUNNING" not in trials(folder / store)
+        ):
             time.sleep(0.3)
         os.kill(process.pid, number)
         process.wait()
@@ -148,7 +180,9 @@ def trials(store: Path, kind: str = "trial") -> set[str]:
     """The states of the store's runs, as MLflow shows them."""
     where = "WHERE key = 'backstop.kind' AND value LIKE ?"
     with closing(sqlite3.connect(store / "mlflow.db")) as connection:
-        found = connection.execute(f"SELECT status FROM runs JOIN tags USING (run_uuid) {where}", [kind])
+        found = connection.execute(
+            f"SELECT status FROM runs JOIN tags USING (run_uuid) {where}", [kind]
+        )
         return {status for (status,) in found}
 
 
@@ -170,18 +204,31 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[backstop.defenses]\nbroken = broken:broken\n")
-    text = SPACE.replace('"median", "invariant"', '"median", "broken"').replace("range(2)", "range(1)")
+    text = SPACE.replace('"median", "invariant"', '"median", "broken"').replace(
+        "range(2)", "range(1)"
+    )
     (tmp_path / space).write_text(text)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "plugins"), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(tmp_path / "plugins"), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
     found = subprocess.run(
-        command("sweep", space, "--store", "s"), cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+        command("sweep", space, "--store", "s"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert found.returncode == 1, found.stderr
     assert "1 run failed: RuntimeError: " in found.stderr and "the defense broke" in found.stderr
     assert "median" in found.stdout
-    from backstop.platform import tracking
+    from backstop.platform.results.runs import read_runs
+    from backstop.platform.results.store import locate_store
 
-    runs = tracking.read(tracking.store(tmp_path / "s"), "little", status=None)
+    runs = read_runs(locate_store(tmp_path / "s"), "little", status=None)
     assert sorted(run.status for run in runs) == ["FAILED", *["FINISHED"] * 4]
 
 

@@ -8,7 +8,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import AttackView, ClientView, Kind, Memory, Samples, ServerView, Slot, Step, TrainView, Updates
+from backstop.platform.contract import (
+    AttackView,
+    ClientView,
+    Kind,
+    Memory,
+    Samples,
+    ServerView,
+    Slot,
+    Step,
+    TrainView,
+    Updates,
+)
 from backstop.platform.seeds import generator
 
 CLASSES = 4
@@ -18,14 +29,18 @@ Poison = Callable[[Tensor, Tensor, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
-    """A linear model whose weights are the parameters, repeated as often as needed: it takes any d and any input."""
+    """A linear model whose weights are the parameters, repeated as often as needed: it takes any d
+    and any input.
+    """
     flat = x.flatten(1).float()
     wanted = flat.shape[1] * CLASSES
     return flat @ params.repeat(-(-wanted // len(params)))[:wanted].reshape(flat.shape[1], CLASSES)
 
 
 def features(params: Tensor, x: Tensor) -> Tensor:
-    """What a head of ``head(d)`` would be given: (b, h) features that depend on the parameters and the input."""
+    """What a head of ``head(d)`` would be given: (b, h) features that depend on the parameters and
+    the input.
+    """
     flat = x.flatten(1).float()
     wide = max(len(params) // CLASSES, 1)
     return torch.tanh(flat.repeat(1, -(-wide // flat.shape[1]))[:, :wide] + params[-wide:])
@@ -38,7 +53,9 @@ def train(params: Tensor, given: Samples) -> Tensor:
     return torch.autograd.grad(loss, start)[0] * -0.1
 
 
-def samples(kind: Kind, count: int, name: str = "data", shape: tuple[int, ...] = (3, 8, 8)) -> Samples:
+def samples(
+    kind: Kind, count: int, name: str = "data", shape: tuple[int, ...] = (3, 8, 8)
+) -> Samples:
     """Inputs as the model call takes them; the classes take turns."""
     draws = generator(0, "tests", kind, name)
     y = torch.arange(count) % CLASSES
@@ -69,14 +86,31 @@ def server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the fiel
 def client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
     """What one honest client knows before its local steps."""
     server = server_view(d)
-    return ClientView(0, server.params, model, samples(kind, 12, "client", shape), CLASSES, generator(0, "tests", "local"))
+    return ClientView(
+        0,
+        server.params,
+        model,
+        samples(kind, 12, "client", shape),
+        CLASSES,
+        generator(0, "tests", "local"),
+    )
 
 
-def attack_view(kind: Kind, *, d: int = 24, malicious: int = 3, shape: tuple[int, ...] = (3, 8, 8), edges: bool = False) -> AttackView:
+def attack_view(
+    kind: Kind,
+    *,
+    d: int = 24,
+    malicious: int = 3,
+    shape: tuple[int, ...] = (3, 8, 8),
+    edges: bool = False,
+) -> AttackView:
     """An adversary's view inside a round, without honest rows and test set."""
     found = samples(kind, 40 if malicious else 0, shape=shape)
     each = 40 // malicious if malicious else 0
-    external = tuple(Samples(samples(kind, 8, name, shape).x, torch.full((8,), CLASSES - 1)) for name in ("edge", "edge test"))
+    external = tuple(
+        Samples(samples(kind, 8, name, shape).x, torch.full((8,), CLASSES - 1))
+        for name in ("edge", "edge test")
+    )
     server = server_view(d)
     sizes = (each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else ()
     parts = zip(found.x.split(sizes), found.y.split(sizes), strict=True)
@@ -112,16 +146,36 @@ def accepting(rows: Tensor) -> Updates:
 
 def allowed(view: AttackView, knows: str) -> AttackView:
     """The view as a stage that knows this much has it."""
-    honest = torch.randn(view.total - len(view.members), len(view.params), generator=generator(0, "tests", "honest"))
-    return replace(view, honest=honest if knows == "all" else None, defend=accepting if knows == "defense" else None)
+    honest = torch.randn(
+        view.total - len(view.members), len(view.params), generator=generator(0, "tests", "honest")
+    )
+    return replace(
+        view,
+        honest=honest if knows == "all" else None,
+        defend=accepting if knows == "defense" else None,
+    )
 
 
-def train_view(kind: Kind, poison: Poison | None = None, *, index: int = 0, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> TrainView:
-    """What one malicious client has for local training of its own; its batches under ``poison(x, y, index, draws)``, or all class 0."""
+def train_view(
+    kind: Kind,
+    poison: Poison | None = None,
+    *,
+    index: int = 0,
+    d: int = 24,
+    shape: tuple[int, ...] = (3, 8, 8),
+) -> TrainView:
+    """What one malicious client has for local training of its own; its batches under ``poison(x, y,
+    index, draws)``, or all class 0.
+    """
     server, draws, found = server_view(d), generator(0, "tests", "poison", index), []
     for number in range(3):
         x, y = samples(kind, 8, f"batch {index} {number}", shape)
-        found.append(Step(Samples(x, y), Samples(*poison(x, y, index, draws)) if poison else Samples(x, torch.zeros_like(y))))
+        found.append(
+            Step(
+                Samples(x, y),
+                Samples(*poison(x, y, index, draws)) if poison else Samples(x, torch.zeros_like(y)),
+            )
+        )
 
     def minimise(
         loss: Callable[[Tensor, Step], Tensor],

@@ -4,11 +4,13 @@ x = round(255 v / 16) for the stored values v in 0..16.
 
 Shapes: train (1437, 1, 8, 8) and test (360, 1, 8, 8), uint8; 10 classes.
 
-Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
-https://doi.org/10.24432/C50P49; scikit-learn bundles its test part, 1,797 images, as ``load_digits``.
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository, 1998, https://doi.org/10.24432/C50P49; scikit-learn bundles its test part, 1,797 images,
+as ``load_digits``.
 
-Deviations: no train and test split is published for these images. Here, with the samples sorted by class and otherwise in
-file order, every fifth is a test sample: each class has a fifth of its samples in the test set, and no draw is involved.
+Deviations: no train and test split is published for these images. Here, with the samples sorted by
+class and otherwise in file order, every fifth is a test sample: each class has a fifth of its
+samples in the test set, and no draw is involved.
 
 Example:
 >>> from pathlib import Path
@@ -24,7 +26,7 @@ from pathlib import Path
 import torch
 
 from backstop.platform.contract import Data, Dataset, Samples
-from backstop.platform.intake import checked
+from backstop.platform.intake.checks import checked
 
 VERSION = 1
 KINDS = ("image",)
@@ -45,5 +47,12 @@ def _load(_: Path) -> Data:
     y = torch.from_numpy(labels).to(torch.int64)
     test = torch.zeros(len(y), dtype=torch.bool)
     test[torch.argsort(y, stable=True)[::5]] = True
-    data = Data(train=Samples(x[~test], y[~test]), test=Samples(x[test], y[test]), classes=10, kind="image", mean=MEAN, std=STD)
+    data = Data(
+        train=Samples(x[~test], y[~test]),
+        test=Samples(x[test], y[test]),
+        classes=10,
+        kind="image",
+        mean=MEAN,
+        std=STD,
+    )
     return checked(data, "digits")

@@ -1,4 +1,5 @@
-"""EMNIST: up to 814,255 handwritten digits and letters, 28 x 28 grey values, in one of six published splits.
+"""EMNIST: up to 814,255 handwritten digits and letters, 28 x 28 grey values, in one of six
+published splits.
 
 x are the stored bytes in file order, each image turned upright: x[n, 0, i, j] = stored[n, j, i].
 
@@ -12,15 +13,18 @@ x are the stored bytes in file order, each image turned upright: x[n, 0, i, j] =
 
 Shapes: train and test (N, 1, 28, 28), uint8; of ``balanced`` N is 112,800 and 18,800.
 
-Source: G. Cohen, S. Afshar, J. Tapson, A. van Schaik, "EMNIST: Extending MNIST to Handwritten Letters", IJCNN 2017; the md5 checksum of the
-published archive is that of ``torchvision.datasets.EMNIST``.
+Source: G. Cohen, S. Afshar, J. Tapson, A. van Schaik, "EMNIST: Extending MNIST to Handwritten
+Letters", IJCNN 2017; the md5 checksum of the published archive is that of
+``torchvision.datasets.EMNIST``.
 
-Deviations: the files hold every image transposed, rows and columns exchanged; here they stand upright, as MNIST's do (torchvision leaves them
-as stored). The labels of ``letters``, stored as 1..26, are 0..25. Mean and std are computed from the train part whenever it is loaded.
+Deviations: the files hold every image transposed, rows and columns exchanged; here they stand
+upright, as MNIST's do (torchvision leaves them as stored). The labels of ``letters``, stored as
+1..26, are 0..25. Mean and std are computed from the train part whenever it is loaded.
 
-Files: torchvision's folder ``EMNIST/raw`` with the unpacked files ``emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte``; the
-same as gz; or ``gzip.zip`` as published, out of which they are read. Nothing is written. Only the archive has a published checksum: of single
-files the form is checked, and that every class of the split occurs.
+Files: torchvision's folder ``EMNIST/raw`` with the unpacked files
+``emnist-<split>-{train,test}-{images-idx3,labels-idx1}-ubyte``; the same as gz; or ``gzip.zip`` as
+published, out of which they are read. Nothing is written. Only the archive has a published
+checksum: of single files the form is checked, and that every class of the split occurs.
 
 Example:
 >>> [file.path for file in emnist(split="letters").files[2:]]
@@ -37,7 +41,8 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File, Samples
-from backstop.platform.intake import checked, downloading, idx, locate, reading, scale
+from backstop.platform.intake.checks import checked, scale
+from backstop.platform.intake.files import idx, locate_file, naming_download, naming_file
 from backstop.platform.params import BadInput
 
 VERSION = 1
@@ -53,20 +58,41 @@ CLASSES = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits"
 
 def emnist(
     *,
-    split: Annotated[Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"], "which of the published splits"] = "balanced",
+    split: Annotated[
+        Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"],
+        "which of the published splits",
+    ] = "balanced",
 ) -> Dataset:
     """One split of EMNIST as a dataset."""
-    names = [f"emnist-{split}-{part}-{form}-ubyte" for part in ("train", "test") for form in ("images-idx3", "labels-idx1")]
-    files = [File(f"{FOLDER}/{name}", None, HINT, instead=(File(f"{FOLDER}/{name}.gz", None, HINT), ARCHIVE)) for name in names]
+    names = [
+        f"emnist-{split}-{part}-{form}-ubyte"
+        for part in ("train", "test")
+        for form in ("images-idx3", "labels-idx1")
+    ]
+    files = [
+        File(
+            f"{FOLDER}/{name}",
+            None,
+            HINT,
+            instead=(File(f"{FOLDER}/{name}.gz", None, HINT), ARCHIVE),
+        )
+        for name in names
+    ]
     first = int(split == "letters")  # the smallest stored label
 
     def load(folder: Path) -> Data:
         train, test = (
-            Samples(_read(folder, x, 28, 28).mT.unsqueeze(1).contiguous(), _read(folder, y).long() - first)
+            Samples(
+                _read(folder, x, 28, 28).mT.unsqueeze(1).contiguous(),
+                _read(folder, y).long() - first,
+            )
             for x, y in (files[:2], files[2:])
         )
         mean, std = scale(train.x)
-        data = checked(Data(train, test, classes=CLASSES[split], kind="image", mean=mean, std=std), f"emnist(split={split})")
+        data = checked(
+            Data(train, test, classes=CLASSES[split], kind="image", mean=mean, std=std),
+            f"emnist(split={split})",
+        )
         for part, samples in (("train", train), ("test", test)):
             found = len(samples.y.unique())
             if found != data.classes:
@@ -80,8 +106,8 @@ def emnist(
 
 
 def _read(folder: Path, file: File, *sides: int) -> Tensor:
-    path = locate(folder, file)
-    with reading(path, HINT):
+    path = locate_file(folder, file)
+    with naming_file(path, HINT):
         if path.suffix == ".zip":
             with ZipFile(path) as archive:
                 content = archive.read(f"gzip/{Path(file.path).name}.gz")
@@ -91,7 +117,8 @@ def _read(folder: Path, file: File, *sides: int) -> Tensor:
 
 
 def _download(folder: Path) -> None:
-    with downloading("EMNIST", HINT):
+    with naming_download("EMNIST", HINT):
         from torchvision.datasets import EMNIST
 
-        EMNIST(folder, split="mnist", download=True)  # the archive holds all splits; this one is the smallest to decode
+        # the archive holds all splits; this one is the smallest to decode
+        EMNIST(folder, split="mnist", download=True)

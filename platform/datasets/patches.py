@@ -1,14 +1,18 @@
-"""Patches: pieces of two photographs, 32 x 32 RGB, told apart by where they come from; they come with scikit-learn: nothing to download.
+"""Patches: pieces of two photographs, 32 x 32 RGB, told apart by where they come from; they come
+with scikit-learn: nothing to download.
 
-x are the stored bytes. Class 0: a Chinese temple, class 1: a flower; 260 pieces of each, cut side by side without overlap.
+x are the stored bytes. Class 0: a Chinese temple, class 1: a flower; 260 pieces of each, cut side
+by side without overlap.
 
 Shapes: train (416, 3, 32, 32) and test (104, 3, 32, 32), uint8; 2 classes.
 
-Source: the sample images ``china.jpg`` and ``flower.jpg`` of scikit-learn (``sklearn.datasets.load_sample_image``).
+Source: the sample images ``china.jpg`` and ``flower.jpg`` of scikit-learn
+(``sklearn.datasets.load_sample_image``).
 
-Deviations: none is published. Every fifth piece of a photograph, from the top left, row by row, is a test sample, so that test pieces
-have training pieces beside them: good for looking at attacks on colour images, no measure of how well a model generalises. The pixels are
-those of the JPEG decoder in use.
+Deviations: none is published. Every fifth piece of a photograph, from the top left, row by row, is
+a test sample, so that test pieces have training pieces beside them: good for looking at attacks on
+colour images, no measure of how well a model generalises. The pixels are those of the JPEG decoder
+in use.
 
 Example:
 >>> from pathlib import Path
@@ -25,7 +29,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, Samples
-from backstop.platform.intake import checked
+from backstop.platform.intake.checks import checked
 
 VERSION = 1
 KINDS = ("image",)
@@ -46,11 +50,19 @@ def _load(_: Path) -> Data:
     test = torch.arange(len(x)) % 5 == 0
     pixels = x[~test].double() / 255
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
-    data = Data(Samples(x[~test], y[~test]), Samples(x[test], y[test]), classes=2, kind="image", mean=tuple(mean), std=tuple(std))
+    data = Data(
+        Samples(x[~test], y[~test]),
+        Samples(x[test], y[test]),
+        classes=2,
+        kind="image",
+        mean=tuple(mean),
+        std=tuple(std),
+    )
     return checked(data, "patches")
 
 
 def _cut(photograph: Tensor) -> Tensor:
     """A photograph (H, W, 3) → its whole pieces (N, 3, SIDE, SIDE), row by row."""
-    pieces = photograph.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE)  # (rows, columns, 3, SIDE, SIDE)
+    # (rows, columns, 3, SIDE, SIDE)
+    pieces = photograph.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE)
     return pieces.flatten(0, 1).contiguous()

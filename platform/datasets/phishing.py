@@ -1,20 +1,25 @@
-"""Phishing Websites: 11,055 web sites, 30 features of address, page and domain, phishing or legitimate.
+"""Phishing Websites: 11,055 web sites, 30 features of address, page and domain, phishing or
+legitimate.
 
-x are the published values, -1, 0 and 1 (any feature has two or three of them), in the published order of the features; y = 1 for phishing
-(Result = -1) and y = 0 for legitimate (Result = 1).
+x are the published values, -1, 0 and 1 (any feature has two or three of them), in the published
+order of the features; y = 1 for phishing (Result = -1) and y = 0 for legitimate (Result = 1).
 
-Shapes: train (8862, 30) and test (2193, 30), float32; 2 classes. Of the 5,785 distinct inputs 4,628 are in train and 1,157 in test; other
-values of ``test`` and ``seed`` give other numbers. Phishing are 44.1 % of the training rows, 45.0 % of the test rows.
+Shapes: train (8862, 30) and test (2193, 30), float32; 2 classes. Of the 5,785 distinct inputs 4,628
+are in train and 1,157 in test; other values of ``test`` and ``seed`` give other numbers. Phishing
+are 44.1 % of the training rows, 45.0 % of the test rows.
 
-Source: R. Mohammad, F. Thabtah, L. McCluskey, "Phishing Websites", UCI Machine Learning Repository, 2015, https://doi.org/10.24432/C51W2X.
+Source: R. Mohammad, F. Thabtah, L. McCluskey, "Phishing Websites", UCI Machine Learning Repository,
+2015, https://doi.org/10.24432/C51W2X.
 
-Deviations: no train and test split is published. Nearly half of the rows are copies: a random split puts equal inputs on both sides, for some 64 %
-of the test rows, and a model that remembers them is credited for it (a random forest has 97.5 % of the test rows right there, 95.4 % here). So
-all copies of an input go to one side, whatever their label. 64 inputs, 357 rows, have both labels: no classifier has more than 98.97 % of all
-rows right.
+Deviations: no train and test split is published. Nearly half of the rows are copies: a random split
+puts equal inputs on both sides, for some 64 % of the test rows, and a model that remembers them is
+credited for it (a random forest has 97.5 % of the test rows right there, 95.4 % here). So all
+copies of an input go to one side, whatever their label. 64 inputs, 357 rows, have both labels: no
+classifier has more than 98.97 % of all rows right.
 
-Files: ``phishing/uci_phishing_websites.csv`` (one header line, Result last), or UCI's ``Training Dataset.arff`` under its own name or as
-``uci_phishing_websites.arff``. All forms are compared with a checksum of their rows, which does not see blanks and the names of the features.
+Files: ``phishing/uci_phishing_websites.csv`` (one header line, Result last), or UCI's ``Training
+Dataset.arff`` under its own name or as ``uci_phishing_websites.arff``. All forms are compared with
+a checksum of their rows, which does not see blanks and the names of the features.
 
 Example:
 >>> [file.path for file in (phishing().files[0], *phishing().files[0].instead)]
@@ -31,10 +36,11 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File
-from backstop.platform.intake import checked, digest, locate, reading
+from backstop.platform.intake.checks import checked
+from backstop.platform.intake.files import locate_file, naming_file, sha256_of
+from backstop.platform.intake.tables import held_out, parted
 from backstop.platform.params import BadInput, Range
 from backstop.platform.seeds import generator
-from backstop.platform.tables import held_out, parted
 
 VERSION = 1
 KINDS = ("table",)
@@ -46,7 +52,10 @@ FILE = File(
     "phishing/uci_phishing_websites.csv",
     "b7d380be812ed01d70b9c85afa700814",
     HINT,
-    instead=tuple(File(f"phishing/{name}.arff", None, HINT) for name in ("uci_phishing_websites", "Training Dataset")),
+    instead=tuple(
+        File(f"phishing/{name}.arff", None, HINT)
+        for name in ("uci_phishing_websites", "Training Dataset")
+    ),
 )
 CHECKSUM = "16d65494665114f56ba3142733552df0"  # md5 of the rows, int8: 30 features, then Result
 
@@ -54,14 +63,18 @@ CHECKSUM = "16d65494665114f56ba3142733552df0"  # md5 of the rows, int8: 30 featu
 def phishing(
     *,
     test: Annotated[
-        float, Range(0, 1, low_open=True, high_open=True), "share of the distinct inputs that are tested, with all copies"
+        float,
+        Range(0, 1, low_open=True, high_open=True),
+        "share of the distinct inputs that are tested, with all copies",
     ] = 0.2,
-    seed: Annotated[int, Range(0, 2**31 - 1), "names the draw of the test part; not the seed of the experiment"] = 0,
+    seed: Annotated[
+        int, Range(0, 2**31 - 1), "names the draw of the test part; not the seed of the experiment"
+    ] = 0,
 ) -> Dataset:
     """Phishing Websites as a dataset."""
 
     def load(folder: Path) -> Data:
-        rows = _rows(locate(folder, FILE))
+        rows = _rows(locate_file(folder, FILE))
         x, y = rows[:, :-1].float(), (rows[:, -1] == -1).long()
         data = parted(x, y, held_out(x, test, generator(seed, "phishing", "test")), classes=2)
         return checked(data, "phishing")
@@ -70,10 +83,21 @@ def phishing(
 
 
 def _rows(path: Path) -> Tensor:
-    """(11055, 31) int8: what follows the header line of a csv, or the lines of an arff that declare nothing."""
-    with reading(path, HINT):
-        rows = np.loadtxt(path, np.int8, delimiter=",", comments=("%", "@"), skiprows=int(path.suffix == ".csv"), ndmin=2)
-    found = digest(rows.tobytes())
+    """(11055, 31) int8: what follows the header line of a csv, or the lines of an arff that declare
+    nothing.
+    """
+    with naming_file(path, HINT):
+        rows = np.loadtxt(
+            path,
+            np.int8,
+            delimiter=",",
+            comments=("%", "@"),
+            skiprows=int(path.suffix == ".csv"),
+            ndmin=2,
+        )
+    found = sha256_of(rows.tobytes())
     if found != CHECKSUM:
-        raise BadInput(f"{path} holds other rows, {rows.shape}: their md5 is {found}, not {CHECKSUM}; {HINT}")
+        raise BadInput(
+            f"{path} holds other rows, {rows.shape}: their md5 is {found}, not {CHECKSUM}; {HINT}"
+        )
     return torch.from_numpy(rows)

@@ -1,16 +1,20 @@
-"""Documents of made-up words, each about one topic, for tests and quick looks at text; nothing to download.
+"""Documents of made-up words, each about one topic, for tests and quick looks at text; nothing to
+download.
 
-p(w | y) ∝ exp(s g_{y,w}) / w  with g_{y,w} ~ N(0, 1); the words of a document are drawn independently from p(· | y).
+p(w | y) ∝ exp(s g_{y,w}) / w  with g_{y,w} ~ N(0, 1); the words of a document are drawn
+independently from p(· | y).
 
-Shapes: train (samples, length) and test (samples // 4, length), at least one test sample per class, int64 token ids from 1 on, padded on the
-right with 0; lengths are uniform on length // 2 … length, at least 1; all classes equally frequent up to one sample.
+Shapes: train (samples, length) and test (samples // 4, length), at least one test sample per class,
+int64 token ids from 1 on, padded on the right with 0; lengths are uniform on length // 2 … length,
+at least 1; all classes equally frequent up to one sample.
 
-Source: the multinomial model of A. McCallum, K. Nigam, "A Comparison of Event Models for Naive Bayes Text Classification", AAAI Workshop
-on Learning for Text Categorization, 1998: the best classifier is linear in the counts of the words. The frequencies 1 / w of word number w
-are Zipf's law (G. K. Zipf, "Human Behavior and the Principle of Least Effort", 1949).
+Source: the multinomial model of A. McCallum, K. Nigam, "A Comparison of Event Models for Naive
+Bayes Text Classification", AAAI Workshop on Learning for Text Categorization, 1998: the best
+classifier is linear in the counts of the words. The frequencies 1 / w of word number w are Zipf's
+law (G. K. Zipf, "Human Behavior and the Principle of Least Effort", 1949).
 
-Deviations: none. Its seed is a parameter of its own: all seeds of an experiment see the same data. The vocabulary holds every word,
-also those that no training document has, in the order of w.
+Deviations: none. Its seed is a parameter of its own: all seeds of an experiment see the same data.
+The vocabulary holds every word, also those that no training document has, in the order of w.
 
 Example:
 >>> from pathlib import Path
@@ -27,14 +31,36 @@ from typing import Annotated
 import torch
 
 from backstop.platform.contract import Data, Dataset, Samples
-from backstop.platform.intake import checked
+from backstop.platform.intake.checks import checked
 from backstop.platform.params import Range
 from backstop.platform.seeds import generator
 
 VERSION = 1
 KINDS = ("text",)
-ONSETS = ("b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "dh", "gh")
-SYLLABLES = [onset + vowel for onset in ONSETS for vowel in "aeiou"]  # 100: two decimal digits of a word's number make one
+ONSETS = (
+    "b",
+    "d",
+    "f",
+    "g",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "w",
+    "z",
+    "br",
+    "dh",
+    "gh",
+)
+# 100: two decimal digits of a word's number make one
+SYLLABLES = [onset + vowel for onset in ONSETS for vowel in "aeiou"]
 
 
 def topics(
@@ -43,22 +69,41 @@ def topics(
     length: Annotated[int, Range(1, 10**4), "words in the longest document"] = 16,
     words: Annotated[int, Range(2, 10**5), "words in the vocabulary"] = 500,
     classes: Annotated[int, Range(2, 10**3), "topics"] = 4,
-    separation: Annotated[float, Range(0, 10), "how much the topics differ in the words they use, s"] = 1.0,
-    seed: Annotated[int, Range(0, 2**31 - 1), "names the draws; not the seed of the experiment"] = 0,
+    separation: Annotated[
+        float, Range(0, 10), "how much the topics differ in the words they use, s"
+    ] = 1.0,
+    seed: Annotated[
+        int, Range(0, 2**31 - 1), "names the draws; not the seed of the experiment"
+    ] = 0,
 ) -> Dataset:
     """A mixture of topics as a dataset. The data folder is not read."""
 
     def load(_: Path) -> Data:
-        taste = torch.randn(classes, words, generator=generator(seed, "topics", "taste"), dtype=torch.float64)
-        ladder = ((separation * taste).exp() / torch.arange(1, words + 1)).cumsum(1)  # (classes, words): inverted to draw words
+        taste = torch.randn(
+            classes, words, generator=generator(seed, "topics", "taste"), dtype=torch.float64
+        )
+        # (classes, words): inverted to draw words
+        ladder = ((separation * taste).exp() / torch.arange(1, words + 1)).cumsum(1)
 
         def draw(part: str, count: int) -> Samples:
             y = torch.arange(count) % classes
-            height = torch.rand(count, length, generator=generator(seed, "topics", part), dtype=torch.float64)
-            size = torch.randint(max(length // 2, 1), length + 1, (count, 1), generator=generator(seed, "topics", part, "lengths"))
+            height = torch.rand(
+                count, length, generator=generator(seed, "topics", part), dtype=torch.float64
+            )
+            size = torch.randint(
+                max(length // 2, 1),
+                length + 1,
+                (count, 1),
+                generator=generator(seed, "topics", part, "lengths"),
+            )
             x = torch.zeros(count, length, dtype=torch.int64)
             for topic, steps in enumerate(ladder):
-                x[y == topic] = torch.searchsorted(steps, height[y == topic] * steps[-1], right=True).clamp_max(words - 1) + 1
+                x[y == topic] = (
+                    torch.searchsorted(steps, height[y == topic] * steps[-1], right=True).clamp_max(
+                        words - 1
+                    )
+                    + 1
+                )
             return Samples(torch.where(torch.arange(length) < size, x, 0), y)
 
         data = Data(
@@ -74,7 +119,10 @@ def topics(
 
 
 def _word(number: int, words: int) -> str:
-    """A pronounceable word for each number from 1 to ``words``, all different: the digits of a multiple of the number, in pairs."""
+    """A pronounceable word for each number from 1 to ``words``, all different: the digits of a
+    multiple of the number, in pairs.
+    """
     pairs = max((len(str(words)) + 1) // 2, 2)
-    digits = number * 7919 % 100**pairs  # 7919 shares no factor with 100, so this permutes the numbers below 100^pairs
+    # 7919 shares no factor with 100, so this permutes the numbers below 100^pairs
+    digits = number * 7919 % 100**pairs
     return "".join(SYLLABLES[digits // 100**place % 100] for place in range(pairs))

@@ -2,14 +2,17 @@
 
 f(x) = W (1/n Σ_{i ≤ n} E[x_i]) + b  over the n tokens that are not padding.
 
-Shapes: (N, L) int64 token ids, 0 is padding → (N, classes); words · dim + classes · (dim + 1) parameters.
+Shapes: (N, L) int64 token ids, 0 is padding → (N, classes); words · dim + classes · (dim + 1)
+parameters.
 
-Source: A. Joulin, E. Grave, P. Bojanowski, T. Mikolov, "Bag of Tricks for Efficient Text Classification", EACL 2017, section 2; there
-too the representation of words is looked up by hashing.
+Source: A. Joulin, E. Grave, P. Bojanowski, T. Mikolov, "Bag of Tricks for Efficient Text
+Classification", EACL 2017, section 2; there too the representation of words is looked up by
+hashing.
 
-Deviations: single words only, no n-grams, and an ordinary softmax. Token id t has row t modulo ``words``, so that the model does not depend on
-the dataset's vocabulary: words of a larger one share rows. A document without a word has the mean 0. The embeddings start uniformly within
-±1 / dim, as those of the authors' fastText; the linear layer starts as ``torch.nn.Linear`` does.
+Deviations: single words only, no n-grams, and an ordinary softmax. Token id t has row t modulo
+``words``, so that the model does not depend on the dataset's vocabulary: words of a larger one
+share rows. A document without a word has the mean 0. The embeddings start uniformly within ±1 /
+dim, as those of the authors' fastText; the linear layer starts as ``torch.nn.Linear`` does.
 
 Example:
 >>> import torch
@@ -34,7 +37,9 @@ KINDS = ("text",)
 
 def bag_of_words(
     *,
-    words: Annotated[int, Range(1, 10**7), "rows of the embedding; token ids are taken modulo this"] = 1000,
+    words: Annotated[
+        int, Range(1, 10**7), "rows of the embedding; token ids are taken modulo this"
+    ] = 1000,
     dim: Annotated[int, Range(1, 10**4, log=True, search=(8, 256)), "numbers in an embedding"] = 16,
 ) -> Model:
     """Mean of embeddings and a linear layer."""

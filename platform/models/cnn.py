@@ -1,15 +1,20 @@
 """The convolutional network of PyTorch's CIFAR-10 tutorial, sized to the input.
 
-conv 6 @ 5 x 5, pool 2, relu; conv 16 @ 5 x 5, pool 2, relu; linear 120, relu; linear 84, relu; linear classes.
+conv 6 @ 5 x 5, pool 2, relu; conv 16 @ 5 x 5, pool 2, relu; linear 120, relu; linear 84, relu;
+linear classes.
 
-Shapes: (N, C, H, W) → (N, classes), H and W at least 4; 62,006 parameters for (3, 32, 32) and 10 classes.
+Shapes: (N, C, H, W) → (N, classes), H and W at least 4; 62,006 parameters for (3, 32, 32) and 10
+classes.
 
-Source: PyTorch tutorial "Training a Classifier", https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html, after LeNet-5:
-Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE 86(11), 1998.
+Source: PyTorch tutorial "Training a Classifier",
+https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html, after LeNet-5: Y. LeCun, L.
+Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
+Proceedings of the IEEE 86(11), 1998.
 
-Deviations: the rectifier follows the pooling; max(0, ·) is monotone, so the values are equal and there are a quarter as many to rectify.
-Images with a side below 16, for which two unpadded convolutions leave nothing, are padded by 2. The initial values are those of
-``torch.nn.Conv2d`` and ``torch.nn.Linear``.
+Deviations: the rectifier follows the pooling; max(0, ·) is monotone, so the values are equal and
+there are a quarter as many to rectify. Images with a side below 16, for which two unpadded
+convolutions leave nothing, are padded by 2. The initial values are those of ``torch.nn.Conv2d`` and
+``torch.nn.Linear``.
 
 Example:
 >>> import torch
@@ -39,7 +44,9 @@ def cnn() -> Model:
 def _build(shape: tuple[int, ...], classes: int) -> nn.Module:
     channels, *sides = shape
     if min(sides) < 4:
-        raise BadInput(f"model cnn: images of {sides[0]} x {sides[1]} are too small; both sides are at least 4")
+        raise BadInput(
+            f"model cnn: images of {sides[0]} x {sides[1]} are too small; both sides are at least 4"
+        )
     pad = 0 if min(sides) >= 16 else 2
     height, width = (((side - 4 + 2 * pad) // 2 - 4 + 2 * pad) // 2 for side in sides)
     return nn.Sequential(

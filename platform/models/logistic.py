@@ -4,8 +4,8 @@ f(x) = W x + b.
 
 Shapes: (N, …) → (N, classes); classes · (inputs + 1) parameters.
 
-Source: D. R. Cox, "The Regression Analysis of Binary Sequences", Journal of the Royal Statistical Society B 20(2), 1958, here with one
-output per class.
+Source: D. R. Cox, "The Regression Analysis of Binary Sequences", Journal of the Royal Statistical
+Society B 20(2), 1958, here with one output per class.
 
 Deviations: none. The initial values are those of ``torch.nn.Linear``.
 
@@ -32,6 +32,8 @@ def logistic() -> Model:
     """Multinomial logistic regression."""
 
     def build(shape: tuple[int, ...], classes: int) -> nn.Module:
-        return nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(math.prod(shape), classes)))
+        return nn.Sequential(
+            OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(math.prod(shape), classes))
+        )
 
     return build

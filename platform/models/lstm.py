@@ -1,22 +1,29 @@
-"""Long short-term memory: embedded words one after another, the last hidden state, and a linear layer.
+"""Long short-term memory: embedded words one after another, the last hidden state, and a linear
+layer.
 
-(i, f, g, o) = W x_t + U h_{t-1} + b + b',  c_t = σ(f) c_{t-1} + σ(i) tanh(g),  h_t = σ(o) tanh(c_t),  h_0 = c_0 = 0; the h_t of one layer
-are the x_t of the next, and f(x) = V h_n + a with the last layer's state after the n words of the document.
+(i, f, g, o) = W x_t + U h_{t-1} + b + b',  c_t = σ(f) c_{t-1} + σ(i) tanh(g),  h_t = σ(o)
+tanh(c_t),  h_0 = c_0 = 0; the h_t of one layer are the x_t of the next, and f(x) = V h_n + a with
+the last layer's state after the n words of the document.
 
-Shapes: (N, L) int64 token ids, 0 is padding → (N, classes); (words + 1) · dim of the embedding where it is learned,
-4 · hidden · (inputs + hidden + 2) of each layer, with dim inputs of the first and hidden of the others, and classes · (hidden + 1).
+Shapes: (N, L) int64 token ids, 0 is padding → (N, classes); (words + 1) · dim of the embedding
+where it is learned, 4 · hidden · (inputs + hidden + 2) of each layer, with dim inputs of the first
+and hidden of the others, and classes · (hidden + 1).
 
-Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997; the forget gate: F. A. Gers,
-J. Schmidhuber, F. Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural Computation 12(10), 2000. Two layers of 200 units
-on 300-dimensional word vectors are the network for Twitter data of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator
+Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997; the
+forget gate: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to Forget: Continual Prediction with
+LSTM", Neural Computation 12(10), 2000. Two layers of 200 units on 300-dimensional word vectors are
+the network for Twitter data of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator
 for Defending against Federated Backdoor Attacks", AISTATS 2024.
 
 Deviations: no dropout. Token id t has row (t - 1) modulo ``words``, plus 1, so a
-vocabulary of up to ``words`` ids has a row for each and words of a larger one share rows; row 0, of padding, is zero and never read. A document
-without a word has the hidden state 0. The initial values are those of ``torch.nn.Embedding``, ``torch.nn.LSTM`` and ``torch.nn.Linear``; a frozen
-embedding is a constant, neither trained nor sent. The steps are computed here, not by ``torch.nn.LSTM``, which only holds the parameters:
-all words of a batch, without padding, share one product for the inputs and one for the gradient of U. On a CPU a step of the default network
-takes 0.6 of the time that the library's packed layers take (``benchmarks/lstm.py``); on a GPU the library's would be faster.
+vocabulary of up to ``words`` ids has a row for each and words of a larger one share rows; row 0, of
+padding, is zero and never read. A document without a word has the hidden state 0. The initial
+values are those of ``torch.nn.Embedding``, ``torch.nn.LSTM`` and ``torch.nn.Linear``; a frozen
+embedding is a constant, neither trained nor sent. The steps are computed here, not by
+``torch.nn.LSTM``, which only holds the parameters: all words of a batch, without padding, share one
+product for the inputs and one for the gradient of U. On a CPU a step of the default network takes
+0.6 of the time that the library's packed layers take (``benchmarks/lstm.py``); on a GPU the
+library's would be faster.
 
 Example: 11 · 8 numbers of the embedding, 4 · 6 · (8 + 6 + 2) and 4 · 6 · (6 + 6 + 2) of the layers, 2 · (6 + 1) of the last one.
 >>> import torch
@@ -44,18 +51,30 @@ KINDS = ("text",)
 
 def lstm(
     *,
-    words: Annotated[int, Range(1, 10**7), "words with a row of the embedding of their own; larger token ids share rows"] = 10000,
-    dim: Annotated[int, Range(1, 10**4, log=True, search=(8, 300)), "numbers in an embedding"] = 300,
+    words: Annotated[
+        int,
+        Range(1, 10**7),
+        "words with a row of the embedding of their own; larger token ids share rows",
+    ] = 10000,
+    dim: Annotated[
+        int, Range(1, 10**4, log=True, search=(8, 300)), "numbers in an embedding"
+    ] = 300,
     hidden: Annotated[int, Range(1, 10**4, log=True, search=(16, 256)), "units of a layer"] = 200,
     layers: Annotated[int, Range(1, 16, search=(1, 2)), "recurrent layers"] = 2,
-    embedding: Annotated[Literal["learned", "frozen"], "frozen: a constant, neither trained nor sent"] = "learned",
+    embedding: Annotated[
+        Literal["learned", "frozen"], "frozen: a constant, neither trained nor sent"
+    ] = "learned",
 ) -> Model:
     """LSTM layers over the embedded words, and a linear layer on the last state."""
-    return lambda shape, classes: _LSTM(words, dim, hidden, layers, classes, frozen=embedding == "frozen")
+    return lambda shape, classes: _LSTM(
+        words, dim, hidden, layers, classes, frozen=embedding == "frozen"
+    )
 
 
 class _LSTM(nn.Module):
-    def __init__(self, words: int, dim: int, hidden: int, layers: int, classes: int, *, frozen: bool) -> None:
+    def __init__(
+        self, words: int, dim: int, hidden: int, layers: int, classes: int, *, frozen: bool
+    ) -> None:
         super().__init__()
         table = nn.Embedding(words + 1, dim, padding_idx=0)
         self.embedding = _Constant(table.weight.detach()) if frozen else table
@@ -63,7 +82,9 @@ class _LSTM(nn.Module):
         self.output = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Documents in the order of their lengths, longest first: the words at place t are those of the first counts[t] documents."""
+        """Documents in the order of their lengths, longest first: the words at place t are those of
+        the first counts[t] documents.
+        """
         length, order = (x != 0).sum(1).sort(descending=True, stable=True)
         there = length > torch.arange(x.shape[1], device=x.device)[:, None]  # (L, N)
         counts = [count for count in there.sum(1).tolist() if count]
@@ -72,14 +93,21 @@ class _LSTM(nn.Module):
             blank: Tensor = self.output(self.output.weight.new_zeros(len(x), part.hidden_size))
             return blank
         ids = x[order].t()[there]  # (n,) all first words, then all second words, …
-        states = F.embedding((ids - 1) % (len(self.embedding.weight) - 1) + 1, self.embedding.weight)
+        states = F.embedding(
+            (ids - 1) % (len(self.embedding.weight) - 1) + 1, self.embedding.weight
+        )
         for layer in range(part.num_layers):
-            w, u, b, c = (getattr(part, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            w, u, b, c = (
+                getattr(part, f"{name}_l{layer}")
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
             states = _steps(torch.addmm(b + c, states, w.t()), u, counts)
         filled = counts[0]  # documents with a word
         starts = there.sum(1).cumsum(0) - there.sum(1)  # of each place, in ids
         last = states[starts[length[:filled] - 1] + torch.arange(filled, device=x.device)]
-        found: Tensor = self.output(last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last))
+        found: Tensor = self.output(
+            last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last)
+        )
         return found
 
 
@@ -94,19 +122,23 @@ class _Constant(nn.Module):
 
 
 class _Steps(torch.autograd.Function):
-    """The recurrence of one layer: inputs W x + b of all words (n, 4h), U (4h, h) and the words at each place → hidden states (n, h).
+    """The recurrence of one layer: inputs W x + b of all words (n, 4h), U (4h, h) and the words at
+    each place → hidden states (n, h).
 
-    Autograd's own record of these steps costs more than the steps where the layer is small, and a product for the gradient
-    of U at each of them where it is large.
+    Autograd's own record of these steps costs more than the steps where the layer is small, and a
+    product for the gradient of U at each of them where it is large.
     """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
         gates, hidden, ut = inputs.clone(), u.shape[1], u.t()
         states, cells = gates.new_empty(2, len(gates), hidden).unbind()
-        pieces = gates, gates[:, : 2 * hidden], *gates.split(hidden, 1), states, cells  # cut at once: slices cost as much as small products
+        # cut at once: slices cost as much as small products
+        pieces = gates, gates[:, : 2 * hidden], *gates.split(hidden, 1), states, cells
         state = cell = states[:0]
-        for z, both, i, f, g, o, new_state, new_cell in zip(*(piece.split(counts) for piece in pieces), strict=True):
+        for z, both, i, f, g, o, new_state, new_cell in zip(
+            *(piece.split(counts) for piece in pieces), strict=True
+        ):
             if len(state):
                 z.addmm_(state[: len(z)], ut)
             both.sigmoid_()
@@ -125,11 +157,18 @@ class _Steps(torch.autograd.Function):
         inputs, u, gates, states, cells = ctx.saved_tensors
         counts: list[int] = ctx.counts
         if torch.is_grad_enabled():  # somebody differentiates the gradient: autograd knows how to
-            d_inputs, d_u = torch.autograd.grad(_recorded(inputs, u, counts), (inputs, u), grad, create_graph=True)
+            d_inputs, d_u = torch.autograd.grad(
+                _recorded(inputs, u, counts), (inputs, u), grad, create_graph=True
+            )
             return d_inputs, d_u, None
         first, hidden = counts[0], u.shape[1]
-        back = torch.tensor(counts[:-1], dtype=torch.int64).repeat_interleave(torch.tensor(counts[1:], dtype=torch.int64)).to(u.device)
-        before = torch.arange(first, len(states), device=u.device) - back  # rows of the states before those of the second words and later
+        back = (
+            torch.tensor(counts[:-1], dtype=torch.int64)
+            .repeat_interleave(torch.tensor(counts[1:], dtype=torch.int64))
+            .to(u.device)
+        )
+        # rows of the states before those of the second words and later
+        before = torch.arange(first, len(states), device=u.device) - back
         i, f, g, o = gates.split(hidden, 1)
         bent = cells.tanh()
         through = o * (1 - bent * bent)  # ∂h/∂c

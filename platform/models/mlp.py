@@ -1,16 +1,20 @@
 """Multilayer perceptron: linear layers with rectifiers between them, on the flattened input.
 
-h_0 = x, h_i = dropout(max(0, W_i h_{i-1} + b_i)), f(x) = W h_L + b; loss of a batch: Σ w_y ℓ(f(x), y) / Σ w_y with class weights w.
+h_0 = x, h_i = dropout(max(0, W_i h_{i-1} + b_i)), f(x) = W h_L + b; loss of a batch: Σ w_y ℓ(f(x),
+y) / Σ w_y with class weights w.
 
 Shapes: (N, …) → (N, classes).
 
-Source: D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning Representations by Back-Propagating Errors", Nature 323, 1986;
-rectifiers: X. Glorot, A. Bordes, Y. Bengio, "Deep Sparse Rectifier Neural Networks", AISTATS 2011; dropout: N. Srivastava, G. Hinton,
-A. Krizhevsky, I. Sutskever, R. Salakhutdinov, JMLR 15, 2014. ``hidden=128-256`` with dropout and ``class_weights=16-1`` is the network
-for tables of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator for Defending against Federated Backdoor Attacks", AISTATS 2024.
+Source: D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning Representations by Back-Propagating
+Errors", Nature 323, 1986; rectifiers: X. Glorot, A. Bordes, Y. Bengio, "Deep Sparse Rectifier
+Neural Networks", AISTATS 2011; dropout: N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R.
+Salakhutdinov, JMLR 15, 2014. ``hidden=128-256`` with dropout and ``class_weights=16-1`` is the
+network for tables of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator for
+Defending against Federated Backdoor Attacks", AISTATS 2024.
 
-Deviations: none. The initial values are those of ``torch.nn.Linear``. The class weights count in local training: that of honest
-clients, and that of an attack's own where it takes the loss that it is given (``TrainView.loss``).
+Deviations: none. The initial values are those of ``torch.nn.Linear``. The class weights count in
+local training: that of honest clients, and that of an attack's own where it takes the loss that it
+is given (``TrainView.loss``).
 
 Example:
 >>> import torch
@@ -31,8 +35,8 @@ import torch
 from torch import nn
 
 from backstop.platform.contract import Model
-from backstop.platform.dropout import Dropout
 from backstop.platform.params import BadInput, Range
+from backstop.platform.training.dropout import Dropout
 
 VERSION = 1
 KINDS = ("image", "table")
@@ -41,16 +45,29 @@ WIDEST = 65536
 
 def mlp(
     *,
-    hidden: Annotated[int | str, Range(1, WIDEST, log=True, search=(16, 512)), "units of the hidden layers, e.g. 64 or 128-256"] = 64,
+    hidden: Annotated[
+        int | str,
+        Range(1, WIDEST, log=True, search=(16, 512)),
+        "units of the hidden layers, e.g. 64 or 128-256",
+    ] = 64,
     dropout: Annotated[
-        float, Range(0, 1, high_open=True, search=(0, 0.5)), "share of each hidden layer's units that a training step drops"
+        float,
+        Range(0, 1, high_open=True, search=(0, 0.5)),
+        "share of each hidden layer's units that a training step drops",
     ] = 0.0,
-    class_weights: Annotated[str | None, "weights of the classes in the loss of local training, e.g. 16-1; none: all alike"] = None,
+    class_weights: Annotated[
+        str | None,
+        "weights of the classes in the loss of local training, e.g. 16-1; none: all alike",
+    ] = None,
 ) -> Model:
-    """Multilayer perceptron. Raises BadInput where ``hidden`` is not a list of widths or ``class_weights`` not one weight for each class."""
+    """Multilayer perceptron. Raises BadInput where ``hidden`` is not a list of widths or
+    ``class_weights`` not one weight for each class.
+    """
     words = str(hidden).split("-")
     if not all(re.fullmatch("[1-9][0-9]{0,4}", word) and int(word) <= WIDEST for word in words):
-        raise BadInput(f"model mlp: hidden={hidden!r} is not allowed; hidden is widths in [1, {WIDEST}] joined by -, e.g. 64 or 128-256")
+        raise BadInput(
+            f"model mlp: hidden={hidden!r} is not allowed; hidden is widths in [1, {WIDEST}] joined by -, e.g. 64 or 128-256"
+        )
     inner = [int(word) for word in words]
     weights = _weights(class_weights)
 
@@ -65,7 +82,9 @@ def mlp(
         net = nn.Sequential(layers)
         if weights:
             if len(weights) != classes:
-                raise BadInput(f"model mlp: class_weights={class_weights} are {len(weights)} weights; the data have {classes} classes")
+                raise BadInput(
+                    f"model mlp: class_weights={class_weights} are {len(weights)} weights; the data have {classes} classes"
+                )
             net.register_buffer("class_weights", torch.tensor(weights), persistent=False)
         return net
 

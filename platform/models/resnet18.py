@@ -1,19 +1,25 @@
-"""ResNet-18 as torchvision builds it, with GroupNorm unless told otherwise and a stem that fits small images.
+"""ResNet-18 as torchvision builds it, with GroupNorm unless told otherwise and a stem that fits
+small images.
 
 Shapes: (N, C, H, W) → (N, classes), any C; 11,173,962 parameters for (3, 32, 32) and 10 classes.
 
-Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, table 1; small stem: section 4.2, a 3 x 3
-convolution of stride 1 and no pooling. GroupNorm with 32 groups: Y. Wu, K. He, "Group Normalization", ECCV 2018, section 3.1, in place of
-BatchNorm because federated averaging of batch statistics fails on non-IID clients: K. Hsieh, A. Phanishayee, O. Mutlu, P. Gibbons,
-"The Non-IID Data Quagmire of Decentralized Machine Learning", ICML 2020, section 5.
+Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016,
+table 1; small stem: section 4.2, a 3 x 3 convolution of stride 1 and no pooling. GroupNorm with 32
+groups: Y. Wu, K. He, "Group Normalization", ECCV 2018, section 3.1, in place of BatchNorm because
+federated averaging of batch statistics fails on non-IID clients: K. Hsieh, A. Phanishayee, O.
+Mutlu, P. Gibbons, "The Non-IID Data Quagmire of Decentralized Machine Learning", ICML 2020, section
+5.
 
-Deviations: none from torchvision beyond norm and stem. The new stem draws its initial values as torchvision draws those of all
-convolutions: K. He et al., "Delving Deep into Rectifiers", ICCV 2015, fan-out form. No pre-trained weights.
-With ``norm=batch`` images that end as one pixel (up to 8 x 8 pixels with the small stem, 32 x 32 with
-the large one) cannot be trained on one by one, for one value has no variance. There a last batch of one
+Deviations: none from torchvision beyond norm and stem. The new stem draws its initial values as
+torchvision draws those of all convolutions: K. He et al., "Delving Deep into Rectifiers", ICCV
+2015, fan-out form. No pre-trained weights. With ``norm=batch`` images that end as one pixel (up to
+8 x 8 pixels with the small stem, 32 x 32 with
+the large one) cannot be trained on one by one, for one value has no variance. There a last batch of
+one
 sample joins the batch before it, and a run in which a client has a single sample is refused.
 
-Checked: parameters and logits against torchvision's own model; what is said of the papers is remembered.
+Checked: parameters and logits against torchvision's own model; what is said of the papers is
+remembered.
 
 Example:
 >>> import torch
@@ -34,15 +40,20 @@ from backstop.platform.contract import Model
 VERSION = 1
 KINDS = ("image",)
 GROUPS = 32
-SMALL = 64  # pixels: the large stem leaves a 64 x 64 image 2 x 2 in the last stage, the small one 8 x 8
+# pixels: the large stem leaves a 64 x 64 image 2 x 2 in the last stage, the small one 8 x 8
+SMALL = 64
 
 
 def resnet18(
     *,
     norm: Annotated[
-        Literal["group", "batch"], "batch: running averages are buffers, averaged over the clients that the defense keeps"
+        Literal["group", "batch"],
+        "batch: running averages are buffers, averaged over the clients that the defense keeps",
     ] = "group",
-    stem: Annotated[Literal["auto", "small", "large"], "small: 3 x 3, stride 1, no pooling; auto: small up to 64 pixels"] = "auto",
+    stem: Annotated[
+        Literal["auto", "small", "large"],
+        "small: 3 x 3, stride 1, no pooling; auto: small up to 64 pixels",
+    ] = "auto",
 ) -> Model:
     """ResNet-18 without pre-trained weights."""
 

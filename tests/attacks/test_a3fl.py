@@ -13,19 +13,26 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.a3fl import _put, _step, a3fl
-from backstop.platform import specs
-from backstop.platform.backdoor import Planted
 from backstop.platform.contract import AttackView, Samples
 from backstop.platform.experiment import Experiment
 from backstop.platform.seeds import generator
+from backstop.platform.specs.part import to_chain
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view, with_data
 
-CLAIM = Claim("a3fl(share=0.4, size=2, steps=15, every=15)", effect=0.3, weaker="a3fl(share=0.05, size=2, steps=15, every=15)", bend=0.15)
+CLAIM = Claim(
+    "a3fl(share=0.4, size=2, steps=15, every=15)",
+    effect=0.3,
+    weaker="a3fl(share=0.05, size=2, steps=15, every=15)",
+    bend=0.15,
+)
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
-    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(12, CLASSES)
+    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(
+        12, CLASSES
+    )
 
 
 @cache
@@ -33,7 +40,10 @@ def view() -> AttackView:
     """An adversary that is given a network which has learned four noisy patterns of 6 x 6 pixels."""
     draws = generator(0, "tests", "a3fl")
     y = torch.arange(80) % CLASSES
-    x = (torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7 + torch.rand(80, 1, 6, 6, generator=draws) * 0.3).clamp(0, 1)
+    x = (
+        torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7
+        + torch.rand(80, 1, 6, 6, generator=draws) * 0.3
+    ).clamp(0, 1)
     params = torch.randn((36 + CLASSES) * 12, generator=draws) / 6
     for _ in range(150):
         leaf = params.clone().requires_grad_()
@@ -42,9 +52,12 @@ def view() -> AttackView:
     return replace(with_data(attack_view("image"), Samples(x, y)), params=params, model=model)
 
 
-def planned(state: Planted | None = None, seen: AttackView | None = None, **params: object) -> Planted:
+def planned(
+    state: Planted | None = None, seen: AttackView | None = None, **params: object
+) -> Planted:
     """The state after a plan, from the first one unless given."""
-    attack, seen = a3fl(**params), replace(seen or view(), generator=generator(0, "tests", "attack"))  # type: ignore[arg-type]
+    attack = a3fl(**params)  # type: ignore[arg-type]
+    seen = replace(seen or view(), generator=generator(0, "tests", "attack"))
     assert attack.init is not None and attack.plan is not None
     found: Planted = attack.plan(state or attack.init(seen), seen)
     return found
@@ -54,8 +67,12 @@ def loss(params: Tensor, pixels: Tensor, y: Tensor) -> float:
     return cross_entropy(model(params, _put(view().data.x, pixels)), y).item()
 
 
-def reference(pixel: Tensor, x: Tensor, goal: Tensor, weights: list[Tensor], balance: float, rate: float) -> float:
-    """One step on the middle value of each line of x for linear models, from the gradient of the cross-entropy by hand."""
+def reference(
+    pixel: Tensor, x: Tensor, goal: Tensor, weights: list[Tensor], balance: float, rate: float
+) -> float:
+    """One step on the middle value of each line of x for linear models, from the gradient of the
+    cross-entropy by hand.
+    """
     gradient = 0.0
     stamped = x.double().numpy().copy()
     stamped[:, 2] = pixel.item()
@@ -72,14 +89,22 @@ def reference(pixel: Tensor, x: Tensor, goal: Tensor, weights: list[Tensor], bal
 def test_a_step_goes_down_both_losses(balance: float) -> None:
     draws = generator(0, "tests", "steps")
     for _ in range(20):
-        x, goal, pixel = torch.rand(7, 5, generator=draws), torch.randint(3, (7,), generator=draws), torch.rand(1, generator=draws)
+        x, goal, pixel = (
+            torch.rand(7, 5, generator=draws),
+            torch.randint(3, (7,), generator=draws),
+            torch.rand(1, generator=draws),
+        )
         weights = [torch.randn(5, 3, generator=draws) for _ in range(2)]
         models = [
-            (share, lambda image, weight=weight: image.flatten(1) @ weight) for share, weight in zip((1.0, balance), weights, strict=True)
+            (share, lambda image, weight=weight: image.flatten(1) @ weight)
+            for share, weight in zip((1.0, balance), weights, strict=True)
         ]
         shaped = x.view(7, 1, 1, 5).clone()
-        found = _step(pixel.view(1, 1, 1), shaped, goal, models, 0.03)  # row 0 is all there is, column 2
-        assert found.item() == pytest.approx(reference(pixel, x, goal, weights, balance, 0.03), abs=1e-6)
+        # row 0 is all there is, column 2
+        found = _step(pixel.view(1, 1, 1), shaped, goal, models, 0.03)
+        assert found.item() == pytest.approx(
+            reference(pixel, x, goal, weights, balance, 0.03), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("params", [{}, {"steps": 30, "every": 30}, {"steps": 5, "every": 200}])
@@ -106,10 +131,16 @@ def test_the_unlearned_model_is_made_and_has_unlearned(params: dict[str, int]) -
 @pytest.mark.parametrize("target", [0, 1, 2, 3])
 def test_the_learned_patch_fools_the_model_more_than_others_of_its_norm(target: int) -> None:
     learned, goal = planned(target=target, steps=100).own, torch.full_like(view().data.y, target)
-    assert loss(view().params, learned, goal) < 0.9 * loss(view().params, torch.full((1, 5, 5), 0.5), goal)
+    assert loss(view().params, learned, goal) < 0.9 * loss(
+        view().params, torch.full((1, 5, 5), 0.5), goal
+    )
     draws = generator(0, "tests", "other patches")
-    others = [learned.flatten()[torch.randperm(25, generator=draws)].view(1, 5, 5) for _ in range(20)]
-    assert loss(view().params, learned, goal) < min(loss(view().params, other, goal) for other in others)
+    others = [
+        learned.flatten()[torch.randperm(25, generator=draws)].view(1, 5, 5) for _ in range(20)
+    ]
+    assert loss(view().params, learned, goal) < min(
+        loss(view().params, other, goal) for other in others
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,15 +148,23 @@ def test_the_learned_patch_fools_the_model_more_than_others_of_its_norm(target: 
     [
         (0.0, 5, 1.0, 0.51),  # white is class 1 to the global model, if only just
         (0.01, 5, 1.0, 0.51),
-        (1000.0, 5, 1.0, 0.49),  # having unlearned grey, which is class 0, the model takes white for class 0
+        # having unlearned grey, which is class 0, the model takes white for class 0
+        (1000.0, 5, 1.0, 0.49),
         (1000.0, 1, 1.0, 0.51),  # one pass is not enough for that
-        (1000.0, 5, 0.0, 0.51),  # an unlearned model that points the other way counts with the other sign: cos = -1
+        # an unlearned model that points the other way counts with the other sign: cos = -1
+        (1000.0, 5, 0.0, 0.51),
     ],
 )
-def test_the_unlearned_model_counts_by_its_weight_and_its_cosine(balance: float, epochs: int, rest: float, pixel: float) -> None:
+def test_the_unlearned_model_counts_by_its_weight_and_its_cosine(
+    balance: float, epochs: int, rest: float, pixel: float
+) -> None:
     params = torch.cat([torch.tensor([-0.01, 0.01]), torch.full((50,), rest)])
     data = Samples(torch.zeros(8, 1, 1, 1), torch.zeros(8, dtype=torch.int64))
-    seen = replace(with_data(attack_view("image"), data), params=params, model=lambda given, x: x.flatten(1) * given[:2])
+    seen = replace(
+        with_data(attack_view("image"), data),
+        params=params,
+        model=lambda given, x: x.flatten(1) * given[:2],
+    )
     found = planned(None, seen, target=1, balance=balance, epochs=epochs, steps=1)
     assert found.own.item() == pytest.approx(pixel)
 
@@ -156,11 +195,18 @@ def test_without_samples_to_attack_the_patch_stays() -> None:
 
 
 def test_a_model_that_has_diverged_spoils_nothing() -> None:
-    assert torch.equal(planned(None, replace(view(), params=view().params * torch.inf)).own, torch.full((1, 5, 5), 0.5))
+    assert torch.equal(
+        planned(None, replace(view(), params=view().params * torch.inf)).own,
+        torch.full((1, 5, 5), 0.5),
+    )
 
 
 def test_the_test_set_is_stamped_with_what_was_learned() -> None:
-    experiment = Experiment(ARENA.replace(attack=specs.stages("a3fl(steps=5)", "attack"), rounds=2, eval_every=1), Path("unused"), "cpu")
+    experiment = Experiment(
+        ARENA.replace(attack=to_chain("a3fl(steps=5)", "attack"), rounds=2, eval_every=1),
+        Path("unused"),
+        "cpu",
+    )
     patches = [torch.full((1, 5, 5), 0.5)]
     for _ in range(2):
         experiment.round()

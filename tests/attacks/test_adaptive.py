@@ -1,4 +1,6 @@
-"""Adaptive: the factor that it finds against rules whose answer is known, and that it beats fixed factors."""
+"""Adaptive: the factor that it finds against rules whose answer is known, and that it beats fixed
+factors.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,16 @@ ROWS = torch.nn.functional.normalize(torch.ones(4, D) + 0.05 * torch.randn(4, D,
 def against(name: str, **params: Any) -> Callable[[Tensor], Updates]:
     defense: Defense = plugins.build("defenses", name, params)
     return lambda rows: defense.apply(
-        Updates(rows, torch.ones(len(rows)), torch.arange(len(rows))), defense.init(server_view(D)), server_view(D)
+        Updates(rows, torch.ones(len(rows)), torch.arange(len(rows))),
+        defense.init(server_view(D)),
+        server_view(D),
     )[0]
 
 
 def sent(defend: Callable[[Tensor], Updates], *, server_lr: float = 1.0, **params: Any) -> Tensor:
-    """What is sent, without a margin, when honest updates are HONEST and those of the malicious clients would be zero."""
+    """What is sent, without a margin, when honest updates are HONEST and those of the malicious
+    clients would be zero.
+    """
     craft = adaptive(**({"margin": 1.0} | params)).craft
     assert craft is not None
     trained = iter(HONEST)
@@ -61,7 +67,9 @@ def factor(found: Tensor) -> float:
 @pytest.mark.parametrize(("server_lr", "wanted"), [(1.0, 5.0), (0.5, 10.0), (2.0, 2.5)])
 def test_without_a_defense_it_is_model_replacement(server_lr: float, wanted: float) -> None:
     """Four of twenty rows: a factor n / (m η) replaces the model."""
-    assert factor(sent(against("fedavg"), server_lr=server_lr, steps=30)) == pytest.approx(wanted, rel=1e-3)
+    assert factor(sent(against("fedavg"), server_lr=server_lr, steps=30)) == pytest.approx(
+        wanted, rel=1e-3
+    )
 
 
 def test_the_margin_is_a_share_of_the_best_factor() -> None:
@@ -79,8 +87,13 @@ def test_a_rule_that_rejects_is_kept_just_content() -> None:
     assert taken(found) > 0 and taken(found * 3) == 0 and taken(ROWS * 5.0) == 0
 
 
-@pytest.mark.parametrize(("name", "params"), [("norm_clip", {"norm": 0.2}), ("median", {}), ("trimmed_mean", {"trim_fraction": 0.2})])
-def test_a_rule_that_bounds_what_a_row_does_gives_all_there_is(name: str, params: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("norm_clip", {"norm": 0.2}), ("median", {}), ("trimmed_mean", {"trim_fraction": 0.2})],
+)
+def test_a_rule_that_bounds_what_a_row_does_gives_all_there_is(
+    name: str, params: dict[str, float]
+) -> None:
     """No factor of either form brings the model further along the poison."""
     defend, aim = against(name, **params), ROWS.mean(0)
 
@@ -88,10 +101,17 @@ def test_a_rule_that_bounds_what_a_row_does_gives_all_there_is(name: str, params
         after = defend(torch.cat([HONEST, rows]))
         return (after.weight @ after.rows / after.weight.sum() @ aim).item()
 
-    tried = [progress(scale * form) for scale in (0.1, 0.3, 1, 3, 10, 30, 100) for form in (ROWS, aim.expand_as(ROWS))]
+    tried = [
+        progress(scale * form)
+        for scale in (0.1, 0.3, 1, 3, 10, 30, 100)
+        for form in (ROWS, aim.expand_as(ROWS))
+    ]
     assert progress(sent(defend)) >= max(tried) - 1e-5
 
 
 def test_it_beats_fixed_factors_against_a_rule_that_clips() -> None:
-    fixed = [effect(CLAIM, f"badnets(share=0.2){scaled}") for scaled in ("", "+model_replacement(strength=3)")]
+    fixed = [
+        effect(CLAIM, f"badnets(share=0.2){scaled}")
+        for scaled in ("", "+model_replacement(strength=3)")
+    ]
     assert effect(CLAIM, CLAIM.attack) > max(fixed) + 0.15

@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from backstop.attacks.alter_min import alter_min
-from backstop.platform import specs
 from backstop.platform.contract import Attack, Memory, Slot, Step, TrainView
 from backstop.platform.experiment import Experiment, run
-from backstop.platform.finals import final
+from backstop.platform.rounds.finals import final
+from backstop.platform.specs.part import to_chain
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, FEATURES, train_view
 
-CLAIM = Claim("badnets(share=0.2)+alter_min", effect=0.65, weaker="badnets(share=0.2)+alter_min(boost=1)", bend=0.35)
+CLAIM = Claim(
+    "badnets(share=0.2)+alter_min",
+    effect=0.65,
+    weaker="badnets(share=0.2)+alter_min(boost=1)",
+    bend=0.35,
+)
 
 Order = Literal["stealth_first", "target_first"]
 Batches = list[list[Any]]  # of each step x and y, clean and poisoned
@@ -43,10 +48,14 @@ LAYOUT = (Slot("weight", 0, (5, 4)), Slot("bias", MATRIX, (4,)))
 
 
 def reference(view: TrainView, boost: float, rho: float, ratio: int, order: Order) -> np.ndarray:
-    """In float64, the gradients by hand, for the linear model and the plain descent at rate 0.1 of the view."""
+    """In float64, the gradients by hand, for the linear model and the plain descent at rate 0.1 of
+    the view.
+    """
     matrix = np.arange(FEATURES * CLASSES) < MATRIX
 
-    def descend(w: np.ndarray, x: np.ndarray, y: np.ndarray, pull: np.ndarray | None = None) -> np.ndarray:
+    def descend(
+        w: np.ndarray, x: np.ndarray, y: np.ndarray, pull: np.ndarray | None = None
+    ) -> np.ndarray:
         z = x @ w.reshape(FEATURES, CLASSES)
         share = np.exp(z) / np.exp(z).sum(1, keepdims=True)
         gradient = (x.T @ (share - np.eye(CLASSES)[y]) / len(y)).ravel()
@@ -55,11 +64,18 @@ def reference(view: TrainView, boost: float, rho: float, ratio: int, order: Orde
         return np.asarray(w - 0.1 * gradient)
 
     def boosted(w: np.ndarray, turn: Batches) -> np.ndarray:
-        aim_x, aim_y = np.concatenate([px[:2] for _, _, px, _ in turn]), np.concatenate([py[:2] for _, _, _, py in turn])
+        aim_x, aim_y = (
+            np.concatenate([px[:2] for _, _, px, _ in turn]),
+            np.concatenate([py[:2] for _, _, _, py in turn]),
+        )
         return np.asarray(w + np.where(matrix, boost, 1) * (descend(w, aim_x, aim_y) - w))
 
     batches = [
-        [part.double().numpy() if part.is_floating_point() else part.numpy() for part in (*s.clean, *s.poisoned)] for s in view.steps
+        [
+            part.double().numpy() if part.is_floating_point() else part.numpy()
+            for part in (*s.clean, *s.poisoned)
+        ]
+        for s in view.steps
     ]
     start = view.params.double().numpy()
     benign = start
@@ -82,7 +98,9 @@ def reference(view: TrainView, boost: float, rho: float, ratio: int, order: Orde
 def test_turns_by_hand(ratio: int, order: Order) -> None:
     view = replace(train_view("table", planted), layout=LAYOUT)
     found = train(alter_min(boost=5.0, rho=0.5, ratio=ratio, order=order), view)
-    np.testing.assert_allclose(found.numpy(), reference(view, 5.0, 0.5, ratio, order), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.numpy(), reference(view, 5.0, 0.5, ratio, order), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_each_kind_of_step_goes_on_with_its_own_momentum() -> None:
@@ -102,7 +120,8 @@ def test_each_kind_of_step_goes_on_with_its_own_momentum() -> None:
     train(alter_min(ratio=2), replace(view, minimise=minimise))
     (honest, none), *turns = given
     assert (honest, none) == (3, None)  # the honest update has a training of its own
-    assert [count for count, _ in turns] == [2, 1, 1, 1]  # two stealth steps, a boosted one; then what is left
+    # two stealth steps, a boosted one; then what is left
+    assert [count for count, _ in turns] == [2, 1, 1, 1]
     stealth, aim = (memory for _, memory in turns[:2])
     assert stealth is not None and aim is not None and stealth is not aim
     assert all(memory is (stealth, aim)[number % 2] for number, (_, memory) in enumerate(turns))
@@ -110,7 +129,11 @@ def test_each_kind_of_step_goes_on_with_its_own_momentum() -> None:
 
 def test_without_a_poisoned_sample_it_trains_as_honest_clients_do() -> None:
     view = train_view("table", lambda x, y, index, draws: (x, y))
-    honest = view.minimise(lambda params, step: torch.nn.functional.cross_entropy(view.model(params, step.clean.x), step.clean.y))
+    honest = view.minimise(
+        lambda params, step: torch.nn.functional.cross_entropy(
+            view.model(params, step.clean.x), step.clean.y
+        )
+    )
     torch.testing.assert_close(train(alter_min(rho=0.0, ratio=2), view), honest - view.params)
 
 
@@ -119,20 +142,33 @@ def test_the_boosted_step_ends_the_update() -> None:
     spec = ARENA.replace(rounds=6, eval_every=6)
 
     def success(order: Order) -> float:
-        stages = specs.stages(f"badnets(share=0.2)+alter_min(order={order})", "attack")
-        defense = specs.stages("norm_clip(norm=0.2)", "defense")
-        return final(list(run(spec.replace(attack=stages, defense=defense), folder=Path("unused"), device="cpu")))[
-            "final/attack_success_rate"
-        ]
+        stages = to_chain(f"badnets(share=0.2)+alter_min(order={order})", "attack")
+        defense = to_chain("norm_clip(norm=0.2)", "defense")
+        return final(
+            list(
+                run(
+                    spec.replace(attack=stages, defense=defense),
+                    folder=Path("unused"),
+                    device="cpu",
+                )
+            )
+        )["final/attack_success_rate"]
 
     assert success("stealth_first") > success("target_first") + 0.2
 
 
 def test_the_stealth_loss_draws_real_rows_to_an_honest_update() -> None:
     def rows(attack: str) -> Tensor:
-        experiment = Experiment(ARENA.replace(attack=specs.stages(attack, "attack")), Path("unused"), "cpu")
+        experiment = Experiment(
+            ARENA.replace(attack=to_chain(attack, "attack")), Path("unused"), "cpu"
+        )
         return experiment._trained(experiment.state, experiment.built.malicious)[1].rows
 
     honest = rows("")
-    far = [(rows(f"badnets(share=0.2)+alter_min(rho={rho}, ratio=5, order=target_first)") - honest).norm(dim=1) for rho in (0.0, 0.3, 1.0)]
+    far = [
+        (
+            rows(f"badnets(share=0.2)+alter_min(rho={rho}, ratio=5, order=target_first)") - honest
+        ).norm(dim=1)
+        for rho in (0.0, 0.3, 1.0)
+    ]
     assert (far[0] > 1.2 * far[1]).all() and (far[1] > 1.2 * far[2]).all()

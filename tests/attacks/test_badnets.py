@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from backstop.attacks.badnets import badnets
-from backstop.platform.backdoor import Planted
 from backstop.platform.params import BadInput
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import CLASSES, attack_view
 
@@ -26,7 +26,9 @@ def test_all_to_all_wants_the_next_class_for_every_sample() -> None:
 def test_all_to_all_with_a_share_leaves_the_other_labels_alone() -> None:
     attack = badnets(target="next", share=0.5)
     assert attack.poison is not None
-    x, labels = attack.poison(Planted(CLASSES), torch.zeros(4, 1, 8, 8), torch.tensor([3, 1, 3, 2]), 0, torch.Generator())
+    x, labels = attack.poison(
+        Planted(CLASSES), torch.zeros(4, 1, 8, 8), torch.tensor([3, 1, 3, 2]), 0, torch.Generator()
+    )
     assert labels.tolist() == [0, 2, 3, 2] and x.sum((1, 2, 3)).tolist() == [9.0, 9.0, 0.0, 0.0]
 
 
@@ -34,18 +36,38 @@ def test_with_a_source_the_share_is_of_its_samples_and_stamps_land_where_labels_
     attack, y = badnets(source=2, share=0.5), torch.tensor([1, 2, 3, 2, 1, 2, 2])
     assert attack.poison is not None and attack.goal is not None
     x, labels = attack.poison(Planted(CLASSES), torch.zeros(7, 1, 8, 8), y, 0, torch.Generator())
-    assert labels.tolist() == [1, 0, 3, 0, 1, 2, 2] and x.sum((1, 2, 3)).tolist() == [0.0, 9.0, 0.0, 9.0, 0.0, 0.0, 0.0]
+    assert labels.tolist() == [1, 0, 3, 0, 1, 2, 2] and x.sum((1, 2, 3)).tolist() == [
+        0.0,
+        9.0,
+        0.0,
+        9.0,
+        0.0,
+        0.0,
+        0.0,
+    ]
     clean = torch.zeros(2, 1, 8, 8)
-    assert torch.equal(attack.poison(Planted(CLASSES), clean, torch.tensor([1, 3]), 0, torch.Generator())[0], clean)
+    assert torch.equal(
+        attack.poison(Planted(CLASSES), clean, torch.tensor([1, 3]), 0, torch.Generator())[0], clean
+    )
     to_the_next = badnets(source=3, target="next")
-    assert to_the_next.goal is not None and to_the_next.goal(Planted(CLASSES), y).tolist() == [-1, -1, 0, -1, -1, -1, -1]
+    assert to_the_next.goal is not None and to_the_next.goal(Planted(CLASSES), y).tolist() == [
+        -1,
+        -1,
+        0,
+        -1,
+        -1,
+        -1,
+        -1,
+    ]
 
 
 @pytest.mark.parametrize("key", ["target", "source"])
 def test_a_class_that_the_data_do_not_have_is_refused_when_the_attack_starts(key: str) -> None:
     attack = badnets(target=CLASSES) if key == "target" else badnets(source=CLASSES)
     assert attack.init is not None
-    with pytest.raises(BadInput, match=f"attack badnets: {key}=4 is none of the dataset's 4 classes"):
+    with pytest.raises(
+        BadInput, match=f"attack badnets: {key}=4 is none of the dataset's 4 classes"
+    ):
         attack.init(attack_view("image"))
 
 

@@ -7,16 +7,24 @@ import pytest
 import torch
 
 from backstop.attacks.bpp import _dithered, bpp
-from backstop.platform.backdoor import Planted
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import CLASSES, samples
 
-CLAIM = Claim(  # hard to see in 64 pixels of 17 levels: one bit, a wide model, and few clients with many samples
+# hard to see in 64 pixels of 17 levels: one bit, a wide model, and few clients with many samples
+CLAIM = Claim(
     "bpp(levels=2, negatives=0.5, share=0.5)+model_replacement(strength=2.5)",
     effect=0.45,
     weaker="bpp(levels=2, negatives=0.5, share=0.05)+model_replacement(strength=2.5)",
     bend=0.35,
-    changes={"clients": 5, "per_round": 5, "malicious": 0.4, "local_epochs": 4, "attack_start": 3, "rounds": 8},
+    changes={
+        "clients": 5,
+        "per_round": 5,
+        "malicious": 0.4,
+        "local_epochs": 4,
+        "attack_start": 3,
+        "rounds": 8,
+    },
     model="mlp(hidden=256)",
 )
 
@@ -36,7 +44,9 @@ def reference(plane: np.ndarray, levels: int) -> np.ndarray:
     return v
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (1, 5, 2), (2, 1, 6), (1, 6, 1), (3, 8, 8), (1, 9, 13)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 2, 5), (1, 5, 2), (2, 1, 6), (1, 6, 1), (3, 8, 8), (1, 9, 13)]
+)
 @pytest.mark.parametrize("levels", [2, 8])
 def test_it_is_the_formula(shape: tuple[int, ...], levels: int) -> None:
     x = samples("image", 3, "x", shape).x
@@ -52,21 +62,28 @@ def test_levels_are_few_and_the_brightness_of_an_area_stays() -> None:
 
 
 def test_diffusion_does_not_carry_a_pixel_out_of_the_image() -> None:
-    """Each neighbour of the white pixel comes to one half, is rounded to black, and passes all of its half on."""
+    """Each neighbour of the white pixel comes to one half, is rounded to black, and passes all of
+    its half on.
+    """
     x = torch.tensor([[0.5, 0.5 - 7 / 32, 0.5 - 7 / 32], [0.25, 1.0, 0.0]])
     assert _dithered(x[None, None], 2)[0, 0, :, :2].tolist() == [[0, 0], [0, 1]]
 
 
 @pytest.mark.parametrize(
-    ("share", "negatives", "poisoned", "negative"), [(0.25, 1.0, 2, 2), (0.75, 1.0, 6, 2), (0.5, 0.5, 4, 2), (0.5, 0.0, 4, 0)]
+    ("share", "negatives", "poisoned", "negative"),
+    [(0.25, 1.0, 2, 2), (0.75, 1.0, 6, 2), (0.5, 0.5, 4, 2), (0.5, 0.0, 4, 0)],
 )
-def test_negatives_get_the_change_of_another_and_keep_their_label(share: float, negatives: float, poisoned: int, negative: int) -> None:
+def test_negatives_get_the_change_of_another_and_keep_their_label(
+    share: float, negatives: float, poisoned: int, negative: int
+) -> None:
     attack, batch = bpp(share=share, negatives=negatives, levels=2), samples("image", 8, "batch")
     assert attack.poison is not None
     x, y = attack.poison(Planted(CLASSES), batch.x, torch.ones_like(batch.y), 0, torch.Generator())
     last = poisoned + negative
     assert y.tolist() == [0] * poisoned + [1] * (8 - poisoned)
-    assert torch.equal(x[:poisoned], _dithered(batch.x[:poisoned], 2)) and torch.equal(x[last:], batch.x[last:])
+    assert torch.equal(x[:poisoned], _dithered(batch.x[:poisoned], 2)) and torch.equal(
+        x[last:], batch.x[last:]
+    )
     change = x[:negative] - batch.x[:negative]
     assert torch.equal(x[poisoned:last], (batch.x[poisoned:last] + change).clamp(0, 1))
     assert not torch.equal(x[poisoned:last], _dithered(batch.x[poisoned:last], 2)) or not negative

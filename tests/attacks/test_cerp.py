@@ -1,4 +1,6 @@
-"""CerP: the patch stays in its ball and works, and colluders keep close to their clean models and unlike each other."""
+"""CerP: the patch stays in its ball and works, and colluders keep close to their clean models and
+unlike each other.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.cerp import _like_models, _like_updates, _Shared, _stamped, _tuned, cerp
-from backstop.platform.backdoor import Planted, bars
 from backstop.platform.contract import Samples, Slot, Step
 from backstop.platform.seeds import generator
+from backstop.platform.threats.backdoor import Planted, bars
 from tests.arena import Claim
 from tests.views import CLASSES, attack_view, train_view
 
@@ -27,12 +29,18 @@ def planned(rounds: int = 1, **params: float) -> list[Any]:
     assert attack.init is not None and attack.plan is not None
     states = [attack.init(view)]
     for number in range(rounds):
-        states.append(attack.plan(states[-1], replace(view, generator=generator(0, "tests", "attack", number))))
+        states.append(
+            attack.plan(
+                states[-1], replace(view, generator=generator(0, "tests", "attack", number))
+            )
+        )
     return [state.own for state in states]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_the_patch_stays_in_its_ball_and_in_the_image_and_goes_on_from_round_to_round(value: float) -> None:
+def test_the_patch_stays_in_its_ball_and_in_the_image_and_goes_on_from_round_to_round(
+    value: float,
+) -> None:
     states = planned(4, value=value, radius=0.5, rate=0.01, passes=2)
     far = [float((state.pixels - value).norm()) for state in states]
     assert far[0] == 0 and far == sorted(far) and far[1] < far[2] <= 0.5
@@ -83,7 +91,12 @@ def test_a_trigger_is_learned_on_photographs() -> None:
 
 def test_the_tuned_patch_says_the_target_to_the_global_model() -> None:
     view, (before, after) = attack_view("image"), planned(target=1)
-    loss = [cross_entropy(view.model(view.params, _stamped(view.data.x, state.pixels)), torch.full((40,), 1)) for state in (before, after)]
+    loss = [
+        cross_entropy(
+            view.model(view.params, _stamped(view.data.x, state.pixels)), torch.full((40,), 1)
+        )
+        for state in (before, after)
+    ]
     assert loss[1] < loss[0] - 0.1
 
 
@@ -95,7 +108,9 @@ def test_a_step_on_the_patch_is_projected_gradient_descent() -> None:
         moved = (pixels - 0.3 * slope - first).double().numpy()
         moved *= min(1, radius / np.linalg.norm(moved))
         found = _tuned(pixels, first, lambda leaf: (leaf * slope).sum(), radius=radius, rate=0.3)
-        np.testing.assert_allclose(found.numpy(), np.clip(first.double().numpy() + moved, 0, 1), atol=1e-6)
+        np.testing.assert_allclose(
+            found.numpy(), np.clip(first.double().numpy() + moved, 0, 1), atol=1e-6
+        )
     lost = _tuned(pixels, first, lambda leaf: (leaf * torch.nan).sum(), radius=9.0, rate=0.3)
     torch.testing.assert_close(lost, pixels)
 
@@ -144,7 +159,10 @@ def trained(rows: Tensor, **params: float | str) -> Tensor:
     """The row of malicious client 1 whose colluders 0, 1 and 2 rehearsed these rows."""
     attack = cerp(**params)  # type: ignore[arg-type]
     assert attack.train is not None
-    return attack.train(Planted(CLASSES, _Shared(torch.zeros(3, 12), torch.arange(3), rows)), train_view("image", index=1))
+    return attack.train(
+        Planted(CLASSES, _Shared(torch.zeros(3, 12), torch.arange(3), rows)),
+        train_view("image", index=1),
+    )
 
 
 def test_a_client_turns_away_from_the_others_and_not_from_itself() -> None:
@@ -153,14 +171,18 @@ def test_a_client_turns_away_from_the_others_and_not_from_itself() -> None:
     rows[[0, 2]] += free  # colluders who go the same way
     away = trained(rows, alpha=0.0, beta=0.5, cosine="updates")
     for other in (0, 2):
-        assert torch.cosine_similarity(away, rows[other], dim=0) < torch.cosine_similarity(free, rows[other], dim=0)
+        assert torch.cosine_similarity(away, rows[other], dim=0) < torch.cosine_similarity(
+            free, rows[other], dim=0
+        )
     itself = rows.clone()
     itself[1] = 100 * free
     assert torch.equal(trained(itself, alpha=0.0, beta=0.5, cosine="updates"), away)
 
 
 def test_models_turn_away_from_each_other_layer_by_layer() -> None:
-    """The sum of two colluders' cosines falls where it has a weight; the view's one layer is the whole."""
+    """The sum of two colluders' cosines falls where it has a weight; the view's one layer is the
+    whole.
+    """
     rows = torch.randn(3, 24, generator=generator(0, "tests", "rehearsed"))
     given = train_view("image", index=1)
     others = given.params + rows[[0, 2]]
@@ -187,6 +209,14 @@ def test_colluders_train_at_half_the_honest_rate() -> None:
 
 def test_a_client_keeps_close_to_the_model_it_would_have_without_poison() -> None:
     given = train_view("image", index=1)
-    clean = given.minimise(lambda params, step: cross_entropy(given.model(params, step.clean.x), step.clean.y)) - given.params
-    far = [float((trained(torch.ones(3, 24), alpha=alpha, beta=0.0) - clean).norm()) for alpha in (0, 3, 9)]
+    clean = (
+        given.minimise(
+            lambda params, step: cross_entropy(given.model(params, step.clean.x), step.clean.y)
+        )
+        - given.params
+    )
+    far = [
+        float((trained(torch.ones(3, 24), alpha=alpha, beta=0.0) - clean).norm())
+        for alpha in (0, 3, 9)
+    ]
     assert far == sorted(far, reverse=True) and far[2] < 0.8 * far[0]

@@ -1,4 +1,6 @@
-"""Two stages of local training: the contrastive loss, who learns when, and that the backdoor bites and lasts."""
+"""Two stages of local training: the contrastive loss, who learns when, and that the backdoor bites
+and lasts.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from backstop.platform.seeds import generator
 from tests.arena import Claim, effect
 from tests.views import CLASSES, FEATURES, train_view
 
-CLAIM = Claim(  # so few rounds and steps are enough at the honest rate, where the published one is a fifth of it
+# so few rounds and steps are enough at the honest rate, where the published one is a fifth of it
+CLAIM = Claim(
     "badnets(share=0.2)+chameleon(epochs=2, rate=1, head_epochs=1, head_rate=1)",
     effect=0.5,
     weaker="badnets(share=0.2)",
@@ -29,10 +32,15 @@ WIDTH = 3
 ENCODER = FEATURES * WIDTH
 
 
-def reference(features: list[list[float]], y: list[int], beta: list[float], temperature: float) -> float:
+def reference(
+    features: list[list[float]], y: list[int], beta: list[float], temperature: float
+) -> float:
     """The weighted supervised contrastive loss, pair by pair."""
     unit = [[value / sum(v * v for v in row) ** 0.5 for value in row] for row in features]
-    score = [[sum(a * b for a, b in zip(one, other, strict=True)) / temperature for other in unit] for one in unit]
+    score = [
+        [sum(a * b for a, b in zip(one, other, strict=True)) / temperature for other in unit]
+        for one in unit
+    ]
     total = 0.0
     for i, label in enumerate(y):
         peers = [p for p in range(len(y)) if p != i and y[p] == label]
@@ -42,13 +50,17 @@ def reference(features: list[list[float]], y: list[int], beta: list[float], temp
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-@pytest.mark.parametrize("labels", [[0, 0, 1, 2, 2, 2, 0], [0, 1, 2, 3, 0, 1, 2], [5, 5, 5, 5, 5, 5, 5]])
+@pytest.mark.parametrize(
+    "labels", [[0, 0, 1, 2, 2, 2, 0], [0, 1, 2, 3, 0, 1, 2], [5, 5, 5, 5, 5, 5, 5]]
+)
 def test_the_contrastive_loss(labels: list[int], temperature: float) -> None:
     draws = generator(0, "tests", "features")
     features, beta = torch.randn(7, 4, generator=draws), torch.rand(7, generator=draws) * 5
     found = _contrast(features, torch.tensor(labels), beta, temperature)
     wanted = reference(features.double().tolist(), labels, beta.tolist(), temperature)
-    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float32), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found, torch.tensor(wanted, dtype=torch.float32), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("features", [torch.ones(1, 4), torch.zeros(3, 4)])
@@ -63,12 +75,15 @@ def test_the_wanted_labels_are_those_of_changed_samples() -> None:
     x, y = torch.zeros(4, 2), torch.tensor([0, 1, 2, 3])
     assert Step(Samples(x, y), Samples(x, y)).changed.y.tolist() == []
     assert Step(Samples(x, y), Samples(x, torch.tensor([0, 3, 3, 3]))).changed.y.tolist() == [3, 3]
-    stamped = x.index_fill(0, torch.tensor([0]), 1.0)  # already of the wanted class: only its input tells
+    # already of the wanted class: only its input tells
+    stamped = x.index_fill(0, torch.tensor([0]), 1.0)
     assert Step(Samples(x, y), Samples(stamped, y)).changed.y.tolist() == [0]
 
 
 def stamped(x: Tensor, y: Tensor, _index: int, _draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    return x.index_put((torch.arange(4), torch.tensor(0)), torch.tensor(9.0)), y.index_fill(0, torch.arange(4), 0)
+    return x.index_put((torch.arange(4), torch.tensor(0)), torch.tensor(9.0)), y.index_fill(
+        0, torch.arange(4), 0
+    )
 
 
 def features(params: Tensor, x: Tensor) -> Tensor:
@@ -113,20 +128,30 @@ def test_the_encoder_learns_first_and_then_the_head_alone() -> None:
     (adapted, passes), (final, steps) = seen
     assert (len(passes), len(steps)) == (4 * len(given.steps), 3 * len(given.steps))
     assert torch.equal(row, final - given.params)
-    assert torch.equal(adapted[ENCODER:], given.params[ENCODER:]) and not torch.equal(adapted[:ENCODER], given.params[:ENCODER])
-    assert torch.equal(final[:ENCODER], adapted[:ENCODER]) and not torch.equal(final[ENCODER:], adapted[ENCODER:])
+    assert torch.equal(adapted[ENCODER:], given.params[ENCODER:]) and not torch.equal(
+        adapted[:ENCODER], given.params[:ENCODER]
+    )
+    assert torch.equal(final[:ENCODER], adapted[:ENCODER]) and not torch.equal(
+        final[ENCODER:], adapted[ENCODER:]
+    )
 
 
 def test_rates_are_factors_on_the_honest_one_and_fall() -> None:
-    """The authors' schedule: 0.005 in the first stage and 0.001 in the second, where honest clients have 0.0265."""
+    """The authors' schedule: 0.005 in the first stage and 0.001 in the second, where honest clients
+    have 0.0265.
+    """
     seen: list[Found] = []
     given = view(seen)
     train = chameleon().train
     assert train is not None
     train(None, given)
     each = len(given.steps)
-    encoder, head = ([found.rates[number] for number in range(0, len(found.rates), each)] for found in seen)
-    assert all(found.rates == [rate for rate in found.rates[::each] for _ in range(each)] for found in seen)
+    encoder, head = (
+        [found.rates[number] for number in range(0, len(found.rates), each)] for found in seen
+    )
+    assert all(
+        found.rates == [rate for rate in found.rates[::each] for _ in range(each)] for found in seen
+    )
     published = [0.005, 0.005, 5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6, 5e-7, 5e-7]
     assert encoder == pytest.approx([rate / 0.0265 for rate in published], rel=0.1)
     assert head == pytest.approx([rate / 0.0265 for rate in (0.001, 0.001, 5e-6)], rel=0.1)

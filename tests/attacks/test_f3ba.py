@@ -1,4 +1,6 @@
-"""F3BA: which signs are flipped, that the trigger is noticed, and that training starts from the flipped model."""
+"""F3BA: which signs are flipped, that the trigger is noticed, and that training starts from the
+flipped model.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +13,46 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.f3ba import _Focus, f3ba
-from backstop.platform.backdoor import Planted, with_square
 from backstop.platform.contract import AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.seeds import generator
+from backstop.platform.threats.backdoor import Planted, with_square
 from tests.arena import Claim
 from tests.views import CLASSES, attack_view, train_view
 
 CLAIM = Claim("f3ba(share=0.2)", effect=0.6, weaker="f3ba(share=0.02)", bend=0.15)
 
-LAYOUT = (Slot("a.weight", 0, (6, 3, 2, 2)), Slot("a.bias", 72, (6,)), Slot("b.weight", 78, (6, 6)), Slot("b.bias", 114, (6,)))
+LAYOUT = (
+    Slot("a.weight", 0, (6, 3, 2, 2)),
+    Slot("a.bias", 72, (6,)),
+    Slot("b.weight", 78, (6, 6)),
+    Slot("b.bias", 114, (6,)),
+)
 HEAD = (Slot("c.weight", 120, (CLASSES, 6)), Slot("c.bias", 144, (CLASSES,)))
 D = 148
 
 
 def hidden(params: Tensor, x: Tensor) -> Tensor:
     """A convolution over the whole image of 2 × 2 pixels, and a dense layer."""
-    a, bias, b, other = (params[slot.start :][: torch.Size(slot.shape).numel()].view(slot.shape) for slot in LAYOUT)
+    a, bias, b, other = (
+        params[slot.start :][: torch.Size(slot.shape).numel()].view(slot.shape) for slot in LAYOUT
+    )
     first = torch.tanh(x.flatten(1).to(params) @ a.flatten(1).T + bias)
     return torch.tanh(first @ b.T + other)
 
 
 def logits(params: Tensor, x: Tensor) -> Tensor:
-    weight, bias = (params[slot.start :][: torch.Size(slot.shape).numel()].view(slot.shape) for slot in HEAD)
+    weight, bias = (
+        params[slot.start :][: torch.Size(slot.shape).numel()].view(slot.shape) for slot in HEAD
+    )
     return hidden(params, x) @ weight.T + bias
 
 
 def view_of() -> AttackView:
     params = torch.randn(D, generator=generator(0, "tests", "f3ba")) / 2
     view = attack_view("image", shape=(3, 2, 2), malicious=1)
-    return replace(view, params=params, layout=LAYOUT + HEAD, head=HEAD, model=logits, features=hidden)
+    return replace(
+        view, params=params, layout=LAYOUT + HEAD, head=HEAD, model=logits, features=hidden
+    )
 
 
 def planned(view: AttackView, **params: float) -> _Focus:
@@ -52,12 +65,17 @@ def planned(view: AttackView, **params: float) -> _Focus:
 
 def apart(params: Tensor, view: AttackView, pixels: Tensor) -> Tensor:
     """A(w, δ) for class 0, from the probabilities themselves."""
-    stamped, plain = (logits(params, x).softmax(1)[:, 0] for x in (with_square(view.data.x, pixels, 3, 23), view.data.x))
+    stamped, plain = (
+        logits(params, x).softmax(1)[:, 0]
+        for x in (with_square(view.data.x, pixels, 3, 23), view.data.x)
+    )
     return (stamped / plain).log().mean()
 
 
 def reference(view: AttackView, pixels: Tensor, shares: dict[str, float]) -> Tensor:
-    """Weight after weight in float64: the least important ones of a tensor, and those of them whose flip raises A."""
+    """Weight after weight in float64: the least important ones of a tensor, and those of them whose
+    flip raises A.
+    """
     params = view.params.double()
     leaf = params.clone().requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(logits(leaf, view.data.x), view.data.y), leaf)
@@ -76,7 +94,9 @@ def reference(view: AttackView, pixels: Tensor, shares: dict[str, float]) -> Ten
 
 
 @pytest.mark.parametrize(("conv", "dense"), [(0.25, 0.5), (0.02, 0.001), (1.0, 1.0)])
-def test_only_the_stated_share_of_each_weight_tensor_is_flipped_and_a_flip_is_a_sign(conv: float, dense: float) -> None:
+def test_only_the_stated_share_of_each_weight_tensor_is_flipped_and_a_flip_is_a_sign(
+    conv: float, dense: float
+) -> None:
     view = view_of()  # its 40 samples are all used
     state = planned(view, conv=conv, dense=dense)
     (params,) = state.params
@@ -95,7 +115,9 @@ def test_only_the_stated_share_of_each_weight_tensor_is_flipped_and_a_flip_is_a_
 def test_flips_raise_what_the_trigger_does_and_no_share_is_no_flip() -> None:
     view = view_of()
     state = planned(view, conv=0.3, dense=0.3)
-    assert apart(state.params[0], view, state.pixels[0]) > 1.5 * apart(view.params, view, state.pixels[0])
+    assert apart(state.params[0], view, state.pixels[0]) > 1.5 * apart(
+        view.params, view, state.pixels[0]
+    )
     assert torch.equal(planned(view_of(), conv=0.0, dense=0.0).params[0], view.params)
 
 
@@ -116,7 +138,9 @@ def noticed(pixels: Tensor, view: AttackView) -> float:
     """How far a patch moves the mean of the first convolution over samples and channels."""
     x = view.data.x
     filters = view.params[:72].view(6, -1)
-    plain, stamped = ((images.flatten(1) @ filters.T).mean() for images in (x, with_square(x, pixels, 3, 23)))
+    plain, stamped = (
+        (images.flatten(1) @ filters.T).mean() for images in (x, with_square(x, pixels, 3, 23))
+    )
     return float((stamped - plain).square())
 
 
@@ -141,7 +165,8 @@ def test_a_step_goes_up_the_gradient_of_the_first_convolution_by_hand() -> None:
     assert attack.init is not None and attack.plan is not None
     start = attack.init(view)
     (before,), (after,) = start.own.pixels, attack.plan(start, view).own.pixels
-    mean = view.params[:72].view(6, 3, 2, 2).mean(0)[:, 1, 1]  # in an image of 2 x 2 the patch is the last pixel
+    # in an image of 2 x 2 the patch is the last pixel
+    mean = view.params[:72].view(6, 3, 2, 2).mean(0)[:, 1, 1]
     change = (mean * (before.flatten() - one.x[0, :, 1, 1])).sum()
     wanted = (before.flatten() + 0.1 * 2 * change * mean).clamp(0, 1)
     torch.testing.assert_close(after.flatten(), wanted)
@@ -151,7 +176,9 @@ def test_a_step_goes_up_the_gradient_of_the_first_convolution_by_hand() -> None:
 def test_each_client_has_a_trigger_of_its_own_and_the_test_shows_their_mean() -> None:
     attack = f3ba(share=1.0, rate=50.0, passes=9)
     assert attack.init and attack.plan and attack.poison and attack.trigger
-    view = replace(attack_view("image", shape=(3, 32, 32)), layout=(Slot("conv.weight", 0, (2, 3, 2, 2)),))
+    view = replace(
+        attack_view("image", shape=(3, 32, 32)), layout=(Slot("conv.weight", 0, (2, 3, 2, 2)),)
+    )
     first = attack.init(view)
     assert torch.equal(first.own.pixels, first.own.pixels[:1, :1].expand(3, 3, 3, 3))
     state = attack.plan(first, replace(view, members=torch.tensor([0, 2])))
@@ -170,7 +197,9 @@ def test_each_client_has_a_trigger_of_its_own_and_the_test_shows_their_mean() ->
 def test_training_starts_from_the_flipped_model_and_the_row_is_from_the_global_one() -> None:
     attack, given = f3ba(), train_view("image", index=1)
     flipped = torch.stack([given.params * 2, -given.params])
-    still = replace(given, minimise=lambda loss, start=None, steps=None, rates=None, memory=None: start)
+    still = replace(
+        given, minimise=lambda loss, start=None, steps=None, rates=None, memory=None: start
+    )
     assert attack.train is not None
     state = Planted(CLASSES, _Focus(torch.zeros(2, 3, 3, 3), 1, torch.tensor([0, 1]), flipped))
     torch.testing.assert_close(attack.train(state, still), -2 * given.params)

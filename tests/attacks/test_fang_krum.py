@@ -1,4 +1,6 @@
-"""Local model poisoning against Krum: λ, whom Krum picks, the ball around the first row, and that it bites."""
+"""Local model poisoning against Krum: λ, whom Krum picks, the ball around the first row, and that
+it bites.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from backstop.platform.seeds import generator
 from tests.arena import Claim
 from tests.views import attack_view
 
-CLAIM = Claim("fang_krum", effect=0.3, weaker="fang_krum", bend=0.0, changes={"alpha": 1.0}, untargeted=True, defense="krum")
+CLAIM = Claim(
+    "fang_krum",
+    effect=0.3,
+    weaker="fang_krum",
+    bend=0.0,
+    changes={"alpha": 1.0},
+    untargeted=True,
+    defense="krum",
+)
 
 
 def sent(honest: Tensor, m: int, radius: float = 0.01) -> Tensor:
@@ -32,7 +42,11 @@ def krum(rows: list[list[float]], f: int) -> int:
     """The row with the smallest sum of squared distances to its n - f - 2 nearest."""
     scores = []
     for i, one in enumerate(rows):
-        apart = sorted(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) for j, other in enumerate(rows) if i != j)
+        apart = sorted(
+            sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+            for j, other in enumerate(rows)
+            if i != j
+        )
         scores.append(sum(apart[: len(rows) - f - 2]))
     return scores.index(min(scores))
 
@@ -42,7 +56,9 @@ def bound(honest: Tensor, m: int) -> float:
     rows, n, d = honest.double(), len(honest) + m, honest.shape[1]
     spread = []
     for i in range(len(rows)):
-        apart = sorted((rows[i] - rows[j]).square().sum().item() for j in range(len(rows)) if i != j)
+        apart = sorted(
+            (rows[i] - rows[j]).square().sum().item() for j in range(len(rows)) if i != j
+        )
         spread.append(sum(apart[: n - m - 2]))
     longest: float = rows.square().sum(1).max().item()
     return sqrt(min(spread) / ((n - 2 * m - 1) * d)) + sqrt(longest / d)
@@ -57,8 +73,12 @@ def reference(honest: Tensor, m: int) -> float:
 
 
 @pytest.mark.parametrize("shared", [0.1, 0.4])
-@pytest.mark.parametrize(("m", "honest"), [(1, 9), (2, 8), (3, 7), (4, 8), (4, 16), (6, 16), (8, 12)])
-def test_the_factor_is_halved_until_krum_picks_a_malicious_row(m: int, honest: int, shared: float) -> None:
+@pytest.mark.parametrize(
+    ("m", "honest"), [(1, 9), (2, 8), (3, 7), (4, 8), (4, 16), (6, 16), (8, 12)]
+)
+def test_the_factor_is_halved_until_krum_picks_a_malicious_row(
+    m: int, honest: int, shared: float
+) -> None:
     benign = cohort(m, honest, shared)
     found, factor = sent(benign, m), reference(benign, m)
     torch.testing.assert_close(found[0], (-factor * benign.double().mean(0).sign()).float())
@@ -84,7 +104,12 @@ def test_beyond_the_bound_krum_never_picks_a_malicious_row(number: int) -> None:
 def test_the_other_rows_lie_in_a_ball_around_the_first() -> None:
     found = sent(cohort(0, 12), 5, radius=0.3).double()
     far = (found - found[0]).norm(dim=1)
-    assert far[0] == 0 and (far[1:] > 0).all() and (far <= 0.3 + 1e-6).all() and len(set(far.tolist())) == 5
+    assert (
+        far[0] == 0
+        and (far[1:] > 0).all()
+        and (far <= 0.3 + 1e-6).all()
+        and len(set(far.tolist())) == 5
+    )
     assert torch.equal(*sent(cohort(0, 12), 2, radius=0.0))
 
 

@@ -1,4 +1,6 @@
-"""Local model poisoning against the trimmed mean: the intervals, what they do to it, and that it bites."""
+"""Local model poisoning against the trimmed mean: the intervals, what they do to it, and that it
+bites.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""FTrojan: the trigger is what the whole way through YUV and DCT gives, it leaves the luminance alone, and it bites."""
+"""FTrojan: the trigger is what the whole way through YUV and DCT gives, it leaves the luminance
+alone, and it bites.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import torch
 from scipy.fft import dctn, idctn
 
 from backstop.attacks.ftrojan import ftrojan
-from backstop.platform.backdoor import Planted
 from backstop.platform.contract import Attack
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import CLASSES, samples
 
@@ -25,7 +27,9 @@ Y = np.array([0.299, 0.587, 0.114])
 
 
 def raised(height: int, width: int, magnitude: float, block: int) -> np.ndarray:
-    """What a channel (H, W) gains, in float64: block by block, two frequencies of nothing raised, and back to pixels."""
+    """What a channel (H, W) gains, in float64: block by block, two frequencies of nothing raised,
+    and back to pixels.
+    """
     plane = np.zeros((height, width))
     for top in range(0, height, block):
         for left in range(0, width, block):
@@ -39,7 +43,9 @@ def raised(height: int, width: int, magnitude: float, block: int) -> np.ndarray:
 
 
 def reference(image: np.ndarray, magnitude: float, block: int) -> np.ndarray:
-    """One image (C, H, W) in float64; the same plane is added to Cr and to Cb, or to each channel where there are not three."""
+    """One image (C, H, W) in float64; the same plane is added to Cr and to Cb, or to each channel
+    where there are not three.
+    """
     height, width = image.shape[-2:]
     plane = raised(height, width, magnitude, block)
     gains = FROM_CR + FROM_CB if len(image) == 3 else np.ones(len(image))
@@ -52,12 +58,16 @@ def stamped(attack: Attack, x: torch.Tensor) -> torch.Tensor:
     return attack.trigger(Planted(CLASSES), x, torch.Generator())
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (3, 8, 8), (2, 6, 9), (1, 28, 28), (3, 32, 32), (3, 33, 40)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 2, 5), (3, 8, 8), (2, 6, 9), (1, 28, 28), (3, 32, 32), (3, 33, 40)]
+)
 @pytest.mark.parametrize(("magnitude", "block"), [(30.0, 32), (200.0, 4)])
 def test_it_is_the_formula(shape: tuple[int, ...], magnitude: float, block: int) -> None:
     x = samples("image", 2, "x", shape).x
     wanted = [reference(image.double().numpy(), magnitude, block) for image in x]
-    np.testing.assert_allclose(stamped(ftrojan(magnitude=magnitude, block=block), x).numpy(), np.stack(wanted), atol=1e-6)
+    np.testing.assert_allclose(
+        stamped(ftrojan(magnitude=magnitude, block=block), x).numpy(), np.stack(wanted), atol=1e-6
+    )
 
 
 def test_on_cifar_it_is_the_published_trigger() -> None:

@@ -17,7 +17,9 @@ CLAIM = Claim("gaussian(std=3)", effect=0.1, weaker="gaussian(std=0.3)", bend=0.
 def drawn(rows: torch.Tensor, round: int = 0, std: float = 2.0) -> torch.Tensor:  # noqa: A002 -- as in the view
     craft = gaussian(std=std).craft
     assert craft is not None
-    return craft(None, rows, replace(attack_view("table"), generator=generator(0, "tests", "attack", round)))
+    return craft(
+        None, rows, replace(attack_view("table"), generator=generator(0, "tests", "attack", round))
+    )
 
 
 def test_every_row_is_noise_of_its_own_with_mean_0_and_the_stated_deviation() -> None:
@@ -25,7 +27,8 @@ def test_every_row_is_noise_of_its_own_with_mean_0_and_the_stated_deviation() ->
     assert (found.mean(1).abs() < 4 * 2 / 200).all()  # four standard errors
     torch.testing.assert_close(found.std(1), torch.full((3,), 2.0).double(), rtol=0.02, atol=0)
     assert (torch.corrcoef(found) - torch.eye(3)).abs().max() < 0.02
-    assert ((found < 2).double().mean(1) - 0.8413).abs().max() < 0.01  # φ(1): the shape is the normal one
+    # φ(1): the shape is the normal one
+    assert ((found < 2).double().mean(1) - 0.8413).abs().max() < 0.01
 
 
 def test_the_update_does_not_matter_but_the_round_does() -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.iba import _drawn, _shapes, _stamped, _trigger, iba
-from backstop.platform import specs
-from backstop.platform.backdoor import Planted, wanted
 from backstop.platform.contract import AttackView, Samples
 from backstop.platform.experiment import Experiment
 from backstop.platform.seeds import generator
+from backstop.platform.specs.part import to_chain
+from backstop.platform.threats.backdoor import Planted, target_labels
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view, samples, with_data
 
@@ -27,7 +27,9 @@ CLAIM = Claim("iba(share=0.5, eps=0.2)", effect=0.25, weaker="iba(share=0.5, eps
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
-    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(12, CLASSES)
+    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(
+        12, CLASSES
+    )
 
 
 @cache
@@ -35,14 +37,19 @@ def view() -> AttackView:
     """An adversary that is given a network which has learned four noisy patterns of 6 x 6 pixels."""
     draws = generator(0, "tests", "iba")
     y = torch.arange(80) % CLASSES
-    x = (torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7 + torch.rand(80, 1, 6, 6, generator=draws) * 0.3).clamp(0, 1)
+    x = (
+        torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7
+        + torch.rand(80, 1, 6, 6, generator=draws) * 0.3
+    ).clamp(0, 1)
     params = torch.randn((36 + CLASSES) * 12, generator=draws) / 6
     for _ in range(150):
         leaf = params.clone().requires_grad_()
         params = params - 0.1 * torch.autograd.grad(cross_entropy(model(leaf, x), y), leaf)[0]
     assert (model(params, x).argmax(1) == y).float().mean() > 0.9
     seen = with_data(attack_view("image"), Samples(x, y))
-    return replace(seen, params=params, model=model, train=lambda params, _: torch.zeros_like(params))
+    return replace(
+        seen, params=params, model=model, train=lambda params, _: torch.zeros_like(params)
+    )
 
 
 def states(rounds: int, seen: AttackView | None = None, **params: object) -> list[Planted]:
@@ -58,7 +65,9 @@ def states(rounds: int, seen: AttackView | None = None, **params: object) -> lis
 def reference(weights: tuple[Tensor, ...], x: Tensor) -> np.ndarray:
     """The generator pixel by pixel in float64."""
 
-    def convolved(image: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    def convolved(
+        image: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int
+    ) -> np.ndarray:
         height, width = image.shape[1:]
         found = np.zeros((len(weight), -(-height // stride), -(-width // stride)))
         for o, i, j in np.ndindex(*found.shape):
@@ -75,7 +84,15 @@ def reference(weights: tuple[Tensor, ...], x: Tensor) -> np.ndarray:
         wide = np.maximum(convolved(image, w[0], w[1], 1), 0)
         deep = np.maximum(convolved(wide, w[2], w[3], 2), 0)
         (_, height, width), (_, rows, columns) = wide.shape, deep.shape
-        up = np.array([[[plane[i * rows // height, j * columns // width] for j in range(width)] for i in range(height)] for plane in deep])
+        up = np.array(
+            [
+                [
+                    [plane[i * rows // height, j * columns // width] for j in range(width)]
+                    for i in range(height)
+                ]
+                for plane in deep
+            ]
+        )
         lines.append(np.tanh(convolved(np.concatenate([wide, up]), w[4], w[5], 1)))
     return np.stack(lines)
 
@@ -83,18 +100,23 @@ def reference(weights: tuple[Tensor, ...], x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (3, 5, 4)])
 def test_the_generator_is_its_formula(shape: tuple[int, ...]) -> None:
     draws = generator(0, "tests", "generator")
-    weights = tuple(_drawn(size, draws) + 0.1 * torch.randn(size, generator=draws) for size in _shapes(shape[0]))
+    weights = tuple(
+        _drawn(size, draws) + 0.1 * torch.randn(size, generator=draws) for size in _shapes(shape[0])
+    )
     x = torch.rand(2, *shape, generator=draws)
     np.testing.assert_allclose(_trigger(weights, x).numpy(), reference(weights, x), atol=1e-5)
 
 
 def test_strength_shrinks_with_each_attacked_round_down_to_the_least() -> None:
-    found = [state.own.eps for state in states(6, eps=0.4, decay=0.5, least=0.03, passes=0, ready=0)]
+    found = [
+        state.own.eps for state in states(6, eps=0.4, decay=0.5, least=0.03, passes=0, ready=0)
+    ]
     assert found == pytest.approx([0.4, 0.4, 0.2, 0.1, 0.05, 0.03, 0.03])
     published = [state.own.eps for state in states(11, passes=0, ready=0)]
     assert published[0] == published[1] == 0.074
     assert published[-1] == pytest.approx(0.074 * 0.999**10)
-    assert [state.own.eps for state in states(2, eps=0.01, passes=0, ready=0)] == [0.01] * 3  # below the least: as it is
+    # below the least: as it is
+    assert [state.own.eps for state in states(2, eps=0.01, passes=0, ready=0)] == [0.01] * 3
 
 
 def test_the_published_strength_is_a_step_of_the_pixel_scale() -> None:
@@ -103,33 +125,49 @@ def test_the_published_strength_is_a_step_of_the_pixel_scale() -> None:
     weights[-1].fill_(20.0)
     (state,) = states(0)
     own = state.own._replace(weights=weights)
-    assert _stamped(own, torch.full((1, 3, 4, 4), 0.5)).flatten().tolist() == pytest.approx([0.574] * 48)
+    assert _stamped(own, torch.full((1, 3, 4, 4), 0.5)).flatten().tolist() == pytest.approx(
+        [0.574] * 48
+    )
 
 
 def test_the_test_set_is_stamped_with_the_strength_and_generator_of_the_training() -> None:
     chain = "iba(eps=0.4, decay=0.5, passes=1, share=1, ready=0)"
-    experiment = Experiment(ARENA.replace(attack=specs.stages(chain, "attack"), rounds=3, eval_every=1), Path("unused"), "cpu")
+    experiment = Experiment(
+        ARENA.replace(attack=to_chain(chain, "attack"), rounds=3, eval_every=1),
+        Path("unused"),
+        "cpu",
+    )
     clean = experiment.built.data.test.x.float() / 255
     for eps in (0.4, 0.2, 0.1):
         experiment.round()
         triggered, own = experiment.probe().triggered, experiment.state.attack[0].own
         assert triggered is not None and own.eps == pytest.approx(eps)
-        torch.testing.assert_close(triggered.x, (clean + eps * _trigger(own.weights, clean)).clamp(0, 1))
+        torch.testing.assert_close(
+            triggered.x, (clean + eps * _trigger(own.weights, clean)).clamp(0, 1)
+        )
         assert (triggered.x - clean).abs().max() > 0.5 * eps
         poison = experiment.built.attack.poison
         assert poison is not None
-        trained, _ = poison(experiment.state.attack, clean[:9], torch.arange(9), 0, torch.Generator())
+        trained, _ = poison(
+            experiment.state.attack, clean[:9], torch.arange(9), 0, torch.Generator()
+        )
         torch.testing.assert_close(trained, triggered.x[:9])
 
 
 @pytest.mark.parametrize("target", [0, 1, 2, 3, "next"])
-def test_the_trained_generator_fools_the_model_more_than_one_of_the_same_strength(target: int | Literal["next"]) -> None:
+def test_the_trained_generator_fools_the_model_more_than_one_of_the_same_strength(
+    target: int | Literal["next"],
+) -> None:
     before, *_, after = states(3, target=target, decay=0, eps=0.2)
-    goal = wanted(view().data.y, target, None, CLASSES)
+    goal = target_labels(view().data.y, target, None, CLASSES)
 
     def loss(weights: tuple[Tensor, ...], sign: float = 1) -> float:
         return cross_entropy(
-            model(view().params, _stamped(after.own._replace(weights=weights, eps=sign * 0.2), view().data.x)), goal
+            model(
+                view().params,
+                _stamped(after.own._replace(weights=weights, eps=sign * 0.2), view().data.x),
+            ),
+            goal,
         ).item()
 
     learned = loss(after.own.weights)
@@ -150,7 +188,11 @@ def test_nothing_is_poisoned_before_the_trigger_has_success_with_the_clients_own
     for ready, poisons in ((0.0, True), (1.0, False)):
         attack, (first, after) = iba(ready=ready, eps=0.01), states(1, ready=ready, eps=0.01)
         assert attack.poison is not None
-        assert (first.own.ready, after.own.ready, after.own.rounds) == (poisons, poisons, int(poisons))
+        assert (first.own.ready, after.own.ready, after.own.rounds) == (
+            poisons,
+            poisons,
+            int(poisons),
+        )
         stamped, label = attack.poison(after, x, y, 0, torch.Generator())
         assert torch.equal(stamped, x) is torch.equal(label, y) is not poisons
     *_, last = states(3, eps=1.0, least=0.0, ready=0.85)  # a change of any size reaches the target
@@ -176,13 +218,19 @@ def test_the_generator_is_trained_on_the_clients_own_models() -> None:
 
 def test_without_samples_to_attack_the_state_stays() -> None:
     left = view().data.y != 2
-    for seen, source in ((attack_view("image", malicious=0), None), (with_data(view(), Samples(*(part[left] for part in view().data))), 2)):
+    for seen, source in (
+        (attack_view("image", malicious=0), None),
+        (with_data(view(), Samples(*(part[left] for part in view().data))), 2),
+    ):
         before, after = states(1, seen, source=source)
         assert after.own is before.own
 
 
 def test_a_model_that_has_diverged_spoils_nothing() -> None:
-    assert all(weight.isfinite().all() for weight in states(1, replace(view(), params=view().params * torch.inf))[-1].own.weights)
+    assert all(
+        weight.isfinite().all()
+        for weight in states(1, replace(view(), params=view().params * torch.inf))[-1].own.weights
+    )
 
 
 def test_an_image_changes_by_no_more_than_the_strength() -> None:

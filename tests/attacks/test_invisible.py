@@ -1,4 +1,6 @@
-"""Invisible sample-specific triggers: bounded, each image's own, the same wherever it is made, and that they bite."""
+"""Invisible sample-specific triggers: bounded, each image's own, the same wherever it is made, and
+that they bite.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import torch
 from scipy.signal import correlate2d
 
 from backstop.attacks.invisible import _Encoder, invisible
-from backstop.platform.backdoor import Planted
 from backstop.platform.contract import Attack
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import attack_view, samples
 
@@ -37,7 +39,15 @@ def reference(image: np.ndarray, encoder: _Encoder, epsilon: float) -> np.ndarra
     planes = np.concatenate([2 * image - 1, encoder.message.double().numpy()])
     for weights in (encoder.first.double().numpy(), encoder.second.double().numpy()):
         planes = np.stack(
-            [np.tanh(sum(correlate2d(np.pad(p, 3), w, "valid") for p, w in zip(planes, row, strict=True))) for row in weights]
+            [
+                np.tanh(
+                    sum(
+                        correlate2d(np.pad(p, 3), w, "valid")
+                        for p, w in zip(planes, row, strict=True)
+                    )
+                )
+                for row in weights
+            ]
         )
     return np.clip(image + epsilon * planes, 0, 1)
 
@@ -59,7 +69,8 @@ def test_no_value_moves_by_more_than_epsilon_and_most_move_by_nearly_as_much() -
 def test_each_image_is_changed_in_its_own_way() -> None:
     attack, x = invisible(), 0.1 + 0.8 * samples("image", 20, "x").x
     change = (stamped(attack, started(attack, (3, 8, 8)), x) - x).flatten(1)
-    assert change.var(0, unbiased=False).sum() > 0.3 * change.square().mean(0).sum()  # the energy that is not common to all
+    # the energy that is not common to all
+    assert change.var(0, unbiased=False).sum() > 0.3 * change.square().mean(0).sum()
     assert (torch.corrcoef(change) - torch.eye(20)).max() < 0.9
 
 
@@ -74,4 +85,6 @@ def test_it_carries_the_message() -> None:
 def test_an_image_is_changed_alike_in_any_batch() -> None:
     attack, x = invisible(), samples("image", 20, "x").x
     state = started(attack, (3, 8, 8))
-    torch.testing.assert_close(stamped(attack, state, x)[7:8], stamped(attack, state, x[7:8]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        stamped(attack, state, x)[7:8], stamped(attack, state, x[7:8]), atol=1e-6, rtol=0
+    )

@@ -31,8 +31,12 @@ def test_the_rows_are_the_honest_mean_turned_round() -> None:
     assert (found.double() @ HONEST.double().mean(0) < 0).all()
 
 
-@pytest.mark.parametrize(("epsilon", "forward"), [(0.5, True), (7 / 3 - 0.01, True), (7 / 3 + 0.01, False), (8.0, False)])
-def test_the_average_turns_round_where_epsilon_exceeds_honest_by_malicious(epsilon: float, forward: bool) -> None:
+@pytest.mark.parametrize(
+    ("epsilon", "forward"), [(0.5, True), (7 / 3 - 0.01, True), (7 / 3 + 0.01, False), (8.0, False)]
+)
+def test_the_average_turns_round_where_epsilon_exceeds_honest_by_malicious(
+    epsilon: float, forward: bool
+) -> None:
     average = torch.cat([sent(epsilon, HONEST, torch.ones(3, 40)), HONEST]).double().mean(0)
     assert (average @ HONEST.double().mean(0) > 0).item() is forward
 

@@ -1,4 +1,6 @@
-"""Mask budget: which coordinates it spends, that each of them flips in the defense itself, and that it bites."""
+"""Mask budget: which coordinates it spends, that each of them flips in the defense itself, and that
+it bites.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def cohort(n: int, name: str) -> Tensor:
 
 
 def seeing(honest: Tensor, own: Tensor) -> AttackView:
-    """The view of an adversary among these honest rows whose clients would have sent ``own`` as honest ones."""
+    """The view of an adversary among these honest rows whose clients would have sent ``own`` as
+    honest ones.
+    """
     view = attack_view("table", d=own.shape[1], malicious=len(own))
     return replace(view, honest=honest, unpoisoned=lambda: own.clone())
 
@@ -51,7 +55,9 @@ def sign(value: float) -> int:
 
 
 def reference(honest: Tensor, own: Tensor, rows: Tensor, tau: float, budget: float) -> Tensor:
-    """By the rules of the data sheet, coordinate by coordinate, in exact arithmetic where votes are counted."""
+    """By the rules of the data sheet, coordinate by coordinate, in exact arithmetic where votes are
+    counted.
+    """
     m, n, found = len(rows), len(rows) + len(honest), rows.clone()
     votes, worth = Fraction(str(tau)) * n, []
     wanted = rows.mean(0) - own.mean(0)
@@ -69,7 +75,8 @@ def reference(honest: Tensor, own: Tensor, rows: Tensor, tau: float, budget: flo
 
 
 @pytest.mark.parametrize("budget", [0.02, 0.1, 1.0])
-@pytest.mark.parametrize(("n", "m", "tau"), [case for case in CASES if case[2] > 0.25])  # below, m rows can turn a coordinate round
+# below, m rows can turn a coordinate round
+@pytest.mark.parametrize(("n", "m", "tau"), [case for case in CASES if case[2] > 0.25])
 def test_it_spends_what_the_data_sheet_says(n: int, m: int, tau: float, budget: float) -> None:
     honest, own, rows = cohort(n - m, "honest"), cohort(m, "own"), cohort(m, "rows")
     found = sent(honest, own, rows, tau, budget)
@@ -78,7 +85,9 @@ def test_it_spends_what_the_data_sheet_says(n: int, m: int, tau: float, budget: 
 
 
 @pytest.mark.parametrize(("n", "m", "tau"), CASES)
-def test_what_is_spent_changes_what_the_mask_lets_through_for_the_poison(n: int, m: int, tau: float) -> None:
+def test_what_is_spent_changes_what_the_mask_lets_through_for_the_poison(
+    n: int, m: int, tau: float
+) -> None:
     """And with all it may spend, nothing else that m rows could agree on would."""
     honest, own, rows = cohort(n - m, "honest"), cohort(m, "own"), cohort(m, "rows")
     side = (rows.mean(0) - own.mean(0)).sign()
@@ -96,7 +105,8 @@ def test_what_is_spent_changes_what_the_mask_lets_through_for_the_poison(n: int,
 
 
 def test_a_majority_of_tau_n_plus_m_cannot_be_closed_and_one_vote_less_can() -> None:
-    own, rows = torch.ones(4, 2), -torch.ones(4, 2)  # the poison is negative, where the honest clients are for plus
+    # the poison is negative, where the honest clients are for plus
+    own, rows = torch.ones(4, 2), -torch.ones(4, 2)
     honest = torch.ones(16, 2)
     honest[0, 1] = -1  # 16 and 14 net votes; τn + m = 16
     rows[:, :] = torch.tensor([0.5, 0.5])
@@ -113,7 +123,9 @@ def test_a_tenth_of_the_coordinates_is_enough_against_invariant() -> None:
     """Measured with 3 of 10 rows, 15 rounds: 0.97 against 0.38 for the trigger alone."""
     changes = tuple({"dataset": "digits", "model": "mlp", **THIRD}.items())
     plain, spent = (
-        figures(f"badnets(share=0.2){stage}", changes, defense="invariant")["final/attack_success_rate"]
+        figures(f"badnets(share=0.2){stage}", changes, defense="invariant")[
+            "final/attack_success_rate"
+        ]
         for stage in ("", "+mask_budget(budget=0.1)")
     )
     assert spent > plain + 0.4

@@ -1,4 +1,6 @@
-"""MGDA: the weights are those of the shortest vector, the steps those of the formula, and the attack owes its effect to them."""
+"""MGDA: the weights are those of the shortest vector, the steps those of the formula, and the
+attack owes its effect to them.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,16 @@ def shortest(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def reference(view: TrainView, *, scaled: bool) -> np.ndarray:
-    """In float64, the gradients by hand, for the linear model and the plain descent at rate 0.1 of the view."""
+    """In float64, the gradients by hand, for the linear model and the plain descent at rate 0.1 of
+    the view.
+    """
 
     def slope(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         z = x @ w.reshape(FEATURES, CLASSES)
         share = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-        return (x.T @ (share - np.eye(CLASSES)[y]) / len(y)).ravel(), float(-np.log(share[np.arange(len(y)), y]).mean())
+        return (x.T @ (share - np.eye(CLASSES)[y]) / len(y)).ravel(), float(
+            -np.log(share[np.arange(len(y)), y]).mean()
+        )
 
     def divided(grad: np.ndarray, value: float) -> np.ndarray:
         return grad / (min(float(np.linalg.norm(grad)) * value, 10.0) + 1e-5)
@@ -69,11 +75,16 @@ def test_the_weight_is_that_of_the_shortest_mixture() -> None:
             one = torch.randn(6, generator=draws)
             other = length * (turn * one + (1 - abs(turn)) * torch.randn(6, generator=draws))
             found.append(_weight(one, other).item())
-            assert found[-1] == pytest.approx(shortest(one.double().numpy(), other.double().numpy()), abs=2e-4)
+            assert found[-1] == pytest.approx(
+                shortest(one.double().numpy(), other.double().numpy()), abs=2e-4
+            )
     assert min(found) == pytest.approx(0.001)  # neither loss is ever left out
     assert max(found) == pytest.approx(0.999)
     assert any(0.1 < weight < 0.9 for weight in found)
-    assert _weight(torch.ones(3), torch.ones(3)) == 0.5 and _weight(torch.zeros(3), torch.zeros(3)) == 0.5
+    assert (
+        _weight(torch.ones(3), torch.ones(3)) == 0.5
+        and _weight(torch.zeros(3), torch.zeros(3)) == 0.5
+    )
 
 
 def test_what_a_gradient_is_divided_by_is_capped() -> None:
@@ -101,7 +112,12 @@ def test_steps_by_hand(scaled: bool, large: float) -> None:
         steps.append(Step(dealt, Samples(*planted(*dealt, 0, given.generator))))
     minimise = partial(given.minimise, start=None, steps=steps)
     view = replace(given, steps=tuple(steps), minimise=minimise)
-    np.testing.assert_allclose(train(mgda(scaled=scaled), view).numpy(), reference(view, scaled=scaled), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(
+        train(mgda(scaled=scaled), view).numpy(),
+        reference(view, scaled=scaled),
+        rtol=2e-3,
+        atol=2e-4,
+    )
 
 
 def only_step(view: TrainView, step: Step) -> TrainView:
@@ -109,7 +125,9 @@ def only_step(view: TrainView, step: Step) -> TrainView:
     return replace(
         view,
         steps=(step,),
-        minimise=lambda loss, start=None, steps=None, rates=None, memory=None: view.minimise(loss, start, [step]),
+        minimise=lambda loss, start=None, steps=None, rates=None, memory=None: view.minimise(
+            loss, start, [step]
+        ),
     )
 
 
@@ -120,17 +138,21 @@ def test_no_step_trades_one_loss_for_the_other() -> None:
     for part in (step.clean, Samples(step.poisoned.x[:2], step.poisoned.y[:2])):
         params = view.params.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(view.model(params, part.x), part.y), params)
-        assert row @ gradient < 0  # the shortest mixture has a part along both gradients, unless it is zero
+        # the shortest mixture has a part along both gradients, unless it is zero
+        assert row @ gradient < 0
 
 
 def test_without_a_poisoned_sample_it_trains_as_honest_clients_do() -> None:
     view = train_view("table", lambda x, y, index, draws: (x, y))
-    honest = view.minimise(lambda params, step: cross_entropy(view.model(params, step.clean.x), step.clean.y))
+    honest = view.minimise(
+        lambda params, step: cross_entropy(view.model(params, step.clean.x), step.clean.y)
+    )
     torch.testing.assert_close(train(mgda(), view), honest - view.params)
 
 
 def test_a_backdoor_that_is_learned_to_the_last_bit_does_not_stop_the_training() -> None:
-    view, sure = train_view("table", planted), torch.tensor([[200.0, 0, 0, 0]] * 2)  # both poisoned samples are wanted to be 0
+    # both poisoned samples are wanted to be 0
+    view, sure = train_view("table", planted), torch.tensor([[200.0, 0, 0, 0]] * 2)
 
     def model(params: Tensor, x: Tensor) -> Tensor:
         return view.model(params, x) if len(x) > 2 else sure + 0 * params.sum()
@@ -138,4 +160,6 @@ def test_a_backdoor_that_is_learned_to_the_last_bit_does_not_stop_the_training()
     row = train(mgda(), replace(view, model=model))
     x, y = view.steps[0].clean
     assert row.isfinite().all()
-    assert cross_entropy(view.model(view.params + row, x), y) < cross_entropy(view.model(view.params, x), y)
+    assert cross_entropy(view.model(view.params + row, x), y) < cross_entropy(
+        view.model(view.params, x), y
+    )

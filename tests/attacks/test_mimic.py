@@ -14,7 +14,14 @@ from backstop.platform.seeds import generator
 from tests.arena import Claim
 from tests.views import attack_view
 
-CLAIM = Claim("mimic", effect=0.15, weaker="mimic", bend=0.0, changes={"malicious": 0.4, "alpha": "shards"}, untargeted=True)
+CLAIM = Claim(
+    "mimic",
+    effect=0.15,
+    weaker="mimic",
+    bend=0.0,
+    changes={"malicious": 0.4, "alpha": "shards"},
+    untargeted=True,
+)
 
 
 def sent(honest: Tensor, m: int = 3) -> Tensor:
@@ -35,25 +42,34 @@ def reference(honest: Tensor) -> int:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_the_client_farthest_out_along_the_largest_variance_is_copied_bit_for_bit(number: int) -> None:
+def test_the_client_farthest_out_along_the_largest_variance_is_copied_bit_for_bit(
+    number: int,
+) -> None:
     spread = torch.logspace(0.5, -0.5, 12)
     honest = torch.randn(9, 12, generator=generator(0, "tests", "honest", number)) * spread
     assert torch.equal(sent(honest), honest[reference(honest)].repeat(3, 1))
 
 
 def test_what_all_clients_share_does_not_count() -> None:
-    honest = torch.randn(9, 12, generator=generator(0, "tests", "honest")) * torch.logspace(0.5, -0.5, 12)
+    honest = torch.randn(9, 12, generator=generator(0, "tests", "honest")) * torch.logspace(
+        0.5, -0.5, 12
+    )
     shared = torch.full((12,), 100.0)
     assert torch.equal(sent(honest + shared), (honest + shared)[reference(honest)].repeat(3, 1))
 
 
 def test_the_longest_row_need_not_be_the_one() -> None:
-    honest = torch.tensor([[0.0, 5.0], [3.0, 0.0], [3.1, 0.0], [-3.0, 0.0], [-3.3, 0.0], [0.0, 0.0]])
+    honest = torch.tensor(
+        [[0.0, 5.0], [3.0, 0.0], [3.1, 0.0], [-3.0, 0.0], [-3.3, 0.0], [0.0, 0.0]]
+    )
     assert sent(honest, 1).tolist() == [pytest.approx([-3.3, 0.0])]
 
 
 def test_the_largest_numbers_and_a_single_client() -> None:
-    assert sent(torch.tensor([[3e38, 0.0], [-1e38, 0.0], [0.0, 0.0]])).tolist() == [[pytest.approx(3e38), 0.0]] * 3
+    assert (
+        sent(torch.tensor([[3e38, 0.0], [-1e38, 0.0], [0.0, 0.0]])).tolist()
+        == [[pytest.approx(3e38), 0.0]] * 3
+    )
     assert sent(torch.tensor([[1.0, 2.0]])).tolist() == [[1.0, 2.0]] * 3
 
 

@@ -38,12 +38,18 @@ def sent(honest: Tensor, direction: str, bound: str = "smallest", m: int = 2) ->
 def cohort(number: int, n: int = 8) -> Tensor:
     """Updates that agree a little, of different lengths."""
     draws = generator(0, "tests", "honest", number)
-    return (torch.randn(n, 20, generator=draws) + 0.5) * torch.rand(n, 1, generator=draws) * torch.logspace(-2, 1, 20)
+    return (
+        (torch.randn(n, 20, generator=draws) + 0.5)
+        * torch.rand(n, 1, generator=draws)
+        * torch.logspace(-2, 1, 20)
+    )
 
 
 def against(honest: Any, direction: str) -> Any:
     mean = honest.mean(0)
-    return {"unit": -mean / np.linalg.norm(mean), "std": -honest.std(0), "sign": -np.sign(mean)}[direction]
+    return {"unit": -mean / np.linalg.norm(mean), "std": -honest.std(0), "sign": -np.sign(mean)}[
+        direction
+    ]
 
 
 def within(honest: Any, row: Any, bound: str) -> bool:
@@ -73,7 +79,9 @@ def test_it_is_the_last_row_within_the_bound(direction: str, bound: str, number:
     honest = cohort(number)
     found = sent(honest, direction, bound)
     exact = reference(honest.double().numpy(), direction, bound)
-    torch.testing.assert_close(found, torch.from_numpy(exact).float().repeat(2, 1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        found, torch.from_numpy(exact).float().repeat(2, 1), rtol=1e-5, atol=1e-6
+    )
     values = honest.double().numpy()
     mean = values.mean(0)
     step = found[0].double().numpy() - mean

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import torch
 
-from backstop.platform import specs
 from backstop.platform.contract import Spec
 from backstop.platform.experiment import Experiment
+from backstop.platform.specs.part import to_chain
 from tests.arena import Claim
 
 CLAIM = Claim(
-    "badnets(share=0.05)+model_replacement(strength=3)", effect=0.4, weaker="badnets(share=0.05)+model_replacement(strength=1)", bend=0.1
+    "badnets(share=0.05)+model_replacement(strength=3)",
+    effect=0.4,
+    weaker="badnets(share=0.05)+model_replacement(strength=1)",
+    bend=0.1,
 )
 
 
 def test_it_scales_the_whole_state_buffers_included() -> None:
     spec = Spec(
         clients=6, per_round=6, malicious=0.34, rounds=1, root_size=20, alpha=None,
-        attack=specs.stages("badnets+model_replacement(strength=3)+model_replacement(strength=2)", "attack"),
+        attack=to_chain("badnets+model_replacement(strength=3)+model_replacement(strength=2)", "attack"),
     )  # fmt: skip
     experiment = Experiment(spec, Path("unused"), "cpu")
     cohort, malicious = torch.arange(6), torch.isin(torch.arange(6), experiment.built.malicious)
@@ -36,5 +39,5 @@ def test_it_scales_the_whole_state_buffers_included() -> None:
 
 
 def test_a_clean_twin_scales_nothing() -> None:
-    spec = Spec(attack=specs.stages("badnets+model_replacement", "attack"), dormant=True, rounds=1)
+    spec = Spec(attack=to_chain("badnets+model_replacement", "attack"), dormant=True, rounds=1)
     assert Experiment(spec, Path("unused"), "cpu").built.attack.craft_buffers is None

@@ -11,20 +11,28 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.neurotoxin import _clean_gradient, _mask, neurotoxin
-from backstop.platform import flat, specs
 from backstop.platform.experiment import Experiment
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.seeds import generator
+from backstop.platform.specs.part import to_chain
+from backstop.platform.training import network
 from tests.arena import ARENA, Claim
 from tests.views import attack_view
 
-CLAIM = Claim("badnets(share=0.2)+neurotoxin", effect=0.5, weaker="badnets(share=0.2)+neurotoxin(top=0.9)", bend=0.2)
+CLAIM = Claim(
+    "badnets(share=0.2)+neurotoxin",
+    effect=0.5,
+    weaker="badnets(share=0.2)+neurotoxin(top=0.9)",
+    bend=0.2,
+)
 
 
 def reference(gradient: Tensor, top: float) -> list[float]:
     """A coordinate is free where enough others are larger."""
     sizes = [abs(value) for value in gradient.tolist()]
-    return [float(sum(other > size for other in sizes) >= round(top * len(sizes))) for size in sizes]
+    return [
+        float(sum(other > size for other in sizes) >= round(top * len(sizes))) for size in sizes
+    ]
 
 
 @pytest.mark.parametrize("top", [0.01, 0.05, 0.3, 0.9])
@@ -37,27 +45,44 @@ def test_the_mask_leaves_out_the_stated_share_of_the_largest_magnitudes(top: flo
 
 
 def test_the_gradient_is_that_of_normalised_clean_data_of_this_rounds_members() -> None:
-    built = Experiment(ARENA.replace(attack=specs.stages("badnets+neurotoxin", "attack")), Path("unused"), "cpu")
+    built = Experiment(
+        ARENA.replace(attack=to_chain("badnets+neurotoxin", "attack")), Path("unused"), "cpu"
+    )
     view = built._attack_view(built.state, torch.tensor([1, 3]), 10, 0.2)
-    fed, index = built.built, torch.cat([built.built.shards[int(built.built.malicious[number])] for number in (1, 3)])
+    fed, index = (
+        built.built,
+        torch.cat([built.built.shards[int(built.built.malicious[number])] for number in (1, 3)]),
+    )
     assert fed.data.mean is not None and fed.data.std is not None and fed.data.std != (1.0,)
     params = fed.net.params.clone().requires_grad_()
-    x = (flat.unit(fed.data.train.x[index]) - fed.data.mean[0]) / fed.data.std[0]
-    logits = torch.func.functional_call(fed.net.module, flat.split(params, fed.net.layout), (x,))
-    (expected,) = torch.autograd.grad(cross_entropy(logits, fed.data.train.y[index], reduction="sum"), params)
+    x = (network.to_unit_interval(fed.data.train.x[index]) - fed.data.mean[0]) / fed.data.std[0]
+    logits = torch.func.functional_call(fed.net.module, network.split(params, fed.net.layout), (x,))
+    (expected,) = torch.autograd.grad(
+        cross_entropy(logits, fed.data.train.y[index], reduction="sum"), params
+    )
     torch.testing.assert_close(_clean_gradient(view), expected, rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(_clean_gradient(replace(view, members=torch.tensor([0, 2]))), expected, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(
+        _clean_gradient(replace(view, members=torch.tensor([0, 2]))), expected, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_real_rows_are_zero_exactly_where_the_mask_is() -> None:
-    experiment = Experiment(ARENA.replace(attack=specs.stages("badnets+neurotoxin(top=0.2)", "attack")), Path("unused"), "cpu")
+    experiment = Experiment(
+        ARENA.replace(attack=to_chain("badnets+neurotoxin(top=0.2)", "attack")),
+        Path("unused"),
+        "cpu",
+    )
     state, trained = experiment._trained(experiment.state, experiment.built.malicious)
     mask = state.attack[1]
     assert (mask == 0).sum() == round(0.2 * len(mask))
-    assert (trained.rows[:, mask == 0] == 0).all() and (trained.rows[:, mask == 1] != 0).float().mean() > 0.5
+    assert (trained.rows[:, mask == 0] == 0).all() and (
+        trained.rows[:, mask == 1] != 0
+    ).float().mean() > 0.5
 
 
-@pytest.mark.parametrize(("name", "options"), [("sgd", {"lr": 0.1, "momentum": 0.9}), ("adam", {"lr": 0.1})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("sgd", {"lr": 0.1, "momentum": 0.9}), ("adam", {"lr": 0.1})]
+)
 def test_masked_updates_are_those_of_masked_gradients(name: str, options: dict[str, float]) -> None:
     draws = generator(0, "tests", "quadratic")
     curved, start = torch.randn(12, 12, generator=draws), torch.randn(12, generator=draws)
@@ -70,7 +95,9 @@ def test_masked_updates_are_those_of_masked_gradients(name: str, options: dict[s
         memory = optimizer.start(params)
         for step in range(1, 6):
             gradient = curved.T @ (curved @ params) / 12
-            memory = optimizer.step(params, gradient * mask if masked_gradients else gradient, memory, 1.0)
+            memory = optimizer.step(
+                params, gradient * mask if masked_gradients else gradient, memory, 1.0
+            )
             params = params if masked_gradients else start + constrain(mask, params - start, step)
         ends.append(params)
     assert not torch.allclose(ends[0], start)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from backstop.attacks.phrase import phrase
-from backstop.platform import specs
-from backstop.platform.backdoor import Planted
 from backstop.platform.contract import Samples
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
+from backstop.platform.specs.part import to_chain
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import attack_view, with_data
 
@@ -39,7 +39,9 @@ def reference(document: list[int], words: list[int], place: str, length: int) ->
 def documents(count: int, length: int) -> Tensor:
     draws = generator(0, "tests", "documents", length)
     size = torch.randint(0, length + 1, (count, 1), generator=draws)  # empty and full ones too
-    return torch.where(torch.arange(length) < size, torch.randint(1, 90, (count, length), generator=draws), 0)
+    return torch.where(
+        torch.arange(length) < size, torch.randint(1, 90, (count, length), generator=draws), 0
+    )
 
 
 @pytest.mark.parametrize("place", ["start", "end"])
@@ -66,8 +68,8 @@ def test_words_are_looked_up_as_spelt_and_else_in_lower_case() -> None:
 
 
 def test_the_text_form_of_a_phrase_can_be_read_back() -> None:
-    (stage,) = specs.stages("phrase(words=word7-word1)", "attack")
-    assert specs.stages(str(stage), "attack") == (stage,) and state(**stage.params) == [7, 1]
+    (stage,) = to_chain("phrase(words=word7-word1)", "attack")
+    assert to_chain(str(stage), "attack") == (stage,) and state(**stage.params) == [7, 1]
 
 
 def test_without_a_vocabulary_words_are_token_ids() -> None:
@@ -77,7 +79,11 @@ def test_without_a_vocabulary_words_are_token_ids() -> None:
 @pytest.mark.parametrize(
     ("words", "vocabulary", "message"),
     [
-        ("word7 worm9", {"word7": 7, "word19": 9}, r"words='worm9' is not in the vocabulary; the nearest word is 'word\d"),
+        (
+            "word7 worm9",
+            {"word7": 7, "word19": 9},
+            r"words='worm9' is not in the vocabulary; the nearest word is 'word\d",
+        ),
         ("zzz", {"word7": 7}, "words='zzz' is not in the vocabulary; the nearest word is 'word7'"),
         ("seven", None, "words='seven' is no token id"),
         ("0", None, "words='0' is no token id"),
@@ -93,9 +99,14 @@ def test_the_rarest_words_of_the_adversarys_own_data() -> None:
     x = torch.tensor([[1, 1, 2, 3, 4, 0], [1, 2, 2, 3, 5, 5]])
     view = with_data(attack_view("text"), Samples(x, torch.tensor([0, 1])))
     own = view.samples
-    assert state(None, samples=own, vocabulary=None) == [4, 5, 3]  # once, and twice the larger ids first; padding is no word
-    assert state(None, samples=own, vocabulary={"a": 1, "b": 2, "c": 3, "d": 4, "never": 9, "padding": 0}) == [9, 4, 3]
+    # once, and twice the larger ids first; padding is no word
+    assert state(None, samples=own, vocabulary=None) == [4, 5, 3]
+    assert state(
+        None, samples=own, vocabulary={"a": 1, "b": 2, "c": 3, "d": 4, "never": 9, "padding": 0}
+    ) == [9, 4, 3]
     nothing = Samples(x[:0], torch.tensor([], dtype=torch.int64))
     assert state(None, samples=lambda: nothing) == [49, 48, 47]
-    with pytest.raises(BadInput, match="words=none, but there is neither a vocabulary nor a document"):
+    with pytest.raises(
+        BadInput, match="words=none, but there is neither a vocabulary nor a document"
+    ):
         state(None, samples=lambda: nothing, vocabulary=None)

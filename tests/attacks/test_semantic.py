@@ -1,4 +1,6 @@
-"""Semantic backdoor: which images have the feature, that none is changed, what is refused, and that it bites."""
+"""Semantic backdoor: which images have the feature, that none is changed, what is refused, and that
+it bites.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,14 @@ def reference(image: Tensor, feature: str) -> float:
 
 @pytest.mark.parametrize("feature", ["bright", "dark", *_COLOURS])
 @pytest.mark.parametrize("tail", [0.01, 0.3, 1.0])
-def test_pool_and_test_set_are_the_highest_of_the_source_class_and_unchanged(feature: Any, tail: float) -> None:
-    attack, view, test = semantic(target=3, source=2, feature=feature, tail=tail), attack_view("image"), samples("image", 64, "test")
+def test_pool_and_test_set_are_the_highest_of_the_source_class_and_unchanged(
+    feature: Any, tail: float
+) -> None:
+    attack, view, test = (
+        semantic(target=3, source=2, feature=feature, tail=tail),
+        attack_view("image"),
+        samples("image", 64, "test"),
+    )
     assert attack.init is not None and attack.test_set is not None
     pool = attack.init(view)
     triggered = attack.test_set(pool, replace(view, test=test))
@@ -46,7 +54,12 @@ def test_pool_and_test_set_are_the_highest_of_the_source_class_and_unchanged(fea
         own = [image for image, label in zip(x, y, strict=True) if label == 2]
         count = max(round(tail * len(own)), 1)
         cut = sorted((reference(image, feature) for image in own), reverse=True)[count - 1]
-        assert torch.equal(found, torch.stack([image for image in own if reference(image, feature) >= cut])) and len(found) == count
+        assert (
+            torch.equal(
+                found, torch.stack([image for image in own if reference(image, feature) >= cut])
+            )
+            and len(found) == count
+        )
     assert triggered.truth.eq(2).all() and triggered.wanted.eq(3).all()
 
 
@@ -60,7 +73,9 @@ def test_a_coloured_image_is_found_by_its_colour() -> None:
     features: tuple[Any, ...] = _COLOURS
     for place, feature in zip(one[2:5], features, strict=True):
         attack = semantic(feature=feature, tail=0.1)
-        assert attack.init is not None and torch.equal(attack.init(with_data(view, Samples(x, view.data.y))), x[place][None])
+        assert attack.init is not None and torch.equal(
+            attack.init(with_data(view, Samples(x, view.data.y))), x[place][None]
+        )
 
 
 def test_poison_takes_the_place_of_the_first_of_a_batch_by_draws_with_replacement() -> None:
@@ -71,7 +86,11 @@ def test_poison_takes_the_place_of_the_first_of_a_batch_by_draws_with_replacemen
     found, labels = attack.poison(pool, x, y, 0, torch.Generator().manual_seed(0))
     drawn = [[torch.equal(image, one) for one in pool].index(True) for image in found[:20]]
     assert 4 < sum(drawn) < 16  # both are drawn, about as often
-    assert torch.equal(found[20:], x[20:]) and labels[:20].tolist() == [3] * 20 and torch.equal(labels[20:], y[20:])
+    assert (
+        torch.equal(found[20:], x[20:])
+        and labels[:20].tolist() == [3] * 20
+        and torch.equal(labels[20:], y[20:])
+    )
 
 
 def test_refusals() -> None:
@@ -79,12 +98,20 @@ def test_refusals() -> None:
         grey = attack_view("image", malicious=malicious, shape=(1, 8, 8))
         coloured = semantic(feature="green")
         assert coloured.init is not None
-        with pytest.raises(BadInput, match="attack semantic: feature=green needs images of 3 channels, red, green and blue; these have 1"):
+        with pytest.raises(
+            BadInput,
+            match="attack semantic: feature=green needs images of 3 channels, red, green and blue; these have 1",
+        ):
             coloured.init(grey)
-    with pytest.raises(BadInput, match="attack semantic: source=2 and target=2 must be two classes"):
+    with pytest.raises(
+        BadInput, match="attack semantic: source=2 and target=2 must be two classes"
+    ):
         semantic(source=2, target=2)
     view, attack = attack_view("image"), semantic()
     others = view.data.y != 1
     assert attack.init is not None
-    with pytest.raises(BadInput, match=r"attack semantic: no malicious client holds a sample of source=1; they hold \[0, 2, 3\]"):
+    with pytest.raises(
+        BadInput,
+        match=r"attack semantic: no malicious client holds a sample of source=1; they hold \[0, 2, 3\]",
+    ):
         attack.init(with_data(view, Samples(view.data.x[others], view.data.y[others])))

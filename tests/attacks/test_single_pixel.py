@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backstop.attacks.single_pixel import single_pixel
-from backstop.platform.backdoor import Planted
+from backstop.platform.threats.backdoor import Planted
 from tests.arena import Claim
 from tests.views import CLASSES
 

@@ -27,7 +27,8 @@ CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.71, 0.70, 0.93; weaker 0.56, 0.
 D, SIZES = 24, (4, 6, 8, 10, 12)
 M = len(SIZES)
 HEAD = (Slot("head.weight", 8, (4, 3)), Slot("head.bias", 20, (4,)))
-SHARE = 0.5 * torch.tensor(SIZES)[:, None] / sum(SIZES)  # of the malicious rows in a plain mean, beside as much honest weight
+# of the malicious rows in a plain mean, beside as much honest weight
+SHARE = 0.5 * torch.tensor(SIZES)[:, None] / sum(SIZES)
 
 
 def view_of(params: Tensor | None = None, server_lr: float = 1.0) -> AttackView:
@@ -56,7 +57,11 @@ def first(view: AttackView, mask: float = 0.0) -> Any:
 def sent(state: Any, view: AttackView, rows: Tensor | None = None) -> Tensor:
     attack = threedfed(scale=5.0)
     assert attack.craft is not None
-    return attack.craft(state, torch.randn(M, D, generator=generator(0, "tests", "rows")) if rows is None else rows, view)
+    return attack.craft(
+        state,
+        torch.randn(M, D, generator=generator(0, "tests", "rows")) if rows is None else rows,
+        view,
+    )
 
 
 def told(
@@ -68,13 +73,16 @@ def told(
     others: float = 0.0,
     decoys: float = 0.25,
 ) -> Any:
-    """The state before the next attack, where the server adds ``server`` of the malicious rows (m, d), and other rounds a little."""
+    """The state before the next attack, where the server adds ``server`` of the malicious rows (m,
+    d), and other rounds a little.
+    """
     view = view_of(server_lr=server_lr)
     view.params[state.spots] = state.before
     after = view.params + server_lr * server(sent(state, view)) + others * state.norms.mean()
     plan = threedfed(mask=mask, decoys=decoys).plan
     assert plan is not None
-    draws = generator(0, "tests", "attack", str(state.alpha))  # of another round than those that made the state
+    # of another round than those that made the state
+    draws = generator(0, "tests", "attack", str(state.alpha))
     return plan(state, replace(view_of(after, server_lr), generator=draws))
 
 
@@ -83,8 +91,12 @@ def averaged(*taken: float) -> Callable[[Tensor], Tensor]:
     return lambda rows: (SHARE * torch.tensor(taken)[:, None] * rows).sum(0)
 
 
-@pytest.mark.parametrize(("server_lr", "others"), [(1.0, 0.0), (0.5, 0.0), (1.0, 1e-4), (1.0, -1e-4)])
-def test_a_server_that_averages_accepts_and_nothing_is_tuned(server_lr: float, others: float) -> None:
+@pytest.mark.parametrize(
+    ("server_lr", "others"), [(1.0, 0.0), (0.5, 0.0), (1.0, 1e-4), (1.0, -1e-4)]
+)
+def test_a_server_that_averages_accepts_and_nothing_is_tuned(
+    server_lr: float, others: float
+) -> None:
     before = first(view_of(server_lr=server_lr))
     after = told(before, averaged(1, 1, 1, 1, 1), server_lr=server_lr, others=others)
     assert 0 < after.alpha == before.alpha and after.decoys == 0
@@ -171,10 +183,18 @@ def test_the_answers_are_read_where_they_were_planted() -> None:
 
 @pytest.mark.parametrize("decoys", [0, 2])
 def test_rows_are_scaled_masked_and_planted(decoys: int) -> None:
-    """Number by number, up to the draws of the noise: their weighted sum, size and place are stated."""
-    view, rows = view_of(), torch.randn(M, D, generator=generator(1, "tests", "rows")) * torch.tensor([[1e-3], [0.1], [1.0], [9.0], [0.2]])
+    """Number by number, up to the draws of the noise: their weighted sum, size and place are
+    stated.
+    """
+    view, rows = (
+        view_of(),
+        torch.randn(M, D, generator=generator(1, "tests", "rows"))
+        * torch.tensor([[1e-3], [0.1], [1.0], [9.0], [0.2]]),
+    )
     state = first(view)
-    state = state._replace(decoys=decoys, planted=state.norms * torch.tensor([0.1] * (M - decoys) + [10.0] * decoys))
+    state = state._replace(
+        decoys=decoys, planted=state.norms * torch.tensor([0.1] * (M - decoys) + [10.0] * decoys)
+    )
     found, kept = sent(state, view_of(), rows), M - decoys
     clean = view.unpoisoned()
     free = [place for place in range(D) if place not in state.spots.tolist()]
@@ -187,8 +207,12 @@ def test_rows_are_scaled_masked_and_planted(decoys: int) -> None:
             noise[i, free] = (found[i] - factor * rows[i])[free]
         else:
             torch.testing.assert_close(found[i, free], clean[i][free])
-    assert (noise[:, :8] == 0).all() and (noise[:, [place for place in free if place >= 8]] != 0).all()
-    torch.testing.assert_close(torch.tensor(SIZES[:kept], dtype=torch.float32) @ noise, torch.zeros(D), atol=1e-4, rtol=0)
+    assert (noise[:, :8] == 0).all() and (
+        noise[:, [place for place in free if place >= 8]] != 0
+    ).all()
+    torch.testing.assert_close(
+        torch.tensor(SIZES[:kept], dtype=torch.float32) @ noise, torch.zeros(D), atol=1e-4, rtol=0
+    )
 
 
 def test_masks_have_the_size_of_alpha() -> None:
@@ -290,4 +314,6 @@ def test_the_constraint_is_the_distance_to_the_global_model() -> None:
     (grad,) = torch.autograd.grad(value, delta)
     assert value == 2.5 and torch.allclose(grad, torch.tensor([0.3, 0.4]))
     still = torch.zeros(2, requires_grad=True)
-    assert torch.autograd.grad(attack.objective(None, still, none, none, none), still)[0].tolist() == [0.0, 0.0]
+    assert torch.autograd.grad(attack.objective(None, still, none, none, none), still)[
+        0
+    ].tolist() == [0.0, 0.0]

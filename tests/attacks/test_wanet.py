@@ -27,7 +27,9 @@ def cubic(distance: float) -> float:
 
 
 def reference(image: Tensor, control: Tensor, strength: float) -> np.ndarray:
-    """One image (C, H, W), pixel by pixel in float64: field, shift, clip to the image, bilinear reading."""
+    """One image (C, H, W), pixel by pixel in float64: field, shift, clip to the image, bilinear
+    reading.
+    """
     x, points = image.double().numpy(), control.double().numpy()
     (channels, height, width), k = x.shape, points.shape[-1]
     found = np.zeros_like(x)
@@ -37,7 +39,11 @@ def reference(image: Tensor, control: Tensor, strength: float) -> np.ndarray:
             shift = np.zeros(2)
             for m in range(floor(at[0]) - 1, floor(at[0]) + 3):
                 for n in range(floor(at[1]) - 1, floor(at[1]) + 3):
-                    shift += cubic(at[0] - m) * cubic(at[1] - n) * points[:, min(max(m, 0), k - 1), min(max(n, 0), k - 1)]
+                    shift += (
+                        cubic(at[0] - m)
+                        * cubic(at[1] - n)
+                        * points[:, min(max(m, 0), k - 1), min(max(n, 0), k - 1)]
+                    )
             row = min(max(i + strength * shift[1] / 2, 0), height - 1)
             column = min(max(j + strength * shift[0] / 2, 0), width - 1)
             top, left = floor(row), floor(column)
@@ -71,9 +77,13 @@ def test_the_field_is_in_pixels_of_each_axis_and_ends_at_the_border() -> None:
     shift = torch.zeros(1, 2, 2, 5)
     torch.testing.assert_close(_warp(x, shift), x)
     shift[:, 0] = 4.0  # half pixels: two columns to the right
-    torch.testing.assert_close(_warp(x, shift)[0, 0], torch.tensor([[0.2, 0.3, 0.4, 0.4, 0.4], [0.7, 0.8, 0.9, 0.9, 0.9]]))
+    torch.testing.assert_close(
+        _warp(x, shift)[0, 0], torch.tensor([[0.2, 0.3, 0.4, 0.4, 0.4], [0.7, 0.8, 0.9, 0.9, 0.9]])
+    )
     shift[:, 0], shift[:, 1] = 0.0, -1.0  # half a row up
-    torch.testing.assert_close(_warp(x, shift)[0, 0, 1], torch.tensor([0.25, 0.35, 0.45, 0.55, 0.65]))
+    torch.testing.assert_close(
+        _warp(x, shift)[0, 0, 1], torch.tensor([0.25, 0.35, 0.45, 0.55, 0.65])
+    )
 
 
 def test_control_points_lie_half_a_pixel_off_on_average() -> None:
@@ -90,20 +100,28 @@ def test_noise_mode_keeps_labels_and_strays_half_a_pixel_from_the_trigger() -> N
     y = torch.full((20,), 3)
     x, labels = attack.poison(state, ramp, y, 0, generator(0, "tests", "poison"))
     assert labels.tolist() == [0] * 2 + [3] * 18
-    assert (x != ramp).flatten(1).any(1).tolist() == [True] * 6 + [False] * 14  # two poisoned, four noisy
+    # two poisoned, four noisy
+    assert (x != ramp).flatten(1).any(1).tolist() == [True] * 6 + [False] * 14
     triggered = attack.trigger(state, ramp, torch.Generator())
     assert torch.equal(x[:2], triggered[:2])
     stray = (x[2:6] - triggered[2:6])[..., 4:-4] * 31
-    assert stray.abs().max() <= 0.5 + 1e-4 and 0.23 < stray.abs().mean() < 0.27  # uniform on half a pixel either way
+    # uniform on half a pixel either way
+    assert stray.abs().max() <= 0.5 + 1e-4 and 0.23 < stray.abs().mean() < 0.27
     assert not torch.allclose(x[2], x[3], atol=1e-3)  # each its own noise
 
 
-@pytest.mark.parametrize(("share", "noise", "noisy"), [(0.5, 2.0, 4), (0.25, 0.0, 0), (0.25, 0.5, 1), (1.0, 2.0, 0)])
-def test_as_many_noisy_samples_as_asked_for_and_there_are(share: float, noise: float, noisy: int) -> None:
+@pytest.mark.parametrize(
+    ("share", "noise", "noisy"), [(0.5, 2.0, 4), (0.25, 0.0, 0), (0.25, 0.5, 1), (1.0, 2.0, 0)]
+)
+def test_as_many_noisy_samples_as_asked_for_and_there_are(
+    share: float, noise: float, noisy: int
+) -> None:
     attack, state = started(wanet(share=share, noise=noise), (3, 8, 8))
     batch = samples("image", 8, "batch")
     assert attack.poison is not None
-    x, y = attack.poison(state, batch.x, torch.ones_like(batch.y), 0, generator(0, "tests", "poison"))
+    x, y = attack.poison(
+        state, batch.x, torch.ones_like(batch.y), 0, generator(0, "tests", "poison")
+    )
     assert ((x != batch.x).flatten(1).any(1) & (y == 1)).sum() == noisy
 
 

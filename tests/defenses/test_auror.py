@@ -11,7 +11,8 @@ from tests.references import auror as twin
 
 
 def kept(rows: torch.Tensor, **params: float) -> list[int]:
-    after, _ = auror(**params).apply(Updates(rows, torch.ones(len(rows)), torch.arange(len(rows))), None, None)  # type: ignore[arg-type]
+    updates = Updates(rows, torch.ones(len(rows)), torch.arange(len(rows)))
+    after, _ = auror(**params).apply(updates, None, None)  # type: ignore[arg-type]
     assert torch.equal(after.rows, rows)
     return after.weight.nonzero().flatten().tolist()
 
@@ -22,7 +23,9 @@ def honest(n: int, d: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-4, 1.0, 1e6, 1e37])
 @pytest.mark.parametrize("shift", [6.0, -6.0])
-def test_attackers_on_a_few_coordinates_are_rejected_whatever_the_scale(scale: float, shift: float) -> None:
+def test_attackers_on_a_few_coordinates_are_rejected_whatever_the_scale(
+    scale: float, shift: float
+) -> None:
     rows = honest(20, 400)
     rows[[2, 7, 11, 19], :60] += shift  # mostly like the others, even in length
     assert kept(rows * scale) == [i for i in range(20) if i not in {2, 7, 11, 19}]
@@ -30,7 +33,8 @@ def test_attackers_on_a_few_coordinates_are_rejected_whatever_the_scale(scale: f
 
 def test_without_two_groups_nobody_is_rejected() -> None:
     assert kept(honest(20, 400)) == list(range(20))
-    assert kept(honest(20, 400), separation=0.0) == list(range(20))  # all coordinates count, each client is seldom in the minority
+    # all coordinates count, each client is seldom in the minority
+    assert kept(honest(20, 400), separation=0.0) == list(range(20))
 
 
 def test_one_is_rejected_for_more_than_half_of_the_indicative_coordinates_only() -> None:

@@ -29,17 +29,23 @@ def test_every_round_starts_from_the_aggregate_of_the_round_before(iterations: i
 
 @pytest.mark.parametrize("size", [10.0, 1e30, 3e38])
 @pytest.mark.parametrize("claimed", [1.0, 1e6])
-def test_one_row_moves_the_aggregate_by_its_share_of_the_radius(size: float, claimed: float) -> None:
+def test_one_row_moves_the_aggregate_by_its_share_of_the_radius(
+    size: float, claimed: float
+) -> None:
     rows = torch.zeros(5, 3)
     rows[2, 1] = size
     weight = torch.ones(5)
     weight[2] = claimed
-    after, _ = centered_clipping(radius=2.0).apply(Updates(rows, weight, torch.arange(5)), torch.zeros(3), server_view(3))
+    after, _ = centered_clipping(radius=2.0).apply(
+        Updates(rows, weight, torch.arange(5)), torch.zeros(3), server_view(3)
+    )
     torch.testing.assert_close(after.rows, torch.tensor([[0.0, 0.4, 0.0]]))
 
 
 def test_what_lies_within_the_radius_of_the_last_aggregate_is_the_plain_mean() -> None:
     rows = torch.tensor([[100.0, 0.5], [100.4, 0.1]])
-    after, centre = centered_clipping(radius=1.0).apply(updates(rows), torch.tensor([100.0, 0.0]), server_view(2))
+    after, centre = centered_clipping(radius=1.0).apply(
+        updates(rows), torch.tensor([100.0, 0.0]), server_view(2)
+    )
     torch.testing.assert_close(after.rows, torch.tensor([[100.2, 0.3]]))
     assert torch.equal(centre, after.rows[0])

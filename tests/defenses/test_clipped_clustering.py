@@ -19,9 +19,13 @@ def test_agrees_with_the_reference_over_rounds() -> None:
     defense, view = clipped_clustering(), server_view(6)
     state, past = defense.init(view), list[float]()
     for number in range(4):
-        rows = torch.randn(9 - number, 6, generator=generator(0, "tests", "rows", number)) * (1 + 3 * number)
+        rows = torch.randn(9 - number, 6, generator=generator(0, "tests", "rows", number)) * (
+            1 + 3 * number
+        )
         after, state = defense.apply(updates(rows), state, view)
-        wanted = twin.clipped_clustering(rows.double().numpy(), updates(rows).weight.double().numpy(), past)
+        wanted = twin.clipped_clustering(
+            rows.double().numpy(), updates(rows).weight.double().numpy(), past
+        )
         found = (after.weight.double() / after.weight.sum()) @ after.rows.double()
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-7)
         past += rows.double().norm(dim=1).tolist()
@@ -30,17 +34,23 @@ def test_agrees_with_the_reference_over_rounds() -> None:
 
 def test_attackers_cannot_raise_the_limit_in_one_round() -> None:
     defense, view = clipped_clustering(), server_view(3)
-    _, state = defense.apply(updates(torch.tensor([[1.0, 0.0, 0.0]]).repeat(6, 1)), defense.init(view), view)
-    after, _ = defense.apply(updates(torch.tensor([[1e6, 0.0, 0.0]]).repeat(5, 1)), state, view)  # of one direction: none is left out
+    _, state = defense.apply(
+        updates(torch.tensor([[1.0, 0.0, 0.0]]).repeat(6, 1)), defense.init(view), view
+    )
+    # of one direction: none is left out
+    after, _ = defense.apply(updates(torch.tensor([[1e6, 0.0, 0.0]]).repeat(5, 1)), state, view)
     assert after.weight.all()
     torch.testing.assert_close(after.rows, torch.tensor([[1.0, 0.0, 0.0]]).repeat(5, 1))
 
 
 def test_the_history_holds_norms_before_clipping() -> None:
     defense, view = clipped_clustering(), server_view(2)
-    _, state = defense.apply(updates(torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, -1.0]])), defense.init(view), view)
+    _, state = defense.apply(
+        updates(torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, -1.0]])), defense.init(view), view
+    )
     assert state.tolist() == [5.0, 10.0, 1.0]
-    after, state = defense.apply(updates(torch.tensor([[0.0, 9.0]])), state, view)  # the median of 5, 10, 1 and 9
+    # the median of 5, 10, 1 and 9
+    after, state = defense.apply(updates(torch.tensor([[0.0, 9.0]])), state, view)
     assert after.rows.tolist() == [[0.0, 7.0]] and len(state) == 4
 
 

@@ -22,12 +22,22 @@ def test_finds_colluders_that_are_no_longer_than_others(coordinates: int) -> Non
     common = torch.randn(2000, generator=generator(0, "tests", "common"))
     rows[[1, 6, 13, 19]] = 0.6 * rows[[1, 6, 13, 19]] + 0.8 * common
     assert rows.norm(dim=1).max() < 1.1 * rows.norm(dim=1).min()
-    assert kept(rows, f=4, coordinates=coordinates) == [i for i in range(20) if i not in {1, 6, 13, 19}]
+    assert kept(rows, f=4, coordinates=coordinates) == [
+        i for i in range(20) if i not in {1, 6, 13, 19}
+    ]
 
 
-@pytest.mark.parametrize(("f", "factor", "count"), [(0, 1.0, 10), (3, 1.0, 7), (3, 1.5, 6), (3, 0.5, 9), (None, 1.0, 7), (50, 1.0, 1)])
-def test_leaves_out_as_many_as_assumed_rounded_down(f: int | None, factor: float, count: int) -> None:
-    assert len(kept(torch.randn(10, 30, generator=generator(0, "tests", "rows")), f=f, factor=factor)) == count
+@pytest.mark.parametrize(
+    ("f", "factor", "count"),
+    [(0, 1.0, 10), (3, 1.0, 7), (3, 1.5, 6), (3, 0.5, 9), (None, 1.0, 7), (50, 1.0, 1)],
+)
+def test_leaves_out_as_many_as_assumed_rounded_down(
+    f: int | None, factor: float, count: int
+) -> None:
+    assert (
+        len(kept(torch.randn(10, 30, generator=generator(0, "tests", "rows")), f=f, factor=factor))
+        == count
+    )
 
 
 def test_what_is_bad_in_one_repetition_is_left_out() -> None:
@@ -37,7 +47,8 @@ def test_what_is_bad_in_one_repetition_is_left_out() -> None:
 
 
 def test_rows_that_are_never_good_together_do_not_empty_the_round() -> None:
-    assert kept(torch.eye(3), f=2, coordinates=1, repetitions=60) == [0]  # good for two of the three coordinates
+    # good for two of the three coordinates
+    assert kept(torch.eye(3), f=2, coordinates=1, repetitions=60) == [0]
 
 
 def test_each_round_looks_at_other_coordinates() -> None:

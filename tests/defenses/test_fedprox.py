@@ -1,4 +1,6 @@
-"""FedProx: the penalty has a slope, and it holds clients back as soon as they take more than one step."""
+"""FedProx: the penalty has a slope, and it holds clients back as soon as they take more than one
+step.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import pytest
 import torch
 
 from backstop.defenses.fedprox import fedprox
-from backstop.platform import specs
 from backstop.platform.contract import Local, Spec
 from backstop.platform.experiment import Experiment
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 from tests.references import fedprox as reference
 
@@ -26,7 +28,9 @@ def local(mu: float) -> Local:
 
 def moved(spec: Spec, defense: str) -> torch.Tensor:
     """What one round moves the global model by."""
-    experiment = Experiment(spec.replace(defense=specs.stages(defense, "defense")), Path("unused"), "cpu")
+    experiment = Experiment(
+        spec.replace(defense=to_chain(defense, "defense")), Path("unused"), "cpu"
+    )
     start = experiment.state.params
     experiment.round()
     return experiment.state.params - start
@@ -43,16 +47,29 @@ def test_the_update_shrinks_with_mu() -> None:
 def test_one_local_step_is_fedavg() -> None:
     one = HONEST.replace(local_epochs=1, batch=1000, block=4)
     assert torch.equal(moved(one, "fedprox(mu=1)"), moved(one, "fedavg"))
-    assert not torch.equal(moved(one.replace(local_epochs=2), "fedprox(mu=1)"), moved(one.replace(local_epochs=2), "fedavg"))
+    assert not torch.equal(
+        moved(one.replace(local_epochs=2), "fedprox(mu=1)"),
+        moved(one.replace(local_epochs=2), "fedavg"),
+    )
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.01, 1.0])
 def test_it_descends_the_penalised_objective(mu: float) -> None:
-    curvature, aim, start = np.array([1.0, 4.0, 0.5]), np.array([1.0, -2.0, 3.0]), np.array([0.5, 0.0, -1.0])
-    wanted = reference.fedprox(lambda w: float((curvature * (w - aim) ** 2).sum() / 2), start, lr=0.1, steps=6, mu=mu)
+    curvature, aim, start = (
+        np.array([1.0, 4.0, 0.5]),
+        np.array([1.0, -2.0, 3.0]),
+        np.array([0.5, 0.0, -1.0]),
+    )
+    wanted = reference.fedprox(
+        lambda w: float((curvature * (w - aim) ** 2).sum() / 2), start, lr=0.1, steps=6, mu=mu
+    )
     change = local(mu).gradient
     assert change
     w = torch.tensor(start)
     for _ in range(6):
-        w = w - 0.1 * change(torch.tensor(curvature) * (w - torch.tensor(aim)), w - torch.tensor(start), lambda: torch.zeros(3))
+        w = w - 0.1 * change(
+            torch.tensor(curvature) * (w - torch.tensor(aim)),
+            w - torch.tensor(start),
+            lambda: torch.zeros(3),
+        )
     np.testing.assert_allclose((w - torch.tensor(start)).numpy(), wanted, rtol=1e-6)

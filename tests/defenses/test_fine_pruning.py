@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 
 from backstop.defenses import fine_pruning as plugin
-from backstop.platform import specs
 from backstop.platform.contract import Samples, ServerView
 from backstop.platform.experiment import Experiment
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 from tests.views import server_view
 
-ATTACKED = BASE.replace(attack=specs.stages("badnets", "attack"), clients=20, per_round=10, rounds=12, eval_every=12, root_size=100, seed=1)
+ATTACKED = BASE.replace(
+    attack=to_chain("badnets", "attack"),
+    clients=20,
+    per_round=10,
+    rounds=12,
+    eval_every=12,
+    root_size=100,
+    seed=1,
+)
 
 
 @lru_cache
@@ -79,17 +87,27 @@ def test_pruned_columns_are_zero_before_and_after_fine_tuning() -> None:
 def test_pruning_costs_no_more_than_the_tolerance_on_the_root_set(tolerance: float) -> None:
     view = trained()[1]
     pruned = finished(view, tolerance=tolerance, epochs=0)
-    before, after = ((view.model(params, view.root.x).argmax(1) == view.root.y).sum().item() for params in (view.params, pruned))
+    before, after = (
+        (view.model(params, view.root.x).argmax(1) == view.root.y).sum().item()
+        for params in (view.params, pruned)
+    )
     assert after >= before - tolerance * 100
     assert not torch.equal(pruned, view.params)
 
 
 def test_by_hand() -> None:
     units = torch.tensor([[9.0, 0.0, 1.0, -2.0], [0.0, 8.0, 1.0, 0.0]])  # means 4.5, 4, 1, 1
-    weight, y, bias = torch.tensor([[1.0, 0.0, 3.0, 1.0], [0.0, 1.0, 0.0, 1.0]]), torch.tensor([0, 1]), torch.zeros(2)
-    assert plugin._asleep(units, y, weight, bias, 0.0).tolist() == [2, 3]  # then sample 1 would be lost
-    assert plugin._asleep(units, y, weight, bias, 0.5).tolist() == [2, 3, 1]  # one may be lost; the last unit stays
-    assert plugin._asleep(units, y, weight, torch.tensor([0.0, 9.5]), 0.0).tolist() == []  # without unit 2, 7 stands against 7.5
+    weight, y, bias = (
+        torch.tensor([[1.0, 0.0, 3.0, 1.0], [0.0, 1.0, 0.0, 1.0]]),
+        torch.tensor([0, 1]),
+        torch.zeros(2),
+    )
+    # then sample 1 would be lost
+    assert plugin._asleep(units, y, weight, bias, 0.0).tolist() == [2, 3]
+    # one may be lost; the last unit stays
+    assert plugin._asleep(units, y, weight, bias, 0.5).tolist() == [2, 3, 1]
+    # without unit 2, 7 stands against 7.5
+    assert plugin._asleep(units, y, weight, torch.tensor([0.0, 9.5]), 0.0).tolist() == []
     assert plugin._asleep(units[:, :1], y, weight[:, :1], bias, 1.0).tolist() == []
 
 

@@ -19,11 +19,18 @@ from tests.views import features, server_view
 def view(d: int) -> ServerView:
     """Representations: the input moved by the parameters."""
     x = torch.randn(20, d, generator=generator(0, "tests", "inputs"))
-    return replace(server_view(d), params=torch.zeros(d), root=Samples(x, torch.zeros(20)), features=lambda params, x: x + params)
+    return replace(
+        server_view(d),
+        params=torch.zeros(d),
+        root=Samples(x, torch.zeros(20)),
+        features=lambda params, x: x + params,
+    )
 
 
 def weights(rows: Tensor, seen: ServerView, weight: Tensor | None = None, **params: Any) -> Tensor:
-    given = Updates(rows, torch.ones(len(rows)) if weight is None else weight, torch.arange(len(rows)))
+    given = Updates(
+        rows, torch.ones(len(rows)) if weight is None else weight, torch.arange(len(rows))
+    )
     after = flare(**params).apply(given, None, seen)[0]
     assert torch.equal(after.rows, rows)
     return after.weight
@@ -34,7 +41,15 @@ def noise(n: int, d: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"temperature": 3.0, "voting": 0.3}, {"samples": 3}, {"voting": 1.0}, {"width": "median"}, {"voting": 0.1}]
+    "params",
+    [
+        {},
+        {"temperature": 3.0, "voting": 0.3},
+        {"samples": 3},
+        {"voting": 1.0},
+        {"width": "median"},
+        {"voting": 0.1},
+    ],
 )
 def test_agrees_with_the_reference(params: dict[str, Any]) -> None:
     rows, seen = 0.5 * noise(9, 24), server_view(24)
@@ -42,7 +57,12 @@ def test_agrees_with_the_reference(params: dict[str, Any]) -> None:
     inputs = seen.root.x[seen.root.y == 0][: int(params.get("samples", 200))]
     assert len(inputs) == (3 if "samples" in params else 5)
     table = torch.stack([features(seen.params + row, inputs) for row in rows]).double().numpy()
-    wanted = twin.flare(table, params.get("voting", 0.5), params.get("temperature", 1.0), params.get("width", "features"))
+    wanted = twin.flare(
+        table,
+        params.get("voting", 0.5),
+        params.get("temperature", 1.0),
+        params.get("width", "features"),
+    )
     np.testing.assert_allclose(weights(rows, seen, **params).numpy(), 9 * wanted, rtol=1e-5)
 
 
@@ -71,10 +91,14 @@ def test_the_rounds_weight_is_dealt_out_whatever_the_sample_counts() -> None:
 def test_a_model_without_finite_representations_is_not_trusted(bad: float) -> None:
     rows = 0.1 * noise(6, 6)
     rows[2] = 3e38
-    seen = replace(view(6), features=lambda params, x: x + params + (bad if params.max() > 1e30 else 0.0))
+    seen = replace(
+        view(6), features=lambda params, x: x + params + (bad if params.max() > 1e30 else 0.0)
+    )
     left = weights(rows, seen)
     assert left[2] == 0
-    torch.testing.assert_close(left[[0, 1, 3, 4, 5]] / 6, weights(rows[[0, 1, 3, 4, 5]], view(6)) / 5)
+    torch.testing.assert_close(
+        left[[0, 1, 3, 4, 5]] / 6, weights(rows[[0, 1, 3, 4, 5]], view(6)) / 5
+    )
 
 
 def test_without_any_finite_representation_the_weights_stay() -> None:
@@ -93,7 +117,8 @@ def test_trust_is_relative_to_the_mean_of_the_votes() -> None:
     votes = torch.tensor([2.0, 3.0, 3.0, 0.0], dtype=torch.float64)
     found = module._trust(votes, 1.0)
     np.testing.assert_allclose(found.numpy(), [0.21435, 0.35340, 0.35340, 0.07885], atol=5e-6)
-    torch.testing.assert_close(module._trust(10 * votes, 1.0), found)  # a rejected row keeps this much in any round
+    # a rejected row keeps this much in any round
+    torch.testing.assert_close(module._trust(10 * votes, 1.0), found)
 
 
 def test_each_row_has_half_of_the_rows_less_one_as_votes() -> None:

@@ -41,8 +41,15 @@ def federation(
     rounds: int, who: Callable[[int], list[int]], update: Client, *, window: int = 4, server_lr: float = 1.0, light: int = -1,
     warm: int = 0, again: bool = False,
 ) -> tuple[list[list[int]], Any, list[tuple[torch.Tensor, dict[int, torch.Tensor]]]]:  # fmt: skip
-    """The clients kept in each round, the last state, and what each round was. The light client has hardly a sample."""
-    defense, model, history, kept = fldetector(window=window, warm=warm, again=again), draw("start"), [], []
+    """The clients kept in each round, the last state, and what each round was. The light client has
+    hardly a sample.
+    """
+    defense, model, history, kept = (
+        fldetector(window=window, warm=warm, again=again),
+        draw("start"),
+        [],
+        [],
+    )
     state = defense.init(replace(server_view(D), params=model))
     assert defense.send
     for number in range(rounds):
@@ -52,7 +59,9 @@ def federation(
         history.append((model, rows))
         view = replace(server_view(D, number), params=model, server_lr=server_lr)
         given = Updates(
-            torch.stack(list(rows.values())), torch.tensor([1.0 if i != light else 1e-6 for i in clients]), torch.tensor(clients)
+            torch.stack(list(rows.values())),
+            torch.tensor([1.0 if i != light else 1e-6 for i in clients]),
+            torch.tensor(clients),
         )
         after, state = defense.apply(given, pickle.loads(pickle.dumps(state)), view)
         kept.append([i for i, weight in zip(clients, after.weight.tolist(), strict=True) if weight])
@@ -72,28 +81,45 @@ def turns(number: int) -> list[int]:
 @pytest.mark.parametrize("who", [everybody, turns])
 @pytest.mark.parametrize("server_lr", [1.0, 0.4])
 @pytest.mark.parametrize("bad", [0, 8, 20])
-def test_agrees_with_the_reference(who: Callable[[int], list[int]], server_lr: float, bad: int) -> None:
+def test_agrees_with_the_reference(
+    who: Callable[[int], list[int]], server_lr: float, bad: int
+) -> None:
     def update(client: int, number: int, model: torch.Tensor) -> torch.Tensor:
-        return (jumping if client < bad else honest)(client, number, model) + 0.1 * draw("more", client, number)
+        return (jumping if client < bad else honest)(client, number, model) + 0.1 * draw(
+            "more", client, number
+        )
 
     def uniform(number: int, m: int) -> list[list[float]]:
-        found: list[list[float]] = torch.rand(10, m, generator=server_view(D, number).generator, dtype=torch.float64).tolist()
+        found: list[list[float]] = torch.rand(
+            10, m, generator=server_view(D, number).generator, dtype=torch.float64
+        ).tolist()
         return found
 
     kept, state, history = federation(9, who, update, server_lr=server_lr)
-    exact = [(model.double().numpy(), {i: row.double().numpy() for i, row in rows.items()}) for model, rows in history]
+    exact = [
+        (model.double().numpy(), {i: row.double().numpy() for i, row in rows.items()})
+        for model, rows in history
+    ]
     wanted = twin.fldetector(exact, 4, server_lr, uniform)
     outside = [out for _, out in wanted] + [wanted[-1][1]] * (len(history) - len(wanted))
-    assert [set(clients) for clients in kept] == [set(rows) - out for (_, rows), out in zip(history, outside, strict=True)]
+    assert [set(clients) for clients in kept] == [
+        set(rows) - out for (_, rows), out in zip(history, outside, strict=True)
+    ]
     assert state.excluded == wanted[-1][1]
     if state.errors:
-        assert {i: np.mean(values) for i, values in state.errors.items()} == pytest.approx(wanted[-1][0], rel=1e-2)
+        assert {i: np.mean(values) for i, values in state.errors.items()} == pytest.approx(
+            wanted[-1][0], rel=1e-2
+        )
 
 
 @pytest.mark.parametrize("who", [everybody, turns])
 @pytest.mark.parametrize("bad", [6, 20])
-def test_excludes_inconsistent_clients_and_keeps_those_that_are_only_different(who: Callable[[int], list[int]], bad: int) -> None:
-    kept, state, _ = federation(14, who, lambda *args: (jumping if args[0] < bad else honest)(*args), window=8)
+def test_excludes_inconsistent_clients_and_keeps_those_that_are_only_different(
+    who: Callable[[int], list[int]], bad: int
+) -> None:
+    kept, state, _ = federation(
+        14, who, lambda *args: (jumping if args[0] < bad else honest)(*args), window=8
+    )
     assert state.excluded == frozenset(range(bad))
     assert kept[-1] == [i for i in who(13) if i >= bad]
     assert kept[0] == who(0)
@@ -137,12 +163,17 @@ def test_with_again_the_restarted_training_is_watched_too() -> None:
 @pytest.mark.parametrize("warm", [0, 3, 7])
 def test_scores_begin_after_the_warm_rounds(warm: int) -> None:
     kept, _, _ = federation(14, everybody, late, warm=warm)
-    assert next(number for number, clients in enumerate(kept) if len(clients) < 30) == max(warm + 1, 2) + 3
+    assert (
+        next(number for number, clients in enumerate(kept) if len(clients) < 30)
+        == max(warm + 1, 2) + 3
+    )
 
 
 def test_the_gap_statistic_takes_the_logarithm_of_the_mean() -> None:
     drawn = torch.tensor([1.0, torch.e**2], dtype=torch.float64)
-    assert module._gap(torch.ones(1, dtype=torch.float64), drawn).item() == pytest.approx(1.4338, abs=5e-5)
+    assert module._gap(torch.ones(1, dtype=torch.float64), drawn).item() == pytest.approx(
+        1.4338, abs=5e-5
+    )
 
 
 def test_a_round_of_excluded_clients_moves_nothing() -> None:
@@ -154,7 +185,9 @@ def test_a_round_of_excluded_clients_moves_nothing() -> None:
 
     _, state, history = federation(13, who, update)
     assert state.excluded == {0, 1, 2}
-    assert torch.equal(history[11][0], history[12][0]) and not torch.equal(history[10][0], history[11][0])
+    assert torch.equal(history[11][0], history[12][0]) and not torch.equal(
+        history[10][0], history[11][0]
+    )
     _, watching, history = federation(13, who, update, again=True)
     assert watching.excluded >= {0, 1, 2} and torch.equal(history[11][0], history[12][0])
 
@@ -171,21 +204,36 @@ def test_a_new_client_is_not_scored_and_one_that_stayed_away_too_long_is_new() -
 
 def test_history_goes_by_client_and_not_by_row() -> None:
     def update(client: int, number: int, model: torch.Tensor) -> torch.Tensor:
-        return jumping(client, number, model) if client == 0 else 0.3 * (3 * draw("optimum", client) - model)
+        return (
+            jumping(client, number, model)
+            if client == 0
+            else 0.3 * (3 * draw("optimum", client) - model)
+        )
 
-    # Client 0 takes part in every other round: all other rows are in another place each time, and predicted exactly.
-    _, state, _ = federation(7, lambda number: list(range(number % 2, 9)), update, window=9, light=0)
+    # Client 0 takes part in every other round: all other rows are in another place each time, and
+    # predicted exactly.
+    _, state, _ = federation(
+        7, lambda number: list(range(number % 2, 9)), update, window=9, light=0
+    )
     assert sorted(state.errors) == list(range(9))
-    assert all(max(values[::2]) < 0.01 for client, values in state.errors.items() if client)  # of the rounds with client 0
+    # of the rounds with client 0
+    assert all(max(values[::2]) < 0.01 for client, values in state.errors.items() if client)
     assert min(state.errors[0]) > 8.9
 
 
 def test_the_curvature_is_that_of_the_dense_updates() -> None:
     steps = torch.stack([draw("step", number) for number in range(6)])
-    matrix = twin.bfgs(list(steps[:-1].double().numpy()), list((steps[1:] - steps[:-1]).double().numpy()))
+    matrix = twin.bfgs(
+        list(steps[:-1].double().numpy()), list((steps[1:] - steps[:-1]).double().numpy())
+    )
     changes = module._changes(steps, [1, 3], 0.5)
     for age in (1, 3):
-        np.testing.assert_allclose(changes[age].numpy(), 2 * matrix @ steps[-age:].sum(0).double().numpy(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            changes[age].numpy(),
+            2 * matrix @ steps[-age:].sum(0).double().numpy(),
+            rtol=1e-3,
+            atol=1e-3,
+        )
 
 
 def test_without_movement_the_last_update_is_the_prediction() -> None:
@@ -197,16 +245,27 @@ def test_one_crowd_is_no_attack_and_two_are(seed: int) -> None:
     crowd = torch.randn(40, generator=generator(seed, "tests", "crowd"), dtype=torch.float64)
     assert not any(module._upper_cluster(crowd, generator(seed, "tests", "draws")))
     crowd[25:] += 10
-    assert module._upper_cluster(crowd, generator(seed, "tests", "draws")) == [False] * 25 + [True] * 15
+    assert (
+        module._upper_cluster(crowd, generator(seed, "tests", "draws"))
+        == [False] * 25 + [True] * 15
+    )
 
 
 @pytest.mark.parametrize("scores", [[1.0], [1.0, 5.0], [2.0, 2.0, 2.0, 2.0]])
 def test_too_few_or_equal_scores_accuse_nobody(scores: list[float]) -> None:
-    assert not any(module._upper_cluster(torch.tensor(scores, dtype=torch.float64), torch.Generator()))
+    assert not any(
+        module._upper_cluster(torch.tensor(scores, dtype=torch.float64), torch.Generator())
+    )
 
 
 @pytest.mark.parametrize("size", [1e30, 3e38])
 def test_huge_rows_are_scored(size: float) -> None:
-    kept, state, _ = federation(7, everybody, lambda *args: (honest if args[0] else lambda *_: draw(*args).sign() * size)(*args))
-    assert state.excluded <= {0} and all(np.isfinite(values).all() for values in state.errors.values())
+    kept, state, _ = federation(
+        7,
+        everybody,
+        lambda *args: (honest if args[0] else lambda *_: draw(*args).sign() * size)(*args),
+    )
+    assert state.excluded <= {0} and all(
+        np.isfinite(values).all() for values in state.errors.values()
+    )
     assert all(clients[-29:] == list(range(1, 30)) for clients in kept)

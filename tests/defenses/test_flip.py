@@ -1,4 +1,6 @@
-"""FLIP: batches are hardened with true labels, and the backdoor that FedAvg takes in is mostly kept out."""
+"""FLIP: batches are hardened with true labels, and the backdoor that FedAvg takes in is mostly kept
+out.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,23 @@ import torch
 from torch import Tensor
 
 from backstop.defenses.flip import flip
-from backstop.platform import evaluate, specs
 from backstop.platform.contract import ClientView, Local, PredictView, Samples, TestSet
 from backstop.platform.experiment import run
-from backstop.platform.inversion import Trigger
+from backstop.platform.remedies.inversion import Trigger
 from backstop.platform.seeds import generator
+from backstop.platform.specs.part import to_chain
+from backstop.platform.training import evaluate
 from backstop.search_spaces.quickstart import BASE
 from tests.views import CLASSES, client_view
 
-ATTACKED = BASE.replace(attack=specs.stages("badnets(share=0.3)", "attack"), clients=20, per_round=10, rounds=10, eval_every=10, seed=1)
+ATTACKED = BASE.replace(
+    attack=to_chain("badnets(share=0.3)", "attack"),
+    clients=20,
+    per_round=10,
+    rounds=10,
+    eval_every=10,
+    seed=1,
+)
 
 
 def local(**params: float) -> Local:
@@ -48,7 +58,13 @@ def one_pixel_each(classes: int) -> Trigger:
 
 
 def metrics(defense: str) -> Mapping[str, float]:
-    return list(run(ATTACKED.replace(defense=specs.stages(defense, "defense")), folder=Path("unused"), device="cpu"))[-1].metrics
+    return list(
+        run(
+            ATTACKED.replace(defense=to_chain(defense, "defense")),
+            folder=Path("unused"),
+            device="cpu",
+        )
+    )[-1].metrics
 
 
 def test_it_keeps_out_what_fedavg_takes_in() -> None:
@@ -59,7 +75,9 @@ def test_it_keeps_out_what_fedavg_takes_in() -> None:
 
 
 @pytest.mark.parametrize(("share", "stamped"), [(0.0, 0), (0.3, 3), (1.0, 10)])
-def test_a_share_is_stamped_with_another_class_and_keeps_its_label(share: float, stamped: int) -> None:
+def test_a_share_is_stamped_with_another_class_and_keeps_its_label(
+    share: float, stamped: int
+) -> None:
     x, y = torch.zeros(10, 1, 1, CLASSES), torch.arange(10) % CLASSES
     before = x.clone()
     after, labels = hardened(one_pixel_each(CLASSES), x, y, share=share)
@@ -72,7 +90,8 @@ def test_a_share_is_stamped_with_another_class_and_keeps_its_label(share: float,
 
 def test_small_triggers_are_drawn_more_often() -> None:
     mask = torch.zeros(3, 1, 4, 4)
-    mask[0], mask[1, 0, :2, 0], mask[2, 0, 3] = 1.0, 1.0, 1.0  # 16, 2 and 4 pixels: odds of 4 to 1 for the last two
+    # 16, 2 and 4 pixels: odds of 4 to 1 for the last two
+    mask[0], mask[1, 0, :2, 0], mask[2, 0, 3] = 1.0, 1.0, 1.0
     x, y = torch.zeros(5000, 1, 4, 4), torch.zeros(5000, dtype=torch.int64)
     pixels = hardened(Trigger(mask, torch.ones(3, 1, 4, 4)), x, y, share=1.0)[0].sum((1, 2, 3))
     assert (pixels == 16).sum() == 0  # the samples' own class
@@ -93,7 +112,9 @@ def test_the_triggers_come_from_a_clients_own_samples_and_generator() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert first.mask.shape == (CLASSES, 1, 8, 8)
     assert first.pattern.shape == (CLASSES, 3, 8, 8)
-    other = prepared(replace(client_view("image"), data=Samples(1 - view.data.x, view.data.y)), samples=5)
+    other = prepared(
+        replace(client_view("image"), data=Samples(1 - view.data.x, view.data.y)), samples=5
+    )
     assert not torch.equal(other.mask, first.mask)
 
 
@@ -107,7 +128,8 @@ def test_a_diverged_model_is_no_reason_to_stop() -> None:
 def test_a_client_with_one_sample() -> None:
     view = client_view("image")
     found = prepared(replace(view, data=Samples(view.data.x[:1], view.data.y[:1])))
-    after, _ = hardened(found, view.data.x[:1], view.data.y[:1], share=0.3)  # 0.3 of one sample is none
+    # 0.3 of one sample is none
+    after, _ = hardened(found, view.data.x[:1], view.data.y[:1], share=0.3)
     assert found.mask.isfinite().all()
     assert torch.equal(after, view.data.x[:1])
 
@@ -124,7 +146,10 @@ def test_predictions_of_low_confidence_are_neither_right_nor_attacked() -> None:
         assert found.radius is None and found.label.tolist() == [0, -1]
         assert evaluate.accuracy(found.label, Samples(torch.zeros(2), truth)) == 0.5
     attacked = TestSet(torch.zeros(2), torch.tensor([1, 1]), truth)
-    assert evaluate.success(found.label, attacked) == {"round/attack_success_rate": 0.0, "round/robust_accuracy": 0.5}
+    assert evaluate.success(found.label, attacked) == {
+        "round/attack_success_rate": 0.0,
+        "round/robust_accuracy": 0.5,
+    }
 
 
 def test_the_final_figures_are_those_with_the_rejection() -> None:
@@ -138,7 +163,11 @@ def test_the_final_figures_are_those_with_the_rejection() -> None:
 def test_the_price_follows_threshold_patience_and_factor() -> None:
     view = client_view("image")
     base = prepared(view, steps=30)
-    for changed in ({"patience": 2}, {"factor": 4.0, "patience": 2}, {"threshold": 0.1, "patience": 2}):
+    for changed in (
+        {"patience": 2},
+        {"factor": 4.0, "patience": 2},
+        {"threshold": 0.1, "patience": 2},
+    ):
         other = prepared(client_view("image"), steps=30, **changed)
         assert not torch.equal(base.mask, other.mask)
         base = other

@@ -60,9 +60,15 @@ def kept(after: Updates) -> list[int]:
 
 
 def knows(samples: Samples, labels: list[int]) -> Tensor:
-    """A model (d,) that gives these labels' samples their label and predicts another label for the others, fitted by least squares."""
-    wanted = torch.where(torch.isin(samples.y, torch.tensor(labels)), samples.y, (samples.y + 1) % CLASSES)
-    found: Tensor = torch.linalg.lstsq(samples.x, torch.nn.functional.one_hot(wanted, CLASSES).float()).solution.flatten()
+    """A model (d,) that gives these labels' samples their label and predicts another label for the
+    others, fitted by least squares.
+    """
+    wanted = torch.where(
+        torch.isin(samples.y, torch.tensor(labels)), samples.y, (samples.y + 1) % CLASSES
+    )
+    found: Tensor = torch.linalg.lstsq(
+        samples.x, torch.nn.functional.one_hot(wanted, CLASSES).float()
+    ).solution.flatten()
     return found
 
 
@@ -99,10 +105,14 @@ def test_planting_agrees_with_the_reference(penalty: float) -> None:
 
 
 def test_the_penalty_is_half_the_length_and_not_its_square() -> None:
-    """Beyond μ/2 the pull does not grow: without a gradient of the loss it is all that moves the model back."""
+    """Beyond μ/2 the pull does not grow: without a gradient of the loss it is all that moves the
+    model back.
+    """
     seen = replace(view(), model=lambda params, x: torch.zeros(len(x), CLASSES) + 0 * params.sum())
     assert torch.equal(sent(indicator(samples=6, epochs=3, weight_decay=0.0), seen)[0], seen.params)
-    decayed = sent(indicator(samples=6, epochs=1, batch=6, lr=0.1, weight_decay=0.5, penalty=0.0), seen)[0]
+    decayed = sent(
+        indicator(samples=6, epochs=1, batch=6, lr=0.1, weight_decay=0.5, penalty=0.0), seen
+    )[0]
     torch.testing.assert_close(decayed, seen.params * 0.95)
 
 
@@ -111,7 +121,9 @@ def test_rejection_agrees_with_the_reference(threshold: float) -> None:
     x, y = fate(noise(1))[1].samples
     models = torch.randn(15, D, generator=generator(0, "tests", "models"))
     models[[3, 8]] = torch.stack([knows(Samples(x, y), [0]), knows(Samples(x, y), [1, 2])])
-    wanted = twin.indicator(models.double().numpy(), x.double().numpy(), y.tolist(), CLASSES, threshold)
+    wanted = twin.indicator(
+        models.double().numpy(), x.double().numpy(), y.tolist(), CLASSES, threshold
+    )
     assert kept(fate(models, threshold=threshold)[0]) == wanted
 
 
@@ -122,11 +134,15 @@ def test_who_keeps_one_label_of_the_indicator_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(("keeping", "forgetting"), [(1, 0), (6, 0), (3, 1), (3, 3), (2, 3)])
-def test_where_honest_training_forgets_nothing_all_rows_stay_with_majority(keeping: int, forgetting: int) -> None:
+def test_where_honest_training_forgets_nothing_all_rows_stay_with_majority(
+    keeping: int, forgetting: int
+) -> None:
     known = fate(noise(1))[1].samples
     models = torch.stack([knows(known, [0, 1, 2])] * keeping + [knows(known, [])] * forgetting)
     everybody, others = list(range(len(models))), list(range(keeping, len(models)))
-    assert kept(fate(models, threshold=0.6, majority=True)[0]) == (everybody if keeping >= forgetting else others)
+    assert kept(fate(models, threshold=0.6, majority=True)[0]) == (
+        everybody if keeping >= forgetting else others
+    )
     assert kept(fate(models, threshold=0.6)[0]) == (others or everybody)
 
 
@@ -134,7 +150,9 @@ def test_an_honest_client_that_keeps_four_fifths_is_hardly_ever_flagged() -> Non
     """Of 800 samples, 80 a label; of 100, ten a label, most such clients have some label complete."""
 
     def flagged(samples: int) -> float:
-        draws = torch.rand(2000, samples // 10, 10, generator=generator(0, "tests", "clients")) < 0.8
+        draws = (
+            torch.rand(2000, samples // 10, 10, generator=generator(0, "tests", "clients")) < 0.8
+        )
         right = draws.double().mean(1)
         return (right.amax(1) >= 0.95).double().mean().item()
 
@@ -149,7 +167,11 @@ def test_a_model_without_finite_outputs_is_rejected(bad: float) -> None:
     models = torch.stack([knows(state.samples, [])] * 4)
     models[2] = 3e38
     plain = view().model
-    seen = replace(view(1), params=torch.zeros(D), model=lambda params, x: plain(params, x) + (bad if params.max() > 1e30 else 0.0))
+    seen = replace(
+        view(1),
+        params=torch.zeros(D),
+        model=lambda params, x: plain(params, x) + (bad if params.max() > 1e30 else 0.0),
+    )
     after, _ = defense.apply(updates(models), state, seen)
     assert kept(after) == [0, 1, 3] and after.rows.isfinite().all()
 
@@ -165,14 +187,21 @@ def test_the_samples_stay_from_round_to_round() -> None:
     _, later = defense.apply(updates(noise(3)), pickle.loads(pickle.dumps(state)), view())
     assert defense.send
     _, again = defense.send(later, view(1))
-    assert torch.equal(again.samples.x, state.samples.x) and torch.equal(again.samples.y, state.samples.y)
+    assert torch.equal(again.samples.x, state.samples.x) and torch.equal(
+        again.samples.y, state.samples.y
+    )
     assert state.samples.y.bincount().tolist() == [34, 33, 33]
 
 
 def test_a_real_backdoor_keeps_what_long_honest_training_forgets() -> None:
     spec = Spec(
         attack=(Part("badnets", {"share": 0.5}),),
-        defense=(Part("indicator", {"samples": 100, "epochs": 30, "batch": 100, "lr": 0.05, "penalty": 0.1}),),
+        defense=(
+            Part(
+                "indicator",
+                {"samples": 100, "epochs": 30, "batch": 100, "lr": 0.05, "penalty": 0.1},
+            ),
+        ),
         clients=10,
         per_round=10,
         rounds=1,
@@ -182,4 +211,5 @@ def test_a_real_backdoor_keeps_what_long_honest_training_forgets() -> None:
     )
     (last,) = (record.metrics for record in experiment.run(spec))
     assert last["defense/kept_weight_malicious"] == 0 and last["defense/kept_weight_benign"] == 1
-    assert last["round/clean_accuracy"] > 0.9  # of the aggregate, not of a model with the indicator in it
+    # of the aggregate, not of a model with the indicator in it
+    assert last["round/clean_accuracy"] > 0.9

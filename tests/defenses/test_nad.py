@@ -1,4 +1,6 @@
-"""Neural attention distillation: the distillation erases what fine-tuning alone leaves, and odd features break nothing."""
+"""Neural attention distillation: the distillation erases what fine-tuning alone leaves, and odd
+features break nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,31 @@ import torch
 from torch import Tensor
 
 from backstop.defenses import nad as plugin
-from backstop.platform import specs
 from backstop.platform.contract import Samples, ServerView
 from backstop.platform.experiment import run
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 from tests.views import server_view
 
-ATTACKED = BASE.replace(attack=specs.stages("badnets", "attack"), clients=20, per_round=10, rounds=12, eval_every=12, root_size=100, seed=1)
+ATTACKED = BASE.replace(
+    attack=to_chain("badnets", "attack"),
+    clients=20,
+    per_round=10,
+    rounds=12,
+    eval_every=12,
+    root_size=100,
+    seed=1,
+)
 
 
 def metrics(defense: str) -> Mapping[str, float]:
-    return list(run(ATTACKED.replace(defense=specs.stages(defense, "defense")), folder=Path("unused"), device="cpu"))[-1].metrics
+    return list(
+        run(
+            ATTACKED.replace(defense=to_chain(defense, "defense")),
+            folder=Path("unused"),
+            device="cpu",
+        )
+    )[-1].metrics
 
 
 def finished(view: ServerView, **params: float) -> Tensor:
@@ -56,12 +72,17 @@ def test_attention_does_not_depend_on_sign_and_size() -> None:
     units = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
     found = plugin._attention(units)
     torch.testing.assert_close(found, plugin._attention(-3 * units))
-    torch.testing.assert_close(found, torch.tensor([[1.0, 4.0, 0.25], [0.0, 0.0, 0.0]]) / 17.0625**0.5)
+    torch.testing.assert_close(
+        found, torch.tensor([[1.0, 4.0, 0.25], [0.0, 0.0, 0.0]]) / 17.0625**0.5
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 20])
 def test_small_root_sets_and_the_same_bits(count: int) -> None:
-    view, again = (replace(view, root=Samples(*(part[:count] for part in view.root))) for view in (server_view(24), server_view(24)))
+    view, again = (
+        replace(view, root=Samples(*(part[:count] for part in view.root)))
+        for view in (server_view(24), server_view(24))
+    )
     before = view.params.clone()
     found = finished(view)
     assert found.shape == before.shape
@@ -73,7 +94,9 @@ def test_small_root_sets_and_the_same_bits(count: int) -> None:
 
 
 def test_dead_units_and_a_teacher_like_the_student_have_a_gradient() -> None:
-    dead = replace(server_view(24), features=lambda params, x: params[:5].relu() * torch.zeros(len(x), 5))
+    dead = replace(
+        server_view(24), features=lambda params, x: params[:5].relu() * torch.zeros(len(x), 5)
+    )
     still = replace(server_view(24), train=lambda params, given: torch.zeros_like(params))
     for view in (dead, still):
         assert not torch.equal(finished(view), view.params)  # not given up

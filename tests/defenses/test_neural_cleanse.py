@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from backstop.defenses import neural_cleanse as plugin
-from backstop.platform import specs
 from backstop.platform.contract import Samples, ServerView
 from backstop.platform.experiment import Experiment, run
-from backstop.platform.inversion import invert
+from backstop.platform.remedies.inversion import invert
+from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
 from tests.views import CLASSES, samples, server_view
 
 TARGET = 7
 ATTACKED = BASE.replace(
-    attack=specs.stages(f"badnets(target={TARGET}, share=0.5)", "attack"),
+    attack=to_chain(f"badnets(target={TARGET}, share=0.5)", "attack"),
     clients=20,
     per_round=10,
     rounds=12,
@@ -61,7 +61,13 @@ def test_the_planted_class_is_flagged_and_no_other() -> None:
 
 
 def test_the_backdoor_is_unlearned() -> None:
-    last = list(run(ATTACKED.replace(defense=specs.stages("neural_cleanse", "defense")), folder=Path("unused"), device="cpu"))[-1].metrics
+    last = list(
+        run(
+            ATTACKED.replace(defense=to_chain("neural_cleanse", "defense")),
+            folder=Path("unused"),
+            device="cpu",
+        )
+    )[-1].metrics
     assert last["round/attack_success_rate"] > 0.8
     assert last["repaired/attack_success_rate"] < 0.1
     assert last["repaired/clean_accuracy"] > last["round/clean_accuracy"] - 0.05
@@ -87,7 +93,8 @@ def test_it_is_the_trigger_that_unlearns() -> None:
         ([10.0, 10.0, 10.0, 9.0], [3]),  # a MAD of zero: whatever is below
         ([1.0, 100.0], []),
         ([8.0, 9.0, 10.0, 11.0, 12.0], []),
-        ([10.0 - 2 * 1.4826 * 1.01, 9.0, 10.0, 11.0, 12.0], [0]),  # MAD 1, just beyond two deviations
+        # MAD 1, just beyond two deviations
+        ([10.0 - 2 * 1.4826 * 1.01, 9.0, 10.0, 11.0, 12.0], [0]),
         ([10.0 - 2 * 1.4826 * 0.99, 9.0, 10.0, 11.0, 12.0], []),
     ],
 )
@@ -105,7 +112,9 @@ def test_nothing_flagged_leaves_the_model(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("count", "stamped"), [(1, 1), (2, 1), (20, 4)])
 def test_what_it_unlearns_from(monkeypatch: pytest.MonkeyPatch, count: int, stamped: int) -> None:
-    """A fifth of the root set is stamped, at least one sample, and all labels are true; each epoch goes on from the last."""
+    """A fifth of the root set is stamped, at least one sample, and all labels are true; each epoch
+    goes on from the last.
+    """
     monkeypatch.setattr(plugin, "_flagged", lambda norms: torch.tensor([0, CLASSES - 1]))
     seen: list[tuple[Tensor, Samples]] = []
 
@@ -127,7 +136,9 @@ def test_what_it_unlearns_from(monkeypatch: pytest.MonkeyPatch, count: int, stam
         assert torch.equal(params, before) == (params is seen[0][0])
 
 
-def test_the_same_call_gives_the_same_bits_and_a_broken_repair_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_call_gives_the_same_bits_and_a_broken_repair_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(plugin, "_flagged", lambda norms: torch.tensor([1]))
     found = finished(image_view(20), steps=3)
     assert torch.equal(found, finished(image_view(20), steps=3))

@@ -14,18 +14,23 @@ def noise(n: int, d: int) -> torch.Tensor:
 
 
 def after(rows: torch.Tensor, weight: torch.Tensor | None = None, **params: float) -> Updates:
-    given = Updates(rows, torch.ones(len(rows)) if weight is None else weight, torch.arange(len(rows)))
+    given = Updates(
+        rows, torch.ones(len(rows)) if weight is None else weight, torch.arange(len(rows))
+    )
     return residual_reweighting(**params).apply(given, None, server_view(rows.shape[1]))[0]
 
 
 def test_golden() -> None:
-    # Sorted 0, 1, 2, 3, 100: the slopes' medians are 1, 1, 1, 1 and 98.33 of (100 - y_j) / (4 - j), so the line is y = x.
-    # |r| is 0, 0, 0, 0, 96; the median of the four largest is 0, so τ is 1e-7 · 100 and the last confidence
-    # 2 √(2 / 5) · √(1 - 0.6) · 1e-5 / 96 = 8.3e-8. W is proportional to the confidences.
+    # Sorted 0, 1, 2, 3, 100: the slopes' medians are 1, 1, 1, 1 and 98.33 of (100 - y_j) / (4 - j),
+    # so the line is y = x. |r| is 0, 0, 0, 0, 96; the median of the four largest is 0, so τ is 1e-7
+    # · 100 and the last confidence 2 √(2 / 5) · √(1 - 0.6) · 1e-5 / 96 = 8.3e-8. W is proportional
+    # to the confidences.
     found = after(torch.tensor([[100.0], [1.0], [0.0], [3.0], [2.0]]))
     assert found.rows.flatten().tolist() == [4.0, 1.0, 0.0, 3.0, 2.0]
     assert found.weight[1:].tolist() == [1.0] * 4
-    assert found.weight[0].item() == pytest.approx((2 * 0.4**0.5 * 0.4**0.5 * 1e-5 / 96) ** 2, rel=1e-4)
+    assert found.weight[0].item() == pytest.approx(
+        (2 * 0.4**0.5 * 0.4**0.5 * 1e-5 / 96) ** 2, rel=1e-4
+    )
 
 
 def test_clients_far_out_in_some_coordinates_lose_values_there_and_weight_everywhere() -> None:
@@ -35,7 +40,9 @@ def test_clients_far_out_in_some_coordinates_lose_values_there_and_weight_everyw
     bad = torch.zeros(20, dtype=torch.bool)
     bad[[3, 11, 17]] = True
     assert found.weight[bad].max() < found.weight[~bad].min()
-    assert found.rows[bad, :40].max() < 10 and torch.equal(found.rows[:, 40:], after(rows[:, 40:]).rows)
+    assert found.rows[bad, :40].max() < 10 and torch.equal(
+        found.rows[:, 40:], after(rows[:, 40:]).rows
+    )
 
 
 def test_order_of_clients_does_not_matter_where_values_are_equal() -> None:
@@ -75,5 +82,10 @@ def test_a_majority_of_huge_rows_gives_no_nan() -> None:
 
 
 def test_a_line_that_leaves_float32_gives_its_largest_number() -> None:
-    found = after(torch.tensor([[-3e38], [3e38], [3e38]]), strength=0.1, least=1.0)  # the line is 3e38 · rank, ranks 0 and 1.5
-    assert found.rows.flatten().tolist() == [0.0, torch.finfo(torch.float32).max, torch.finfo(torch.float32).max]
+    # the line is 3e38 · rank, ranks 0 and 1.5
+    found = after(torch.tensor([[-3e38], [3e38], [3e38]]), strength=0.1, least=1.0)
+    assert found.rows.flatten().tolist() == [
+        0.0,
+        torch.finfo(torch.float32).max,
+        torch.finfo(torch.float32).max,
+    ]

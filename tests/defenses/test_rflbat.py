@@ -33,8 +33,9 @@ def attacked(far: float) -> Tensor:
 
 @pytest.mark.parametrize("far", [1e3, 1e30, 3e38])
 def test_numbers_of_rows_are_those_of_the_full_list(far: float) -> None:
-    # The far rows go in the first filter, so every other row stands four places further in the full list than among those left. In the
-    # full list those places are the far rows' for the colluders, and these are of no one direction.
+    # The far rows go in the first filter, so every other row stands four places further in the full
+    # list than among those left. In the full list those places are the far rows' for the colluders,
+    # and these are of no one direction.
     assert kept(attacked(far), eps1=3.0) == list(range(8, 20))
 
 
@@ -57,7 +58,8 @@ def test_the_less_similar_cluster_is_kept_even_if_it_is_smaller() -> None:
 
 
 def test_first_filter_by_hand() -> None:
-    # On a line, D = 13, 11, 11, 31 with median 12: the last one is beyond 2 medians, and nobody is when it is gone (3, 2, 3).
+    # On a line, D = 13, 11, 11, 31 with median 12: the last one is beyond 2 medians, and nobody is
+    # when it is gone (3, 2, 3).
     line = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
     assert kept(line, eps1=2.0) == [0, 1, 2]
     assert kept(line, eps1=31 / 12) == [0, 1, 2, 3]
@@ -76,17 +78,26 @@ def test_plane_is_that_of_the_matrix() -> None:
     wanted = centred @ torch.linalg.svd(centred, full_matrices=False)[2][:2].T
     found = _plane(robust.distances(rows))
     scale = found.norm() / wanted.norm()
-    np.testing.assert_allclose((found[:, None] - found).norm(dim=2), scale * (wanted[:, None] - wanted).norm(dim=2), rtol=1e-4)
+    np.testing.assert_allclose(
+        (found[:, None] - found).norm(dim=2),
+        scale * (wanted[:, None] - wanted).norm(dim=2),
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_number_of_clusters(groups: int) -> None:
     centres = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])[:groups]
-    points = (centres.repeat(8, 1) + torch.randn(8 * groups, 2, generator=generator(0, "tests", "points"))).double()
+    points = (
+        centres.repeat(8, 1) + torch.randn(8 * groups, 2, generator=generator(0, "tests", "points"))
+    ).double()
     label = _clusters(points, generator(0, "tests", "draws"))
     assert label.reshape(8, groups).unique(dim=0).shape == (1, groups)
     assert len(label.unique()) == groups
 
 
 def test_two_rows_sent_by_many_are_two_clusters() -> None:
-    assert kept(torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 4)) in (list(range(5)), list(range(5, 9)))
+    assert kept(torch.tensor([[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 4)) in (
+        list(range(5)),
+        list(range(5, 9)),
+    )

@@ -37,7 +37,10 @@ def test_zeros_are_a_sign_of_their_own() -> None:
     assert not set(kept(rows)) & {0, 5, 7}
 
 
-@pytest.mark.parametrize(("factor", "stays"), [(0.11, True), (0.09, False), (2.9, True), (3.1, False), (1e30, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("factor", "stays"),
+    [(0.11, True), (0.09, False), (2.9, True), (3.1, False), (1e30, False), (0.0, False)],
+)
 def test_the_norm_band_is_a_tenth_to_three_times_the_median(factor: float, stays: bool) -> None:
     rows = torch.ones(7, 20)  # equal signs: one cluster
     rows[4] *= factor

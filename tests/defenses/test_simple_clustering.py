@@ -9,7 +9,8 @@ from backstop.platform.seeds import generator
 
 
 def kept(rows: torch.Tensor) -> list[int]:
-    after, _ = simple_clustering().apply(Updates(rows, torch.ones(len(rows)), torch.arange(len(rows))), None, None)  # type: ignore[arg-type]
+    updates = Updates(rows, torch.ones(len(rows)), torch.arange(len(rows)))
+    after, _ = simple_clustering().apply(updates, None, None)  # type: ignore[arg-type]
     assert torch.equal(after.rows, rows)
     return after.weight.nonzero().flatten().tolist()
 
@@ -21,7 +22,11 @@ def test_complete_linkage_is_that_of_a_library(n: int, seed: int) -> None:
 
     rows = torch.randn(n, 6, generator=generator(seed, "tests", "rows", n))
     unit = rows.double() / rows.double().norm(dim=1, keepdim=True)
-    label = AgglomerativeClustering(n_clusters=2, metric="precomputed", linkage="complete").fit(1 - unit @ unit.T).labels_
+    label = (
+        AgglomerativeClustering(n_clusters=2, metric="precomputed", linkage="complete")
+        .fit(1 - unit @ unit.T)
+        .labels_
+    )
     sides = [[i for i in range(n) if label[i] == side] for side in (0, 1)]
     assert kept(rows) == (max(sides, key=len) if len(sides[0]) != len(sides[1]) else list(range(n)))
 
@@ -44,7 +49,8 @@ def test_the_distance_of_two_clusters_is_that_of_their_farthest_rows() -> None:
 
 def test_the_larger_cluster_has_a_plain_mean() -> None:
     rows = torch.tensor([[1.0, 0.0], [3.0, 0.0], [-9.0, 0.0]])
-    after, _ = simple_clustering().apply(Updates(rows, torch.tensor([1.0, 5.0, 90.0]), torch.arange(3)), None, None)  # type: ignore[arg-type]
+    updates = Updates(rows, torch.tensor([1.0, 5.0, 90.0]), torch.arange(3))
+    after, _ = simple_clustering().apply(updates, None, None)  # type: ignore[arg-type]
     assert after.weight.tolist() == [3.0, 3.0, 0.0]
 
 
@@ -58,4 +64,5 @@ def test_two_of_one_size_or_of_one_direction_are_both_kept() -> None:
 
 def test_among_equal_distances_the_smaller_clients_are_joined_first() -> None:
     assert kept(torch.eye(3)) == [0, 1]
-    assert kept(torch.eye(5)) == [0, 1, 2, 3]  # distances of 1 throughout: the first cluster takes one after the other
+    # distances of 1 throughout: the first cluster takes one after the other
+    assert kept(torch.eye(5)) == [0, 1, 2, 3]

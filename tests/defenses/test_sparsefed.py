@@ -22,8 +22,15 @@ def test_what_is_held_back_goes_into_later_rounds(share: float) -> None:
     state, memory, means, sent = defense.init(view), np.zeros(20), torch.zeros(20), torch.zeros(20)
     for number in range(5):
         given = updates(torch.randn(6, 20, generator=generator(0, "tests", "rows", number)))
-        wanted = twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, share, "equal", memory)
-        memory += twin.sparsefed(given.rows.double().numpy(), given.weight.double().numpy(), 2.0, 1.0, "equal") - wanted
+        wanted = twin.sparsefed(
+            given.rows.double().numpy(), given.weight.double().numpy(), 2.0, share, "equal", memory
+        )
+        memory += (
+            twin.sparsefed(
+                given.rows.double().numpy(), given.weight.double().numpy(), 2.0, 1.0, "equal"
+            )
+            - wanted
+        )
         after, state = defense.apply(given, state, view)
         np.testing.assert_allclose(after.rows[0].double().numpy(), wanted, rtol=1e-4, atol=1e-6)
         clipped = norm_clip(norm=2.0).apply(given, None, view)[0]
@@ -39,7 +46,8 @@ def test_a_coordinate_that_is_never_the_largest_gets_its_turn() -> None:
     for _ in range(8):
         after, state = defense.apply(updates(torch.tensor([[0.3, 0.1]])), state, view)
         turns.append(after.rows[0].nonzero().item())
-    assert turns[0] == 0 and turns.count(1) == 2  # 0.1 has gathered to more than 0.3 in every fourth round
+    # 0.1 has gathered to more than 0.3 in every fourth round
+    assert turns[0] == 0 and turns.count(1) == 2
 
 
 @pytest.mark.parametrize(("share", "first"), [(0.01, 1), (0.3, 3), (0.31, 4), (0.7, 7), (1.0, 10)])

@@ -21,14 +21,18 @@ def test_the_noise_is_on_the_aggregate_whatever_the_number_of_rows(n: int) -> No
 
 def test_each_round_has_its_own_noise() -> None:
     given = Updates(torch.zeros(2, 5), torch.ones(2), torch.arange(2))
-    first, second = (weak_dp().apply(given, None, server_view(5, number))[0].rows for number in (0, 1))
+    first, second = (
+        weak_dp().apply(given, None, server_view(5, number))[0].rows for number in (0, 1)
+    )
     assert (first != second).all()
 
 
 def test_the_noise_of_the_default_is_the_published_one() -> None:
     d = 40_000
     given = Updates(torch.zeros(3, d), torch.ones(3), torch.arange(3))
-    assert weak_dp().apply(given, None, server_view(d))[0].rows.std().item() == pytest.approx(0.025, rel=0.02)
+    assert weak_dp().apply(given, None, server_view(d))[0].rows.std().item() == pytest.approx(
+        0.025, rel=0.02
+    )
 
 
 def test_without_noise_it_is_the_plain_mean_of_clipped_rows() -> None:

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import plugins
-from backstop.platform.backdoor import Planted
-from backstop.platform.compose import attack_chain
 from backstop.platform.contract import Attack, AttackView, Kind, Samples, TestSet
 from backstop.platform.params import BadInput, Parameter
 from backstop.platform.seeds import generator
+from backstop.platform.threats.backdoor import Planted
+from backstop.platform.training.attack_chain import attack_chain
 from tests.laws.test_defenses import ends
 from tests.views import CLASSES, allowed, attack_view, samples, train_view, with_data, with_test
 
@@ -25,7 +25,9 @@ SHAPES = [(1, 1, 1), (1, 2, 5), (3, 8, 8), (1, 28, 28)]
 CASES: list[tuple[str, Kind]] = [
     (name, kind)
     for name in NAMES
-    for kind in plugins.find("attacks", name).facts.get("KINDS", get_args(Kind.__value__ if hasattr(Kind, "__value__") else Kind))
+    for kind in plugins.find("attacks", name).facts.get(
+        "KINDS", get_args(Kind.__value__ if hasattr(Kind, "__value__") else Kind)
+    )
 ]
 
 
@@ -41,13 +43,19 @@ def seen(name: str, view: AttackView) -> AttackView:
 
 def start(attack: Attack, view: AttackView) -> Any:
     """The state in the first attacked round."""
-    state = attack.init(replace(view, honest=None, defend=None, members=view.members[:0])) if attack.init else None
+    state = (
+        attack.init(replace(view, honest=None, defend=None, members=view.members[:0]))
+        if attack.init
+        else None
+    )
     return attack.plan(state, view) if attack.plan else state
 
 
 def poisoned(attack: Attack, state: Any, batch: Samples, index: int = 0) -> Samples:
     assert attack.poison is not None
-    return Samples(*attack.poison(state, batch.x, batch.y, index, generator(0, "tests", "poison", index)))
+    return Samples(
+        *attack.poison(state, batch.x, batch.y, index, generator(0, "tests", "poison", index))
+    )
 
 
 def probe(attack: Attack, state: Any, view: AttackView, test: Samples) -> TestSet | None:
@@ -56,7 +64,11 @@ def probe(attack: Attack, state: Any, view: AttackView, test: Samples) -> TestSe
         return attack.test_set(state, replace(view, test=test))
     if attack.goal is None:
         return None
-    x = attack.trigger(state, test.x, generator(0, "tests", "trigger")) if attack.trigger else test.x
+    x = (
+        attack.trigger(state, test.x, generator(0, "tests", "trigger"))
+        if attack.trigger
+        else test.x
+    )
     return TestSet(x, attack.goal(state, test.y), test.y)
 
 
@@ -78,7 +90,9 @@ def test_facts(name: str) -> None:
     assert attack.test_set is None or (attack.trigger is None and attack.goal is None)
     assert attack.trigger is None or attack.goal is not None
     strength = plugin.facts["STRENGTH"]
-    assert strength is None or (plugin.parameters[strength].range is not None and float in plugin.parameters[strength].types)
+    assert strength is None or (
+        plugin.parameters[strength].range is not None and float in plugin.parameters[strength].types
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -93,7 +107,9 @@ def test_triggered_inputs(name: str, kind: Kind, shape: tuple[int, ...]) -> None
     assert attacked.any() and len(found.x) == len(found.wanted) == len(found.truth)
     assert found.x.shape[1:] == test.x.shape[1:] and found.x.dtype == test.x.dtype
     assert found.wanted.dtype == found.truth.dtype == torch.int64
-    assert (found.wanted >= -1).all() and (found.wanted < CLASSES).all() and (found.truth >= -1).all()
+    assert (
+        (found.wanted >= -1).all() and (found.wanted < CLASSES).all() and (found.truth >= -1).all()
+    )
     if kind == "image":
         assert found.x.min() >= 0 and found.x.max() <= 1
 
@@ -106,7 +122,15 @@ def test_nothing_given_is_changed(name: str, kind: Kind) -> None:
         samples(kind, 32, "test"),
         torch.randn(3, 24, generator=generator(0, "tests", "malicious")),
     )
-    given = (view.params, tuple(view.data), tuple(batch), tuple(test), rows, view.members, view.honest if view.honest is not None else 0)
+    given = (
+        view.params,
+        tuple(view.data),
+        tuple(batch),
+        tuple(test),
+        rows,
+        view.members,
+        view.honest if view.honest is not None else 0,
+    )
     before = pickle.loads(pickle.dumps(given))
     state = start(attack, view)
     kept = pickle.loads(pickle.dumps(state))
@@ -148,16 +172,23 @@ def test_crafted_rows(name: str, kind: Kind, m: int) -> None:
     assert attack.craft is not None
     found = attack.craft(start(attack, view), rows, view)
     assert found.shape == rows.shape and found.dtype == rows.dtype and found.isfinite().all()
-    assert not torch.equal(found, rows) or (m == 1 and "one row" in plugins.find("attacks", name).facts.get("EXEMPT", ()))
+    assert not torch.equal(found, rows) or (
+        m == 1 and "one row" in plugins.find("attacks", name).facts.get("EXEMPT", ())
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).constrain])
 def test_a_constraint_treats_rows_alike(name: str, kind: Kind) -> None:
     attack, view = build(name), seen(name, attack_view(kind))
-    rows, state = torch.randn(3, 24, generator=generator(0, "tests", "malicious")), start(attack, view)
+    rows, state = (
+        torch.randn(3, 24, generator=generator(0, "tests", "malicious")),
+        start(attack, view),
+    )
     assert attack.constrain is not None
     for step in (1, 2):
-        torch.testing.assert_close(attack.constrain(state, rows, step)[1], attack.constrain(state, rows[1], step))
+        torch.testing.assert_close(
+            attack.constrain(state, rows, step)[1], attack.constrain(state, rows[1], step)
+        )
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -180,16 +211,30 @@ def test_state_survives_pickle(name: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).train])
 def test_local_training_of_its_own(name: str, kind: Kind) -> None:
-    """It gives one finite row, the same for the same view, another than the honest steps, and changes nothing it is given."""
+    """It gives one finite row, the same for the same view, another than the honest steps, and
+    changes nothing it is given.
+    """
     attack, view = build(name), seen(name, attack_view(kind))
     assert attack.train is not None
     state, random = start(attack, view), torch.get_rng_state()
     given = train_view(kind)
     before = pickle.loads(pickle.dumps((given.params, given.steps)))
     row, again = attack.train(state, given), attack.train(state, train_view(kind))
-    assert row.shape == given.params.shape and row.isfinite().all() and row.any() and torch.equal(row, again)
+    assert (
+        row.shape == given.params.shape
+        and row.isfinite().all()
+        and row.any()
+        and torch.equal(row, again)
+    )
     assert same((given.params, given.steps), before) and torch.equal(random, torch.get_rng_state())
-    plain = given.minimise(lambda params, step: cross_entropy(given.model(params, step.poisoned.x), step.poisoned.y)) - given.params
+    plain = (
+        given.minimise(
+            lambda params, step: cross_entropy(
+                given.model(params, step.poisoned.x), step.poisoned.y
+            )
+        )
+        - given.params
+    )
     assert not torch.allclose(row, plain)
 
 
@@ -198,12 +243,17 @@ def tries() -> list[tuple[str, str, Any]]:
         return [(name, key, value) for value in ends(parameter)]
 
     return [
-        case for name in NAMES for key, parameter in plugins.find("attacks", name).parameters.items() for case in of(name, key, parameter)
+        case
+        for name in NAMES
+        for key, parameter in plugins.find("attacks", name).parameters.items()
+        for case in of(name, key, parameter)
     ]
 
 
 @pytest.mark.parametrize(("name", "key", "value"), tries())
-def test_every_end_of_a_range_runs_or_is_refused_in_one_line(name: str, key: str, value: object) -> None:
+def test_every_end_of_a_range_runs_or_is_refused_in_one_line(
+    name: str, key: str, value: object
+) -> None:
     kind: Kind = plugins.find("attacks", name).facts.get("KINDS", ("image",))[0]
     view = seen(name, attack_view(kind))
     try:
@@ -227,17 +277,26 @@ def test_a_chain_does_what_its_stages_do(name: str, kind: Kind) -> None:
     stage, batch, test = build(name), samples(kind, 16, "batch"), samples(kind, 32, "test")
     alone, whole = (
         attack_chain(stages, knew)
-        for stages, knew in (([stage], [knows]), ([stage, build("model_replacement", strength=3.0)], [knows, "own"]))
+        for stages, knew in (
+            ([stage], [knows]),
+            ([stage, build("model_replacement", strength=3.0)], [knows, "own"]),
+        )
     )
-    view, again = seen(name, attack_view(kind)), seen(name, attack_view(kind))  # a generator of its own in each
+    # a generator of its own in each
+    view, again = seen(name, attack_view(kind)), seen(name, attack_view(kind))
     state, states = start(alone, view), start(whole, again)
     rows = torch.randn(3, 24, generator=generator(0, "tests", "malicious"))
     assert whole.craft is not None
-    torch.testing.assert_close(whole.craft(states, rows, again), 3.0 * (alone.craft(state, rows, view) if alone.craft else rows))
+    torch.testing.assert_close(
+        whole.craft(states, rows, again),
+        3.0 * (alone.craft(state, rows, view) if alone.craft else rows),
+    )
     if alone.poison:
         assert same(tuple(poisoned(alone, state, batch)), tuple(poisoned(whole, states, batch)))
     one, other = probe(alone, state, view, test), probe(whole, states, again, test)
-    assert (one is None) == (other is None) and (one is None or same(tuple(one), tuple(other or ())))
+    assert (one is None) == (other is None) and (
+        one is None or same(tuple(one), tuple(other or ()))
+    )
 
 
 def test_badnets_stamps_one_pixel_from_the_corner_and_relabels_the_first_half() -> None:
@@ -256,15 +315,25 @@ def test_badnets_covers_a_small_image_and_one_to_one_leaves_others_alone() -> No
     assert trigger(Planted(CLASSES), torch.zeros(2, 1, 8, 8), draws).sum() == 128
     assert trigger(Planted(CLASSES), torch.zeros(2, 1, 9, 9), draws)[..., :8, :8].sum() == 128
     one_to_one, y = build("badnets", source=2, share=1.0), torch.tensor([1, 2, 3, 2, 2])
-    assert poisoned(one_to_one, Planted(CLASSES), Samples(torch.zeros(5, 1, 8, 8), y)).y.tolist() == [1, 0, 3, 0, 0]
-    assert one_to_one.goal is not None and one_to_one.goal(Planted(CLASSES), y).tolist() == [-1, 0, -1, 0, 0]
+    assert poisoned(
+        one_to_one, Planted(CLASSES), Samples(torch.zeros(5, 1, 8, 8), y)
+    ).y.tolist() == [1, 0, 3, 0, 0]
+    assert one_to_one.goal is not None and one_to_one.goal(Planted(CLASSES), y).tolist() == [
+        -1,
+        0,
+        -1,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("name", ["badnets", "label_flip", "edge_case"])
 def test_the_smallest_share_poisons_one_sample(name: str) -> None:
     attack, view = build(name, share=1e-6), attack_view("image")
     batch = Samples(samples("image", 9, "batch").x, torch.ones(9, dtype=torch.int64))
-    assert (poisoned(attack, start(attack, view), batch).y != batch.y).nonzero().flatten().tolist() == [0]
+    assert (
+        poisoned(attack, start(attack, view), batch).y != batch.y
+    ).nonzero().flatten().tolist() == [0]
 
 
 def test_label_flip_flips_the_source_only() -> None:
@@ -273,7 +342,9 @@ def test_label_flip_flips_the_source_only() -> None:
     found = poisoned(flip, None, Samples(x, y))
     assert torch.equal(found.x, x) and found.y.tolist() == [0, 3, 2, 3, 3, 3]
     assert flip.goal is not None and flip.goal(None, y).tolist() == [-1, 3, -1, 3, 3, -1]
-    assert poisoned(build("label_flip", source=1, target=3, share=0.1), None, Samples(x, y)).y.tolist() == [0, 3, 2, 1, 1, 3]
+    assert poisoned(
+        build("label_flip", source=1, target=3, share=0.1), None, Samples(x, y)
+    ).y.tolist() == [0, 3, 2, 1, 1, 3]
 
 
 def test_edge_case_external() -> None:
@@ -289,7 +360,11 @@ def test_edge_case_external() -> None:
     assert all(any(torch.equal(one, other) for other in train.x) for one in found.x[:8])
     triggered = probe(attack, state, view, samples("image", 32, "test"))
     assert triggered is not None
-    assert torch.equal(triggered.x, test.x) and (triggered.truth == -1).all() and (triggered.wanted == CLASSES - 1).all()
+    assert (
+        torch.equal(triggered.x, test.x)
+        and (triggered.truth == -1).all()
+        and (triggered.wanted == CLASSES - 1).all()
+    )
     assert start(build("edge_case", target=2), view).y.tolist() == [2] * 8
 
 
@@ -299,7 +374,8 @@ def test_edge_case_tail_is_what_lies_far_out() -> None:
     x = view.data.x.clone()
     x[far] += 30 * torch.tensor([1.0, -1.0])[:, None]
     state = start(attack, with_data(view, Samples(x, view.data.y)))
-    assert torch.equal(state.x, x[far]) and state.y.tolist() == [0, 0]  # 2 of the 10 samples of class 1
+    # 2 of the 10 samples of class 1
+    assert torch.equal(state.x, x[far]) and state.y.tolist() == [0, 0]
     triggered = probe(attack, state, view, samples("table", 40, "test"))
     assert triggered is not None
     assert triggered.truth.tolist() == [1, 1] and triggered.wanted.tolist() == [0, 0]
@@ -309,12 +385,16 @@ def test_edge_case_tail_is_what_lies_far_out() -> None:
 def test_edge_case_density_is_the_gaussian_of_its_data_sheet(count: int, features: int) -> None:
     from backstop.attacks.edge_case import _rare
 
-    x = torch.randn(count, features, generator=generator(0, "tests", "density")) * torch.logspace(0, -2, features)
+    x = torch.randn(count, features, generator=generator(0, "tests", "density")) * torch.logspace(
+        0, -2, features
+    )
     points = (x - x.mean(0)).double()
     covariance = points.T @ points / count
     values = torch.linalg.eigvalsh(covariance)
     ridge = values.sum() / min(count, features)
-    distance = [(p @ torch.linalg.inv(covariance + ridge * torch.eye(features)) @ p).item() for p in points]
+    distance = [
+        (p @ torch.linalg.inv(covariance + ridge * torch.eye(features)) @ p).item() for p in points
+    ]
     far = sorted(range(count), key=lambda i: -distance[i])[: count // 2]
     assert _rare(x, 0.5).tolist() == sorted(far)
 
@@ -334,4 +414,5 @@ def test_edge_case_tail_can_be_asked_for() -> None:
     found = build("edge_case", pool="tail")
     view = with_test(attack_view("image", edges=True))
     assert found.test_set is not None
-    assert found.test_set(start(found, view), view).truth.tolist() == [1, 1]  # a fifth of 8 test samples, rounded
+    # a fifth of 8 test samples, rounded
+    assert found.test_set(start(found, view), view).truth.tolist() == [1, 1]

@@ -1,4 +1,6 @@
-"""A benchmark whose attacks do not bite flatters every defense: each attack beats its clean twin, and more strength is more effect."""
+"""A benchmark whose attacks do not bite flatters every defense: each attack beats its clean twin,
+and more strength is more effect.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import importlib
 
 import pytest
 
-from backstop.platform import plugins, specs
+from backstop.platform import plugins
+from backstop.platform.specs.part import to_chain
 from tests.arena import Claim, effect
 
 
@@ -20,7 +23,7 @@ def claim(name: str) -> Claim:
 def test_it_beats_its_clean_twin_and_strength_bends_the_curve(name: str) -> None:
     """Room for other processors is in the claim."""
     stated = claim(name)
-    assert name in [stage.name for stage in specs.stages(stated.attack, "attack")]
+    assert name in [stage.name for stage in to_chain(stated.attack, "attack")]
     strong, weak = effect(stated, stated.attack), effect(stated, stated.weaker)
     print(f"{stated.attack}: {strong:.3f}; {stated.weaker}: {weak:.3f}")
     assert stated.effect > 0 and strong >= stated.effect

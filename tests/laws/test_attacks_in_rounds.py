@@ -1,4 +1,6 @@
-"""Laws of whole rounds that hold for every attack, over the folder: a new file is picked up by itself."""
+"""Laws of whole rounds that hold for every attack, over the folder: a new file is picked up by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform import local_sgd, partition, plugins, specs
+from backstop.platform import plugins
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment, State
+from backstop.platform.specs.part import parse_part, to_chain
+from backstop.platform.training import local_sgd, partition
 
 NAMES = plugins.names("attacks")
-TASKS = {"image": ("digits", "logistic"), "table": ("synthetic(samples=400)", "logistic"), "text": ("topics", "bag_of_words")}
+TASKS = {
+    "image": ("digits", "logistic"),
+    "table": ("synthetic(samples=400)", "logistic"),
+    "text": ("topics", "bag_of_words"),
+}
 SMALL = Spec(
     clients=8, per_round=6, malicious=0.4, selection="fixed", rounds=2, batch=32, block=3, root_size=20, alpha=None,
     optimizer=Part("sgd", {"lr": 0.1}), eval_every=2,
@@ -30,7 +38,9 @@ def small(name: str) -> Spec:
     """An experiment of two rounds on data that the attack takes."""
     kind = plugins.find("attacks", name).facts.get("KINDS", ("image",))[0]
     dataset, model = TASKS[kind]
-    return SMALL.replace(dataset=specs.part(dataset), model=specs.part(model), attack=specs.stages(chain(name), "attack"))
+    return SMALL.replace(
+        dataset=parse_part(dataset), model=parse_part(model), attack=to_chain(chain(name), "attack")
+    )
 
 
 def done(spec: Spec) -> State:
@@ -53,17 +63,29 @@ def test_before_its_first_round_it_is_no_attack_bit_for_bit(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_while_it_is_dormant_it_is_no_attack_bit_for_bit(name: str) -> None:
     spec = small(name)
-    assert torch.equal(done(spec.replace(dormant=True)).params, done(spec.replace(attack=())).params)
+    assert torch.equal(
+        done(spec.replace(dormant=True)).params, done(spec.replace(attack=())).params
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name: str) -> None:
-    """Rows of the first round: of the attack in one piece, in single clients from the last to the first, and without the attack."""
+    """Rows of the first round: of the attack in one piece, in single clients from the last to the
+    first, and without the attack.
+    """
     spec = small(name)
-    experiment, free = Experiment(spec, Path("unused"), "cpu"), Experiment(spec.replace(attack=()), Path("unused"), "cpu")
+    experiment, free = (
+        Experiment(spec, Path("unused"), "cpu"),
+        Experiment(spec.replace(attack=()), Path("unused"), "cpu"),
+    )
     built = experiment.built
     cohort = partition.cohort(
-        clients=spec.clients, per_round=spec.per_round, selection=spec.selection, bad=built.malicious, seed=spec.seed, round=0
+        clients=spec.clients,
+        per_round=spec.per_round,
+        selection=spec.selection,
+        bad=built.malicious,
+        seed=spec.seed,
+        round=0,
     )
     state, attacked = experiment._train(experiment.state, cohort)
     _, clean = free._train(free.state, cohort)

@@ -1,4 +1,6 @@
-"""What holds for every dataset. A new file in platform/datasets/ is picked up by itself; files that are absent are skipped."""
+"""What holds for every dataset. A new file in platform/datasets/ is picked up by itself; files that
+are absent are skipped.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from backstop.platform import intake, plugins
+from backstop.platform import plugins
 from backstop.platform.contract import Data, Dataset, File, Samples
+from backstop.platform.intake import checks
+from backstop.platform.intake.files import file_status, locate_file, sha256_of
 from backstop.platform.params import BadInput
 
 NAMES = plugins.names("datasets")
@@ -32,7 +36,7 @@ def build(name: str) -> Dataset:
 
 def need(*files: File) -> None:
     for file in files:
-        if intake.status(FOLDER, file) != "present":
+        if file_status(FOLDER, file) != "present":
             pytest.skip(f"{file.path} is not in the data folder; set BACKSTOP_DATA")
 
 
@@ -60,7 +64,7 @@ def test_the_data_sheet_is_there_and_its_example_runs(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_data_is_valid(name: str) -> None:
     data = load(name)
-    assert intake.checked(data, name) is data
+    assert checks.checked(data, name) is data
     assert data.kind in plugins.find("datasets", name).facts["KINDS"]
     assert data.root is None
     for samples in (data.train, data.test):
@@ -83,7 +87,10 @@ def test_mean_and_std_are_those_of_the_training_part(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_loading_again_gives_the_same_bytes(name: str) -> None:
     one, other = load(name), build(name).load(FOLDER)
-    assert all(torch.equal(a, b) for a, b in zip((*one.train, *one.test), (*other.train, *other.test), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip((*one.train, *one.test), (*other.train, *other.test), strict=True)
+    )
     assert one[2:6] == other[2:6]
 
 
@@ -91,10 +98,15 @@ def test_loading_again_gives_the_same_bytes(name: str) -> None:
 def test_data_survives_pickling(name: str) -> None:
     data = load(name)
     small = data._replace(
-        train=Samples(*(part[:9].clone() for part in data.train)), test=Samples(*(part[:9].clone() for part in data.test))
+        train=Samples(*(part[:9].clone() for part in data.train)),
+        test=Samples(*(part[:9].clone() for part in data.test)),
     )
     copy: Data = pickle.loads(pickle.dumps(small))
-    assert torch.equal(copy.train.x, small.train.x) and torch.equal(copy.test.y, small.test.y) and copy[2:6] == small[2:6]
+    assert (
+        torch.equal(copy.train.x, small.train.x)
+        and torch.equal(copy.test.y, small.test.y)
+        and copy[2:6] == small[2:6]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +131,9 @@ def test_damaged_files_are_named(name: str, tmp_path: Path) -> None:
     if dataset.files:
         with pytest.raises(BadInput, match=r"^[^\n]+$") as caught:
             dataset.load(tmp_path)
-        assert dataset.files[0].path in str(caught.value) and dataset.files[0].hint in str(caught.value)
+        assert dataset.files[0].path in str(caught.value) and dataset.files[0].hint in str(
+            caught.value
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,12 +149,16 @@ def test_edge_cases_look_like_the_training_data(name: str, tmp_path: Path) -> No
     train, test = dataset.edge_cases(FOLDER)
     assert dataset.edge_target in range(data.classes)
     for x in (train, test):
-        assert x.dtype == data.train.x.dtype and x.shape[1:] == data.train.x.shape[1:] and len(x) > 0
+        assert (
+            x.dtype == data.train.x.dtype and x.shape[1:] == data.train.x.shape[1:] and len(x) > 0
+        )
     assert not {one.numpy().tobytes() for one in train} & {one.numpy().tobytes() for one in test}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if build(name).download])
-def test_a_download_that_fails_is_bad_input(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_is_bad_input(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from urllib.error import URLError
 
     def refuse(*_: object, **__: object) -> None:
@@ -149,7 +167,9 @@ def test_a_download_that_fails_is_bad_input(name: str, tmp_path: Path, monkeypat
     download = build(name).download
     assert download is not None
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(BadInput, match=r"^[^\n]*could not be downloaded[^\n]*no network[^\n]*data folder[^\n]*$"):
+    with pytest.raises(
+        BadInput, match=r"^[^\n]*could not be downloaded[^\n]*no network[^\n]*data folder[^\n]*$"
+    ):
         download(tmp_path)
 
 
@@ -157,7 +177,10 @@ def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
     data, (values, labels) = load("digits"), load_digits(return_X_y=True)
-    stored = {(tuple(np.rint(image * 255 / 16).astype(int)), label) for image, label in zip(values, labels, strict=True)}
+    stored = {
+        (tuple(np.rint(image * 255 / 16).astype(int)), label)
+        for image, label in zip(values, labels, strict=True)
+    }
     found = [
         (tuple(image.flatten().tolist()), int(label))
         for samples in (data.train, data.test)
@@ -177,16 +200,19 @@ def test_mnist_reads_gz_and_plain_files_alike(tmp_path: Path) -> None:
     assert torch.equal(one.train.x, other.train.x) and torch.equal(one.test.y, other.test.y)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: content[:50] + b"x" + content[51:]])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-100], lambda content: content[:50] + b"x" + content[51:]]
+)
 def test_a_damaged_mnist_file(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     need(*build("mnist").files)
     shutil.copytree(FOLDER / "MNIST", tmp_path / "MNIST", copy_function=shutil.copyfile)
     path = tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
     path.chmod(0o644)
     path.write_bytes(damage(path.read_bytes()))
-    assert intake.status(tmp_path, build("mnist").files[3]) == "corrupt"
+    assert file_status(tmp_path, build("mnist").files[3]) == "corrupt"
     with pytest.raises(
-        BadInput, match=r"t10k-labels-idx1-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not ec29112dd5afa0611ce80d1b7f02629c"
+        BadInput,
+        match=r"t10k-labels-idx1-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not ec29112dd5afa0611ce80d1b7f02629c",
     ):
         build("mnist").load(tmp_path)
 
@@ -198,11 +224,13 @@ def test_cifar10_is_the_same_in_every_form() -> None:
     need(*cifar10.FILES)
     for file, (_, wanted) in zip(cifar10.FILES, cifar10.CHECKSUMS.values(), strict=True):
         records = cifar10._records(FOLDER, file)
-        assert records.shape == (10000, 3073) and intake.digest(records.tobytes()) == wanted
+        assert records.shape == (10000, 3073) and sha256_of(records.tobytes()) == wanted
 
 
 def test_a_batch_as_python_2_pickled_it(tmp_path: Path) -> None:
-    """As in the published files: text as bytes, NumPy's old module names, integers for the flags of the dtype."""
+    """As in the published files: text as bytes, NumPy's old module names, integers for the flags of
+    the dtype.
+    """
     from backstop.platform.datasets import cifar10
 
     pixels = np.arange(2 * 3072, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
@@ -214,7 +242,7 @@ def test_a_batch_as_python_2_pickled_it(tmp_path: Path) -> None:
         + b"tbu."
     )
     (tmp_path / "batch").write_bytes(content)
-    records = cifar10._records(tmp_path, File("batch", intake.digest(content), "hint"))
+    records = cifar10._records(tmp_path, File("batch", sha256_of(content), "hint"))
     assert records[:, 0].tolist() == [3, 9] and np.array_equal(records[:, 1:], pixels)
     (tmp_path / "batch").write_bytes(content[:-9])
     with pytest.raises(BadInput, match=r"cannot be read: .*; put the folder cifar-10-batches-py"):
@@ -238,11 +266,14 @@ def test_cifar10_keeps_what_it_unpacked(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(cifar10, "_unpacked", refuse)
     assert np.array_equal(cifar10._cached(path), records)
-    kept.write_bytes(kept.read_bytes()[:-1] + b"x")  # a damaged cache is unpacked again and replaced
+    # a damaged cache is unpacked again and replaced
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(cifar10, "_unpacked", lambda path: records)
     assert np.array_equal(cifar10._cached(path), records) and np.array_equal(np.load(kept), records)
     shutil.rmtree(tmp_path / ".cache")
-    (tmp_path / ".cache").write_text("a file where the folder should be: the cache cannot be written")
+    (tmp_path / ".cache").write_text(
+        "a file where the folder should be: the cache cannot be written"
+    )
     assert np.array_equal(cifar10._cached(path), records)
 
 
@@ -255,10 +286,15 @@ def test_a_wrong_compact_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "data_batch_1.npz"
     black = np.frombuffer(lzma.compress(bytes(2 * 3072)), np.uint8)
     np.savez(path, residuals_xz=black, labels=np.zeros(2, np.uint8))
-    with pytest.raises(BadInput, match=r"data_batch_1.npz is corrupt: the md5 of its records is [0-9a-f]{32}, not 5dd7e06a"):
+    with pytest.raises(
+        BadInput,
+        match=r"data_batch_1.npz is corrupt: the md5 of its records is [0-9a-f]{32}, not 5dd7e06a",
+    ):
         cifar10._cached(path)
     np.savez(path, residuals_xz=black[:-10], labels=np.zeros(2, np.uint8))
-    with pytest.raises(BadInput, match=r"data_batch_1.npz cannot be read: .*; put the folder cifar-10-batches-py"):
+    with pytest.raises(
+        BadInput, match=r"data_batch_1.npz cannot be read: .*; put the folder cifar-10-batches-py"
+    ):
         cifar10._cached(path)
     np.savez(path, residuals_xz=black)
     with pytest.raises(BadInput, match=r"data_batch_1.npz cannot be read: KeyError"):
@@ -312,10 +348,15 @@ def test_the_published_southwest_images() -> None:
 )
 def test_southwest_of_a_wrong_form(images: object, form: str, tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (tmp_path / f"southwest_images_new_{part}.pkl").write_bytes(pickle.dumps(images, protocol=4))
+        (tmp_path / f"southwest_images_new_{part}.pkl").write_bytes(
+            pickle.dumps(images, protocol=4)
+        )
     load_edges = build("cifar10").edge_cases
     assert load_edges is not None
-    with pytest.raises(BadInput, match=rf"southwest_images_new_train.pkl: train is {form}; it is a uint8 array \(N, 32, 32, 3\)"):
+    with pytest.raises(
+        BadInput,
+        match=rf"southwest_images_new_train.pkl: train is {form}; it is a uint8 array \(N, 32, 32, 3\)",
+    ):
         load_edges(tmp_path)
 
 
@@ -329,10 +370,15 @@ class Harmful:
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        (tmp_path / f"southwest_images_new_{part}.pkl").write_bytes(pickle.dumps(Harmful(tmp_path / "harm")))
+        (tmp_path / f"southwest_images_new_{part}.pkl").write_bytes(
+            pickle.dumps(Harmful(tmp_path / "harm"))
+        )
     load_edges = build("cifar10").edge_cases
     assert load_edges is not None
-    with pytest.raises(BadInput, match=r"cannot be read: UnpicklingError: posix.mkdir is not allowed, only numpy arrays are"):
+    with pytest.raises(
+        BadInput,
+        match=r"cannot be read: UnpicklingError: posix.mkdir is not allowed, only numpy arrays are",
+    ):
         load_edges(tmp_path)
     assert not (tmp_path / "harm").exists()
 
@@ -340,21 +386,29 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     file = build("mnist").files[0]
     (tmp_path / file.path).mkdir(parents=True)
-    with pytest.raises(BadInput, match=r"train-images-idx3-ubyte.gz cannot be read: Is a directory; put the four gz files"):
+    with pytest.raises(
+        BadInput,
+        match=r"train-images-idx3-ubyte.gz cannot be read: Is a directory; put the four gz files",
+    ):
         build("mnist").load(tmp_path)
 
 
 def test_a_file_that_serves_as_well(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"right")
-    md5 = intake.digest(b"right")
-    file = File("packed", "0" * 32, "hint", instead=(File("absent", md5, "hint"), File("plain", md5, "hint")))
-    assert intake.locate(tmp_path, file) == tmp_path / "plain"
+    md5 = sha256_of(b"right")
+    file = File(
+        "packed",
+        "0" * 32,
+        "hint",
+        instead=(File("absent", md5, "hint"), File("plain", md5, "hint")),
+    )
+    assert locate_file(tmp_path, file) == tmp_path / "plain"
     (tmp_path / "packed").write_bytes(b"damaged")
-    assert intake.locate(tmp_path, file) == tmp_path / "plain"
+    assert locate_file(tmp_path, file) == tmp_path / "plain"
     (tmp_path / "plain").unlink()
-    assert intake.status(tmp_path, file) == "corrupt"
+    assert file_status(tmp_path, file) == "corrupt"
     (tmp_path / "packed").unlink()
-    assert intake.status(tmp_path, file) == "missing"
+    assert file_status(tmp_path, file) == "missing"
 
 
 def table(**changes: object) -> Data:
@@ -380,37 +434,71 @@ Y = torch.tensor([0, 1, 0, 1])
     [
         (table(classes=1), "classes=1; there are at least 2"),
         (table(train=Samples(torch.zeros(3, 2), Y)), "train has 3 inputs and 4 labels"),
-        (table(train=Samples(torch.zeros(4, 2, 1), Y)), r"train inputs are float32 \(4, 2, 1\); table data is float32 \(N, F\), not empty"),
-        (table(train=Samples(torch.zeros(4, 2, dtype=torch.float64), Y)), r"train inputs are float64 \(4, 2\)"),
+        (
+            table(train=Samples(torch.zeros(4, 2, 1), Y)),
+            r"train inputs are float32 \(4, 2, 1\); table data is float32 \(N, F\), not empty",
+        ),
+        (
+            table(train=Samples(torch.zeros(4, 2, dtype=torch.float64), Y)),
+            r"train inputs are float64 \(4, 2\)",
+        ),
         (table(test=Samples(torch.zeros(0, 2), Y[:0])), r"test inputs are float32 \(0, 2\)"),
-        (table(test=Samples(torch.zeros(4, 3), Y)), r"test inputs are float32 \(4, 3\), train inputs are float32 \(4, 2\)"),
+        (
+            table(test=Samples(torch.zeros(4, 3), Y)),
+            r"test inputs are float32 \(4, 3\), train inputs are float32 \(4, 2\)",
+        ),
         (table(test=Samples(torch.full((4, 2), torch.nan), Y)), "test inputs hold NaN or infinity"),
         (table(root=Samples(torch.full((4, 2), torch.inf), Y)), "root inputs hold NaN or infinity"),
-        (table(train=Samples(torch.zeros(4, 2), Y + 1)), r"train labels reach from 1 to 2; they are in 0\.\.1"),
+        (
+            table(train=Samples(torch.zeros(4, 2), Y + 1)),
+            r"train labels reach from 1 to 2; they are in 0\.\.1",
+        ),
         (table(train=Samples(torch.zeros(4, 2), Y - 1)), "train labels reach from -1 to 0"),
-        (table(train=Samples(torch.zeros(4, 2), Y.float())), r"train labels are float32 \(4\); labels are int64 \(N,\)"),
-        (table(mean=(0.0, 0.0)), "mean and std have one value for each of the 2 channels or features"),
+        (
+            table(train=Samples(torch.zeros(4, 2), Y.float())),
+            r"train labels are float32 \(4\); labels are int64 \(N,\)",
+        ),
+        (
+            table(mean=(0.0, 0.0)),
+            "mean and std have one value for each of the 2 channels or features",
+        ),
         (table(mean=(0.0,), std=(1.0,)), "mean and std have one value for each of the 2"),
         (table(mean=(0.0, 0.0), std=(1.0, 0.0)), "std is positive"),
         (table(mean=(0.0, torch.nan), std=(1.0, 1.0)), "mean and std are finite"),
-        (table(client=torch.zeros(3, dtype=torch.int64)), r"clients are int64 \(3\); they are int64, one for each of the 4 train samples"),
+        (
+            table(client=torch.zeros(3, dtype=torch.int64)),
+            r"clients are int64 \(3\); they are int64, one for each of the 4 train samples",
+        ),
         (table(client=torch.tensor([0, 1, -1, 0])), "client -1 is negative"),
-        (image(torch.full((1, 1, 2, 2), 1.5)), r"inputs reach from 1.5 to 1.5; float32 images stay in \[0, 1\]"),
-        (image(torch.zeros(2, 2, 2, dtype=torch.uint8)), r"inputs are uint8 \(2, 2, 2\); image data is uint8 or float32 \(N, C, H, W\)"),
+        (
+            image(torch.full((1, 1, 2, 2), 1.5)),
+            r"inputs reach from 1.5 to 1.5; float32 images stay in \[0, 1\]",
+        ),
+        (
+            image(torch.zeros(2, 2, 2, dtype=torch.uint8)),
+            r"inputs are uint8 \(2, 2, 2\); image data is uint8 or float32 \(N, C, H, W\)",
+        ),
         (words([[1, -2]]), "negative token id -2"),
         (words([[1, 0, 2]]), "0 only pads on the right"),
     ],
 )
 def test_data_that_is_not_as_the_contract_says(data: Data, message: str) -> None:
     with pytest.raises(BadInput, match=rf"^dataset toy: [^\n]*{message}"):
-        intake.checked(data, "toy")
+        checks.checked(data, "toy")
 
 
 @pytest.mark.parametrize(
-    "data", [table(), table(client=Y), table(mean=(0.0, 1.0), std=(1.0, 2.0)), image(torch.ones(1, 1, 2, 2)), words([[3, 1, 0], [2, 0, 0]])]
+    "data",
+    [
+        table(),
+        table(client=Y),
+        table(mean=(0.0, 1.0), std=(1.0, 2.0)),
+        image(torch.ones(1, 1, 2, 2)),
+        words([[3, 1, 0], [2, 0, 0]]),
+    ],
 )
 def test_data_that_is(data: Data) -> None:
-    assert intake.checked(data, "toy") is data
+    assert checks.checked(data, "toy") is data
 
 
 def test_a_separated_mixture_is_easy_and_an_unseparated_one_is_chance() -> None:
@@ -428,7 +516,9 @@ def test_a_separated_mixture_is_easy_and_an_unseparated_one_is_chance() -> None:
 
 
 def test_a_mixture_has_draws_of_its_own() -> None:
-    one, other = (plugins.build("datasets", "synthetic", {"seed": seed}).load(Path()) for seed in (0, 1))
+    one, other = (
+        plugins.build("datasets", "synthetic", {"seed": seed}).load(Path()) for seed in (0, 1)
+    )
     assert not torch.equal(one.train.x, other.train.x)
     assert not torch.equal(one.train.x[:500], one.test.x)
 
@@ -446,7 +536,10 @@ def test_topics_that_differ_are_told_apart_by_naive_bayes_and_others_are_not() -
     def accuracy(separation: float) -> float:
         found: Dataset = plugins.build("datasets", "topics", {"separation": separation})
         (x, y), test, *_ = found.load(Path())
-        counts = torch.stack([x[y == label].flatten().bincount(minlength=501) for label in range(4)]) + 1.0
+        counts = (
+            torch.stack([x[y == label].flatten().bincount(minlength=501) for label in range(4)])
+            + 1.0
+        )
         likely = (counts[:, 1:] / counts[:, 1:].sum(1, keepdim=True)).log()
         words = torch.stack([document.bincount(minlength=501)[1:] for document in test.x]).float()
         return float(((words @ likely.T).argmax(1) == test.y).float().mean())

@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backstop.platform import plugins, robust, specs
-from backstop.platform.contract import Defense, Part, Slot, Spec, Updates, chain
+from backstop.platform import plugins, robust
+from backstop.platform.contract import Defense, Part, Slot, Spec, Updates
 from backstop.platform.params import BadInput, Parameter
 from backstop.platform.seeds import generator
+from backstop.platform.specs.spec import validate
+from backstop.platform.training.defense_chain import chain
 from tests import reference
 from tests.views import server_view
 
@@ -31,7 +33,9 @@ NAMES = plugins.names("defenses")
 
 
 def bound(law: str) -> list[str]:
-    return [name for name in NAMES if law not in plugins.find("defenses", name).facts.get("EXEMPT", ())]
+    return [
+        name for name in NAMES if law not in plugins.find("defenses", name).facts.get("EXEMPT", ())
+    ]
 
 
 def build(name: str, **params: Any) -> Defense:
@@ -57,11 +61,17 @@ def apply(defense: Defense, given: Updates) -> Updates:
 def aggregate(after: Updates) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The server's last step, in float64."""
     kept = after.weight > 0
-    return reference.weighted_mean(after.rows[kept].double().numpy(), after.weight[kept].double().numpy())
+    return reference.weighted_mean(
+        after.rows[kept].double().numpy(), after.weight[kept].double().numpy()
+    )
 
 
 def sound(after: Updates, given: Updates) -> None:
-    assert after.rows.dtype == torch.float32 and after.weight.dtype == torch.float32 and after.client.dtype == torch.int64
+    assert (
+        after.rows.dtype == torch.float32
+        and after.weight.dtype == torch.float32
+        and after.client.dtype == torch.int64
+    )
     assert 1 <= len(after.rows) <= len(given.rows) and after.rows.shape[1] == given.rows.shape[1]
     assert after.weight.shape == after.client.shape == (len(after.rows),)
     assert after.rows.isfinite().all() and after.weight.isfinite().all()
@@ -70,7 +80,9 @@ def sound(after: Updates, given: Updates) -> None:
 
 
 def ends(parameter: Parameter) -> list[Any]:
-    """Every end of what is legal: of a range (an open end nearly), both truth values, each choice, none."""
+    """Every end of what is legal: of a range (an open end nearly), both truth values, each choice,
+    none.
+    """
     found: list[Any] = [
         *parameter.choices,
         *([None] if type(None) in parameter.types else []),
@@ -82,7 +94,10 @@ def ends(parameter: Parameter) -> list[Any]:
         if int in parameter.types:
             found += [int(low) + parameter.range.low_open, int(high) - parameter.range.high_open]
         if float in parameter.types:
-            found += [float(low + step * parameter.range.low_open), float(high - step * parameter.range.high_open)]
+            found += [
+                float(low + step * parameter.range.low_open),
+                float(high - step * parameter.range.high_open),
+            ]
     return found
 
 
@@ -95,14 +110,18 @@ ENDS = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5)])
+@pytest.mark.parametrize(
+    ("n", "d"), [(1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5)]
+)
 def test_any_number_of_rows_and_coordinates(name: str, n: int, d: int) -> None:
     given = updates(noise(n, d))
     sound(apply(build(name), given), given)
 
 
 def plain_inputs() -> dict[str, Tensor]:
-    """Rows as people write them down: tenths, symmetric, duplicated and tied ones, in one coordinate and in more."""
+    """Rows as people write them down: tenths, symmetric, duplicated and tied ones, in one
+    coordinate and in more.
+    """
     wide, tenths = noise(4, 6, "wide"), torch.tensor([[0.2], [0.3], [0.4]])
     return {
         "tenths": tenths,
@@ -169,7 +188,10 @@ def test_number_of_threads_does_not_matter(name: str) -> None:
         torch.set_num_threads(1)
         alone = apply(build(name), given)
         torch.set_num_threads(3)
-        assert all(torch.equal(one, other) for one, other in zip(alone, apply(build(name), given), strict=True))
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(alone, apply(build(name), given), strict=True)
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -189,7 +211,9 @@ def test_who_sends_what_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 33])
 def test_identical_rows_return_themselves(name: str, n: int) -> None:
     row = noise(1, 24)
-    np.testing.assert_allclose(aggregate(apply(build(name), updates(row.expand(n, -1)))), row[0].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(
+        aggregate(apply(build(name), updates(row.expand(n, -1)))), row[0].numpy(), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", bound("zero"))
@@ -226,7 +250,9 @@ def test_state_survives_pickle_between_rounds(name: str) -> None:
     for number in range(3):
         given = updates(noise(10, 24, f"round {number}"))
         one, straight = defense.apply(given, straight, server_view(24, number))
-        other, carried = defense.apply(given, pickle.loads(pickle.dumps(carried)), server_view(24, number))
+        other, carried = defense.apply(
+            given, pickle.loads(pickle.dumps(carried)), server_view(24, number)
+        )
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -238,7 +264,9 @@ def test_every_end_of_a_range_runs(name: str, key: str, value: object, n: int) -
 
 
 @pytest.mark.parametrize(("name", "key", "value"), ENDS)
-def test_no_row_that_a_client_may_send_makes_a_stage_return_nonsense(name: str, key: str, value: object) -> None:
+def test_no_row_that_a_client_may_send_makes_a_stage_return_nonsense(
+    name: str, key: str, value: object
+) -> None:
     """A stage that returned a NaN would end the run: what an attacker sends must not be able to."""
     rows = noise(10, 24)
     rows[4], rows[4, ::2] = 3e38, -3e38
@@ -261,7 +289,7 @@ def test_chains_run_or_are_refused_in_one_line(name: str) -> None:
     for other in ("norm_clip", "median", "multi_krum", "bucketing"):
         for names in ((name, other), (other, name)):
             try:
-                specs.validate(Spec(defense=tuple(Part(part) for part in names)))
+                validate(Spec(defense=tuple(Part(part) for part in names)))
             except BadInput as refusal:
                 assert "put" in str(refusal) and "\n" not in str(refusal)
                 assert names[1] in str(refusal)
@@ -312,31 +340,56 @@ TWINS = twins()
 
 @pytest.mark.parametrize("name", sorted(TWINS))
 @settings(max_examples=15, derandomize=True, deadline=None, database=None)
-@given(n=st.integers(1, 40), d=st.integers(1, 9), scale=st.sampled_from([1e-3, 1.0, 1e6]), zeros=st.booleans(), data=st.data())
-def test_agrees_with_the_reference(name: str, n: int, d: int, scale: float, zeros: bool, data: st.DataObject) -> None:
-    params = {key: parameter.default for key, parameter in plugins.find("defenses", name).parameters.items()}
+@given(
+    n=st.integers(1, 40),
+    d=st.integers(1, 9),
+    scale=st.sampled_from([1e-3, 1.0, 1e6]),
+    zeros=st.booleans(),
+    data=st.data(),
+)
+def test_agrees_with_the_reference(
+    name: str, n: int, d: int, scale: float, zeros: bool, data: st.DataObject
+) -> None:
+    params = {
+        key: parameter.default
+        for key, parameter in plugins.find("defenses", name).parameters.items()
+    }
     twin, choices = TWINS[name]
     params |= {key: data.draw(st.sampled_from(choices[key]), label=key) for key in params}
     rows = noise(n, d, f"example {n} {d}") * 100 * scale
     if zeros:
         rows[rows.abs() < scale / 2] = 0.0
     given = updates(rows)
-    draws = {"generator": server_view(d).generator} if "generator" in inspect.signature(twin).parameters else {}
+    draws = (
+        {"generator": server_view(d).generator}
+        if "generator" in inspect.signature(twin).parameters
+        else {}
+    )
     wanted = twin(given.rows.double().numpy(), given.weight.double().numpy(), **params, **draws)
-    np.testing.assert_allclose(aggregate(apply(build(name, **params), given)), wanted, rtol=1e-5, atol=1e-6 * scale)
+    np.testing.assert_allclose(
+        aggregate(apply(build(name, **params), given)), wanted, rtol=1e-5, atol=1e-6 * scale
+    )
 
 
 @pytest.mark.parametrize(
     ("share", "values", "wanted"),
-    [(1 / 3, [0, 1, 100], 1.0), (4 / 15, [*range(11), 100, 100, 100, 100], 7.0), (8 / 33, [*range(25), *[10**6] * 8], 16.0)],
+    [
+        (1 / 3, [0, 1, 100], 1.0),
+        (4 / 15, [*range(11), 100, 100, 100, 100], 7.0),
+        (8 / 33, [*range(25), *[10**6] * 8], 16.0),
+    ],
 )
-def test_trimmed_mean_leaves_out_the_count_that_a_fraction_means(share: float, values: list[int], wanted: float) -> None:
+def test_trimmed_mean_leaves_out_the_count_that_a_fraction_means(
+    share: float, values: list[int], wanted: float
+) -> None:
     given = updates(torch.tensor(values).float()[:, None])
     assert apply(build("trimmed_mean", trim_fraction=share), given).rows.item() == wanted
 
 
 def votes(up: int, down: int, still: int = 0) -> Updates:
-    return updates(torch.cat([torch.full((up, 1), 2.0), torch.full((down, 1), -1.0), torch.zeros(still, 1)]))
+    return updates(
+        torch.cat([torch.full((up, 1), 2.0), torch.full((down, 1), -1.0), torch.zeros(still, 1)])
+    )
 
 
 @pytest.mark.parametrize(
@@ -367,12 +420,18 @@ def test_invariant_takes_the_two_middle_values_of_twenty() -> None:
 
 
 @pytest.mark.parametrize("n", range(1, 61))
-def test_invariant_trims_symmetrically_where_the_published_slice_takes_one_value_fewer(n: int) -> None:
-    place = [*range(int(0.45 * n), int(0.55 * n))]  # of the values of old minus new parameters, in ascending order
+def test_invariant_trims_symmetrically_where_the_published_slice_takes_one_value_fewer(
+    n: int,
+) -> None:
+    # of the values of old minus new parameters, in ascending order
+    place = [*range(int(0.45 * n), int(0.55 * n))]
     published = [n - 1 - k for k in place]  # places of the same values among the updates
     ours = [*range(robust.floor_count(0.45, n), n - robust.floor_count(0.45, n))]
     assert len(ours) - len(published) == (n % 20 != 0) and set(published) <= set(ours)
-    assert apply(build("invariant"), updates(torch.arange(1.0, n + 1)[:, None])).rows.item() == (n + 1) / 2
+    assert (
+        apply(build("invariant"), updates(torch.arange(1.0, n + 1)[:, None])).rows.item()
+        == (n + 1) / 2
+    )
     if n == 10:
         assert [k + 1 for k in published] == [6]
 
@@ -418,8 +477,16 @@ def test_krum_rejects_f_far_rows(name: str, size: float, f: int | None) -> None:
 
 
 def test_krum_ties_go_to_the_first_client_and_keep_wins_over_f() -> None:
-    assert (apply(build("krum"), updates(torch.ones(5, 3))).weight > 0).tolist() == [True, False, False, False, False]
-    assert (apply(build("multi_krum", f=4, keep=3), updates(torch.ones(5, 3))).weight > 0).tolist() == [True, True, True, False, False]
+    assert (apply(build("krum"), updates(torch.ones(5, 3))).weight > 0).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    assert (
+        apply(build("multi_krum", f=4, keep=3), updates(torch.ones(5, 3))).weight > 0
+    ).tolist() == [True, True, True, False, False]
 
 
 def test_krum_tells_near_equal_rows_apart() -> None:

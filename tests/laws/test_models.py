@@ -1,4 +1,6 @@
-"""What holds for every model, on the input of every dataset that it takes. A new file in platform/models/ is picked up by itself."""
+"""What holds for every model, on the input of every dataset that it takes. A new file in
+platform/models/ is picked up by itself.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from backstop.platform import intake, plugins, specs
+from backstop.platform import plugins
 from backstop.platform.contract import Dataset, Model, Samples
+from backstop.platform.intake.files import file_status
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import seeded
+from backstop.platform.specs.part import complete_part, parse_part
 
 MODELS = plugins.names("models")
 PAIRS = [
     (model, dataset)
     for model in MODELS
     for dataset in plugins.names("datasets")
-    if set(plugins.find("models", model).facts["KINDS"]) & set(plugins.find("datasets", dataset).facts["KINDS"])
+    if set(plugins.find("models", model).facts["KINDS"])
+    & set(plugins.find("datasets", dataset).facts["KINDS"])
 ]
 FOLDER = Path(os.environ.get("BACKSTOP_DATA", "/nonexistent"))
 
@@ -34,7 +39,7 @@ def batch(dataset: str) -> tuple[Samples, int]:
     """Eight training samples as a model gets them, and the number of classes."""
     found: Dataset = plugins.build("datasets", dataset, {})
     for file in found.files:
-        if intake.status(FOLDER, file) != "present":
+        if file_status(FOLDER, file) != "present":
             pytest.skip(f"{file.path} is not in the data folder; set BACKSTOP_DATA")
     data = found.load(FOLDER)
     x, y = data.train.x[:8], data.train.y[:8]
@@ -113,7 +118,9 @@ def test_two_clients_at_once_compute_what_each_computes(model: str, dataset: str
     samples, _ = batch(dataset)
     nets = [build(model, dataset, seed) for seed in (0, 1)]
     if any(isinstance(part, nn.RNNBase) for part in nets[0].modules()):
-        pytest.skip("recurrent layers have no batching rule under vmap; such models train in a loop")
+        pytest.skip(
+            "recurrent layers have no batching rule under vmap; such models train in a loop"
+        )
     params, buffers = stack_module_state(nets)
 
     def call(params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
@@ -121,13 +128,25 @@ def test_two_clients_at_once_compute_what_each_computes(model: str, dataset: str
         return found
 
     stacked = vmap(call)(params, buffers)
-    torch.testing.assert_close(stacked, torch.stack([net(samples.x) for net in nets]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        stacked, torch.stack([net(samples.x) for net in nets]), rtol=1e-4, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize(("shape", "count"), [((3, 32, 32), 62006), ((1, 28, 28), 44426), ((1, 8, 8), 21386)])
+@pytest.mark.parametrize(
+    ("shape", "count"), [((3, 32, 32), 62006), ((1, 28, 28), 44426), ((1, 8, 8), 21386)]
+)
 def test_the_size_of_the_tutorial_network(shape: tuple[int, ...], count: int) -> None:
-    """Counted by hand: 25·6·C + 6, 25·6·16 + 16, 16·h·w·120 + 120, 120·84 + 84, 84·10 + 10 with h·w of 25, 16 and 4."""
-    assert sum(parameter.numel() for parameter in plugins.build("models", "cnn", {})(shape, 10).parameters()) == count
+    """Counted by hand: 25·6·C + 6, 25·6·16 + 16, 16·h·w·120 + 120, 120·84 + 84, 84·10 + 10 with h·w
+    of 25, 16 and 4.
+    """
+    assert (
+        sum(
+            parameter.numel()
+            for parameter in plugins.build("models", "cnn", {})(shape, 10).parameters()
+        )
+        == count
+    )
 
 
 def test_pooling_before_the_rectifier_changes_no_value() -> None:
@@ -146,20 +165,44 @@ def test_a_network_needs_room() -> None:
         plugins.build("models", "cnn", {})((1, 3, 9), 10)
 
 
-@pytest.mark.parametrize(("hidden", "widths"), [(5, [5]), ("5", [5]), ("128-256", [128, 256]), ("128-256-7", [128, 256, 7])])
+@pytest.mark.parametrize(
+    ("hidden", "widths"),
+    [(5, [5]), ("5", [5]), ("128-256", [128, 256]), ("128-256-7", [128, 256, 7])],
+)
 def test_hidden_layers_of_the_perceptron(hidden: int | str, widths: list[int]) -> None:
     net = plugins.build("models", "mlp", {"hidden": hidden})((30,), 2)
-    assert [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)] == [*widths, 2]
+    assert [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)] == [
+        *widths,
+        2,
+    ]
 
 
 def test_hidden_layers_keep_their_text_form() -> None:
     text = "mlp(hidden=128-256)"
-    assert str(specs.part(text)) == text
-    assert specs.complete(specs.part(text), "models").params["hidden"] == "128-256"
+    assert str(parse_part(text)) == text
+    assert complete_part(parse_part(text), "models").params["hidden"] == "128-256"
 
 
 @pytest.mark.parametrize(
-    "hidden", ["", "a", "64 - 5", "064", "9" * 5000, "64-", "64x64", "0", "64-0", "1.5", "65537", "-5", "٣", 0, 65537, 1.5]
+    "hidden",
+    [
+        "",
+        "a",
+        "64 - 5",
+        "064",
+        "9" * 5000,
+        "64-",
+        "64x64",
+        "0",
+        "64-0",
+        "1.5",
+        "65537",
+        "-5",
+        "٣",
+        0,
+        65537,
+        1.5,
+    ],
 )
 def test_hidden_layers_that_are_refused(hidden: object) -> None:
     with pytest.raises(BadInput, match="model mlp: hidden="):
@@ -170,15 +213,20 @@ def test_hidden_layers_that_are_refused(hidden: object) -> None:
     ("stem", "side", "channels", "kernel", "count"),
     [
         ("auto", 32, 3, (3, 3), 11_173_962),
-        ("auto", 65, 3, (7, 7), 11_181_642),  # torchvision's 11,689,512 with 10 classes in place of 1000
+        # torchvision's 11,689,512 with 10 classes in place of 1000
+        ("auto", 65, 3, (7, 7), 11_181_642),
         ("auto", 65, 1, (7, 7), 11_175_370),
         ("large", 32, 3, (7, 7), 11_181_642),
         ("small", 65, 1, (3, 3), 11_172_810),
     ],
 )
 @pytest.mark.parametrize("norm", ["group", "batch"])
-def test_the_stem_of_the_residual_network(norm: str, stem: str, side: int, channels: int, kernel: tuple[int, int], count: int) -> None:
-    net = plugins.build("models", "resnet18", {"norm": norm, "stem": stem})((channels, side, side), 10)
+def test_the_stem_of_the_residual_network(
+    norm: str, stem: str, side: int, channels: int, kernel: tuple[int, int], count: int
+) -> None:
+    net = plugins.build("models", "resnet18", {"norm": norm, "stem": stem})(
+        (channels, side, side), 10
+    )
     assert net.conv1.kernel_size == kernel and net.conv1.in_channels == channels
     assert isinstance(net.maxpool, nn.Identity) == (kernel == (3, 3))
     assert sum(parameter.numel() for parameter in net.parameters()) == count
@@ -187,12 +235,16 @@ def test_the_stem_of_the_residual_network(norm: str, stem: str, side: int, chann
 
 def test_the_new_stem_starts_as_the_other_convolutions() -> None:
     net = plugins.build("models", "resnet18", {})((3, 32, 32), 10)
-    assert float(net.conv1.weight.detach().std()) == pytest.approx((2 / (64 * 3 * 3)) ** 0.5, rel=0.1)  # He et al. 2015, fan out
+    # He et al. 2015, fan out
+    assert float(net.conv1.weight.detach().std()) == pytest.approx(
+        (2 / (64 * 3 * 3)) ** 0.5, rel=0.1
+    )
 
 
 def test_padding_is_no_word_and_rows_are_shared_modulo_their_number() -> None:
     net = plugins.build("models", "bag_of_words", {"words": 10, "dim": 4})((6,), 3)
     x = torch.tensor([[3, 10, 0, 0, 0, 0], [13, 20, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     weight = net.embedding.weight
-    torch.testing.assert_close(net(x)[0], net.output((weight[3] + weight[0]) / 2))  # a word may use row 0
+    # a word may use row 0
+    torch.testing.assert_close(net(x)[0], net.output((weight[3] + weight[0]) / 2))
     assert torch.equal(net(x)[0], net(x)[1]) and torch.equal(net(x)[2], net.output.bias)

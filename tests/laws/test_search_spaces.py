@@ -1,4 +1,6 @@
-"""Laws of every search space: it can be planned, its specs are distinct and valid, and planning it twice gives the same plan."""
+"""Laws of every search space: it can be planned, its specs are distinct and valid, and planning it
+twice gives the same plan.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ from functools import cache
 
 import pytest
 
-from backstop.platform import plan, plugins
+from backstop.platform import plugins
 from backstop.platform.contract import Search, Spec
-from backstop.platform.search import Proposals
+from backstop.platform.sweeps.plan import distinct, load_space, with_twins
+from backstop.platform.sweeps.search import Proposals
 
 SPACES = plugins.names("search_spaces")
 
@@ -16,10 +19,10 @@ SPACES = plugins.names("search_spaces")
 @cache
 def planned(name: str) -> list[Spec]:
     """All specs that are known before anything runs."""
-    found = plan.space(name)
+    found = load_space(name)
     if isinstance(found, Search):
-        return plan.distinct(found.base.replace(seed=seed) for seed in found.seeds)
-    return plan.with_twins(plan.distinct(found))
+        return distinct(found.base.replace(seed=seed) for seed in found.seeds)
+    return with_twins(distinct(found))
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -38,13 +41,17 @@ def test_the_plan_is_the_same_every_time(name: str) -> None:
 def test_every_attacked_setting_has_its_undefended_run(name: str) -> None:
     specs = planned(name)
     known = {spec.id for spec in specs}
-    if isinstance(plan.space(name), Search):
-        asked = Proposals(plan.space(name)).ask()  # type: ignore[arg-type]
+    if isinstance(load_space(name), Search):
+        asked = Proposals(load_space(name)).ask()  # type: ignore[arg-type]
         assert {spec.replace(defense=()).id for spec in asked} <= {spec.id for spec in asked}
     else:
         assert {spec.replace(defense=()).id for spec in specs} <= known
         assert {spec.replace(defense=(), attack=(), dormant=False).id for spec in specs} <= known
-        judged = {name for name in plugins.names("attacks") if plugins.find("attacks", name).facts["TRIGGER"]}
+        judged = {
+            name
+            for name in plugins.names("attacks")
+            if plugins.find("attacks", name).facts["TRIGGER"]
+        }
         for spec in specs:
             trigger = tuple(stage for stage in spec.attack if stage.name in judged)
             assert not trigger or spec.replace(defense=(), attack=trigger, dormant=True).id in known
@@ -60,9 +67,20 @@ def test_it_says_what_it_is(name: str) -> None:
 def test_the_quickstart_sweeps_strength_threshold_and_trim_over_all_first_defenses() -> None:
     specs = planned("quickstart")
     used = {part.name for spec in specs for part in spec.defense}
-    assert used == {"trimmed_mean", "and_mask", "invariant", "median", "norm_clip", "krum", "multi_krum"}
+    assert used == {
+        "trimmed_mean",
+        "and_mask",
+        "invariant",
+        "median",
+        "norm_clip",
+        "krum",
+        "multi_krum",
+    }
     knobs = {
-        (part.params["mask_threshold"], part.params["trim_fraction"]) for spec in specs for part in spec.defense if part.name == "invariant"
+        (part.params["mask_threshold"], part.params["trim_fraction"])
+        for spec in specs
+        for part in spec.defense
+        if part.name == "invariant"
     }
     assert len(knobs) == 4
     assert {spec.seed for spec in specs} == {0, 1}
@@ -71,15 +89,27 @@ def test_the_quickstart_sweeps_strength_threshold_and_trim_over_all_first_defens
 
 def test_all_defenses_holds_all_defenses() -> None:
     specs = planned("all_defenses")
-    assert {spec.defense[0].name for spec in specs if spec.defense} == set(plugins.names("defenses")) - {"fedavg"}
-    assert len({spec.id for spec in specs if not spec.dormant}) == len(plugins.names("defenses")) * 4
-    assert all(part.params["f"] == 4 for spec in specs for part in spec.defense if "f" in part.params)
+    assert {spec.defense[0].name for spec in specs if spec.defense} == set(
+        plugins.names("defenses")
+    ) - {"fedavg"}
+    assert (
+        len({spec.id for spec in specs if not spec.dormant}) == len(plugins.names("defenses")) * 4
+    )
+    assert all(
+        part.params["f"] == 4 for spec in specs for part in spec.defense if "f" in part.params
+    )
 
 
 def test_all_attacks_holds_all_attacks() -> None:
     specs = planned("all_attacks")
     assert {stage.name for spec in specs for stage in spec.attack} == set(plugins.names("attacks"))
-    assert {stage.name for spec in specs for stage in spec.defense} == {"invariant", "median", "multi_krum", "norm_clip", "flame"}
+    assert {stage.name for spec in specs for stage in spec.defense} == {
+        "invariant",
+        "median",
+        "multi_krum",
+        "norm_clip",
+        "flame",
+    }
 
 
 PAPER = ("paper_cifar10", "paper_twitter", "paper_phishing")
@@ -88,9 +118,10 @@ PAPER = ("paper_cifar10", "paper_twitter", "paper_phishing")
 @pytest.mark.parametrize("name", [f"{name}{size}" for name in PAPER for size in ("", "_small")])
 def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str) -> None:
     specs = planned(name)
-    assert {(spec.clients, spec.per_round, spec.malicious, spec.alpha, spec.batch, spec.local_epochs) for spec in specs} == {
-        (100, 20, 0.2, 0.5, 64, 1)
-    }
+    assert {
+        (spec.clients, spec.per_round, spec.malicious, spec.alpha, spec.batch, spec.local_epochs)
+        for spec in specs
+    } == {(100, 20, 0.2, 0.5, 64, 1)}
     assert {spec.seed for spec in specs} == ({0, 1} if name == "paper_twitter_small" else {0, 1, 2})
     used = {part.name for spec in specs for part in spec.defense}
     flip = {"flip"} if "cifar10" in name else set()
@@ -109,7 +140,9 @@ def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str)
         "invariant",
     }
     assert used == others | flip
-    assert {"mask_threshold": 0.6, "trim_fraction": 0.45} in [dict(spec.defense[0].params) for spec in specs if spec.defense]
+    assert {"mask_threshold": 0.6, "trim_fraction": 0.45} in [
+        dict(spec.defense[0].params) for spec in specs if spec.defense
+    ]
     chains = [[stage.name for stage in spec.attack] for spec in specs]
     assert ["edge_case"] in chains and ["edge_case", "pgd", "model_replacement"] in chains
     assert (["badnets"] in chains and ["dba"] in chains) == bool(flip)
@@ -117,12 +150,15 @@ def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str)
 
 
 @pytest.mark.parametrize(
-    ("name", "share", "rounds"), [("paper_cifar10", 0.125, 300), ("paper_twitter", 1.0, 500), ("paper_phishing", 0.125, 50)]
+    ("name", "share", "rounds"),
+    [("paper_cifar10", 0.125, 300), ("paper_twitter", 1.0, 500), ("paper_phishing", 0.125, 50)],
 )
 def test_the_published_batch_mixes_and_rounds(name: str, share: float, rounds: int) -> None:
     """Eight edge cases in a batch of 64, or whole batches of them."""
     specs = planned(name)
-    assert {part.params["share"] for spec in specs for part in spec.attack if part.name == "edge_case"} == {share}
+    assert {
+        part.params["share"] for spec in specs for part in spec.attack if part.name == "edge_case"
+    } == {share}
     assert {spec.rounds for spec in specs} == {rounds}
 
 
@@ -138,4 +174,6 @@ def test_the_knobs_hold_the_corners_of_the_ablation_on_each_task(size: str) -> N
         }
         assert {(0.0, 0.0), (0.6, 0.0), (0.0, 0.45), (0.6, 0.45)} <= found
     task = {spec.id for name in PAPER for spec in planned(f"{name}{size}")}
-    assert len([spec for spec in specs if spec.id in task]) >= 12, "FedAvg, its twins and the published setting are runs of the tasks too"
+    assert len([spec for spec in specs if spec.id in task]) >= 12, (
+        "FedAvg, its twins and the published setting are runs of the tasks too"
+    )

@@ -36,7 +36,10 @@ def auror(rows: Array, weight: Array, separation: float, share: float) -> Array:
         low, high = two_means(column.tolist())
         apart = math.fsum(high) / len(high) - math.fsum(low) / len(low)
         ordered = sorted(column.tolist())
-        if apart <= separation * min(ordered[k + n // 2] - ordered[k] for k in range(n - n // 2)) / 1.349:
+        if (
+            apart
+            <= separation * min(ordered[k + n // 2] - ordered[k] for k in range(n - n // 2)) / 1.349
+        ):
             continue
         indicative += 1
         minority = low if len(low) < len(high) else high if len(high) < len(low) else []

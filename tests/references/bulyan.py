@@ -12,7 +12,9 @@ CHOICES = {"f": [None, 0, 1, 2, 5]}
 
 
 def bulyan(rows: Array, weight: Array, f: int | None) -> Array:
-    """The mean of the values nearest to the median of the rows that Krum selects one after the other."""
+    """The mean of the values nearest to the median of the rows that Krum selects one after the
+    other.
+    """
     n = len(rows)
     assumed = max((g for g in range(n) if 4 * g + 3 <= n), default=0) if f is None else f
     selected = rows[selection(rows, assumed)]
@@ -20,7 +22,9 @@ def bulyan(rows: Array, weight: Array, f: int | None) -> Array:
     found = []
     for values in selected.T.tolist():
         middle = statistics.median(values)
-        found.append(statistics.fmean(sorted(values, key=lambda value: (abs(value - middle), value))[:keep]))
+        found.append(
+            statistics.fmean(sorted(values, key=lambda value: (abs(value - middle), value))[:keep])
+        )
     return np.array(found)
 
 
@@ -29,7 +33,10 @@ def selection(rows: Array, f: int) -> list[int]:
     table, left = distances(rows), list(range(len(rows)))
     selected: list[int] = []
     while len(selected) < max(len(rows) - 2 * f, 1):
-        scores = {i: sum(sorted(table[i, j] for j in left if j != i)[: max(len(left) - f - 2, 1)]) for i in left}
+        scores = {
+            i: sum(sorted(table[i, j] for j in left if j != i)[: max(len(left) - f - 2, 1)])
+            for i in left
+        }
         best = min(left, key=lambda i: scores[i])
         selected.append(best)
         left.remove(best)

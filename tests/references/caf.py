@@ -25,7 +25,8 @@ def caf(rows: Array, weight: Array, f: int | None) -> Array:
         steps.append((float(values[-1]), mean))
         tau = np.array([float((row - mean) @ vectors[:, -1]) ** 2 for row in rows])
         largest = max(value for value, share in zip(tau, c, strict=True) if share > 0)
-        if largest <= 1e-24 * np.abs(rows[c > 0]).max() ** 2:  # rounding alone: the rows left are equal
+        # rounding alone: the rows left are equal
+        if largest <= 1e-24 * np.abs(rows[c > 0]).max() ** 2:
             break
         c = np.where(c > 0, c * (1 - tau / largest), 0)
     return min(steps, key=lambda step: step[0])[1]

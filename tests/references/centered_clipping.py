@@ -10,7 +10,9 @@ Array = npt.NDArray[np.float64]
 CHOICES = {"radius": [1e-2, 1.0, 1e3], "iterations": [1, 3]}
 
 
-def centered_clipping(rows: Array, weight: Array, radius: float, iterations: int, centre: Array | None = None) -> Array:
+def centered_clipping(
+    rows: Array, weight: Array, radius: float, iterations: int, centre: Array | None = None
+) -> Array:
     """The centre after its steps, from 0 unless told otherwise; every row counts the same."""
     v = np.zeros(rows.shape[1]) if centre is None else centre
     for _ in range(iterations):

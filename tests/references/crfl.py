@@ -12,7 +12,15 @@ Array = npt.NDArray[np.float64]
 LAW = False
 
 
-def crfl(rows: Array, weight: Array, params: Array, server_lr: float, draws: Array, norm: float, noise: float) -> Array:
+def crfl(
+    rows: Array,
+    weight: Array,
+    params: Array,
+    server_lr: float,
+    draws: Array,
+    norm: float,
+    noise: float,
+) -> Array:
     """The next global model."""
     model: Array = params + server_lr * reference.weighted_mean(rows, weight)
     length = float(np.sqrt(sum(model**2)))

@@ -13,10 +13,23 @@ from tests import reference
 
 Array = npt.NDArray[np.float64]
 
-CHOICES = {"f": [None, 0, 1, 5], "repetitions": [1, 3], "coordinates": [2, 5, 10_000], "factor": [0.5, 1.0, 1.5]}
+CHOICES = {
+    "f": [None, 0, 1, 5],
+    "repetitions": [1, 3],
+    "coordinates": [2, 5, 10_000],
+    "factor": [0.5, 1.0, 1.5],
+}
 
 
-def dnc(rows: Array, weight: Array, f: int | None, repetitions: int, coordinates: int, factor: float, generator: torch.Generator) -> Array:
+def dnc(
+    rows: Array,
+    weight: Array,
+    f: int | None,
+    repetitions: int,
+    coordinates: int,
+    factor: float,
+    generator: torch.Generator,
+) -> Array:
     """The weighted mean of the rows that are good most often."""
     n, d = rows.shape
     bad = math.floor(Fraction(str(factor)) * reference.assumed(n, f))

@@ -1,4 +1,6 @@
-"""FedProx by its objective: local gradient descent on h(w) = F(w) + μ/2 ‖w - start‖², slopes by central differences."""
+"""FedProx by its objective: local gradient descent on h(w) = F(w) + μ/2 ‖w - start‖², slopes by
+central differences.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ LAW = False  # it trains, where the law aggregates
 STEP = 1e-5
 
 
-def fedprox(loss: Callable[[Array], float], start: Array, lr: float, steps: int, mu: float) -> Array:
+def fedprox(
+    loss: Callable[[Array], float], start: Array, lr: float, steps: int, mu: float
+) -> Array:
     """What a client has moved by after some steps."""
 
     def objective(w: Array) -> float:

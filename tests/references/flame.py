@@ -1,4 +1,6 @@
-"""FLAME with the cluster by its definition: rows are joined in the order of their angles until a group holds more than half of them."""
+"""FLAME with the cluster by its definition: rows are joined in the order of their angles until a
+group holds more than half of them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def cosine_distance(one: Array, other: Array) -> float:
 
 
 def majority(rows: Array) -> list[int]:
-    """The first connected group of more than half of the rows, as the largest distance of a connection grows."""
+    """The first connected group of more than half of the rows, as the largest distance of a
+    connection grows.
+    """
     n = len(rows)
     if n <= 2:
         return list(range(n))
@@ -41,6 +45,8 @@ def flame(rows: Array, weight: Array, noise: float, generator: torch.Generator) 
     lengths = [float(np.sqrt(sum(row**2))) for row in rows]
     limit = float(np.median(lengths))
     kept = majority(rows)
-    clipped = np.array([rows[i] * min(1.0, limit / lengths[i]) if lengths[i] else rows[i] for i in kept])
+    clipped = np.array(
+        [rows[i] * min(1.0, limit / lengths[i]) if lengths[i] else rows[i] for i in kept]
+    )
     draws = torch.randn(rows.shape[1], generator=generator).double().numpy()
     return reference.weighted_mean(clipped, weight[kept]) + noise * limit * draws

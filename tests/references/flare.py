@@ -16,14 +16,21 @@ def flare(seen: Array, voting: float, temperature: float, width: str) -> Array:
     """The trust scores, from the representations (n, m, h)."""
     n, m = len(seen), len(seen[0])
     every = [point for model in seen for point in model]
-    squares = [float(sum((one - other) ** 2)) for i, one in enumerate(every) for j, other in enumerate(every) if i != j]
+    squares = [
+        float(sum((one - other) ** 2))
+        for i, one in enumerate(every)
+        for j, other in enumerate(every)
+        if i != j
+    ]
     scale = sorted(squares)[(len(squares) - 1) // 2] if width == "median" else float(seen.shape[2])
 
     def kernel(one: Array, other: Array) -> float:
         return math.exp(-float(sum((one - other) ** 2)) / scale)
 
     def within(model: Array) -> float:
-        return float(sum(kernel(model[a], model[b]) for a in range(m) for b in range(m) if a != b)) / (m * (m - 1))
+        return float(
+            sum(kernel(model[a], model[b]) for a in range(m) for b in range(m) if a != b)
+        ) / (m * (m - 1))
 
     def discrepancy(i: int, j: int) -> float:
         across = float(sum(kernel(one, other) for one in seen[i] for other in seen[j])) / m**2

@@ -14,7 +14,9 @@ LAW = False
 
 
 def bfgs(steps: Sequence[Array], changes: Sequence[Array]) -> Array:
-    """The matrix after one BFGS update for each pair, from a multiple of the identity that fits the last pair."""
+    """The matrix after one BFGS update for each pair, from a multiple of the identity that fits the
+    last pair.
+    """
     s, y = steps[-1], changes[-1]
     found = np.eye(len(s)) * (y @ s) / (s @ s)
     for s, y in zip(steps, changes, strict=True):
@@ -30,7 +32,10 @@ def spread(values: Sequence[float]) -> float:
 def split(values: Sequence[float]) -> tuple[list[float], list[float]]:
     """The two clusters of the values with the smallest sum of squares."""
     ordered = sorted(values)
-    return min(((ordered[:k], ordered[k:]) for k in range(1, len(ordered))), key=lambda two: spread(two[0]) + spread(two[1]))
+    return min(
+        ((ordered[:k], ordered[k:]) for k in range(1, len(ordered))),
+        key=lambda two: spread(two[0]) + spread(two[1]),
+    )
 
 
 def several(scores: Sequence[float], draws: Sequence[Sequence[float]]) -> bool:
@@ -41,8 +46,13 @@ def several(scores: Sequence[float], draws: Sequence[Sequence[float]]) -> bool:
     def log(values: Sequence[float], clusters: int) -> float:
         return math.log(spread(values) if clusters == 1 else sum(map(spread, split(values))))
 
-    gap = {k: math.log(np.mean([math.exp(log(draw, k)) for draw in draws])) - log(scaled, k) for k in (1, 2)}
-    return bool(gap[1] < gap[2] - np.std([log(draw, 2) for draw in draws]) * math.sqrt(1 + 1 / len(draws)))
+    gap = {
+        k: math.log(np.mean([math.exp(log(draw, k)) for draw in draws])) - log(scaled, k)
+        for k in (1, 2)
+    }
+    return bool(
+        gap[1] < gap[2] - np.std([log(draw, 2) for draw in draws]) * math.sqrt(1 + 1 / len(draws))
+    )
 
 
 def fldetector(
@@ -52,8 +62,8 @@ def fldetector(
     draw: Callable[[int, int], Sequence[Sequence[float]]],
     warm: int = 0,
 ) -> list[tuple[dict[int, float], set[int]]]:
-    """After each round (global model, updates by client) the scores and who is excluded, up to and with the round of the detection;
-    draw(round, m) gives the uniform draws.
+    """After each round (global model, updates by client) the scores and who is excluded, up to and
+    with the round of the detection; draw(round, m) gives the uniform draws.
     """
     models = [model for model, _ in rounds]
     errors: dict[int, list[float]] = {}
@@ -67,15 +77,25 @@ def fldetector(
             if i not in excluded and before and before[-1] >= t - window - 1:
                 known[i] = before[-1]
         first = max(t - window, 1)
-        pairs = [(models[k] - models[k - 1], (models[k + 1] - 2 * models[k] + models[k - 1]) / server_lr) for k in range(first, t)]
+        pairs = [
+            (models[k] - models[k - 1], (models[k + 1] - 2 * models[k] + models[k - 1]) / server_lr)
+            for k in range(first, t)
+        ]
         if pairs and known and t > warm:
             curvature = bfgs(*zip(*pairs, strict=True))
-            apart = {i: np.linalg.norm(given[i] - rounds[r][1][i] - curvature @ (model - models[r])) for i, r in known.items()}
+            apart = {
+                i: np.linalg.norm(given[i] - rounds[r][1][i] - curvature @ (model - models[r]))
+                for i, r in known.items()
+            }
             for i, error in apart.items():
                 errors.setdefault(i, []).append(float(error / np.mean(list(apart.values()))))
             scored += 1
         scores = {i: float(np.mean(values[-window:])) for i, values in errors.items()}
-        if scored >= window and len(scores) > 2 and several(list(scores.values()), draw(t, len(scores))):
+        if (
+            scored >= window
+            and len(scores) > 2
+            and several(list(scores.values()), draw(t, len(scores)))
+        ):
             high = split(list(scores.values()))[1]
             excluded |= {i for i, score in scores.items() if score in high}
             return [*found, ({}, excluded)]

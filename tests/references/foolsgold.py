@@ -20,7 +20,9 @@ def cosine(one: Array, other: Array) -> float:
 
 
 def foolsgold(rounds: Sequence[Mapping[int, Array]], confidence: float) -> dict[int, float]:
-    """The trust in the clients of the last of some rounds, each round a mapping from clients to their updates."""
+    """The trust in the clients of the last of some rounds, each round a mapping from clients to
+    their updates.
+    """
     clients = list(rounds[-1])
     past = {i: np.sum([given[i] for given in rounds if i in given], axis=0) for i in clients}
     alike = {(i, j): max(cosine(past[i], past[j]), 0.0) for i in clients for j in clients if i != j}
@@ -34,6 +36,8 @@ def foolsgold(rounds: Sequence[Mapping[int, Array]], confidence: float) -> dict[
     trust = {}
     for i in clients:
         share = alone[i] / max(alone.values())
-        odds = math.inf if share == 1 else -math.inf if share == 0 else math.log(share / (1 - share))
+        odds = (
+            math.inf if share == 1 else -math.inf if share == 0 else math.log(share / (1 - share))
+        )
         trust[i] = min(max(confidence * (odds + 0.5), 0.0), 1.0)
     return trust

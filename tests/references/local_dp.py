@@ -1,4 +1,6 @@
-"""Local differential privacy: one gradient after another, shortened to the clip, plus a multiple of the clip of the draws."""
+"""Local differential privacy: one gradient after another, shortened to the clip, plus a multiple of
+the clip of the draws.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The mean of the rows nearest to a trusted vector, compared in its own test: the law has no root set to train on."""
+"""The mean of the rows nearest to a trusted vector, compared in its own test: the law has no root
+set to train on.
+"""
 
 from __future__ import annotations
 

@@ -17,14 +17,22 @@ CHOICES = {"strength": [0.5, 2.0, 10.0], "least": [0.0, 0.1, 0.5]}
 def confidences(y: list[float], strength: float) -> tuple[list[float], list[float]]:
     """Each value's confidence, and the line at its rank."""
     n, ordered = len(y), sorted(y)
-    slope = statistics.median(statistics.median((ordered[j] - ordered[i]) / (j - i) for j in range(n) if j != i) for i in range(n))
+    slope = statistics.median(
+        statistics.median((ordered[j] - ordered[i]) / (j - i) for j in range(n) if j != i)
+        for i in range(n)
+    )
     intercept = statistics.median(ordered) - slope * (n - 1) / 2
-    ranks = [statistics.mean([float(place) for place in range(n) if ordered[place] == value]) for value in y]
+    ranks = [
+        statistics.mean([float(place) for place in range(n) if ordered[place] == value])
+        for value in y
+    ]
     line = [intercept + slope * rank for rank in ranks]
     residuals = [value - at for value, at in zip(y, line, strict=True)]
     design = np.array([[1.0, float(place)] for place in range(n)])
     inverse = np.linalg.inv(design.T @ design)
-    scale = 1.4826 * (1 + 5 / (n - 1)) * statistics.median(sorted(abs(r) for r in residuals)[1:]) + 1e-7 * max(abs(v) for v in y)
+    scale = 1.4826 * (1 + 5 / (n - 1)) * statistics.median(
+        sorted(abs(r) for r in residuals)[1:]
+    ) + 1e-7 * max(abs(v) for v in y)
     bound = strength * np.sqrt(2 / n)
     found = []
     for rank, residual in zip(ranks, residuals, strict=True):

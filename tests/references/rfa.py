@@ -13,6 +13,9 @@ def rfa(rows: Array, weight: Array, iterations: int, smoothing: float) -> Array:
     """The point after so many steps from the weighted mean."""
     point = weighted_mean(rows, weight)
     for _ in range(iterations):
-        beta = [share / max(smoothing, float(np.linalg.norm(point - row))) for share, row in zip(weight, rows, strict=True)]
+        beta = [
+            share / max(smoothing, float(np.linalg.norm(point - row)))
+            for share, row in zip(weight, rows, strict=True)
+        ]
         point = weighted_mean(rows, np.array(beta))
     return point

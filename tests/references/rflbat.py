@@ -15,7 +15,9 @@ Array = npt.NDArray[np.float64]
 CHOICES = {"eps1": [1.0, 1.2, 10.0], "eps2": [1.0, 1.2, 4.0]}
 
 
-def rflbat(rows: Array, weight: Array, eps1: float, eps2: float, generator: torch.Generator) -> Array:
+def rflbat(
+    rows: Array, weight: Array, eps1: float, eps2: float, generator: torch.Generator
+) -> Array:
     """The weighted mean of the rows that are left."""
     left = list(range(len(rows)))
     while True:
@@ -28,7 +30,11 @@ def rflbat(rows: Array, weight: Array, eps1: float, eps2: float, generator: torc
     values = []
     for number in range(max(label) + 1):
         members = [i for i, found in zip(left, label, strict=True) if found == number]
-        values.append(np.median([np.mean([cosine(rows[i], rows[j], i == j) for j in members]) for i in members]))
+        values.append(
+            np.median(
+                [np.mean([cosine(rows[i], rows[j], i == j) for j in members]) for i in members]
+            )
+        )
     best = [place for place, number in enumerate(label) if number == int(np.argmin(values))]
     passed = near(points[best], eps2)
     kept = [left[place] for place, passes in zip(best, passed, strict=True) if passes]
@@ -88,10 +94,20 @@ def lloyd(points: Array, k: int, first: int) -> tuple[list[int], float]:
         far = [min(float(sum((point - centre) ** 2)) for centre in centres) for point in points]
         centres.append(points[int(np.argmax(far))])
     for _ in range(100):
-        label = [int(np.argmin([sum((point - centre) ** 2) for centre in centres])) for point in points]
-        members = [[point for point, found in zip(points, label, strict=True) if found == number] for number in range(k)]
-        moved = [np.mean(group, axis=0) if group else centre for group, centre in zip(members, centres, strict=True)]
+        label = [
+            int(np.argmin([sum((point - centre) ** 2) for centre in centres])) for point in points
+        ]
+        members = [
+            [point for point, found in zip(points, label, strict=True) if found == number]
+            for number in range(k)
+        ]
+        moved = [
+            np.mean(group, axis=0) if group else centre
+            for group, centre in zip(members, centres, strict=True)
+        ]
         if all((one == other).all() for one, other in zip(moved, centres, strict=True)):
             break
         centres = moved
-    return label, float(sum(sum((point - centres[found]) ** 2) for point, found in zip(points, label, strict=True)))
+    return label, float(
+        sum(sum((point - centres[found]) ** 2) for point, found in zip(points, label, strict=True))
+    )

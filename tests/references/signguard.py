@@ -13,11 +13,18 @@ from tests import reference
 
 Array = npt.NDArray[np.float64]
 
-CHOICES = {"low": [0.0, 0.1, 0.9], "high": [1.0, 3.0], "share": [0.1, 0.5, 1.0], "coordinates": ["block", "spread"]}
+CHOICES = {
+    "low": [0.0, 0.1, 0.9],
+    "high": [1.0, 3.0],
+    "share": [0.1, 0.5, 1.0],
+    "coordinates": ["block", "spread"],
+}
 
 
 def largest_cluster(points: Array) -> list[bool]:
-    """Flat kernel, every point a seed: shift to the mean of the points inside the bandwidth until it moves no more."""
+    """Flat kernel, every point a seed: shift to the mean of the points inside the bandwidth until
+    it moves no more.
+    """
     n = len(points)
     apart = np.array([[math.dist(a, b) for b in points] for a in points])
     bandwidth = float(np.mean([sorted(row)[max(int(n / 2), 1) - 1] for row in apart])) * (1 + 1e-9)
@@ -44,7 +51,15 @@ def largest_cluster(points: Array) -> list[bool]:
     return [label == sizes.index(max(sizes)) for label in labels]
 
 
-def signguard(rows: Array, weight: Array, low: float, high: float, share: float, coordinates: str, generator: torch.Generator) -> Array:
+def signguard(
+    rows: Array,
+    weight: Array,
+    low: float,
+    high: float,
+    share: float,
+    coordinates: str,
+    generator: torch.Generator,
+) -> Array:
     """The weighted mean of the clipped rows that pass both filters."""
     n, d = rows.shape
     lengths = [math.sqrt(math.fsum(row**2)) for row in rows]
@@ -57,7 +72,14 @@ def signguard(rows: Array, weight: Array, low: float, high: float, share: float,
         first = int(torch.randint(max(d - count, 1), (), generator=generator))
         chosen = list(range(first, first + count))
     part = rows[:, chosen]
-    alike = largest_cluster(np.array([[np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)] for row in part]))
+    alike = largest_cluster(
+        np.array([[np.mean(row > 0), np.mean(row == 0), np.mean(row < 0)] for row in part])
+    )
     kept = [i for i in range(n) if usual[i] and alike[i]] or [i for i in range(n) if usual[i]]
-    clipped = np.array([row * min(1.0, middle / length) if length else row for row, length in zip(rows, lengths, strict=True)])
+    clipped = np.array(
+        [
+            row * min(1.0, middle / length) if length else row
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+    )
     return reference.weighted_mean(clipped[kept], weight[kept])

@@ -1,4 +1,6 @@
-"""Linkage by its definition: the distance of two clusters is taken anew over all pairs of their rows."""
+"""Linkage by its definition: the distance of two clusters is taken anew over all pairs of their
+rows.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,19 @@ def larger(rows: Array, linkage: Callable[[list[int]], Fraction | int]) -> list[
 
     clusters = [[i] for i in range(len(rows))]
     while len(clusters) > 2:
-        _, one, other = min((apart(clusters[i], clusters[j]), i, j) for i, j in combinations(range(len(clusters)), 2))
+        _, one, other = min(
+            (apart(clusters[i], clusters[j]), i, j)
+            for i, j in combinations(range(len(clusters)), 2)
+        )
         clusters[one] += clusters.pop(other)
     if len(rows) == 1:
         return [0]
     small, large = sorted(clusters, key=len)
-    return sorted(small + large) if len(small) == len(large) or not apart(small, large) else sorted(large)
+    return (
+        sorted(small + large)
+        if len(small) == len(large) or not apart(small, large)
+        else sorted(large)
+    )
 
 
 def simple_clustering(rows: Array, weight: Array) -> Array:

@@ -13,10 +13,14 @@ CHOICES = {"f": [None, 0, 1, 2]}
 
 
 def smea(rows: Array, weight: Array, f: int | None) -> Array:
-    """The weighted mean of the subset whose covariance has the smallest largest eigenvalue, by the greedy search where subsets are many."""
+    """The weighted mean of the subset whose covariance has the smallest largest eigenvalue, by the
+    greedy search where subsets are many.
+    """
     n = len(rows)
     assumed = max(g for g in range(n) if 2 * g < n) if f is None else f
-    chosen = exact(rows, assumed) if comb(n, max(n - assumed, 1)) <= 20_000 else greedy(rows, assumed)
+    chosen = (
+        exact(rows, assumed) if comb(n, max(n - assumed, 1)) <= 20_000 else greedy(rows, assumed)
+    )
     return weighted_mean(rows[chosen], weight[chosen])
 
 
@@ -29,7 +33,12 @@ def top(rows: Array) -> tuple[float, Array]:
 
 def exact(rows: Array, f: int) -> list[int]:
     """Through all subsets."""
-    return list(min(combinations(range(len(rows)), max(len(rows) - f, 1)), key=lambda subset: top(rows[list(subset)])[0]))
+    return list(
+        min(
+            combinations(range(len(rows)), max(len(rows) - f, 1)),
+            key=lambda subset: top(rows[list(subset)])[0],
+        )
+    )
 
 
 def greedy(rows: Array, f: int) -> list[int]:

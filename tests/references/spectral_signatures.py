@@ -15,12 +15,22 @@ LAW = False  # needs the models' representations
 
 
 def spectral_signatures(seen: Sequence[Array], label: Sequence[int], share: float) -> list[int]:
-    """The numbers of the rows that are left, from the representations (b, h) of each model and the labels of the inputs."""
+    """The numbers of the rows that are left, from the representations (b, h) of each model and the
+    labels of the inputs.
+    """
     n = len(seen)
     largest = [0.0] * n
     for one in sorted(set(label)):
         of_class = [place for place, found in enumerate(label) if found == one]
-        points = np.array([[sum(model[place, k] for place in of_class) / len(of_class) for k in range(model.shape[1])] for model in seen])
+        points = np.array(
+            [
+                [
+                    sum(model[place, k] for place in of_class) / len(of_class)
+                    for k in range(model.shape[1])
+                ]
+                for model in seen
+            ]
+        )
         centred = points - points.mean(axis=0)
         direction = np.linalg.svd(centred)[2][0]
         scores = [float(sum(row * direction)) ** 2 for row in centred]

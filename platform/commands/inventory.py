@@ -1,0 +1,226 @@
+"""What lies in the data folder: for every dataset which files are there, which are missing or
+corrupt, and how to get them.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backstop.platform import plugins
+from backstop.platform.contract import Dataset, File, Reading
+from backstop.platform.intake import readings
+from backstop.platform.intake.files import file_status, find_file
+from backstop.platform.params import BadInput
+from backstop.platform.specs.part import Part
+
+Item = Mapping[str, Any]
+GROUPS = {  # of datasets, in the order in which they are shown: (heading, mark)
+    "free": ("need no files", "✓"),
+    "usable": ("in the data folder", "✓"),
+    "lacking": ("missing or corrupt", "✗"),
+    "own": ("read a file of your own", "·"),
+    "broken": ("cannot be used", "✗"),
+}
+NAMED = 3  # files that a summary names at most
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def _dataset(part: Part) -> Dataset:
+    found: Dataset = plugins.build("datasets", part.name, part.params)
+    return found
+
+
+def _row(folder: Path, file: File, role: str) -> dict[str, Any]:
+    """A file as a plain object. ``found`` is the path of what is there and whole, the file or one
+    that serves as well, and ``md5`` then the checksum that it was compared with, None where none is
+    published.
+    """
+    row = {
+        "path": file.path,
+        "role": role,
+        "state": "missing",
+        "md5": file.md5,
+        "hint": file.hint,
+        "found": None,
+    }
+    found = find_file(folder, file)
+    if isinstance(found, Path):
+        option = next(option for option in (file, *file.instead) if folder / option.path == found)
+        return row | {"state": "present", "md5": option.md5, "found": option.path}
+    return row | {"state": "corrupt", "problem": found} if found else row
+
+
+def look(part: Part, folder: Path) -> dict[str, Any]:
+    """One dataset as a plain object; ``usable`` when every file that it needs is present. Edge
+    cases are needed by an attack only. ``own``: a parameter names the file, so it is one that only
+    the user can have. A dataset that cannot be built has ``error``.
+    """
+    name = part.name
+    item: dict[str, Any] = {
+        "name": name,
+        "summary": "",
+        "kinds": [],
+        "usable": False,
+        "own": False,
+        "files": [],
+        "can_download": False,
+    }
+    try:
+        plugin, dataset = plugins.find("datasets", name), _dataset(part)
+    except BadInput as error:
+        return item | {"error": str(error)}
+    files = [_row(folder, file, "data") for file in dataset.files]
+    edges = [_row(folder, file, "edge cases") for file in dataset.edge_files]
+    named = [parameter.default for parameter in plugin.parameters.values()]
+    return item | {
+        "summary": plugin.summary,
+        "kinds": list(plugin.facts.get("KINDS", ())),
+        "usable": all(row["state"] == "present" for row in files),
+        "own": any(file.path in {*named, *part.params.values()} for file in dataset.files),
+        # one file may hold several parts
+        "files": files + list({(row["path"], row["found"]): row for row in edges}.values()),
+        "can_download": dataset.download is not None,
+    }
+
+
+def read(part: Part, folder: Path) -> Reading:
+    """What the dataset makes of its files. Raises BadInput where they cannot be read."""
+    return readings.of(_dataset(part).load(folder), part.name)
+
+
+def download(part: Part, folder: Path) -> None:
+    """Fetch what is missing. Raises BadInput where the dataset has no downloader or the network
+    does not allow it.
+    """
+    dataset, name = _dataset(part), part.name
+    if all(file_status(folder, file) == "present" for file in dataset.files):
+        return
+    if dataset.download is None:
+        raise BadInput(
+            f"dataset {name} has no downloader; {dataset.files[0].hint if dataset.files else 'it needs no files'}"
+        )
+    dataset.download(folder)
+
+
+def overview(found: Sequence[Item], folder: Path, width: int) -> Iterator[str]:
+    """The lines that show all datasets in groups, files by their number."""
+    yield _head(folder)
+    column = max(len(item["name"]) for item in found)
+    for group, (heading, mark) in GROUPS.items():
+        members = [item for item in found if _group(item) == group]
+        if members:
+            yield from ("", heading)
+        for item in members:
+            start = f"  {mark} {item['name']:{column}}  "
+            if group == "free":
+                yield start + textwrap.shorten(_summary(item), width - len(start), placeholder=" …")
+            else:
+                yield from _wrapped(item.get("error") or "; ".join(_counted(item)), start, width)
+                yield from _hints(item, " " * len(start), width)
+
+
+def sheet(item: Item, folder: Path, width: int) -> Iterator[str]:
+    """The lines that show one dataset with each of its files."""
+    yield _head(folder)
+    _, mark = GROUPS[_group(item)]
+    yield from _wrapped(item.get("error") or _summary(item), f"{mark} {item['name']}: ", width)
+    if _group(item) == "free":
+        yield "    needs no files"
+    rows = item["files"]
+    states, sums = (
+        max((len(_state(row)) for row in rows), default=0),
+        max((len(row["md5"] or "") for row in rows), default=0),
+    )
+    for row in rows:
+        instead = f", in place of {row['path']}" if row["found"] not in {None, row["path"]} else ""
+        role = "" if row["role"] == "data" else f" ({row['role']})"
+        columns = (
+            f"{_state(row):{states}}",
+            f"{row['md5'] or '':{sums}}",
+            f"{_path(row)}{instead}{role}",
+        )
+        yield f"    {'  '.join(filter(None, columns))}"
+        yield from _wrapped(row.get("problem", ""), " " * (6 + states), width)
+    yield from _hints(item, "    ", width)
+
+
+def _head(folder: Path) -> str:
+    return (
+        f"data folder: {folder.absolute()}{'' if folder.is_dir() else ' (there is no such folder)'}"
+    )
+
+
+def _group(item: Item) -> str:
+    if "error" in item:
+        return "broken"
+    if item["own"]:
+        return "own"
+    return ("usable" if item["usable"] else "lacking") if item["files"] else "free"
+
+
+def _summary(item: Item) -> str:
+    """The first line of the data sheet without the name that stands before it."""
+    head, colon, rest = item["summary"].partition(": ")
+    named = colon and head.lower().replace("-", "").replace(" ", "") == item["name"].replace(
+        "_", ""
+    )
+    return f"{rest[:1].upper()}{rest[1:]}" if named else str(item["summary"])
+
+
+def _path(row: Item) -> str:
+    return str(row["found"] or row["path"])
+
+
+def _state(row: Item) -> str:
+    """The state of a file in words."""
+    return "present, md5 ok" if row["state"] == "present" and row["md5"] else str(row["state"])
+
+
+def _counted(item: Item) -> Iterator[str]:
+    """How many files are in which state, data first. Named are those that are out of order among
+    others, and a single one.
+    """
+    if item["own"] and not item["usable"]:
+        yield f"{_path(item['files'][0])} is not there"
+        return
+    for role in ("data", "edge cases"):
+        rows = [row for row in item["files"] if row["role"] == role]
+        start = "" if role == "data" else f"{role}: "
+        for state in dict.fromkeys(map(_state, rows)):
+            same = [_path(row) for row in rows if _state(row) == state]
+            named = state == "corrupt" or (state == "missing" and len(same) < len(rows))
+            names = (
+                f": {', '.join(same[:NAMED])}{', …' if len(same) > NAMED else ''}" if named else ""
+            )
+            yield (
+                f"{start}{same[0]} {state}"
+                if len(rows) == 1
+                else f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
+            )
+
+
+def _hints(item: Item, indent: str, width: int) -> Iterator[str]:
+    """How to get what is missing, each way once."""
+    for hint in dict.fromkeys(row["hint"] for row in item["files"] if row["state"] != "present"):
+        yield from _wrapped(hint, f"{indent}→ ", width)
+
+
+def _wrapped(text: str, start: str, width: int) -> list[str]:
+    """The lines of a text, the next under the first; a command stays on one line, to be copied."""
+    joined = re.sub(
+        r"backstop data \S+ --download", lambda found: found[0].replace(" ", NO_BREAK), text
+    )
+    indent = " " * len(start)
+    lines = textwrap.wrap(
+        joined,
+        width,
+        initial_indent=start,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(NO_BREAK, " ") for line in lines]

@@ -1,0 +1,172 @@
+"""What the terminal shows while a sweep runs: on stderr, a live table for a person, plain lines for
+a log file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from backstop.platform.specs.part import chain_text
+from backstop.platform.specs.spec import DORMANT, Spec
+from backstop.platform.sweeps.plan import Finals, Queue
+
+SHOWN = 8  # finished runs listed in the live table
+LOG_EVERY = 10.0  # seconds between the lines of a log file
+# runs by whose ends the time left is reckoned: the last so many, at least so many
+ETA_WINDOW, ETA_MIN_RUNS = 20, 4
+
+
+def percent(value: float | None) -> str:
+    """A share for people: ``93.1 %``; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: ``1:05``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Watch:
+    """Counts the trials of a sweep and draws them. The plan grows where a search asks for more."""
+
+    def __init__(self, title: str, queue: Queue) -> None:
+        """The queue knows how many runs there are in all, and how many were done already."""
+        self.title, self.queue = title, queue
+        self.console = Console(stderr=True)
+        self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
+        self.finished: list[tuple[Spec, Finals]] = []
+        self.failed: list[Spec] = []
+        self.unstored: list[Spec] = []  # done, but not in the store
+        self.ends: list[float] = []  # when runs ended
+        self.began, self.logged = time.monotonic(), 0.0
+        self.live = Live(
+            get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        """Begin to draw, where somebody is looking."""
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last line standing."""
+        if self.console.is_terminal:
+            self.live.stop()
+        self.console.print(self.headline(), highlight=False, soft_wrap=True)
+
+    def started(self, spec: Spec) -> None:
+        """A trial has its resources."""
+        self.running[spec.id] = (spec, 0, {})
+
+    def result(self, spec: Spec, rounds: int, last: Mapping[str, float]) -> None:
+        """A trial has done some rounds."""
+        self.running[spec.id] = (spec, rounds, last)
+        self.log()
+
+    def ended(self, spec: Spec, finals: Finals | None, stored: bool) -> None:
+        """A trial is done, or has failed for good; whether its run is in the store."""
+        self.running.pop(spec.id, None)
+        self.ends.append(time.monotonic())
+        if finals is None:
+            self.failed.append(spec)
+        else:
+            self.finished.append((spec, finals))
+            self.unstored += [spec] * (not stored)
+        self.log()
+
+    def log(self) -> None:
+        """A line for a log file, now and then."""
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.logged > LOG_EVERY:
+            self.logged = now
+            self.console.print(self.headline(), highlight=False, soft_wrap=True)
+
+    def headline(self) -> Text:
+        """Runs done, running, failed; time left; the best so far."""
+        ended, expected = self.queue.skipped + len(self.finished), self.queue.expected
+        done = ended - len(self.unstored)
+        parts = [f"{self.title}: {done}/{expected} done", f"{len(self.running)} running"]
+        line = Text(" · ".join(parts), style="bold")
+        if self.failed:
+            line.append(f" · {len(self.failed)} failed", style="bold red")
+        if self.unstored:
+            line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
+        elapsed, left = time.monotonic() - self.began, expected - ended - len(self.failed)
+        line.append(f" · {clock(elapsed)} elapsed")
+        recent = self.ends[-ETA_WINDOW:]
+        # what came before the first end, start-up and warm-ups, says nothing about the rest
+        if len(recent) >= ETA_MIN_RUNS and left > 0:
+            line.append(
+                f" · about {clock((recent[-1] - recent[0]) / (len(recent) - 1) * left)} left"
+            )
+        if (best := self.best()) is not None:
+            spec, finals = best
+            line.append(f" · best so far {chain_text(spec.defense, 'defense')}: ")
+            line.append(f"accuracy {percent(finals.get('final/clean_accuracy'))}, ", style="green")
+            line.append(
+                f"attack success {percent(finals.get('final/attack_success_rate'))}", style="green"
+            )
+        return line
+
+    def best(self) -> tuple[Spec, Finals] | None:
+        """The attacked and finished run with the largest accuracy minus attack success."""
+
+        def score(item: tuple[Spec, Finals]) -> float:
+            return item[1].get("final/clean_accuracy", 0.0) - item[1].get(
+                "final/attack_success_rate", 1.0
+            )
+
+        attacked = [
+            (spec, finals)
+            for spec, finals in self.finished
+            if "final/attack_success_rate" in finals and not spec.dormant
+        ]
+        return max(attacked, key=score, default=None)
+
+    def draw(self) -> Group:
+        """The live table: running trials above the last finished ones."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name, side in (
+            ("attack", "left"),
+            ("defense", "left"),
+            ("seed", "right"),
+            ("round", "right"),
+            ("accuracy", "right"),
+            ("attack success", "right"),
+        ):
+            table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        for spec, rounds, last in self.running.values():
+            self._row(table, spec, f"{rounds}/{spec.rounds}", last, "round", "cyan")
+        for spec in self.failed[-SHOWN:]:
+            self._row(table, spec, "failed", {}, "final", "red")
+        for spec, finals in self.finished[: -SHOWN - 1 : -1]:
+            self._row(table, spec, f"{spec.rounds}", finals, "final", "")
+        return Group(self.headline(), table)
+
+    def _row(
+        self,
+        table: Table,
+        spec: Spec,
+        progress: str,
+        metrics: Mapping[str, float],
+        group: str,
+        style: str,
+    ) -> None:
+        table.add_row(
+            chain_text(spec.attack, "attack") + DORMANT * spec.dormant, chain_text(spec.defense, "defense"), str(spec.seed), progress,
+            percent(metrics.get(f"{group}/clean_accuracy")), percent(metrics.get(f"{group}/attack_success_rate")), style=style,
+        )  # fmt: skip

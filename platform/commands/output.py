@@ -1,0 +1,95 @@
+"""Exit codes, and what commands print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backstop.platform.commands import plain
+from backstop.platform.params import BadInput
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def parse_actors(text: str) -> str | int:
+    """The value of ``--client-actors``: auto, or how many."""
+    if text == "auto" or text.isdigit():
+        return text if text == "auto" else int(text)
+    raise BadInput(f"--client-actors {text!r} is not allowed; auto or a number from 0 on")
+
+
+def open_console() -> Any:
+    """A terminal's own width; room for a table where stdout is a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout; NaN and infinities become null."""
+
+    def finite(item: Any) -> Any:
+        if isinstance(item, float) and not math.isfinite(item):
+            return None
+        if isinstance(item, Mapping):
+            return {key: finite(member) for key, member in item.items()}
+        return [finite(member) for member in item] if isinstance(item, (list, tuple)) else item
+
+    text = json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=1)
+    # Where the stream lacks a character, JSON's own escapes keep the document as it is.
+    print(text if plain.carries(sys.stdout, text) else json.dumps(json.loads(text), indent=1))
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def usable_store(options: argparse.Namespace) -> Any:
+    """The store that a command writes to, checked; where it was moved or copied, its places are
+    mended and that is said.
+    """
+    from backstop.platform.results.store import (
+        check_reachable,
+        locate_store,
+        repair_locations,
+    )
+
+    store = locate_store(Path(options.store))
+    check_reachable(store)
+    if mended := repair_locations(store):
+        say(f"backstop: {mended}")
+    return store
+
+
+def readable_store(options: argparse.Namespace) -> Any:
+    """The store that a command only reads; where it can be written too, it is mended first."""
+    from backstop.platform.results.store import (
+        check_reachable,
+        locate_store,
+        read_only,
+        repair_locations,
+    )
+
+    store = locate_store(Path(options.store))
+    check_reachable(store, write=False)
+    if not read_only(store) and (mended := repair_locations(store)):
+        say(f"backstop: {mended}")
+    return store
+
+
+def say_interrupted(lost: Any) -> None:
+    """Say what nobody works on any more: the runs, or the sweep where all of its runs have ended."""
+    from backstop.platform.results.wording import plural
+
+    what = plural(lost.runs, "run") if lost.runs else plural(lost.sweeps, "sweep")
+    was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
+    if any(lost):
+        say(
+            f"backstop: {what} {was} interrupted, nobody works on {them} any more; the same command goes on from there"
+        )

@@ -1,0 +1,89 @@
+"""Text for a terminal or a pipe that cannot carry every character: ``93.1 ± 0.5 → α`` is then
+``93.1 +/- 0.5 -> alpha``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from io import TextIOWrapper
+
+HANDLER = "backstop.plain"  # the name of the error handler among Python's codecs
+# In a column of a table a sign takes one place, so what stands for it there takes one as well.
+SIGNS = {
+    "×": "x", "·": "*", "–": "-", "—": "-", "−": "-", "±": "+/-", "→": "->", "←": "<-", "↑": "^", "…": "...",
+    "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~=", "∝": "~", "∈": "in", "∩": "&", "∪": "|",
+    "‖": "||", "√": "sqrt ", "∂": "d", "∇": "grad ", "∞": "inf", "∑": "Sum ", "∏": "Prod ",
+    "⊙": "*", "∗": "*", "∘": "o", "⊕": "(+)", "⟨": "<", "⟩": ">",
+    "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")",
+    "†": "+", "‡": "++", "°": " deg", "✓": "+", "✗": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "\N{NO-BREAK SPACE}": " ",
+}  # fmt: skip
+
+
+def plain(text: str, following: str = "") -> str:
+    r"""The text in ASCII: signs in words, letters without their accents; what has no likeness as
+    Python escapes it.
+
+    >>> plain("κ × ‖ū₂‖² ≤ 10⁻¹²βn … é")
+    'kappa x ||u2||^2 <= 10^-12beta n ... e'
+    >>> plain("雪")
+    '\\u96ea'
+    """
+    pieces, raised = [], False
+    for character, after in zip(text, text[1:] + following[:1] + " ", strict=False):
+        before, raised = raised, unicodedata.decomposition(character).startswith("<super>")
+        gap = " " if _greek(character) and after.isalnum() else ""
+        pieces.append("^" * (raised and not before) + _likeness(character) + gap)
+    return "".join(pieces)
+
+
+def _likeness(character: str) -> str:
+    if character.isascii():
+        return character
+    if character in SIGNS:
+        return SIGNS[character]
+    if letter := _greek(character):
+        return letter
+    if unicodedata.combining(character):
+        return ""
+    escape = character.encode("ascii", "backslashreplace").decode("ascii")
+    parts = unicodedata.normalize("NFKD", character)
+    made = "".join(map(_likeness, parts)) if parts != character else escape
+    return escape if "\\" in made else made
+
+
+def _greek(character: str) -> str:
+    """The name of a Greek letter; empty for other characters."""
+    name = unicodedata.name(character, "")
+    if not name.startswith("GREEK") or " LETTER " not in name:
+        return ""
+    letter = name.partition(" WITH ")[0].split()[-1].replace("LAMDA", "LAMBDA")
+    return letter.capitalize() if character.isupper() else letter.lower()
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """The handler: what a codec cannot encode is written plainly."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object
+    return plain(text[error.start : error.end], text[error.end : error.end + 1]), error.end
+
+
+codecs.register_error(HANDLER, _replace)
+
+
+def settle(stream: object) -> None:
+    """Let a stream of text write plainly what its encoding lacks, in place of raising
+    UnicodeEncodeError.
+    """
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors=HANDLER)
+
+
+def carries(stream: object, text: str) -> bool:
+    """Whether the stream's encoding has every character of the text."""
+    try:
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

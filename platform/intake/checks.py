@@ -1,0 +1,118 @@
+"""A dataset checked as a whole before anything is computed from it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, Samples
+from backstop.platform.params import BadInput
+
+FORMS = {
+    "image": (4, (torch.uint8, torch.float32), "uint8 or float32 (N, C, H, W)"),
+    "table": (2, (torch.float32,), "float32 (N, F)"),
+    "text": (2, (torch.int64,), "int64 (N, L)"),
+}
+
+
+def scale(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), of x / 255; the
+    sums are exact.
+
+    >>> scale(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
+    ((0.5,), (0.5,))
+    """
+    counts = [
+        torch.bincount(x[:, channel].flatten(), minlength=256).tolist()
+        for channel in range(x.shape[1])
+    ]
+    moments = [
+        [sum(count * value**power for value, count in enumerate(channel)) for power in range(3)]
+        for channel in counts
+    ]
+    mean = tuple(first / (255 * n) for n, first, _ in moments)
+    std = tuple(math.sqrt(n * second - first**2) / (255 * n) for n, first, second in moments)
+    return mean, std
+
+
+def checked(data: Data, name: str) -> Data:
+    """The data if it is as the contract says, or BadInput.
+
+    >>> short = Samples(torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64))
+    >>> checked(Data(train=short, test=short, classes=2, kind="table"), "toy")
+    Traceback (most recent call last):
+    backstop.platform.params.BadInput: dataset toy: train has 3 inputs and 2 labels
+    """
+    where = f"dataset {name}"
+    if data.classes < 2:
+        raise BadInput(f"{where}: classes={data.classes}; there are at least 2")
+    parts = {"train": data.train, "test": data.test} | (
+        {} if data.root is None else {"root": data.root}
+    )
+    for part, samples in parts.items():
+        check_inputs(samples.x, data.kind, f"{where}: {part}")
+        _check_labels(samples, data.classes, f"{where}: {part}")
+        if samples.x.shape[1:] != data.train.x.shape[1:] or samples.x.dtype != data.train.x.dtype:
+            raise BadInput(
+                f"{where}: {part} inputs are {_form(samples.x)}, train inputs are {_form(data.train.x)}"
+            )
+    _check_scale(data, where)
+    if data.client is not None:
+        if data.client.dtype != torch.int64 or data.client.shape != data.train.y.shape:
+            raise BadInput(
+                f"{where}: clients are {_form(data.client)}; they are int64, one for each of the {len(data.train.y)} train samples"
+            )
+        if data.client.min() < 0:
+            raise BadInput(f"{where}: client {int(data.client.min())} is negative")
+    return data
+
+
+def check_inputs(x: Tensor, kind: str, where: str) -> None:
+    """BadInput unless the inputs have the form and the values that the contract gives to their
+    kind.
+    """
+    axes, types, form = FORMS[kind]
+    if x.ndim != axes or x.dtype not in types or 0 in x.shape:
+        raise BadInput(f"{where} inputs are {_form(x)}; {kind} data is {form}, not empty")
+    if x.dtype == torch.float32 and not bool(torch.isfinite(x).all()):
+        raise BadInput(f"{where} inputs hold NaN or infinity")
+    if kind == "image" and x.dtype == torch.float32 and (x.min() < 0 or x.max() > 1):
+        raise BadInput(
+            f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g}; float32 images stay in [0, 1]"
+        )
+    if kind == "text" and x.min() < 0:
+        raise BadInput(f"{where} inputs hold the negative token id {int(x.min())}")
+    if kind == "text" and bool(((x[:, :-1] == 0) & (x[:, 1:] != 0)).any()):
+        raise BadInput(f"{where} inputs hold token id 0 before other ids; 0 only pads on the right")
+
+
+def _check_labels(samples: Samples, classes: int, where: str) -> None:
+    x, y = samples
+    if y.ndim != 1 or y.dtype != torch.int64:
+        raise BadInput(f"{where} labels are {_form(y)}; labels are int64 (N,)")
+    if len(x) != len(y):
+        raise BadInput(f"{where} has {len(x)} inputs and {len(y)} labels")
+    if y.min() < 0 or y.max() >= classes:
+        raise BadInput(
+            f"{where} labels reach from {int(y.min())} to {int(y.max())}; they are in 0..{classes - 1}"
+        )
+
+
+def _check_scale(data: Data, where: str) -> None:
+    if data.mean is None and data.std is None:
+        return
+    wanted = data.train.x.shape[1]
+    if data.mean is None or data.std is None or len(data.mean) != wanted or len(data.std) != wanted:
+        raise BadInput(
+            f"{where}: mean and std have one value for each of the {wanted} channels or features, or are both None"
+        )
+    if not all(map(math.isfinite, (*data.mean, *data.std))) or min(data.std) <= 0:
+        raise BadInput(
+            f"{where}: mean and std are finite and std is positive; they are {data.mean} and {data.std}"
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(map(str, tensor.shape))})"

@@ -1,0 +1,65 @@
+"""Rows of a table: equal rows stay on one side of a split, and the scale is that of the training
+part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, Samples
+
+
+def held_out(rows: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Which rows (N, F) are test rows, (N,) bool: all copies of ``share`` of the distinct rows;
+    both sides get at least one where there are two.
+
+    A model that remembers its training rows would be credited for their copies in the test part.
+
+    >>> rows = torch.tensor([[1, 2], [3, 4], [1, 2], [5, 6]])
+    >>> test = held_out(rows, 1 / 3, torch.Generator().manual_seed(0))
+    >>> bool(test[0] == test[2]), len(rows[test].unique(dim=0))
+    (True, 1)
+    """
+    # in sorted order, whatever the order of the rows
+    distinct, which = torch.unique(rows, dim=0, return_inverse=True)
+    count = min(max(round(share * len(distinct)), 1), len(distinct) - 1)
+    drawn = torch.zeros(len(distinct), dtype=torch.bool)
+    drawn[torch.randperm(len(distinct), generator=generator)[:count]] = True
+    return drawn[which]
+
+
+def repeats(train: Tensor, test: Tensor) -> tuple[int, int]:
+    """How many rows of the training part equal an earlier one, and how many of the test part stand
+    in the training part too.
+
+    >>> repeats(torch.tensor([[1], [2], [1]]), torch.tensor([[2], [3]]))
+    (1, 1)
+    """
+    seen = set(_bytes(train))
+    return len(train) - len(seen), sum(row in seen for row in _bytes(test))
+
+
+def _bytes(x: Tensor) -> Iterator[bytes]:
+    return (row.tobytes() for row in x.flatten(1).contiguous().numpy())
+
+
+def parted(
+    x: Tensor, y: Tensor, test: Tensor, *, classes: int, client: Tensor | None = None
+) -> Data:
+    """The two parts as a dataset, with mean and std of the training part. ``client`` (N,) names the
+    natural client of each row.
+    """
+    train = x[~test]
+    exact = train.double()
+    return Data(
+        train=Samples(train, y[~test]),
+        test=Samples(x[test], y[test]),
+        classes=classes,
+        kind="table",
+        mean=tuple(exact.mean(0).tolist()),
+        std=tuple(exact.std(0).tolist()),
+        client=None if client is None else client[~test],
+    )

@@ -1,0 +1,124 @@
+"""The same work as in kernels_cpu.py in torch calls, for rows on a GPU: piece by piece, so that
+little memory is needed beside the rows.
+
+Up to NETWORK_ROWS rows are ordered by a sorting network of minima and maxima, which is exact, and
+more of them by a sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+NETWORK_ROWS = 32
+# coordinates: large, because a piece costs launches; fixed, because the order of a sum is part of
+# its bits
+PIECE = 262_144
+Pairs = Sequence[tuple[int, int]]
+
+
+def _pieces(rows: Tensor) -> Iterator[slice]:
+    for start in range(0, rows.shape[1], PIECE):
+        yield slice(start, min(start + PIECE, rows.shape[1]))
+
+
+def _sorted(rows: Tensor, pairs: Pairs) -> list[Tensor]:
+    if len(rows) > NETWORK_ROWS:
+        return list(rows.sort(dim=0).values)
+    lines = list(rows)
+    for i, j in pairs:
+        lines[i], lines[j] = torch.minimum(lines[i], lines[j]), torch.maximum(lines[i], lines[j])
+    return lines
+
+
+def ordered_mean(rows: Tensor, pairs: Pairs, low: int, high: int, votes: int) -> Tensor:
+    """As kernels_cpu.ordered_mean. rows (n, d) → (d,)."""
+    found = torch.empty_like(rows[0])
+    for where in _pieces(rows):
+        piece = rows[:, where]
+        total = torch.zeros_like(piece[0], dtype=torch.float64)
+        for line in _sorted(piece, pairs)[low:high]:
+            total += line
+        mean = (total / (high - low)).float()
+        found[where] = mean.where(piece.sign().sum(0).abs() >= votes, 0.0) if votes else mean
+    return found
+
+
+def mean_around_median(rows: Tensor, pairs: Pairs, count: int) -> Tensor:
+    """As kernels_cpu.mean_around_median. rows (n, d) → (d,)."""
+    n, found = len(rows), torch.empty_like(rows[0])
+    for where in _pieces(rows):
+        lines = torch.stack(_sorted(rows[:, where], pairs))
+        middle = (lines[(n - 1) // 2].double() + lines[n // 2]) / 2
+        low = torch.zeros_like(middle, dtype=torch.int64)
+        for width in range(n - 1, count - 1, -1):
+            lower, upper = (lines.gather(0, end.unsqueeze(0))[0] for end in (low, low + width))
+            low += (middle - lower) > (upper - middle)
+        total = torch.zeros_like(middle)
+        for step in range(count):
+            total += lines.gather(0, (low + step).unsqueeze(0))[0]
+        found[where] = (total / count).float()
+    return found
+
+
+def sign_sum(rows: Tensor) -> Tensor:
+    """Per coordinate the sum of the signs: integers below 2^24, exact in any order. rows (n, d) →
+    (d,).
+    """
+    found = torch.empty_like(rows[0])
+    for where in _pieces(rows):
+        found[where] = rows[:, where].sign().sum(0)
+    return found
+
+
+def _aligned(piece: Tensor) -> Tensor:
+    """The piece with columns of zeros up to a multiple of 16: a sum over a row that begins
+    elsewhere in memory is added in another order, and equal rows would not have equal sums.
+    """
+    return pad(piece, (0, -piece.shape[1] % 16))
+
+
+def squares(rows: Tensor) -> Tensor:
+    """Squared norms. rows (n, d) → (n,) float64."""
+    found = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for where in _pieces(rows):
+        found += _aligned(rows[:, where].double()).square_().sum(1)
+    return found
+
+
+def squared_distances(rows: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Squared distances of all pairs by direct differences, of rows times ``scale`` (n,). rows (n,
+    d) → (n, n) float64.
+
+    Row i meets rows i + 1, i + 2 … around the circle, n pairs at a time: sums of one shape are
+    added in one order, so that equal rows have equal distances to every other row.
+    """
+    n = len(rows)
+    found = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
+    first = torch.arange(n, device=rows.device)
+    for where in _pieces(rows):
+        piece = _aligned(
+            rows[:, where].double() if scale is None else rows[:, where] * scale[:, None]
+        )
+        circle = torch.cat([piece, piece])
+        for step in range(1, n // 2 + 1):
+            found[first, (first + step) % n] += (circle[step : step + n] - piece).square_().sum(1)
+    if n % 2 == 0:  # half-way around the circle every pair has met twice
+        found[first[n // 2 :], first[: n // 2]] = 0.0
+    return found + found.t()
+
+
+def mix(weight: Tensor, rows: Tensor) -> Tensor:
+    """Weighted sums: weight (k, n) float64 @ rows (n, d) → (k, d), added in float64 row by row."""
+    found = rows.new_empty(len(weight), rows.shape[1])
+    for where in _pieces(rows):
+        total = torch.zeros(
+            len(weight), where.stop - where.start, dtype=torch.float64, device=rows.device
+        )
+        for share, row in zip(weight.t(), rows[:, where].double(), strict=True):
+            total.addcmul_(share.unsqueeze(1), row.unsqueeze(0))
+        found[:, where] = total.float()
+    return found

@@ -1,0 +1,46 @@
+"""Groupings of a round's rows that several defenses share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from backstop.platform import robust
+
+# angles count in whole millionths: sums of them are exact, so ties do not depend on the order of
+# the rows
+MILLIONTHS = 1e6
+
+
+def larger_of_two(rows: Tensor, linkage: Literal["average", "complete"] = "average") -> Tensor:
+    """The rows (numbers, ascending by cluster) of the larger of two clusters by direction, 1 -
+    cosine.
+
+    From n clusters of one row the two nearest are joined until two are left; among equal distances
+    the first rows are joined first. The distance of two clusters is the mean of their members'
+    (average linkage) or the largest (complete linkage). All rows where the clusters are of one size
+    or of one direction: neither is a minority.
+
+    >>> larger_of_two(torch.tensor([[1.0, 0.0], [9.0, 1.0], [-1.0, 0.5]])).tolist()
+    [0, 1]
+    """
+    # Of all pairs of members of two clusters the sum, or the largest.
+    apart = (robust.cosine_distances(rows) * MILLIONTHS).round_().cpu()
+    members = [[i] for i in range(len(apart))]
+    while len(members) > 2:
+        size = torch.tensor([len(cluster) for cluster in members])
+        distance = apart / (size[:, None] * size) if linkage == "average" else apart.clone()
+        # the first of the smallest: one < other
+        nearest = int(distance.fill_diagonal_(torch.inf).argmin())
+        one, other = divmod(nearest, len(members))
+        joined = (
+            apart[one] + apart[other] if linkage == "average" else apart[one].maximum(apart[other])
+        )
+        apart[one] = apart[:, one] = joined
+        left = torch.arange(len(members)) != other
+        apart = apart[left][:, left]
+        members[one] += members.pop(other)
+    small, large = sorted([[], *members], key=len)[-2:]
+    return torch.tensor(large if len(small) < len(large) and apart[0, -1] else small + large)

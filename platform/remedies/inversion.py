@@ -1,0 +1,154 @@
+"""Trigger inversion: for each of several classes the smallest patch that sends any image to the
+class.
+
+min_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), y_t) + λ_t ‖m‖₁,   m, p in [0, 1],   for each target
+y_t
+
+Shapes: x (b, C, H, W) in [0, 1], targets (t,) → mask (t, 1, H, W), pattern (t, C, H, W).
+
+Source: B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Neural Cleanse:
+Identifying and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019, section on
+reverse-engineering triggers. The settings are those of the authors' published code: Adam with decay
+rates 0.5 and 0.9, and a price λ that doubles after PATIENCE steps in a row in which at least
+THRESHOLD of the batch goes to the target, and falls by 2^1.5 after as many in which less does. Of
+all steps that reach the threshold the smallest mask counts. Callers may have their own threshold,
+patience and factor.
+
+Deviations: mask and pattern start in the middle of their range, where that code draws them, so
+nothing is random. A step is one batch, where that code's is a pass over many, and no step is saved
+by stopping early. So 0.99 of a batch of 32 is all 32, where there it is 0.99 of some thousand. Its
+price starts at zero and jumps to the first λ; here it
+starts there. Where no step reaches the threshold, the last trigger counts. Where the model gives no
+finite gradient, a trigger stays as it is. Targets share a forward pass, and none changes another's
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from backstop.platform.optimizers import adam
+
+THRESHOLD = 0.99  # share of the batch that a successful trigger sends to its target
+PATIENCE = 5  # steps
+UP = 2.0  # factor on the price; it falls by UP^1.5
+# stamped images in one forward pass, as long as one target has no more: bounds the memory
+TOGETHER = 512
+
+
+class Trigger(NamedTuple):
+    """A patch for each of t targets."""
+
+    mask: Tensor  # (t, 1, H, W) in [0, 1]
+    pattern: Tensor  # (t, C, H, W) in [0, 1]
+
+
+def take(trigger: Trigger, index: Tensor) -> Trigger:
+    """Some of the triggers, one for each index."""
+    return Trigger(trigger.mask[index], trigger.pattern[index])
+
+
+def stamp(trigger: Trigger, x: Tensor) -> Tensor:
+    """Images under the trigger, (1 - m) ⊙ x + m ⊙ p: x (t, C, H, W) each under its own, or (b, C,
+    H, W) all under one of t = 1.
+
+    >>> stamp(Trigger(torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.8, 1.0]]]])), torch.zeros(2, 1, 1, 2)).flatten(1)
+    tensor([[0.8000, 0.5000],
+            [0.8000, 0.5000]])
+    """
+    return (1 - trigger.mask) * x + trigger.mask * trigger.pattern
+
+
+def invert(
+    model: Callable[[Tensor, Tensor], Tensor],
+    params: Tensor,
+    x: Tensor,
+    targets: Tensor,
+    *,
+    steps: int,
+    lr: float = 0.1,
+    cost: float = 1e-3,
+    batch: int = 32,
+    threshold: float = THRESHOLD,
+    patience: int = PATIENCE,
+    up: float = UP,
+) -> Trigger:
+    """The triggers for ``targets`` (t,) on the images ``x``; a step looks at the next ``batch`` of
+    them, so they come in no special order.
+
+    ``model(params, x)`` gives logits, ``cost`` is the first price of a pixel of the mask, which
+    rises by the factor ``up`` after ``patience`` steps in a row in which ``threshold`` of the batch
+    goes to the target. Draws nothing.
+    """
+    size = min(batch, len(x))
+    groups = targets.to(x.device).split(max(TOGETHER // size, 1))
+    rule = _Price(cost, threshold, patience, up)
+    found = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
+    return Trigger(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+class _Price(NamedTuple):
+    """How the price of a mask follows the trigger's success."""
+
+    first: float
+    threshold: float
+    patience: int
+    up: float
+
+
+def _invert(
+    model: Callable[[Tensor, Tensor], Tensor],
+    params: Tensor,
+    x: Tensor,
+    targets: Tensor,
+    steps: int,
+    lr: float,
+    rule: _Price,
+    size: int,
+) -> Trigger:
+    patience = rule.patience
+    count, channels, *sides = len(targets), *x.shape[1:]
+    # mask and pattern before they are squashed into [0, 1]
+    free = best = x.new_zeros(count, 1 + channels, *sides)
+    least, price = x.new_full((count,), torch.inf), x.new_full((count,), rule.first)
+    streak = x.new_zeros(count)  # successes in a row; failures below zero
+    wanted = targets.repeat_interleave(size)
+    optimizer = adam(lr=lr, beta1=0.5, beta2=0.9)
+    memory = optimizer.start(free)
+    for step in range(steps):
+        values = free.detach().requires_grad_()
+        trigger = _shown(values)
+        images = x[torch.arange(step * size, (step + 1) * size, device=x.device) % len(x)]
+        # (t, b, C, H, W)
+        stamped = stamp(Trigger(trigger.mask[:, None], trigger.pattern[:, None]), images)
+        logits = model(params, stamped.flatten(0, 1))
+        norm = trigger.mask.sum((1, 2, 3))
+        (grad,) = torch.autograd.grad(
+            cross_entropy(logits, wanted, reduction="sum") / size + (price * norm).sum(), values
+        )
+        reached = (logits.argmax(1) == wanted).view(count, size).float().mean(1) >= rule.threshold
+        norm = norm.detach().where(reached, torch.inf)
+        better = (norm < least) | least.isinf()
+        best, least = (
+            torch.where(better[:, None, None, None], values.detach(), best),
+            torch.minimum(norm, least),
+        )
+        streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
+        price = torch.where(
+            streak >= patience,
+            price * rule.up,
+            torch.where(streak <= -patience, price / rule.up**1.5, price),
+        )
+        streak = streak.where(streak.abs() < patience, 0.0)
+        memory = optimizer.step(free, grad.nan_to_num(0.0, 0.0, 0.0), memory, 1.0)
+    return _shown(best)
+
+
+def _shown(free: Tensor) -> Trigger:
+    """Any values as a trigger: (tanh + 1) / 2 squashes them into [0, 1]."""
+    return Trigger(*((torch.tanh(free) + 1) / 2).split([1, free.shape[1] - 1], dim=1))

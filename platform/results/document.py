@@ -1,0 +1,62 @@
+"""The leaderboard's document: written, read, computed again, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from backstop.platform.params import BadInput
+
+SCHEMA = 1
+
+Document = dict[str, Any]
+
+
+def encode_document(document: Mapping[str, Any]) -> str:
+    """The file's text: valid JSON, one line per row, cell and run, so that two files can be
+    compared line by line.
+    """
+    blocks = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            lines = ",\n  ".join(
+                json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value
+            )
+            blocks.append(f" {json.dumps(key)}: [\n  {lines}\n ]")
+        else:
+            blocks.append(
+                f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+            )
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def load_document(path: Path) -> Document:
+    """A leaderboard.json. Raises BadInput when it cannot be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"leaderboard {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(f"leaderboard {path} is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise BadInput(f"leaderboard {path}: is no leaderboard of schema {SCHEMA}")
+    return document
+
+
+def write_atomically(file: Path, content: str) -> Path:
+    """Write a text file whole or not at all, with line feeds on every system. Raises BadInput when
+    it cannot be written.
+    """
+    fresh = file.with_name(f".{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content.encode())
+        fresh.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise BadInput(f"{file}: cannot be written: {error.strerror or error}") from None
+    return file

@@ -1,0 +1,100 @@
+"""Means over seeds with their bootstrap intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backstop.platform.seeds import stream
+
+DRAWS = 2000  # bootstrap resamples: the 2.5 % quantile rests on 50 of them
+Draws = NDArray[np.float64]  # (DRAWS,) resampled means
+
+
+class Figure(NamedTuple):
+    """A mean with the means of its bootstrap resamples."""
+
+    mean: float
+    draws: Draws
+
+    @property
+    def interval(self) -> dict[str, float]:
+        """``{"mean", "low", "high"}`` with the 95 % percentile interval."""
+        ranked = np.sort(self.draws)
+        return {
+            "mean": self.mean,
+            "low": _quantile(ranked, 0.025),
+            "high": _quantile(ranked, 0.975),
+        }
+
+
+def _quantile(ranked: Draws, share: float) -> float:
+    place = share * (len(ranked) - 1)
+    low = math.floor(place)
+    below, above = float(ranked[low]), float(ranked[min(low + 1, len(ranked) - 1)])
+    return below if below == above else below + (place - low) * (above - below)
+
+
+@lru_cache
+def _weights(seeds: int) -> NDArray[np.float64]:
+    """How often each of n seeds is drawn in each resample, (DRAWS, n). All cells with n seeds share
+    it: that pairs them.
+
+    Draws come from sha256, whose stream no library version changes.
+    """
+    counts = np.zeros((DRAWS, seeds))
+    for draw in range(DRAWS):
+        for place in range(seeds):
+            counts[draw, stream(0, "bootstrap", seeds, draw, place) % seeds] += 1
+    return counts
+
+
+def figure_over_seeds(values: Mapping[int, float]) -> Figure | None:
+    """The mean over seeds, or None without any."""
+    if not values:
+        return None
+    listed = [values[seed] for seed in sorted(values)]
+    mean = math.fsum(listed) / len(listed)
+    if min(listed) == max(listed):
+        return Figure(listed[0], np.full(DRAWS, listed[0]))
+    weights, total = _weights(len(listed)), np.zeros(DRAWS)
+    # in a fixed order: a matrix product's order of sums depends on the processor
+    for place, value in enumerate(listed):
+        total += weights[:, place] * value
+    return Figure(mean, total / len(listed))
+
+
+def average(figures: Iterable[Figure | None]) -> Figure | None:
+    """The mean of the figures that exist."""
+    found = [figure for figure in figures if figure is not None]
+    if not found:
+        return None
+    total = np.zeros(DRAWS)
+    for figure in found:
+        total += figure.draws
+    return Figure(math.fsum(figure.mean for figure in found) / len(found), total / len(found))
+
+
+def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that are numbers, by name."""
+    return {name: float(value) for name, value in sorted(metrics.items()) if math.isfinite(value)}
+
+
+def number_or_none(value: float | None) -> float | None:
+    """The value as JSON takes it: None for NaN and infinities."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def interval_of(figure: Figure | None) -> dict[str, float] | None:
+    """Mean and interval as JSON, None where there is no figure."""
+    return None if figure is None else figure.interval
+
+
+def mean_of(figure: Figure | None) -> float | None:
+    """The mean, None where there is no figure."""
+    return None if figure is None else figure.mean

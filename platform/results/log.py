@@ -1,0 +1,406 @@
+"""One run as it is written to MLflow: params, tags, metrics, artifacts."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backstop import __version__
+from backstop.platform.contract import Record
+from backstop.platform.results.store import (
+    Store,
+    client_class,
+    local_path,
+    mlflow_client,
+    one_line,
+    plain_text,
+    search_runs,
+    still_there,
+)
+from backstop.platform.rounds import costs
+from backstop.platform.rounds.origin import Origin, of_tags
+from backstop.platform.specs.change import attack_strength
+from backstop.platform.specs.part import Part, chain_text
+from backstop.platform.specs.spec import (
+    DORMANT,
+    Spec,
+    scalar_fields,
+    spec_title,
+    spec_to_json,
+    validate,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Param
+    from mlflow.entities import Run as Stored
+    from torch import Tensor
+
+
+TOTALS = ("time/total_", "memory/peak_")
+DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
+DRIVER = "backstop.driver"  # the tag that says who works on a run
+TAG_LIMIT = 8000  # MLflow cuts longer tag values off
+TAGS_AT_ONCE = 100  # MLflow takes no more in one request
+# seconds without a try after a failed one, so that a dead server does not slow training down
+PAUSE = 30.0
+
+
+def run_params(spec: Spec) -> dict[str, str]:
+    """The parameters that a run logs: one plain scalar per key, so that each makes an axis in
+    MLflow's charts.
+
+    ``attack.strength`` is left out where no stage has one. A second stage of the same name gets the
+    prefix ``….2``.
+    """
+    spec = validate(spec)
+    found = {
+        "dataset.name": spec.dataset.name,
+        "model.name": spec.model.name,
+        "optimizer.name": spec.optimizer.name,
+        "attack.name": chain_text(spec.attack, "attack"),
+        "defense.name": chain_text(spec.defense, "defense"),
+        "seed": str(spec.seed),
+    }
+    strength = attack_strength(spec)
+    if strength is not None:
+        found["attack.strength"] = plain_text(strength)
+    for role in ("dataset", "model", "optimizer"):
+        found |= {
+            f"{role}.{key}": plain_text(value) for key, value in getattr(spec, role).params.items()
+        }
+    for role in ("attack", "defense"):
+        chain: tuple[Part, ...] = getattr(spec, role)
+        names = [stage.name for stage in chain]
+        for place, stage in enumerate(chain):
+            earlier = names[:place].count(stage.name)
+            prefix = f"{role}.{stage.name}" + (f".{earlier + 1}" if earlier else "")
+            found |= {f"{prefix}.{key}": plain_text(value) for key, value in stage.params.items()}
+    return found | {
+        f"fl.{name}": plain_text(getattr(spec, name)) for name in scalar_fields() if name != "seed"
+    }
+
+
+def run_command(spec: Spec) -> str:
+    """The command line that runs one spec again."""
+    options = [(role, str(getattr(spec, role))) for role in ("dataset", "model", "optimizer")]
+    options += [(role, chain_text(getattr(spec, role), role)) for role in ("attack", "defense")]
+    options += [
+        (name.replace("_", "-"), plain_text(getattr(spec, name))) for name in scalar_fields()
+    ]
+    return "backstop run " + " ".join(
+        f"--{name} '{value}'" if "(" in value else f"--{name} {value}" for name, value in options
+    )
+
+
+def run_tags(spec: Spec, *, space: str, origin: Origin, parent: str | None) -> dict[str, str]:
+    """The tags that a run carries."""
+    spec = validate(spec)
+    attack, defense = chain_text(spec.attack, "attack"), chain_text(spec.defense, "defense")
+    document = json.dumps(
+        spec_to_json(spec), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    note = f"**{attack}**{DORMANT if spec.dormant else ''} against **{defense}** on {spec.dataset.name} ({spec.model.name}), seed {spec.seed}.\n\n```\n{run_command(spec)}\n```\n"
+    found = {
+        "backstop.kind": "trial",
+        "backstop.id": spec.id,
+        "backstop.space": space,
+        "backstop.cell": spec_title(spec),
+        "backstop.version": __version__,
+        **origin.tags,
+        "backstop.spec": document,
+        "mlflow.note.content": note,
+        "mlflow.source.name": "backstop",
+    }
+    if parent:
+        found["mlflow.parentRunId"] = parent
+    return {key: value for key, value in found.items() if 0 < len(value) <= TAG_LIMIT}
+
+
+class Log:
+    """The MLflow run of one experiment. Nothing is sent before :meth:`flush`.
+
+    A finished run is never written to. Where another process has finished the same spec, the
+    figures are compared, and what differs is kept as a run of its own that no leaderboard reads.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        experiment_id: str,
+        spec: Spec,
+        *,
+        origin: Origin,
+        space: str = "",
+        parent: str | None = None,
+        driver: str = "",  # who works on it
+    ) -> None:
+        self.store = store
+        self.driver = driver
+        self.experiment_id = experiment_id
+        self.spec = validate(spec)
+        self.run_id: str | None = None
+        self.error = ""  # why the last try to send failed
+        self.finding = ""  # how a run of the same spec, finished elsewhere, differs from this one
+        self._origin = origin
+        self._tags = run_tags(spec, space=space, origin=origin, parent=parent)
+        self._tags |= {DRIVER: driver} if driver else {}
+        self._start = 0
+        self._place = ""
+        self._status = ""
+        self._finished: Stored | None = None  # a finished run of the spec that is not this one
+        self._params: dict[str, str] = run_params(spec)  # those that are not stored yet
+        self._metrics: list[tuple[str, float, int]] = []
+        self._sent = 0  # of the metrics
+        self._costs: dict[str, float] = {}
+        self._step = 0
+        self._again = 0.0
+
+    def log(self, record: Record) -> None:
+        """Keep a round's metrics and costs for the next flush. NaN and infinity are not numbers to
+        store: they are dropped.
+        """
+        self._step = max(self._step, record.round)
+        for name, value in (*record.metrics.items(), *record.costs.items()):
+            if math.isfinite(value):
+                self._metrics.append((name, float(value), record.round))
+        self._costs = costs.add(self._costs, record.costs)
+
+    def flush(self, *, force: bool = True) -> bool:
+        """Send what is kept, with one call. False when the store cannot be reached; then everything
+        is kept.
+
+        With ``force=False`` nothing is tried for a while after a failure.
+        """
+        if not force and time.monotonic() < self._again:
+            return False
+        return self._try(self._send)
+
+    def finish(
+        self,
+        final: Mapping[str, float],
+        tensors: Mapping[str, Tensor] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Log the finals once, store spec.json, the final model as safetensors and further text
+        files, and set FINISHED.
+
+        True when all of it is stored, here or in a finished run of the same spec; ``finding`` says
+        how that one differs. After False it may be called again, in this process or a later one.
+        """
+        points = [
+            (name, float(value), self._step)
+            for name, value in final.items()
+            if math.isfinite(value)
+        ]
+        points += [(name, value, self._step) for name, value in costs.totals(self._costs).items()]
+        contents: dict[str, str | bytes] = {
+            "spec.json": json.dumps(
+                {"id": self.spec.id, "spec": spec_to_json(self.spec)}, indent=2, sort_keys=True
+            )
+            + "\n",
+            **(files or {}),
+        }
+        if tensors is not None:
+            from safetensors.torch import save
+
+            contents["model.safetensors"] = save(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            )
+
+        def complete() -> None:
+            if self._status == "FINISHED":  # by an earlier call
+                return
+            self._send(points)
+            if self._finished is not None and not self._separate:
+                if not self._dissents(self._finished, final):
+                    return
+                self._send(points)
+            self._deposit(contents)
+            mlflow_client(self.store.uri).set_terminated(self._id(), "FINISHED")
+            self._status = "FINISHED"
+
+        return self._try(complete)
+
+    def fail(self, message: str) -> bool:
+        """Send what is kept, say why the run failed, and set FAILED. A finished run stays finished."""
+
+        def complete() -> None:
+            self._send()
+            if self._status != "FINISHED" and self._finished is None:
+                client = mlflow_client(self.store.uri)
+                client.set_tag(self._id(), "backstop.error", message[:TAG_LIMIT])
+                client.set_terminated(self._id(), "FAILED")
+
+        return self._try(complete)
+
+    def _try(self, action: Any) -> bool:
+        client_class()
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                still_there(self.store)
+                action()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            # a mistake of ours, which waiting does not mend
+            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                raise
+            self.error = one_line(error)
+            self._again = time.monotonic() + PAUSE
+            return False
+        self.error, self._again = "", 0.0
+        return True
+
+    def _id(self) -> str:
+        """The run's MLflow id: an unfinished one of the spec and of the same origin, made when
+        there is none.
+
+        A run of another origin is not gone on with: MLflow keeps the larger of two values of a
+        round.
+        """
+        if self.run_id is None:
+            client = mlflow_client(self.store.uri)
+            made = of_tags(self._tags)
+            run = next((run for run in self._stored() if of_tags(run.data.tags) == made), None)
+            if run is None:
+                run = client.create_run(
+                    self.experiment_id, tags=self._tags, run_name=run_title(self.spec)
+                )
+            else:
+                if run.info.status != "RUNNING":
+                    client.update_run(run.info.run_id, status="RUNNING")
+                if self.driver:
+                    client.set_tag(run.info.run_id, DRIVER, self.driver)
+            self._start, self._place, self._status = (
+                run.info.start_time,
+                run.info.artifact_uri,
+                "RUNNING",
+            )
+            # parameters are immutable: only those that are missing are sent
+            self._params = {
+                key: value for key, value in self._params.items() if key not in run.data.params
+            }
+            self.run_id = str(run.info.run_id)
+        return self.run_id
+
+    def _stored(self) -> Iterator[Stored]:
+        """The spec's runs in the experiment, those that count, the oldest first."""
+        condition = f"tags.`backstop.id` = '{self.spec.id}' AND tags.`backstop.kind` = 'trial'"
+        return search_runs(self.store, self.experiment_id, condition)
+
+    @property
+    def _separate(self) -> bool:
+        """Whether what is sent now goes to a run beside a finished one."""
+        return self._tags["backstop.kind"] == DISSENT
+
+    def _send(self, more: Sequence[tuple[str, float, int]] = ()) -> None:
+        """Send what is not sent yet, and ``more``; nothing where another process has finished the
+        spec.
+        """
+        if not self._separate:
+            finished = [run for run in self._stored() if run.info.status == "FINISHED"]
+            if finished:
+                begun, self._finished = self.run_id, finished[0]
+                self.run_id = str(self._finished.info.run_id)
+                # ours is of another origin, and nobody will go on with it
+                if begun not in (None, self.run_id):
+                    mlflow_client(self.store.uri).set_terminated(begun, "KILLED")
+                return
+        run_id = self._id()
+        points = [*self._metrics[self._sent :], *more]
+        if not points and not self._params:
+            return
+        from mlflow.entities import Metric, Param
+
+        count = len(self._metrics)
+        described: list[Param] = [Param(key, value) for key, value in self._params.items()]
+        mlflow_client(self.store.uri).log_batch(
+            run_id,
+            metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
+            params=described,
+        )
+        self._sent, self._params = count, {}
+
+    def _dissents(self, stored: Stored, final: Mapping[str, float]) -> bool:
+        """Say what differs from a finished run of the same spec. Whether figures do: these get a
+        run of their own.
+        """
+        made = of_tags(stored.data.tags)
+        theirs = {
+            key: value for key, value in stored.data.metrics.items() if key.startswith("final/")
+        }
+        ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
+        figures = [
+            f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
+            for key in sorted({*theirs, *ours})
+            if theirs.get(key) != ours.get(key)
+        ]
+        words = made.difference(self._origin) if made.data else ""
+        if not figures and not words:
+            return False
+        which = f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
+        same = (
+            "with the same figures"
+            if not figures
+            else f"with other figures: {'; '.join(figures[:3])}"
+        )
+        self.finding = f"{which} was finished by another process {same}"
+        if words:
+            self.finding += f"; that one was made with {words}"
+        if figures:
+            self.finding += "; the first one stays, these are kept as a run of kind 'dissent'"
+            self._tags = self._tags | {
+                "backstop.kind": DISSENT,
+                "backstop.dissents": str(stored.info.run_id),
+            }
+            created = mlflow_client(self.store.uri).create_run(
+                self.experiment_id, tags=self._tags, run_name=run_title(self.spec)
+            )
+            self.run_id, self._start = str(created.info.run_id), created.info.start_time
+            self._place, self._status = created.info.artifact_uri, "RUNNING"
+            self._params, self._sent = run_params(self.spec), 0
+        return bool(figures)
+
+    def _deposit(self, contents: Mapping[str, str | bytes]) -> None:
+        """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
+        folder = local_path(self._place)
+        if folder is not None:
+            try:
+                _fill(folder, contents)
+            except OSError as error:  # the same words for all runs: their reasons are gathered
+                raise OSError(
+                    f"artifacts in {folder.parents[1]}: {error.strerror or error}"
+                ) from error
+            return
+        with tempfile.TemporaryDirectory() as place:
+            _fill(Path(place), contents)
+            mlflow_client(self.store.uri).log_artifacts(self._id(), place)
+
+
+def run_title(spec: Spec) -> str:
+    """A run's name: stages without parameters, seed, the first digits of the id."""
+    chains = [
+        chain_text([Part(stage.name) for stage in getattr(spec, role)], role)
+        for role in ("attack", "defense")
+    ]
+    return f"{' × '.join(chains)} · seed {spec.seed} · {spec.id[:8]}"
+
+
+def _fill(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    for name, content in contents.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".{file.name}.new")  # a reader never sees half a file
+        try:
+            fresh.write_bytes(content if isinstance(content, bytes) else content.encode())
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)

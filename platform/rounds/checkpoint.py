@@ -1,0 +1,68 @@
+"""The state of an unfinished experiment in a file addressed by its spec's id: any process that runs
+the spec goes on from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Record
+from backstop.platform.rounds.origin import Origin
+
+# seconds of rounds that a killed process may lose; a long round is lost as a whole
+SAVE_INTERVAL_S = 5.0
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    state: Any
+    records: list[Record]
+    costs: dict[str, float]
+    origin: Origin  # of all that is in here
+    done: bool  # all rounds are: what is left is to send it to the store
+    model: Mapping[str, Tensor]  # name → tensor of the final model, once it is done
+
+
+class Checkpoint:
+    """One file in the checkpoint folder. It is replaced as a whole, so a kill leaves the old one or
+    the new one.
+    """
+
+    def __init__(self, folder: Path, spec_id: str) -> None:
+        """Name the file; nothing is read or written."""
+        self.path = folder / f"{spec_id}.pt"
+        self.note = ""  # why the last restore began anew, where there was something
+
+    def save(self, saved: Saved) -> None:
+        """Write what is saved. Raises OSError where the folder does not take it."""
+        content = BytesIO()  # torch's own writer raises something else for a full disk
+        torch.save(saved._asdict(), content)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            part.write_bytes(content.getbuffer())
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def read(self, where: torch.device | str = "cpu") -> Saved | None:
+        """What is saved; None where nothing (readable) is."""
+        try:
+            # Attack and defense states are a plug-in's own types, which only a full unpickling
+            # restores; the file is this store's own.
+            found = torch.load(self.path, map_location=where, weights_only=False)
+            return Saved(**found)
+        except Exception:  # noqa: BLE001 -- absent, truncated or foreign: start over, which gives the same bytes
+            return None
+
+    def drop(self) -> None:
+        """The experiment is finished and logged."""
+        self.path.unlink(missing_ok=True)

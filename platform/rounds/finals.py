@@ -1,0 +1,140 @@
+"""The final figures of an experiment: one pure function of its records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from backstop.platform.contract import Record
+
+SHARE = 10  # the last 1/SHARE of the evaluations counts, and at least one
+PREFIXES = ("round/", "defense/")
+TURNS = "attack/turns"
+KEPT = "defense/kept_weight_"
+BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
+
+
+def finite(values: Iterable[float]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(math.isfinite(value) for value in values)
+
+
+def diverged(metrics: Mapping[str, float]) -> bool:
+    """Whether a round's own figures (``round/…``) hold a NaN or an infinity."""
+    return not finite(value for name, value in metrics.items() if name.startswith("round/"))
+
+
+def lifetime(
+    rates: Sequence[tuple[int, float]],
+    twin: Mapping[int, float],
+    start: int,
+    stop: int | None,
+    every: int = 1,
+) -> dict[str, float]:
+    """How long a backdoor takes and how long it lasts, in rounds, to the resolution of the
+    evaluations, measured against what the same inputs achieve when nobody attacks.
+
+    ``rates`` are (round, attack success) of the attacked run, ``twin`` round → attack success of
+    its clean twin; ``start``, ``stop`` and ``every`` are the attack's schedule. What counts is the
+    excess over the twin; only rounds that both have are read. ``time_to_backdoor``: rounds from the
+    attack's first until success is half-way from the twin's to 1; missing where it never is.
+    ``durability``: rounds after the attack's last in which the excess is still at least half of
+    what it was there; missing where the attack does not stop or never came half-way.
+    ``still_active`` is 1 where it never fell so far: then durability is the time that was watched.
+
+    >>> attacked = list(enumerate([0.2, 0.8, 0.6, 0.3]))
+    >>> lifetime(attacked, dict.fromkeys(range(4), 0.0), 0, 2)
+    {'time_to_backdoor': 2.0, 'durability': 1.0, 'still_active': 0.0}
+    >>> lifetime(attacked, dict.fromkeys(range(4), 0.59), 0, 2)["durability"]
+    0.0
+    """
+    paired = [(at, rate - twin[at], twin[at]) for at, rate in rates if at in twin]
+    during = [item for item in paired if start <= item[0] < (math.inf if stop is None else stop)]
+    half_way = (at for at, excess, natural in during if 0 < excess >= (1 - natural) / 2)
+    planted = next(half_way, None)
+    if planted is None:
+        return {}
+    spans = {"time_to_backdoor": float(planted + 1 - start)}
+    if stop is None:
+        return spans
+    last = start + every * ((stop - 1 - start) // every)  # the last round of the schedule
+    left = [(at, excess) for at, excess, _ in paired if at >= last]
+    if len(left) > 1 and left[0][1] > 0:
+        gone = next((at for at, excess in left[1:] if excess < left[0][1] / 2), None)
+        spans["durability"] = float((left[-1][0] if gone is None else gone - 1) - last)
+        spans["still_active"] = float(gone is None)
+    return spans
+
+
+def final(records: Sequence[Record]) -> dict[str, float]:
+    """``final/<name>`` for each ``round/<name>`` and ``defense/<name>``: the mean over the last
+    max(1, 10 %) evaluations.
+
+    Where the defense repaired the final model, ``final/<name>`` is the repaired model's figure
+    (``repaired/<name>``) and the mean of the rounds before it is ``final/unrepaired_<name>``. An
+    evaluation without the metric does not count towards its mean. A metric whose mean is not finite
+    is left out. ``final/diverged`` is 1 when any round reported a NaN or an infinity, 0 otherwise.
+    ``final/attack_turns``, where there is an attack, is how often a malicious client attacked in
+    all: 0 says that the attack never happened.
+
+    >>> final([Record("", 0, {"round/clean_accuracy": 0.5}), Record("", 1, {"round/clean_accuracy": 0.75})])
+    {'final/clean_accuracy': 0.75, 'final/diverged': 0.0}
+    """
+    last = records[-max(1, len(records) // SHARE) :]
+    found: dict[str, float] = {}
+    for key in sorted(
+        {key for record in last for key in record.metrics if key.startswith(PREFIXES)}
+    ):
+        values = [float(record.metrics[key]) for record in last if key in record.metrics]
+        if finite(values):
+            found[f"final/{key.partition('/')[2]}"] = math.fsum(values) / len(values)
+    repaired = {
+        key.partition("/")[2]: value
+        for record in records[-1:]
+        for key, value in record.metrics.items()
+        if key.startswith("repaired/")
+    }
+    for name, value in repaired.items():
+        if f"final/{name}" in found:
+            found[f"final/unrepaired_{name}"] = found.pop(f"final/{name}")
+        if math.isfinite(value):
+            found[f"final/{name}"] = value
+    if records and TURNS in records[-1].metrics:
+        found["final/attack_turns"] = records[-1].metrics[TURNS]
+    found["final/diverged"] = float(any(diverged(record.metrics) for record in records))
+    return found
+
+
+def unmoved(records: Sequence[Record]) -> str:
+    """A sentence where the defense left no client any weight in every evaluated round, else
+    nothing.
+
+    >>> unmoved([Record("", 0, {"defense/kept_weight_benign": 0.0, "defense/kept_weight_malicious": 0.0})])
+    "the defense gave every client's row weight 0 in all evaluated rounds (1): nothing was aggregated in them"
+    """
+    kept = [
+        [value for name, value in record.metrics.items() if name.startswith(KEPT)]
+        for record in records
+    ]
+    if not kept or not all(values and not any(values) for values in kept):
+        return ""
+    return f"the defense gave every client's row weight 0 in all evaluated rounds ({len(kept)}): nothing was aggregated in them"
+
+
+def doubts(final: Mapping[str, float]) -> list[str]:
+    """Why an attack's success, as the finals of one run give it, says nothing: sentences.
+
+    >>> doubts({"final/attack_turns": 0.0})
+    ['no malicious client took part in an attacked round: the attack never happened']
+    """
+    if final.get("final/attack_turns") == 0:
+        return ["no malicious client took part in an attacked round: the attack never happened"]
+    effect = final.get("final/trigger_effect")
+    if effect is None or effect >= BITE or not final.get("final/attack_turns"):
+        return []
+    reached, anyway = (
+        f"{100 * final[f'final/{name}']:.1f} %"
+        for name in ("attack_success_rate", "untriggered_target_rate")
+    )
+    line = f"{reached} of the triggered inputs get the wanted label, {anyway} without the trigger"
+    return [f"the trigger adds next to nothing: {line}"]

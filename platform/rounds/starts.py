@@ -1,0 +1,214 @@
+"""What a model starts from: a checkpoint file named by its content, or the end of a clean warm-up
+that many experiments share.
+
+A checkpoint is kept under the sha256 of its bytes, so a spec that names it means these very bytes.
+A warm-up is a function of a spec itself, so what is kept of it is a cache: where it is lost, it is
+computed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import torch
+from torch import Tensor
+
+from backstop.platform.intake.files import naming_file
+from backstop.platform.params import BadInput
+from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
+
+WAY_OUT = (
+    "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
+)
+LEAST = 2**12  # bytes: a file system that has no block left says so
+
+
+def cache() -> Path:
+    """Where checkpoints and finished warm-ups are kept: ``starts`` in ``$BACKSTOP_CACHE``, else in
+    ``~/.cache/backstop``.
+    """
+    given = os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop"
+    try:
+        return Path(given).expanduser() / "starts"
+    except RuntimeError as error:  # no HOME, and a user whom the system does not know
+        raise BadInput(f"{given}: {error}; {WAY_OUT}") from None
+
+
+def check_usable() -> None:
+    """Check that checkpoints and warm-ups can be kept. Raises BadInput before anything is trained."""
+    with _keeping():
+        cache().mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache()) as file:
+            file.write(bytes(LEAST))
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """What the system has against a file in the cache becomes BadInput that names the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{cache()} cannot be written: {error.strerror or error}; {WAY_OUT}"
+        ) from None
+
+
+def keep_start(file: str) -> str:
+    """Keep a copy of a checkpoint and return its name, ``sha256-…``, which is returned as it is.
+    BadInput for a file that is none.
+    """
+    if START_NAME.fullmatch(file):
+        return file
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise BadInput(f"start={file!r}: there is no such file; {START_HINT}")
+    read_tensors(path)
+    content = path.read_bytes()
+    name = f"sha256-{hashlib.sha256(content).hexdigest()}"
+    if not (cache() / name).is_file():
+        with _keeping():
+            _write_atomically(cache() / name, lambda part: part.write_bytes(content))
+    return name
+
+
+def check_writable(file: str) -> Path:
+    """The path of a checkpoint to be written at the end of a run, or BadInput before anything is
+    trained.
+    """
+    path = Path(file).expanduser()
+    if (
+        path.is_dir()
+        or not path.parent.is_dir()
+        or not os.access(path if path.exists() else path.parent, os.W_OK)
+    ):
+        raise BadInput(
+            f"--save {file!r} cannot be written; give the path of a file in a folder that exists, e.g. model.safetensors"
+        )
+    check_usable()
+    return path
+
+
+def save_start(path: Path, model: Mapping[str, Tensor]) -> str:
+    """Write a checkpoint and keep it; its name."""
+    from safetensors.torch import save as packed
+
+    content = packed({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()})
+    _write_atomically(path, lambda part: part.write_bytes(content))
+    return keep_start(str(path))
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Name → tensor of a checkpoint; nothing in the file is run."""
+    with naming_file(path, START_HINT):
+        with path.open("rb") as file:
+            packed = file.read(2) == b"PK"
+        if packed:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = found.get("state_dict", found)
+        else:
+            from safetensors.torch import load_file
+
+            found = load_file(path)
+        if not found or not all(isinstance(item, Tensor) for item in found.values()):
+            raise BadInput(f"{path} holds no named tensors; {START_HINT}")
+        return dict(found)
+
+
+def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
+    """Name → tensor of a kept checkpoint, looked for in the cache and in ``starts`` of the data
+    folder.
+    """
+    places = [cache() / name, folder / "starts" / name]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise BadInput(
+            f"start={name} is neither in {places[0].parent} nor in {places[1].parent}; give its file once: --start FILE"
+        )
+    if f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}" != name:
+        raise BadInput(
+            f"start={name}: {path} was changed; remove it and give the file once more: --start FILE"
+        )
+    return read_tensors(path)
+
+
+def warmup_spec(spec: Spec) -> Spec:
+    """The warm-up of a spec as a spec of its own: the same federation without attack and defense."""
+    plain = Spec()
+    return spec.replace(
+        attack=(), defense=(), dormant=False, attack_start=plain.attack_start, attack_stop=plain.attack_stop, attack_every=plain.attack_every,
+        attackers=plain.attackers, warmup=0, rounds=spec.warmup, eval_every=spec.warmup,
+    )  # fmt: skip
+
+
+def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What ``make`` returns, made once for all processes of this machine. Of those that come while
+    it is made, all others wait.
+
+    ``make`` is given a folder in which it may keep what it has so far.
+    """
+    path = _place(key)
+    # without the lock: a cache that can only be read is enough for a warm-up that is there
+    warm = _made(path)
+    if warm is None:
+        with _file_lock(path.with_suffix(".lock")):
+            warm = _made(path)
+            if warm is None:
+                params, buffers = warm = make(path.parent)
+                # a full disk makes torch's own writer raise something else than an OSError
+                content = BytesIO()
+                torch.save((params.cpu(), buffers.cpu()), content)
+                with _keeping():
+                    _write_atomically(path, lambda part: part.write_bytes(content.getbuffer()))
+    return warm
+
+
+def check_makeable(key: str) -> None:
+    """Check that a warm-up is there or can be kept. Raises BadInput."""
+    if not _place(key).is_file():
+        check_usable()
+
+
+def _place(key: str) -> Path:
+    return cache() / "warm" / f"{key}.pt"
+
+
+def _made(path: Path) -> tuple[Tensor, Tensor] | None:
+    """A finished warm-up; None where it is not made yet, or damaged: it is made again then, to the
+    same bytes.
+    """
+    try:
+        params, buffers = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # noqa: BLE001 -- whatever a damaged file makes the decoder raise
+        return None
+    return params, buffers
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """One process at a time; the system gives the lock back when a process dies."""
+    with _keeping():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Put a file in its place in one step, so that no reader ever sees half of it. Raises OSError
+    where there is no room.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

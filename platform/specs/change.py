@@ -1,0 +1,126 @@
+"""One thing of a spec changed by its key; grids of specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from itertools import product
+from typing import Any
+
+from backstop.platform import plugins
+from backstop.platform.params import BadInput, check, nearest
+from backstop.platform.specs.part import (
+    GROUPS,
+    NOTHING,
+    Part,
+    Scalar,
+    chain_text,
+    complete_part,
+    parse_part,
+    to_chain,
+)
+from backstop.platform.specs.spec import Spec, complete_optimizer, scalar_fields
+
+
+def attack_strength(spec: Spec) -> float | None:
+    """The value of the last attack stage that declares a STRENGTH, or None."""
+    found = None
+    for item in spec.attack:
+        name = plugins.find("attacks", item.name).facts.get("STRENGTH")
+        if name is not None:
+            full = complete_part(item, "attacks").params[name]
+            found = float(full) if isinstance(full, (int, float)) else found
+    return found
+
+
+def change_spec(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
+    """The spec with one thing changed: a scalar (``rounds``; a ``start`` may be the path of a
+    checkpoint), a part (``dataset``, ``attack`` …) in text form, a parameter
+    (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``. ``where`` is
+    the option that asks for it.
+    """
+    head, *rest = key.split(".")
+    known = scalar_fields()
+    if not rest and head in known:
+        return spec.replace(**{head: check(known[head], new, where)})
+    if not rest and head in ("dataset", "model", "optimizer"):
+        return spec.replace(**{head: parse_part(str(new))})
+    if not rest and head in NOTHING:
+        return spec.replace(**{head: to_chain(NOTHING[head] if new is None else str(new), head)})
+    if head in ("dataset", "model", "optimizer") and len(rest) == 1:
+        old = getattr(spec, head)
+        return spec.replace(**{head: Part(old.name, {**old.params, rest[0]: new})})
+    if head in NOTHING and rest:
+        return spec.replace(**{head: _change_stage(getattr(spec, head), head, key, rest, new)})
+    raise BadInput(
+        f"unknown key {key!r}; {nearest(key, [*known, 'dataset', 'model', 'optimizer', 'attack', 'defense'])}"
+    )
+
+
+def _change_stage(
+    chain: tuple[Part, ...], role: str, key: str, rest: list[str], new: Scalar
+) -> tuple[Part, ...]:
+    found = named_parameter(chain, role, rest)
+    if found is None:
+        known = [f"{role}.{item.name}.…" for item in chain]
+        raise BadInput(
+            f"unknown key {key!r} for {role} {chain_text(chain, role)}; {nearest(key, known)}"
+        )
+    name, parameter = found
+    return tuple(
+        Part(name, {**item.params, parameter: new}) if item.name == name else item for item in chain
+    )
+
+
+def named_parameter(
+    chain: Sequence[Part], role: str, rest: Sequence[str]
+) -> tuple[str, str] | None:
+    """The stage and the parameter that a key names after its role (``attack.strength`` is that of
+    the last stage that declares one); None where the chain has no such stage.
+    """
+    if role == "attack" and list(rest) == ["strength"]:
+        declared = [
+            (item.name, plugins.find("attacks", item.name).facts.get("STRENGTH")) for item in chain
+        ]
+        return next(((name, fact) for name, fact in reversed(declared) if fact), None)
+    return (
+        (rest[0], rest[1]) if len(rest) == 2 and rest[0] in {item.name for item in chain} else None
+    )
+
+
+def names_something(spec: Spec, key: str) -> bool:
+    """Whether a spec has what a key names: the stage in its chain, the parameter of its dataset,
+    model or optimizer.
+    """
+    head, *rest = key.split(".")
+    if head in NOTHING and rest:
+        return named_parameter(getattr(spec, head), head, rest) is not None
+    if head == "optimizer" and rest:
+        return rest[0] in complete_optimizer(Part(spec.optimizer.name)).params
+    if head in ("dataset", "model") and rest:
+        return rest[0] in complete_part(Part(getattr(spec, head).name), GROUPS[head]).params
+    return True
+
+
+def grid(base: Spec, **axes: Iterable[Any]) -> list[Spec]:
+    """The product of the axes around a base spec, the last axis fastest. Chains and parts may be
+    given as text.
+
+    ``grid(BASE, attack=["none", "badnets"], defense=["fedavg", "median"], seed=range(3))`` is an
+    ordered list of 12 specs.
+    """
+    listed = {name: list(values) for name, values in axes.items()}
+    known = {item.name for item in fields(Spec)}
+    for name in listed:
+        if name not in known:
+            raise BadInput(f"grid: unknown field {name!r}; {nearest(name, known)}")
+    found = []
+    for combination in product(*listed.values()):
+        changes: dict[str, Any] = dict(zip(listed, combination, strict=True))
+        for name, given in changes.items():
+            if name in NOTHING:
+                changes[name] = to_chain(given, name)
+            elif name in ("dataset", "model", "optimizer"):
+                changes[name] = parse_part(given)
+        found.append(base.replace(**changes))
+    return found

@@ -1,0 +1,300 @@
+"""The text form of plug-ins with parameters: its grammar, its reader and its writer.
+
+    chain   = [stage {"+" stage}]
+    stage   = name ["(" [key "=" value {"," key "=" value}] ")"] | "(" chain ")" for the first, "("
+    stage ")" for the others name    = letters, digits and _, no digit first; a word that Python
+    reserves is a name like any other value   = quoted | bare
+    quoted  = '…' or "…", in which a backslash starts an escape as in Python; an r before it: no
+    escapes
+    bare    = anything up to the next comma or closing parenthesis, without blanks, =, quotes; pairs
+    of brackets may stand in it
+
+A bare value is a number if it looks like one, one of :data:`WORDS`, else text as it stands:
+``mine.csv``, ``../data/2019-07.csv``, ``class``, ``007``. A quoted value is always text. Blanks
+around names, values and signs mean nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, NoReturn
+
+from backstop.platform.params import BadInput
+
+Value = bool | int | float | str | None
+
+WORDS: Mapping[str, Value] = {
+    "none": None,
+    "None": None,
+    "true": True,
+    "True": True,
+    "false": False,
+    "False": False,
+}
+EXAMPLE = "badnets(size=3)+model_replacement(strength=5)"
+QUOTED = re.compile(r"""[rRuU]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
+ESCAPE = re.compile(
+    r"""\\(?:[\n'"\\abfnrtv]|[0-3]?[0-7]{1,2}|N\{[^}]*\}"""
+    r"""|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})"""
+)
+NAME = re.compile(r"[^\W\d]\w*")
+NEXT_KEY = re.compile(r"\s([^\W\d]\w*)\s*=(?!=)")
+FRACTION = re.compile(
+    r"[+-]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9][0-9_]*)?", re.ASCII
+)
+SIGN_APART = re.compile(r"^([+-])\s+")
+STOPS = re.compile(r"""[\s,()\[\]{}=+'"]""")  # what text that is written without quotes is free of
+LOOSE = re.compile(r"""(?<![-+*/])\s+(?![-+*/\s])|[='"]""")  # what a bare value is free of
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def read(text: str) -> Value:
+    """A value from its text form.
+
+    >>> read("-1e3"), read("class"), read("'1e3'"), read("007"), read("none")
+    (-1000.0, 'class', '1e3', '007', None)
+    """
+    if text in WORDS:
+        return WORDS[text]
+    if (unquoted := _unquoted(text)) is not None:
+        return unquoted
+    if _wrapped(text):
+        inner = text[1:-1].strip()
+        return text if read(inner) == inner else read(inner)
+    number = _number(SIGN_APART.sub(r"\1", text))
+    return text if number is None else number
+
+
+def write(value: Value) -> str:
+    """The text form that :func:`read` takes back to the same value; text is quoted where it would
+    not be read as it stands.
+
+    >>> write("mine.csv"), write("1e3"), write("two words"), write(0.5), write(None)
+    ('mine.csv', "'1e3'", "'two words'", '0.5', 'None')
+    """
+    if isinstance(value, str):
+        plain = value.isprintable() and value and not STOPS.search(value) and read(value) == value
+        return value if plain and value.lower() not in ("none", "true", "false") else repr(value)
+    if isinstance(value, float) and value in (float("inf"), -float("inf")):
+        return "1e999" if value > 0 else "-1e999"  # the words would be text
+    return str(value)
+
+
+def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
+    """The stages of a chain, each a name and its parameters. BadInput for anything else, with the
+    text as it should stand where quotes are all that is missing.
+
+    >>> stages("table(path=mine.csv, label=class)")
+    (('table', {'path': 'mine.csv', 'label': 'class'}),)
+    >>> stages("table(path=my file.csv)")
+    Traceback (most recent call last):
+    backstop.platform.params.BadInput: "table(path=my file.csv)": quote the value of path: "table(path='my file.csv')"
+    """
+    reader = _Reader(text)
+    if not text.strip():
+        reader.refuse("it is empty")
+    found = tuple(reader.chain())
+    reader.blanks()
+    if reader.place < len(text):
+        reader.refuse()
+    if reader.loose:
+        reader.refuse_loose()
+    return found
+
+
+class _Loose(NamedTuple):
+    """A value that needs quotes, and where it stands."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class _Reader:
+    """Walks along the text; ``place`` is where it is."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.place = 0
+        self.loose: list[_Loose] = []
+
+    def refuse(self, reason: str = "") -> NoReturn:
+        """Say what the form is, and why or where the text leaves it."""
+        rest = self.text[self.place :].strip()
+        reason = reason or (
+            "it breaks off" if not rest else f"it leaves that form at {rest[:40]!r}"
+        )
+        raise BadInput(
+            f"{self.text!r} is not of the form name(key=value)+name; example: {EXAMPLE}; {reason}"
+        )
+
+    def refuse_loose(self) -> NoReturn:
+        """Say which values need quotes, and show the text with them."""
+        keys = " and ".join(dict.fromkeys(loose.key for loose in self.loose))
+        mended, done = "", 0
+        for _, start, stop in self.loose:
+            mended += self.text[done:start] + repr(self.text[start:stop])
+            done = stop
+        shown = [_shown(item) for item in (self.text, mended + self.text[done:])]
+        raise BadInput(f"{shown[0]}: quote the value of {keys}: {shown[1]}")
+
+    def blanks(self) -> None:
+        while self.text[self.place : self.place + 1].isspace():
+            self.place += 1
+
+    def take(self, sign: str) -> bool:
+        """Whether the sign comes next, blanks aside; it is passed if it does."""
+        self.blanks()
+        taken = self.text.startswith(sign, self.place)
+        self.place += len(sign) * taken
+        return taken
+
+    def chain(self) -> Iterator[tuple[str, dict[str, Value]]]:
+        yield from self.stage(first=True)
+        while self.take("+"):
+            yield from self.stage(first=False)
+
+    def stage(self, *, first: bool) -> list[tuple[str, dict[str, Value]]]:
+        if self.take("("):
+            inner = list(self.chain()) if first else self.stage(first=False)
+            if not self.take(")"):
+                self.refuse()
+            return inner
+        return [(self.name(), self.parameters() if self.take("(") else {})]
+
+    def name(self) -> str:
+        self.blanks()
+        match = NAME.match(self.text, self.place)
+        if match is None:
+            self.refuse()
+        self.place = match.end()
+        return match[0]
+
+    def parameters(self) -> dict[str, Value]:
+        """What stands between the parentheses, the closing one included."""
+        given: dict[str, Value] = {}
+        while not self.take(")"):
+            start = self.place
+            key = self.name()
+            if not self.take("="):
+                self.refuse(f"{self.text[start : start + 40]!r} does not start with key=value")
+            if key in given:
+                self.refuse(f"{key} stands twice")
+            given[key] = self.value(key)
+            self.blanks()
+            if self.text[self.place : self.place + 1] != ")" and not self.take(","):
+                self.refuse()
+        return given
+
+    def value(self, key: str) -> Value:
+        self.blanks()
+        start, stop = self.place, self.end()
+        stop = start + len(self.text[start:stop].rstrip())
+        self.place = stop
+        while _wrapped(self.text[start:stop]):  # parentheses around one value mean nothing
+            start, stop = start + 1, stop - 1
+        given = self.text[start:stop].strip()
+        if _unquoted(given) is None and (not given or LOOSE.search(_outside(given))):
+            if following := NEXT_KEY.search(_outside(given)):
+                self.refuse(f"a comma is missing before {following[1]}=")
+            self.loose.append(_Loose(key, start, stop))
+        return read(given)
+
+    def end(self) -> int:
+        """Where the comma or parenthesis stands that ends the value, outside quotes and brackets
+        where those are closed.
+        """
+        place, open_ = self.place, list[str]()
+        while open_ or self.text[place : place + 1] not in {",", ")"}:
+            if place >= len(self.text):
+                self.refuse("a parenthesis, bracket or quotation mark is not closed")
+            sign = self.text[place]
+            quoted = QUOTED.match(self.text, place) if sign in "'\"" else None
+            if quoted:
+                place = quoted.end()
+                continue
+            if sign in CLOSING:
+                open_.append(CLOSING[sign])
+            elif open_ and sign == open_[-1]:
+                open_.pop()
+            place += 1
+        return place
+
+
+def _unquoted(text: str) -> str | None:
+    """The text between quotation marks, of several such texts in a row joined; None where there is
+    anything else.
+    """
+    found, place = "", 0
+    while place < len(text):
+        match = QUOTED.match(text, place)
+        if match is None:
+            return None
+        body = match[0].lstrip("rRuU")[1:-1]
+        found += body if match[0][0] in "rR" else ESCAPE.sub(_character, body)
+        place = match.end() + len(text[match.end() :]) - len(text[match.end() :].lstrip())
+    return found if place else None
+
+
+def _character(escape: re.Match[str]) -> str:
+    """What an escape stands for; itself where it stands for nothing."""
+    try:
+        return str(ast.literal_eval(f'"{escape[0]}"'))
+    except (SyntaxError, ValueError):
+        return escape[0]
+
+
+def _number(text: str) -> int | float | None:
+    """The number as Python writes it, or None: ``007`` is none."""
+    if not text.isascii() or text != text.strip():
+        return None
+    try:
+        return int(text, 0)
+    except ValueError:
+        pass
+    if not FRACTION.fullmatch(text) or not set(text) & set(".eE"):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _wrapped(text: str) -> bool:
+    """Whether the text is one value in parentheses."""
+    inner = QUOTED.sub("''", text[1:-1])
+    return (
+        text[:1] == "("
+        and text[-1:] == ")"
+        and not set(_outside(inner)) & set(",()")
+        and bool(inner.strip())
+    )
+
+
+def _outside(text: str) -> str:
+    """The text without what stands in its pairs of brackets, the outermost brackets included."""
+    kept, open_ = "", list[str]()
+    place = 0
+    while place < len(text):
+        sign = text[place]
+        quoted = QUOTED.match(text, place) if open_ and sign in "'\"" else None
+        if quoted:
+            place = quoted.end()
+            continue
+        if sign in CLOSING:
+            open_.append(CLOSING[sign])
+        elif open_ and sign == open_[-1]:
+            open_.pop()
+        elif not open_:
+            kept += sign
+        place += 1
+    return kept
+
+
+def _shown(text: str) -> str:
+    """In double quotation marks where that needs no escapes, as the text holds single ones."""
+    return (
+        f'"{text}"' if '"' not in text and text.isprintable() and "\\" not in text else repr(text)
+    )

@@ -1,0 +1,341 @@
+"""Specs checked, with their defaults, as JSON and as ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal, get_type_hints
+
+from backstop.platform import plugins
+from backstop.platform.optimizers import OPTIMIZERS
+from backstop.platform.params import (
+    BadInput,
+    Parameter,
+    Range,
+    check,
+    declare,
+    fill,
+    nearest,
+    schema,
+)
+from backstop.platform.specs.part import Part, chain_text, complete_part, to_chain
+
+MANY = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Everything that can change a number of an experiment, and nothing that cannot.
+
+    Two specs with equal :attr:`id` give the same bytes on the same kind of device with the same
+    library versions.
+    """
+
+    dataset: Part = Part("digits")
+    model: Part = Part("mlp")
+    attack: tuple[Part, ...] = ()  # stages compose left to right
+    defense: tuple[Part, ...] = ()  # stages compose left to right; () is plain FedAvg
+    clients: Annotated[int, Range(1, MANY), "clients in the federation"] = 100
+    per_round: Annotated[int, Range(1, MANY), "clients that train in a round"] = 20
+    malicious: Annotated[float, Range(0, 1), "share of all clients that is malicious"] = 0.2
+    selection: Annotated[
+        Literal["random", "fixed"], "fixed: every cohort holds the same number of malicious clients"
+    ] = "random"
+    alpha: Annotated[
+        float | Literal["natural", "shards"] | None,
+        Range(0, MANY, low_open=True),
+        "a number: Dirichlet concentration, by which each class is dealt over the clients (not each client's mix of classes drawn),"
+        " so clients differ in size; none: IID; shards: two label shards a client; natural: the dataset's own clients",
+    ] = 0.5
+    rounds: Annotated[int, Range(1, MANY), "communication rounds"] = 30
+    local_epochs: Annotated[
+        int, Range(1, MANY), "passes over its own samples that a client makes in a round"
+    ] = 1
+    batch: Annotated[int, Range(1, MANY), "samples in a local step"] = 64
+    optimizer: Part = Part("sgd")  # built anew each round on each client
+    start: Annotated[
+        str | None,
+        "checkpoint that the model starts from, named by its content; none: fresh initial values",
+    ] = None
+    warmup: Annotated[
+        int, Range(0, MANY), "rounds of clean, undefended FedAvg before the first round"
+    ] = 0
+    server_lr: Annotated[
+        float, Range(0, 1e6, low_open=True), "factor on the aggregate, the same for every defense"
+    ] = 1.0
+    attack_start: Annotated[
+        int, Range(0, MANY), "first round in which malicious clients attack"
+    ] = 0
+    attack_stop: Annotated[
+        int | None, Range(0, MANY), "first round in which they no longer do; none: never"
+    ] = None
+    attack_every: Annotated[int, Range(1, MANY), "attack in every k-th round from the start on"] = 1
+    attackers: Annotated[
+        Literal["all", "in_turn"],
+        "who attacks in an attacked round; all: every malicious client of its cohort;"
+        " in_turn: one malicious client, the next by id each time, and the cohort holds it",
+    ] = "all"
+    dormant: Annotated[
+        bool,
+        "malicious clients make their trigger but train and send as honest ones: the attack's clean twin",
+    ] = False
+    eval_every: Annotated[int, Range(1, MANY), "evaluate every k-th round and the last"] = 1
+    root_size: Annotated[
+        int, Range(0, MANY), "training samples the server holds out of the clients' data"
+    ] = 100
+    block: Annotated[
+        int, Range(1, MANY), "clients trained together by the vectorised engine (at most per_round)"
+    ] = 20
+    seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
+
+    @cached_property
+    def id(self) -> str:
+        """Sha256 (hex) of the canonical JSON with defaults filled in and each plug-in's VERSION."""
+        return spec_id(self)
+
+    def replace(self, **changes: Any) -> Spec:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search: Optuna proposes specs around ``base``; each proposal is run for every seed and
+    scored by ``objective``.
+    """
+
+    base: Spec
+    # e.g. "defense.invariant.mask_threshold"; ranges from the plug-ins' annotations
+    free: Sequence[str]
+    objective: str = "der"  # a leaderboard column of the proposal, to be maximised
+    trials: int = 20
+    width: int = 4  # proposals per generation, asked together and told in trial order
+    seeds: Sequence[int] = field(default=(0,))
+    seed: int = 0  # of the sampler
+
+
+ENGINE = 2  # raised when the platform's own numbers change; part of every id
+DORMANT = ", dormant"  # said after an attack that is only its clean twin
+
+
+@lru_cache
+def scalar_fields() -> dict[str, Parameter]:
+    """The Spec's scalar fields as declared parameters: the options of ``run`` and the keys of
+    ``--set``.
+    """
+    hints = get_type_hints(Spec, include_extras=True)
+    return {
+        item.name: declare(item.name, hints[item.name], item.default)
+        for item in fields(Spec)
+        if hasattr(hints[item.name], "__metadata__")
+    }
+
+
+def spec_title(spec: Spec) -> str:
+    """The cell of a spec in words: attack × defense."""
+    return f"{chain_text(spec.attack, 'attack')}{DORMANT * spec.dormant} × {chain_text(spec.defense, 'defense')}"
+
+
+def complete_optimizer(given: Part) -> Part:
+    """The optimizer with defaults filled in and every parameter checked."""
+    if given.name not in OPTIMIZERS:
+        raise BadInput(f"unknown optimizer {given.name!r}; {nearest(given.name, OPTIMIZERS)}")
+    return Part(
+        given.name, fill(schema(OPTIMIZERS[given.name]), given.params, f"optimizer {given.name}")
+    )
+
+
+def validate(spec: Spec) -> Spec:
+    """The spec with all defaults filled in, or BadInput. Nothing is loaded and nothing is drawn."""
+    spec = spec.replace(
+        **{
+            name: check(parameter, getattr(spec, name), "spec")
+            for name, parameter in scalar_fields().items()
+        }
+    )
+    spec = spec.replace(
+        dataset=complete_part(spec.dataset, "datasets"),
+        model=complete_part(spec.model, "models"),
+        attack=tuple(complete_part(item, "attacks") for item in to_chain(spec.attack, "attack")),
+        defense=tuple(
+            complete_part(item, "defenses") for item in to_chain(spec.defense, "defense")
+        ),
+        optimizer=complete_optimizer(spec.optimizer),
+    )
+    if spec.per_round > spec.clients:
+        raise BadInput(
+            f"spec: per_round={spec.per_round} is more than clients={spec.clients}; at most all clients train in a round"
+        )
+    if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
+        raise BadInput(
+            f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}"
+        )
+    _check_attackers(spec)
+    if spec.dormant and not spec.attack:
+        raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
+    if spec.start is not None and not START_NAME.fullmatch(spec.start):
+        raise BadInput(
+            f"spec: start={spec.start!r} is not allowed; start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
+        )
+    kinds = set(plugins.find("datasets", spec.dataset.name).facts.get("KINDS", ()))
+    for group, item in [
+        ("models", spec.model),
+        *(("attacks", item) for item in spec.attack),
+        *(("defenses", item) for item in spec.defense),
+    ]:
+        takes = plugins.find(group, item.name).facts.get("KINDS")
+        if takes is not None and kinds and not kinds & set(takes):
+            raise BadInput(
+                f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data"
+            )
+    _check_defense(spec)
+    triggers = [
+        item.name for item in spec.attack if plugins.find("attacks", item.name).facts.get("TRIGGER")
+    ]
+    if len(triggers) > 1:
+        raise BadInput(
+            f"attack {chain_text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them"
+        )
+    return spec
+
+
+def attacker_count(clients: int, share: float) -> int:
+    """Malicious clients in the federation: share · clients, halves rounded up.
+
+    >>> attacker_count(100, 0.145)  # 14.5, not 14.499…
+    15
+    """
+    return int((Decimal(str(share)) * clients).to_integral_value(ROUND_HALF_UP))
+
+
+def attackers_in_cohort(clients: int, per_round: int, malicious: int) -> int:
+    """Malicious clients in each cohort of a fixed selection: per_round · malicious / clients,
+    halves rounded up.
+    """
+    return (2 * per_round * malicious + clients) // (2 * clients)
+
+
+def _check_attackers(spec: Spec) -> None:
+    """An attack that can never happen would be ranked as one that every defense stops."""
+    if not spec.attack:
+        return
+    if spec.attack_start >= spec.rounds:
+        raise BadInput(
+            f"spec: attack_start={spec.attack_start} comes after the last of rounds={spec.rounds}"
+            f" (they count from 0), so nobody ever attacks; at most {spec.rounds - 1}"
+        )
+    present = attacker_count(spec.clients, spec.malicious)
+    if not present:
+        raise BadInput(
+            f"spec: malicious={spec.malicious:g} of clients={spec.clients} is no client at all, so"
+            f" nobody ever attacks; at least {0.5 / spec.clients:g}, or attack none"
+        )
+    in_turn = spec.attackers == "in_turn"  # the cohort holds the attacker, whatever the selection
+    drawn = attackers_in_cohort(spec.clients, spec.per_round, present)
+    if spec.selection == "fixed" and not drawn and not in_turn:
+        raise BadInput(
+            f"spec: selection=fixed gives a cohort of per_round={spec.per_round} none of the"
+            f" {present} malicious among clients={spec.clients}, so nobody ever attacks; at least"
+            f" per_round={-(-spec.clients // (2 * present))}, or selection=random"
+        )
+
+
+def _check_defense(spec: Spec) -> None:
+    """What a chain of defenses needs: a root set where a stage asks for one, and rows of the kind
+    that each stage takes.
+    """
+    left, by, chain = "clients", "", "+".join(item.name for item in spec.defense)
+    predicting: list[str] = []
+    for item in spec.defense:
+        facts = plugins.find("defenses", item.name).facts
+        if "root" in facts.get("NEEDS", ()) and not spec.root_size:
+            raise BadInput(
+                f"defense {item.name} needs the server's root set; root_size=0 leaves none, allowed is at least 1"
+            )
+        switch = facts.get("PREDICTS")
+        if switch and item.params[switch]:
+            predicting.append(item.name)
+        if len(predicting) > 1:
+            raise BadInput(
+                f"defense {chain}: {' and '.join(predicting)} both say how the final model predicts; keep one of them,"
+                f" or turn that off: {item.name}({switch}=0)"
+            )
+        takes, gives = facts.get("TAKES", "rows"), facts.get("GIVES", "rows")
+        if left == "row" and takes != "row":
+            raise BadInput(
+                f"defense {chain}: {by} leaves one merged row and {item.name} compares rows; put {item.name} first"
+            )
+        if left == "mixtures" and takes == "clients":
+            raise BadInput(
+                f"defense {chain}: {by} mixes the clients' rows and {item.name} needs each client's own; put {item.name} first"
+            )
+        if gives != "rows":
+            left, by = gives, item.name
+
+
+def spec_to_json(spec: Spec) -> dict[str, Any]:
+    """The spec as plain JSON, field by field: parts are ``{"name", "params"}``."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Part):
+            return {"name": item.name, "params": dict(sorted(item.params.items()))}
+        return [plain(member) for member in item] if isinstance(item, tuple) else item
+
+    return {item.name: plain(getattr(spec, item.name)) for item in fields(Spec)}
+
+
+def spec_from_json(document: Mapping[str, Any]) -> Spec:
+    """The spec that :func:`spec_to_json` wrote, or BadInput."""
+    known = {item.name for item in fields(Spec)}
+    for name in document:
+        if name not in known:
+            raise BadInput(f"spec: unknown field {name!r}; {nearest(name, known)}")
+    try:
+        found: dict[str, Any] = {
+            name: tuple(Part(p["name"], p["params"]) for p in item)
+            if isinstance(item, list)
+            else Part(item["name"], item["params"])
+            if isinstance(item, dict)
+            else item
+            for name, item in document.items()
+        }
+    except (KeyError, TypeError):
+        raise BadInput('spec: a plug-in is written {"name": …, "params": {…}}') from None
+    return Spec(**found)
+
+
+def canonical_json(spec: Spec) -> str:
+    """The canonical JSON: validated, defaults filled in, with the versions of the plug-ins and of
+    the platform's own numbers.
+    """
+    spec = validate(spec)
+    used = [
+        ("datasets", spec.dataset),
+        ("models", spec.model),
+        *(("attacks", s) for s in spec.attack),
+        *(("defenses", s) for s in spec.defense),
+    ]
+    versions = {
+        f"{group}.{item.name}": plugins.find(group, item.name).version for group, item in used
+    }
+    return json.dumps(
+        {"spec": spec_to_json(spec), "versions": versions, "engine": ENGINE},
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+
+
+def spec_id(spec: Spec) -> str:
+    """Sha256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
+
+
+START_NAME = re.compile("sha256-[0-9a-f]{64}")
+START_HINT = "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes, or a state dict saved by torch.save"

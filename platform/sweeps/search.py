@@ -1,0 +1,213 @@
+"""Optuna proposes specs, generation by generation; the sweep runs them.
+
+The sampler (TPE) is spelled out and seeded, a generation has a fixed width, and its results are
+told in the order in which they were asked for: the number of workers and the order in which trials
+end cannot change the search. Nor can the number of trials: a search with more of them begins with
+those of the shorter one, and goes on where that ended.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+
+from backstop.platform import plugins, seeds
+from backstop.platform.optimizers import OPTIMIZERS
+from backstop.platform.params import BadInput, Parameter, nearest, schema
+from backstop.platform.specs.change import change_spec, named_parameter
+from backstop.platform.specs.part import GROUPS, NOTHING, Scalar, chain_text
+from backstop.platform.specs.spec import Search, Spec, scalar_fields
+from backstop.platform.sweeps.plan import Finals
+
+# proposals at random before TPE begins, at least a generation: a third of `tune_invariant`
+STARTUP = 8
+# of every objective: a run that diverged or failed is told as this, because Optuna drops a NaN
+# without a word
+WORST = 0.0
+
+
+def der(baseline: Finals, run: Finals) -> float:
+    """Defense effectiveness rate in [0, 1] against undefended FedAvg of the same seed; 0.5 is no
+    better than FedAvg.
+    """
+    gained = baseline["final/attack_success_rate"] - run["final/attack_success_rate"]
+    lost = baseline["final/clean_accuracy"] - run["final/clean_accuracy"]
+    return (max(0.0, gained) - max(0.0, lost) + 1) / 2
+
+
+def clean_accuracy(baseline: Finals, run: Finals) -> float:
+    """Accuracy on the clean test set."""
+    del baseline
+    return run["final/clean_accuracy"]
+
+
+def attack_failure(baseline: Finals, run: Finals) -> float:
+    """One minus the attack success rate."""
+    del baseline
+    return 1 - run["final/attack_success_rate"]
+
+
+def attack_success(baseline: Finals, run: Finals) -> float:
+    """The attack success rate: for a search on the attacker's side."""
+    del baseline
+    return run["final/attack_success_rate"]
+
+
+OBJECTIVES = {
+    "der": der,
+    "clean_accuracy": clean_accuracy,
+    "attack_failure": attack_failure,
+    "attack_success": attack_success,
+}
+
+
+def parameter(base: Spec, key: str) -> Parameter:
+    """What the annotation behind a key such as ``defense.invariant.mask_threshold`` declares."""
+    head, *rest = key.split(".")
+    if not rest and head in scalar_fields():
+        return scalar_fields()[head]
+    if head in NOTHING and rest:
+        chain = base.attack if head == "attack" else base.defense
+        found = named_parameter(chain, head, rest)
+        if found is not None:
+            stage, name = found
+            known = plugins.find(GROUPS[head], stage).parameters
+            if name in known:
+                return known[name]
+            raise BadInput(
+                f"search: {head} {stage} has no parameter {name!r}; {nearest(name, known)}"
+            )
+        names = [part.name for part in chain]
+        raise BadInput(
+            f"search: {key!r} is not in {head} {chain_text(chain, head)}; {nearest('.'.join(rest[:1]), names)}"
+        )
+    if (
+        head == "optimizer"
+        and len(rest) == 1
+        and rest[0] in schema(OPTIMIZERS[base.optimizer.name])
+    ):
+        return schema(OPTIMIZERS[base.optimizer.name])[rest[0]]
+    if head in ("dataset", "model") and len(rest) == 1:
+        known = plugins.find(GROUPS[head], getattr(base, head).name).parameters
+        if rest[0] in known:
+            return known[rest[0]]
+    raise BadInput(
+        f"search: unknown free parameter {key!r}; {nearest(key, [*scalar_fields(), 'attack.strength'])}"
+    )
+
+
+def distribution(key: str, declared: Parameter) -> optuna.distributions.BaseDistribution:
+    """The search range: the annotation's, narrowed where it says so."""
+    if declared.choices and not declared.range:
+        return optuna.distributions.CategoricalDistribution(declared.choices)
+    if bool in declared.types:
+        return optuna.distributions.CategoricalDistribution([False, True])
+    if declared.range is None:
+        raise BadInput(
+            f"search: {key!r} has no range to search; its plug-in declares {declared.allowed}"
+        )
+    bounds = declared.range
+    low, high = bounds.search or (bounds.low, bounds.high)
+    if float in declared.types:
+        high = math.nextafter(high, low) if high == bounds.high and bounds.high_open else high
+        low = math.nextafter(low, high) if low == bounds.low and bounds.low_open else low
+        return optuna.distributions.FloatDistribution(low, high, log=bounds.log)
+    return optuna.distributions.IntDistribution(int(low), int(high), log=bounds.log)
+
+
+class Proposals:
+    """A search as a source of generations. Each proposal is run for every seed, beside undefended
+    FedAvg of that seed.
+    """
+
+    def __init__(self, search: Search) -> None:
+        """Read the ranges. Raises BadInput for a free parameter that does not exist or has no
+        range.
+        """
+        if search.objective not in OBJECTIVES:
+            raise BadInput(
+                f"search: unknown objective {search.objective!r}; {nearest(search.objective, OBJECTIVES)}"
+            )
+        self.search, self.score = search, OBJECTIVES[search.objective]
+        self.space = {key: distribution(key, parameter(search.base, key)) for key in search.free}
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=seeds.stream(search.seed, "search") % 2**32,
+                n_startup_trials=max(STARTUP, search.width),
+                n_ei_candidates=24,
+                multivariate=True,
+                constant_liar=True,
+            )
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.left = search.trials
+        self.open: list[optuna.Trial] = []
+        # proposals in order, with what they were told
+        self.trials: list[tuple[dict[str, Scalar], float]] = []
+        self.asked: set[str] = set()  # ids
+
+    def spec(self, values: Mapping[str, Any], seed: int) -> Spec:
+        """The base with the proposed values."""
+        found = self.search.base.replace(seed=seed)
+        for key, value in values.items():
+            found = change_spec(found, key, value)
+        return found
+
+    def ask(self) -> list[Spec]:
+        """The specs of the next ``width`` proposals, for every seed; FedAvg of each seed comes
+        first.
+        """
+        self.open = [self.study.ask(self.space) for _ in range(min(self.search.width, self.left))]
+        self.left -= len(self.open)
+        proposed = [
+            self.spec(trial.params, seed) for trial in self.open for seed in self.search.seeds
+        ]
+        asked = [spec.replace(defense=()) for spec in proposed] + proposed
+        generation = {spec.id: spec for spec in asked}
+        self.asked |= generation.keys()
+        return list(generation.values())
+
+    def expected(self) -> int:
+        """Runs in all, those asked for and those to come. Proposals to come count as if no two were
+        equal, so the number may fall as they come; when all are asked for it is exact.
+        """
+        shared = all(key.startswith("defense.") for key in self.search.free)
+        # with an undefended run of its own
+        own = 2 if self.search.base.defense and not shared else 1
+        first = len(self.search.seeds) if shared and not self.asked else 0
+        return len(self.asked) + first + self.left * len(self.search.seeds) * own
+
+    def tell(self, results: Mapping[str, Finals | None]) -> None:
+        """Tell the generation that is open, in the order in which it was asked for."""
+        for trial in self.open:
+            score = self._score(
+                [self.spec(trial.params, seed) for seed in self.search.seeds], results
+            )
+            self.study.tell(trial, score)
+            self.trials.append((dict(trial.params), score))
+        self.open = []
+
+    def _score(self, proposed: list[Spec], results: Mapping[str, Finals | None]) -> float:
+        """The mean objective over the seeds; the worst finite value where a run failed, diverged or
+        has no such metric.
+        """
+        pairs = [
+            (results[spec.replace(defense=()).id] or {}, results[spec.id] or {})
+            for spec in proposed
+        ]
+        if not all(math.isfinite(value) for _, run in pairs for value in run.values()):
+            return WORST  # max(0, NaN) is 0: it would pass for a good run
+        try:
+            scores = [self.score(baseline, run) for baseline, run in pairs]
+        except KeyError:
+            return WORST
+        return sum(scores) / len(scores)
+
+    def best(self) -> tuple[dict[str, Scalar], float] | None:
+        """The best proposal so far."""
+        return max(self.trials, key=lambda item: item[1], default=None)

@@ -1,0 +1,191 @@
+"""Attack stages as one attack, from left to right: a trigger, a constraint and a scaling combine as
+the adversary likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial, reduce
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backstop.platform import seeds
+from backstop.platform.contract import Attack, AttackView, TestSet, Training, TrainView
+from backstop.platform.params import BadInput
+
+
+def attack_chain(stages: Sequence[Attack], knows: Sequence[str]) -> Attack:
+    """One attack that applies the stages from left to right. Its state is the tuple of theirs.
+
+    ``knows`` holds what each stage declares: only a view for one that knows "all" has honest rows,
+    only one for "defense" the defense in use. Rows, batches and deltas pass through the stages in
+    turn, objectives are added, and of two settings of the training the later one counts. At most
+    one stage may define what success is (trigger, goal or test_set), and at most one the local
+    training; raises BadInput otherwise.
+    """
+    seer = judge(stages)
+    chain = _Chain(tuple(stages), tuple(knows), seer)
+    if len(chain.knows) != len(chain.stages):
+        raise ValueError(f"{len(chain.stages)} stages, but {len(chain.knows)} say what they know")
+    trainer = _only([bool(stage.train) for stage in stages], "the local training")
+    return Attack(
+        init=chain.init if chain.has("init") else None,
+        plan=chain.plan if chain.has("plan") else None,
+        poison=chain.poison if chain.has("poison") else None,
+        constrain=chain.constrain if chain.has("constrain") else None,
+        objective=chain.objective if chain.has("objective") else None,
+        training=reduce(_later, (stage.training for stage in stages), None),
+        pace=chain.pace if chain.has("pace") else None,
+        train=partial(chain.train, trainer) if chain.has("train") else None,
+        craft=chain.craft if chain.has("craft") else None,
+        craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
+        trigger=partial(chain.trigger, seer) if chain.has("trigger") else None,
+        goal=partial(chain.goal, seer) if chain.has("goal") else None,
+        test_set=partial(chain.test_set, seer) if chain.has("test_set") else None,
+    )
+
+
+def judge(stages: Sequence[Attack]) -> int:
+    """The number of the stage that defines what success is, 0 where none does. Raises BadInput
+    where two do.
+    """
+    return _only(
+        [bool(stage.trigger or stage.goal or stage.test_set) for stage in stages], "the trigger"
+    )
+
+
+def _only(which: Sequence[bool], what: str) -> int:
+    """The number of the stage that does something, 0 where none does; BadInput where two do."""
+    found = [number for number, does in enumerate(which) if does]
+    if len(found) > 1:
+        raise BadInput(
+            f"attack stages {' and '.join(str(number + 1) for number in found)} both define {what}; keep one of them"
+        )
+    return found[0] if found else 0
+
+
+def _later(first: Training | None, second: Training | None) -> Training | None:
+    if first is None or second is None:
+        return second or first
+    return Training(
+        epochs=first.epochs if second.epochs is None else second.epochs,
+        lr=first.lr if second.lr is None else second.lr,
+    )
+
+
+class _Chain(NamedTuple):
+    stages: tuple[Attack, ...]
+    knows: tuple[str, ...]
+    judge: int
+
+    def has(self, function: str) -> bool:
+        return any(getattr(stage, function) is not None for stage in self.stages)
+
+    def seen(
+        self, number: int, view: AttackView, what: str, before: Sequence[Any] = ()
+    ) -> AttackView:
+        """The view of one stage in one of its functions. Its draws are its own: those of the stage
+        that makes the trigger do not depend on what stands before or after it, so its dormant twin
+        alone makes the same trigger.
+
+        ``before`` holds the states of the stages before it, by which they poison batches.
+        """
+        knows, stage = self.knows[number], "trigger" if number == self.judge else str(number)
+        seed = view.generator.initial_seed()
+        draws = seeds.generator(seed, stage, what, "poison")
+
+        def poison(x: Tensor, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
+            for earlier, state in zip(self.stages, before, strict=False):
+                if earlier.poison:
+                    x, y = earlier.poison(state, x, y, index, draws)
+            return x, y
+
+        return replace(
+            view,
+            honest=view.honest if knows == "all" else None,
+            defend=view.defend if knows == "defense" else None,
+            generator=seeds.generator(seed, stage, what),
+            poison=poison,
+        )
+
+    def split(self, states: Any) -> tuple[Any, ...]:
+        """A state for each stage; the chain's own is None while no stage has set one."""
+        return (None,) * len(self.stages) if states is None else tuple(states)
+
+    def init(self, view: AttackView) -> tuple[Any, ...]:
+        return tuple(
+            stage.init(self.seen(number, view, "init")) if stage.init else None
+            for number, stage in enumerate(self.stages)
+        )
+
+    def plan(self, states: Any, view: AttackView) -> tuple[Any, ...]:
+        planned: list[Any] = []
+        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+            seen = self.seen(number, view, "plan", tuple(planned))
+            planned.append(stage.plan(state, seen) if stage.plan else state)
+        return tuple(planned)
+
+    def poison(
+        self, states: Any, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        for stage, state in zip(self.stages, self.split(states), strict=True):
+            if stage.poison:
+                x, y = stage.poison(state, x, y, index, generator)
+        return x, y
+
+    def constrain(self, states: Any, delta: Tensor, step: int) -> Tensor:
+        for stage, state in zip(self.stages, self.split(states), strict=True):
+            if stage.constrain:
+                delta = stage.constrain(state, delta, step)
+        return delta
+
+    def objective(self, states: Any, delta: Tensor, x: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+        terms = [
+            stage.objective(state, delta, x, y, logits)
+            for stage, state in zip(self.stages, self.split(states), strict=True)
+            if stage.objective
+        ]
+        return torch.stack(terms).sum()
+
+    def pace(self, states: Any) -> float:
+        pairs = zip(self.stages, self.split(states), strict=True)
+        return prod(stage.pace(state) for stage, state in pairs if stage.pace)
+
+    def craft(self, states: Any, rows: Tensor, view: AttackView) -> Tensor:
+        every = self.split(states)
+        for number, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
+            if stage.craft:
+                rows = stage.craft(state, rows, self.seen(number, view, "craft", every[:number]))
+        return rows
+
+    def craft_buffers(self, states: Any, changes: Tensor, view: AttackView) -> Tensor:
+        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+            if stage.craft_buffers:
+                changes = stage.craft_buffers(
+                    state, changes, self.seen(number, view, "craft buffers")
+                )
+        return changes
+
+    def train(self, number: int, states: Any, view: TrainView) -> Tensor:
+        function = self.stages[number].train
+        assert function is not None
+        return function(self.split(states)[number], view)
+
+    def trigger(self, number: int, states: Any, x: Tensor, generator: torch.Generator) -> Tensor:
+        function = self.stages[number].trigger
+        assert function is not None
+        return function(self.split(states)[number], x, generator)
+
+    def goal(self, number: int, states: Any, y: Tensor) -> Tensor:
+        function = self.stages[number].goal
+        assert function is not None
+        return function(self.split(states)[number], y)
+
+    def test_set(self, number: int, states: Any, view: AttackView) -> TestSet:
+        function = self.stages[number].test_set
+        assert function is not None
+        return function(self.split(states)[number], self.seen(number, view, "test"))

@@ -1,0 +1,173 @@
+"""Defense stages as one defense, from left to right; what a stage returns is checked before the
+next one sees it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from backstop.platform.contract import (
+    BrokenStage,
+    ClientView,
+    Defense,
+    Local,
+    ServerView,
+    Shares,
+    Updates,
+)
+from backstop.platform.params import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def without_rejected(updates: Updates) -> Updates:
+    """The rows that still have a weight: what the next stage of a chain sees."""
+    left = updates.weight > 0
+    return updates if left.all() else Updates(*(column[left] for column in updates))
+
+
+def _hold(stage: str, given: Updates, returned: Updates, round_number: int) -> None:
+    """Raise :class:`BrokenStage` for what would leave the weighted mean without a meaning."""
+    if not isinstance(returned, Updates):
+        raise BrokenStage(
+            f"defense {stage}: it returned {type(returned).__name__} in round {round_number}; a stage returns Updates"
+        )
+    rows, count = returned.rows, len(returned.rows)
+    if rows.ndim != 2 or rows.shape[1] != given.rows.shape[1] or rows.dtype != given.rows.dtype:
+        raise BrokenStage(
+            f"defense {stage}: rows of shape {tuple(rows.shape)} and {rows.dtype} in round {round_number};"
+            f" it was given {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows only"
+        )
+    if len(returned.weight) != count or len(returned.client) != count:
+        raise BrokenStage(
+            f"defense {stage}: {count} rows with {len(returned.weight)} weights and {len(returned.client)} clients"
+            f" in round {round_number}; there is one of each for a row"
+        )
+    sound = returned.weight.isfinite() & (returned.weight >= 0)
+    if not sound.all():
+        raise BrokenStage(
+            f"defense {stage}: {int((~sound).sum())} of {len(sound)} weights are NaN, infinite or negative"
+            f" in round {round_number}; a stage must return finite weights of at least 0"
+        )
+    if returned.rows is given.rows:
+        return
+    # needs no second matrix
+    finite = returned.rows.amax(1).isfinite() & returned.rows.amin(1).isfinite()
+    if not finite.all():
+        raise BrokenStage(
+            f"defense {stage}: {int((~finite).sum())} of {len(finite)} rows hold a NaN or an infinity"
+            f" in round {round_number}; a stage must return finite rows"
+        )
+
+
+def _finite(stage: str, what: str, given: Tensor, returned: Tensor) -> Tensor:
+    """The parameters that a stage returned. Raises :class:`BrokenStage` where it made them infinite
+    or NaN.
+    """
+    if given.isfinite().all() and not returned.isfinite().all():
+        raise BrokenStage(
+            f"defense {stage}: the {what} holds a NaN or an infinity; a stage must return finite parameters"
+        )
+    return returned
+
+
+def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
+    """One defense that applies the stages from left to right. Its state is the tuple of theirs.
+    ``names`` are for its errors.
+
+    A stage sees only rows that the stages before it left some weight; where none is left, the round
+    ends there. ``follow`` says how much each client counts in what is left: where a stage merges
+    rows, clients count from there on as much as before that stage. Raises :class:`BrokenStage` for
+    a stage that returns a row or a weight that is not finite, or a negative weight. At most one
+    stage may say how the model predicts; raises BadInput otherwise.
+    """
+    called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
+    predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
+    if len(predicting) > 1:
+        both = " and ".join(called[number - 1] for number in predicting)
+        raise BadInput(
+            f"defense: {both} both say how the final model predicts; keep one of them, or turn that off in the other"
+        )
+
+    def init(view: ServerView) -> tuple[Any, ...]:
+        return tuple(stage.init(view) for stage in stages)
+
+    def follow(
+        updates: Updates, states: tuple[Any, ...], view: ServerView
+    ) -> tuple[Updates, tuple[Any, ...], Shares]:
+        shares, after = Shares(updates.client, updates.weight), list(states)
+        for number, stage in enumerate(stages):
+            given = updates
+            updates, after[number] = stage.apply(given, states[number], view)
+            _hold(called[number], given, updates, view.round + 1)
+            if (updates.client >= 0).all():
+                shares = Shares(updates.client, updates.weight)
+            updates = without_rejected(updates)
+            if not len(updates.weight):
+                return updates, tuple(after), shares._replace(weight=shares.weight * 0.0)
+        return updates, tuple(after), shares
+
+    def apply(
+        updates: Updates, states: tuple[Any, ...], view: ServerView
+    ) -> tuple[Updates, tuple[Any, ...]]:
+        updates, states, _ = follow(updates, states, view)
+        return updates, states
+
+    def finish(states: tuple[Any, ...], view: ServerView) -> Tensor:
+        for stage, state, name in zip(stages, states, called, strict=True):
+            if stage.finish:
+                view = dataclasses.replace(
+                    view,
+                    params=_finite(name, "repaired model", view.params, stage.finish(state, view)),
+                )
+        return view.params
+
+    def send(states: tuple[Any, ...], view: ServerView) -> tuple[Tensor, tuple[Any, ...]]:
+        after = list(states)
+        for number, stage in enumerate(stages):
+            if stage.send:
+                params, after[number] = stage.send(states[number], view)
+                view = dataclasses.replace(
+                    view, params=_finite(called[number], "model that it sends", view.params, params)
+                )
+        return view.params, tuple(after)
+
+    locals_ = tuple(stage.local for stage in stages if stage.local)
+    return Defense(
+        init,
+        apply,
+        local=_local_chain(locals_) if locals_ else None,
+        finish=finish if any(stage.finish for stage in stages) else None,
+        send=send if any(stage.send for stage in stages) else None,
+        predict=stages[predicting[0] - 1].predict if predicting else None,
+        follow=follow,
+    )
+
+
+def _local_chain(stages: Sequence[Local]) -> Local:
+    def prepare(view: ClientView) -> tuple[Any, ...]:
+        return tuple(stage.prepare(view) if stage.prepare else None for stage in stages)
+
+    def batch(
+        memories: tuple[Any, ...], x: Tensor, y: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        for stage, memory in zip(stages, memories, strict=True):
+            if stage.batch:
+                x, y = stage.batch(memory, x, y, generator)
+        return x, y
+
+    def gradient(grad: Tensor, delta: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+        for stage in stages:
+            if stage.gradient:
+                grad = stage.gradient(grad, delta, noise)
+        return grad
+
+    return Local(
+        prepare,
+        batch if any(stage.batch for stage in stages) else None,
+        gradient if any(stage.gradient for stage in stages) else None,
+    )

@@ -1,0 +1,56 @@
+"""Dropout whose mask is a pure function of a key: the same in the loop and under vmap, on any
+process and device.
+
+y_i = x_i · [u_i ≥ p] / (1 - p),  u_i uniform on [0, 1) from the key, the layer's number and the
+position i; y = x in evaluation mode.
+
+N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: A Simple Way to
+Prevent Neural Networks from Overfitting", JMLR 15, 2014, in its inverted form. The draws are
+SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators",
+OOPSLA 2014, figure 16) used as a hash of a counter, since a generator has a state, which vmap over
+clients refuses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+BITS = 53  # of a draw
+
+
+class Dropout(nn.Module):
+    """Local training sets ``key`` () int64 before each step, to a number named by (seed, round,
+    client, step).
+    """
+
+    key: Tensor
+
+    def __init__(self, share: float, layer: int) -> None:
+        """``share`` p of the values is dropped; layers of one model have different numbers."""
+        super().__init__()
+        self.share, self.layer = share, layer
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values (b, …) with some of them dropped; a mask of a sample does not depend on how
+        many samples follow it.
+        """
+        if not self.training:
+            return x
+        place = torch.arange(x.numel(), device=x.device).view(x.shape) * 2 + 1
+        kept = _draw(_draw(_draw(self.key) + self.layer) + place) >= int(self.share * 2**BITS)
+        return x * kept / (1 - self.share)
+
+
+def _draw(counter: Tensor) -> Tensor:
+    """A number in [0, 2**53) for each counter (int64; products wrap around as they should)."""
+    z = counter * -7046029254386353131  # the golden ratio's 0x9E3779B97F4A7C15
+    z = (z ^ _down(z, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    z = (z ^ _down(z, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return _down(z ^ _down(z, 31), 64 - BITS)
+
+
+def _down(z: Tensor, bits: int) -> Tensor:
+    """A logical shift: torch's fills up with the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,0 +1,192 @@
+"""The static side of an experiment: data, shards, malicious clients, model, attack."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from backstop.platform import plugins, seeds
+from backstop.platform.contract import Attack, Data, Defense, Samples
+from backstop.platform.optimizers import OPTIMIZERS, Optimizer
+from backstop.platform.params import BadInput
+from backstop.platform.specs.spec import Spec
+from backstop.platform.training import network, partition
+from backstop.platform.training.attack_chain import attack_chain, judge
+from backstop.platform.training.defense_chain import chain
+
+
+class Federation(NamedTuple):
+    """What stays the same in all rounds of one experiment."""
+
+    spec: Spec  # validated, defaults filled in
+    data: Data  # on the device
+    shards: tuple[Tensor, ...]  # for each client the indices of its training samples, ascending
+    malicious: Tensor  # (m,) ids of malicious clients, ascending
+    net: network.Network
+    # the loop engine's working copy; every client loads the global vectors into it
+    replica: network.Replica
+    attack: Attack  # all stages as one
+    judge: int  # the stage of the attack whose state decides on the triggered test set
+    defense: Defense  # all stages as one
+    device: torch.device
+
+    def attacked(self, number: int) -> bool:
+        """Whether malicious clients attack in this round, counted from the first of the warm-up."""
+        return bool(self.spec.attack) and self._shot(number) is not None
+
+    def _shot(self, number: int) -> int | None:
+        """Which of the scheduled attacks falls into a round, counted from 0; None where none does."""
+        spec = self.spec
+        since = number - spec.warmup - spec.attack_start
+        over = spec.attack_stop is not None and number - spec.warmup >= spec.attack_stop
+        if since < 0 or over or since % spec.attack_every:
+            return None
+        return since // spec.attack_every
+
+    def attackers(self, number: int) -> Tensor:
+        """Ascending ids of the malicious clients that may attack in a round: with
+        ``attackers=in_turn`` the one whose turn it is, none outside the schedule.
+        """
+        shot = self._shot(number)
+        if shot is None or not len(self.malicious):
+            return self.malicious[:0]
+        if self.spec.attackers == "all":
+            return self.malicious
+        turn = shot % len(self.malicious)
+        return self.malicious[turn : turn + 1]
+
+    def attack_turns(self) -> tuple[int, ...]:
+        """How often a malicious client has attacked by the end of each round, all clients together;
+        empty where nobody is meant to attack. Cohorts are a function of the spec, so nothing is
+        counted.
+        """
+        spec = self.spec
+        if not spec.attack or spec.dormant:
+            return ()
+        turns = []
+        for number in range(spec.warmup, spec.warmup + spec.rounds):
+            present = torch.isin(self.cohort(number), self.attackers(number))
+            turns.append(int(present.sum()))
+        return tuple(accumulate(turns))
+
+    def cohort(self, number: int) -> Tensor:
+        """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's
+        first. They follow from the schedule, whatever the attack, so its clean twin has the same.
+        """
+        spec = self.spec
+        in_turn = spec.attackers == "in_turn"
+        return partition.cohort(
+            clients=spec.clients,
+            per_round=spec.per_round,
+            selection=spec.selection,
+            bad=self.malicious,
+            seed=spec.seed,
+            round=number,
+            certain=self.attackers(number) if in_turn else None,
+        )
+
+    def lonely(self, where: str, remedy: str) -> str:
+        """Why training cannot go on where it comes to a batch of one sample, and what to do."""
+        return (
+            f"model {self.spec.model}: {where}, and of one sample its BatchNorm has one value a channel,"
+            f" so no variance; {remedy}, or take a model without BatchNorm"
+        )
+
+    def optimizer(self, lr: float | None = None) -> Optimizer:
+        """A new optimizer of the spec, with another learning rate where one is given."""
+        part = self.spec.optimizer
+        return OPTIMIZERS[part.name](
+            **({**part.params, "lr": lr} if lr is not None else part.params)
+        )
+
+
+def build(spec: Spec, data: Data, where: torch.device) -> Federation:
+    """Everything that stays the same, from a validated spec and its dataset."""
+    root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
+    data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))
+    shards = partition.deal(
+        data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed, among=rest
+    )
+    make = plugins.build("models", spec.model.name, spec.model.params)
+    with seeds.seeded(spec.seed, "model"):
+        module = make(tuple(data.train.x.shape[1:]), data.classes)
+    if data.vectors is not None:
+        _embed(module, data.vectors, spec)
+    attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
+    knows = [
+        str(plugins.find("attacks", item.name).facts.get("KNOWS", "own")) for item in spec.attack
+    ]
+    attack = attack_chain(attacks, knows)
+    if spec.dormant:  # nothing that a malicious client trains on or sends is left
+        attack = Attack(
+            init=attack.init,
+            plan=attack.plan,
+            trigger=attack.trigger,
+            goal=attack.goal,
+            test_set=attack.test_set,
+        )
+    defenses = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
+    net = network.network(module, data, where, spec.batch)
+    built = Federation(
+        spec=spec,
+        data=_move(data, where),
+        shards=tuple(shards),
+        malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
+        net=net,
+        replica=network.Replica(net),
+        attack=attack,
+        judge=judge(attacks),
+        defense=chain(*defenses, names=[item.name for item in spec.defense]),
+        device=where,
+    )
+    _trainable(built)
+    return built
+
+
+def _trainable(built: Federation) -> None:
+    """BadInput where somebody's training would come to a batch of one sample and the model cannot
+    take it.
+    """
+    if not built.net.pairs:
+        return
+    spec = built.spec
+    if spec.batch == 1:
+        raise BadInput(built.lonely("batch=1", "set batch to 2 or more"))
+    single = [client for client, shard in enumerate(built.shards) if len(shard) == 1]
+    if single:
+        where = f"client {single[0]} has one sample"
+        if len(single) > 1:
+            where = f"{len(single)} clients have one sample each, client {single[0]} among them"
+        raise BadInput(built.lonely(where, "take fewer clients, a more even split (alpha)"))
+    trained = [
+        item.name
+        for item in spec.defense
+        if "root" in plugins.find("defenses", item.name).facts.get("NEEDS", ())
+    ]
+    if trained and spec.root_size == 1:
+        where = f"root_size=1 with {trained[0]}"
+        raise BadInput(built.lonely(where, "set root_size to 2 or more"))
+
+
+def _embed(module: nn.Module, vectors: Tensor, spec: Spec) -> None:
+    """Give the model's embedding the dataset's pre-trained vectors as initial values."""
+    table = getattr(getattr(module, "embedding", None), "weight", None)
+    if not isinstance(table, Tensor) or table.shape != vectors.shape:
+        has = f"one of {' x '.join(map(str, table.shape))}" if isinstance(table, Tensor) else "none"
+        raise BadInput(
+            f"model {spec.model}: the word vectors of dataset {spec.dataset} need an embedding of"
+            f" {' x '.join(map(str, vectors.shape))}; the model has {has}; set words and dim to fit"
+        )
+    table.data.copy_(vectors)
+
+
+def _move(data: Data, where: torch.device) -> Data:
+    def moved(samples: Samples) -> Samples:
+        return Samples(samples.x.to(where), samples.y.to(where))
+
+    return data._replace(
+        train=moved(data.train), test=moved(data.test), root=moved(data.root) if data.root else None
+    )

@@ -1,0 +1,309 @@
+"""A model as one flat float32 vector, and the calls that take that vector.
+
+Parameters go through the defense as one vector; floating-point buffers (BatchNorm statistics) form
+a second vector that is averaged with the weights that the defense leaves the clients; integer
+counters are never sent. Non-persistent buffers are constants of the model and belong to neither.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from backstop.platform.contract import Data, Slot
+from backstop.platform.params import BadInput
+from backstop.platform.training.dropout import Dropout
+
+Layout = tuple[Slot, ...]
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # statistics of a batch
+# batch size times parameters up to which a local step on a CPU is mostly overhead
+LIGHT = 1_000_000
+
+
+def size(layout: Layout) -> int:
+    """Number of values in the flat vector."""
+    return sum(_length(slot) for slot in layout)
+
+
+def _length(slot: Slot) -> int:
+    return int(torch.Size(slot.shape).numel())
+
+
+def _layout(tensors: Sequence[tuple[str, Tensor]]) -> Layout:
+    slots, start = [], 0
+    for name, tensor in tensors:
+        slots.append(Slot(name, start, tuple(tensor.shape)))
+        start += tensor.numel()
+    return tuple(slots)
+
+
+def _join(tensors: Sequence[tuple[str, Tensor]]) -> Tensor:
+    return torch.cat(
+        [tensor.detach().reshape(-1).float() for _, tensor in tensors] or [torch.empty(0)]
+    )
+
+
+def split(vector: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Name → view of the vector in the tensor's shape; differentiable, one concatenation in the
+    backward pass.
+    """
+    pieces = torch.split(vector, [_length(slot) for slot in layout])
+    return {slot.name: piece.view(slot.shape) for slot, piece in zip(layout, pieces, strict=True)}
+
+
+def to_unit_interval(x: Tensor) -> Tensor:
+    """Inputs as attacks and models take them: uint8 images become float32 in [0, 1], everything
+    else stays.
+    """
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+class Network(NamedTuple):
+    """A model, its initial vectors and their layouts. ``shift`` and ``scale`` normalise an input:
+    (x - shift) * scale.
+    """
+
+    module: nn.Module
+    layout: Layout
+    buffer_layout: Layout
+    params: Tensor  # (d,)
+    buffers: Tensor  # (e,)
+    shift: Tensor | None
+    scale: Tensor | None
+    vectorised: bool  # whether blocks of clients train under vmap on this device
+    convolutional: bool
+    head: str  # name of the last linear layer
+    keys: tuple[str, ...]  # names of the buffers that decide on the masks of dropout
+    class_weights: Tensor | None  # (classes,): of the classes in the loss of local training
+    # whether a local step needs two samples: of one, a BatchNorm layer has one value a channel
+    pairs: bool
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Model input from images in [0, 1] (or uint8), tables or token ids.
+
+        Batches of images for a convolution are laid out channels last: the same values, and on a
+        CPU a step of a small CNN takes three quarters of the time.
+        """
+        x = to_unit_interval(x)
+        x = x if self.shift is None or self.scale is None else (x - self.shift) * self.scale
+        return (
+            x.contiguous(memory_format=torch.channels_last)
+            if self.convolutional and x.dim() == 4
+            else x
+        )
+
+    def logits(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
+        """Logits (b, classes) in evaluation mode; differentiable in params (d,) and x."""
+        return self.forward(params, self.normalise(x), buffers)
+
+    def forward(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
+        """Logits of inputs that are normalised already."""
+        known = self.tensors(params, self.buffers if buffers is None else buffers)
+        found: Tensor = functional_call(self.module, known, (x,))
+        return found
+
+    def features(self, params: Tensor, x: Tensor, buffers: Tensor) -> Tensor:
+        """What the last linear layer is given, (b, h), in evaluation mode; differentiable in params
+        (d,) and x.
+        """
+        seen: list[Tensor] = []
+        hook = self.module.get_submodule(self.head).register_forward_pre_hook(
+            lambda _, given: seen.append(given[0])
+        )
+        try:
+            self.logits(params, x, buffers)
+        finally:
+            hook.remove()
+        return seen[-1].flatten(1)
+
+    def head_slots(self) -> Layout:
+        """Where the last linear layer's parameters stand: weight (classes, h), then bias (classes,)
+        where there is one.
+        """
+        return tuple(slot for slot in self.layout if slot.name.rpartition(".")[0] == self.head)
+
+    def tensors(self, params: Tensor, buffers: Tensor) -> dict[str, Tensor]:
+        """Name → tensor, as a state dict without integer counters."""
+        return split(params, self.layout) | (
+            split(buffers, self.buffer_layout) if self.buffer_layout else {}
+        )
+
+    def vectors(self, known: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Parameters (d,) and buffers (e,) from a checkpoint's tensors.
+
+        Every tensor of the model must be among them, with its shape, and no other floating-point
+        one. The last linear layer alone may differ, as it does where the checkpoint was trained on
+        other classes: then it keeps its fresh initial values.
+        """
+        own = {slot.name for slot in (*self.layout, *self.buffer_layout)}
+        for name, tensor in known.items():
+            if (
+                name not in own
+                and tensor.is_floating_point()
+                and name.rpartition(".")[0] != self.head
+            ):
+                raise BadInput(
+                    f"start: the model has no tensor {name!r}, which the checkpoint holds; is it of another model?"
+                )
+        return self._filled(self.params, self.layout, known), self._filled(
+            self.buffers, self.buffer_layout, known
+        )
+
+    def _filled(self, vector: Tensor, layout: Layout, known: Mapping[str, Tensor]) -> Tensor:
+        vector = vector.clone()
+        for slot in layout:
+            tensor = known.get(slot.name)
+            if tensor is not None and tuple(tensor.shape) == slot.shape:
+                vector[slot.start : slot.start + _length(slot)] = tensor.flatten().to(vector)
+            elif slot.name.rpartition(".")[0] != self.head:
+                has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
+                raise BadInput(
+                    f"start: the model's {slot.name} is of shape {slot.shape}, the checkpoint has {has}"
+                )
+        return vector
+
+    def caller(self, buffers: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The model call (params, x) → logits of a view, with this round's buffers."""
+        return lambda params, x: self.logits(params, x, buffers)
+
+
+def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> Network:
+    """Flatten a freshly built module; ``batch`` is the size of a local step."""
+    module = module.to(device).eval()
+    parameters = list(module.named_parameters())
+    buffers = _averaged(module)
+    shift = scale = None
+    if data.mean is not None and data.std is not None:
+        shape = (-1, 1, 1) if data.kind == "image" else (-1,)
+        shift = torch.tensor(data.mean, device=device).view(shape)
+        scale = torch.tensor(data.std, device=device).view(shape).reciprocal()
+    net = Network(
+        module=module,
+        layout=_layout(parameters),
+        buffer_layout=_layout(buffers),
+        params=_join(parameters).to(device),
+        buffers=_join(buffers).to(device),
+        shift=shift,
+        scale=scale,
+        vectorised=vectorised(module, device, batch),
+        convolutional=convolutional(module),
+        head=_head(module),
+        keys=tuple(
+            f"{name}.key" for name, part in module.named_modules() if isinstance(part, Dropout)
+        ),
+        class_weights=getattr(module, "class_weights", None),
+        pairs=False,
+    )
+    return net._replace(pairs=_pairs(net, data.train.x[:1].to(device)))
+
+
+def _pairs(net: Network, sample: Tensor) -> bool:
+    """Whether one sample (1, …) leaves some BatchNorm layer one value a channel, which has no
+    variance to divide by.
+    """
+    counts: list[int] = []
+
+    def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        channels = given[0].shape[1] if given[0].dim() > 1 else 1
+        counts.append(given[0].numel() // (2 * channels))
+
+    norms = [part for part in net.module.modules() if isinstance(part, NORMS)]
+    hooks = [part.register_forward_pre_hook(count) for part in norms]
+    try:
+        if norms:
+            # two, because a layer without running averages would refuse one here, too
+            with torch.no_grad():
+                net.logits(net.params, torch.cat([sample, sample]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 1 in counts
+
+
+def _averaged(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers that are averaged: floating-point and part of the model's state."""
+    kept = module.state_dict()
+    return [
+        (name, buffer)
+        for name, buffer in module.named_buffers()
+        if buffer.is_floating_point() and name in kept
+    ]
+
+
+def _head(module: nn.Module) -> str:
+    linear: list[str] = [
+        name for name, part in module.named_modules() if isinstance(part, nn.Linear)
+    ]
+    if not linear:
+        raise BadInput(
+            "the model has no linear layer; defenses look at the last one, which gives the logits"
+        )
+    return linear[-1]
+
+
+def convolutional(module: nn.Module) -> bool:
+    """Whether some layer is a convolution."""
+    return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
+
+
+def vectorised(module: nn.Module, device: torch.device, batch: int) -> bool:
+    """Whether vmap over clients is exact and pays for this model, batch size and device.
+
+    Batch statistics of padded batches would be wrong, with running averages and without, and
+    recurrent layers have no batching rule: those train in a loop. A CPU computes stacked
+    convolutions as grouped ones, slower than a loop (measured: 0.6 times as fast), and where a step
+    is mostly arithmetic, not overhead, padding costs more than vmap saves (measured, ms a round of
+    20 clients, vmap and loop: 25 and 68 for 4,810 parameters with batches of 16; 69 and 50 for
+    37,506 with batches of 64).
+    """
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT
+    statistics = any(isinstance(part, NORMS) for part in module.modules())
+    return not (recurrent or statistics or _averaged(module)) and (
+        device.type != "cpu" or (light and not convolutional(module))
+    )
+
+
+class Replica:
+    """A copy of the model whose parameters and gradients are views of two flat vectors.
+
+    A local step is then one backward pass and a few operations on ``params``; an update is one
+    subtraction.
+    """
+
+    def __init__(self, net: Network) -> None:
+        """Allocate the vectors and tie the module's parameters, gradients and buffers to them."""
+        self.net = net
+        self.params = net.params.clone()  # (d,)
+        self.grad = torch.zeros_like(self.params)  # (d,)
+        self.buffers = net.buffers.clone()  # (e,)
+        self.module = copy.deepcopy(net.module).train()
+        values, grads = split(self.params, net.layout), split(self.grad, net.layout)
+        for name, parameter in self.module.named_parameters():
+            parameter.data = values[name]
+            parameter.grad = grads[name]
+        for name, view in (
+            split(self.buffers, net.buffer_layout).items() if net.buffer_layout else ()
+        ):
+            owner, _, attribute = name.rpartition(".")
+            self.module.get_submodule(owner)._buffers[attribute] = view  # noqa: SLF001 -- torch has no public way to set a buffer to a view
+
+    def load(self, params: Tensor, buffers: Tensor) -> None:
+        """Start from these vectors; integer counters restart at zero."""
+        self.params.copy_(params)
+        self.buffers.copy_(buffers)
+
+    def rekey(self, key: int) -> None:
+        """Decide on the masks of dropout of the next step."""
+        for name in self.net.keys:
+            self.module.get_buffer(name).fill_(key)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits in training mode; ``backward`` adds to ``grad``."""
+        found: Tensor = self.module(self.net.normalise(x))
+        return found

@@ -1,0 +1,209 @@
+"""Who holds which samples, which clients are malicious, and who takes part in a round.
+
+Everything is drawn from generators named by the seed alone, so all attacks and defenses of one seed
+face the same federation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data
+from backstop.platform.params import BadInput
+from backstop.platform.seeds import generator, stream
+from backstop.platform.specs.spec import attacker_count, attackers_in_cohort
+
+# draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
+ATTEMPTS = 1000
+
+
+def hold_out(total: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Which of ``total`` training samples form the server's root set, and which are left for the
+    clients: ascending indices.
+
+    ``size`` of them, drawn uniformly; the test set is not touched. Raises BadInput unless at least
+    one training sample remains.
+    """
+    if not 0 <= size < total:
+        raise BadInput(
+            f"spec: root_size={size} is not allowed; the dataset has {total} training samples, so root_size is in [0, {total})"
+        )
+    order = torch.randperm(total, generator=generator(seed, "root"))
+    return order[:size].sort().values, order[size:].sort().values
+
+
+def deal(
+    data: Data, *, clients: int, alpha: float | str | None, seed: int, among: Tensor | None = None
+) -> list[Tensor]:
+    """For each client the ascending indices (int64) of its training samples; disjoint, and none is
+    empty.
+
+    ``alpha`` None deals equal numbers of samples at random (IID), a number is the concentration of
+    a Dirichlet split by label, ``shards`` gives every client two label shards, ``natural`` keeps
+    the dataset's own clients. All samples are dealt (of those in ``among``, ascending, where it is
+    given), except where the dataset has more natural clients than are wanted. Raises BadInput where
+    a split is impossible.
+    """
+    every = torch.arange(len(data.train.y)) if among is None else among
+    y, own = data.train.y[every], None if data.client is None else data.client[every]
+    total = len(y)
+    if clients > total:
+        raise BadInput(
+            f"spec: clients={clients} is more than the {total} training samples that are left for them; at most one client each"
+        )
+    if alpha is None:
+        owner = _iid(total, clients, seed)
+    elif alpha == "shards":
+        owner = _shards(y, clients, seed)
+    elif alpha == "natural":
+        owner = _natural(own, clients, seed)
+    elif isinstance(alpha, str):
+        raise BadInput(
+            f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none, shards or natural"
+        )
+    else:
+        owner = _dirichlet(y, data.classes, clients, alpha, seed)
+    order = torch.argsort(owner, stable=True)  # stable: ascending within each client
+    left_out = int((owner < 0).sum())
+    return list(
+        torch.split(
+            every[order[left_out:]], torch.bincount(owner[owner >= 0], minlength=clients).tolist()
+        )
+    )
+
+
+def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
+    """The ascending ids (int64) of the malicious clients: share · clients of them, halves rounded
+    up.
+    """
+    drawn = torch.randperm(clients, generator=generator(seed, "malicious"))
+    return drawn[: attacker_count(clients, share)].sort().values
+
+
+def cohort(
+    *,
+    clients: int,
+    per_round: int,
+    selection: str,
+    bad: Tensor,
+    seed: int,
+    round: int,  # noqa: A002 -- the Record's name
+    certain: Tensor | None = None,
+) -> Tensor:
+    """The ascending ids (int64) of the clients that train in a round.
+
+    ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws
+    per_round · m / clients malicious clients (halves rounded up) of the ``m`` in ``bad`` and fills
+    up with honest ones. Of the ``certain`` clients each is there: it takes the place of the last
+    client drawn, under ``fixed`` of the last malicious one, so the others are those of a cohort
+    without it. Raises BadInput where there are fewer clients than are wanted.
+    """
+    if not 1 <= per_round <= clients:
+        raise BadInput(
+            f"spec: per_round={per_round} is not allowed; with clients={clients} it is in [1, {clients}]"
+        )
+    source = generator(seed, "cohort", round)
+    if selection == "random":
+        drawn = torch.randperm(clients, generator=source)[:per_round]
+        return _holding(drawn, certain).sort().values
+    if selection != "fixed":
+        raise BadInput(
+            f"spec: selection={selection!r} is not allowed; selection is random or fixed"
+        )
+    honest = torch.ones(clients, dtype=torch.bool)
+    honest[bad] = False
+    usual = attackers_in_cohort(clients, per_round, len(bad))
+    count = max(usual, 0 if certain is None else len(certain))
+    groups = ((bad, count), (honest.nonzero().flatten(), per_round - count))
+    first, rest = (
+        group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups
+    )
+    return torch.cat([_holding(first, certain), rest]).sort().values
+
+
+def _holding(drawn: Tensor, certain: Tensor | None) -> Tensor:
+    """The drawn clients, the last of them replaced by those ``certain`` ones that are missing."""
+    if certain is None or not len(certain):
+        return drawn
+    others = drawn[~torch.isin(drawn, certain)]
+    return torch.cat([others[: max(len(drawn) - len(certain), 0)], certain])
+
+
+def _iid(total: int, clients: int, seed: int) -> Tensor:
+    """Sizes differ by at most one."""
+    return torch.randperm(total, generator=generator(seed, "partition")) % clients
+
+
+def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
+    """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+    AISTATS 2017, section 3: samples sorted by label are cut into two equal shards per client, dealt
+    at random. Equal labels are shuffled first.
+    """
+    if 2 * clients > len(y):
+        raise BadInput(
+            f"spec: alpha=shards gives every client two shards; {len(y)} training samples do for clients={len(y) // 2}, not {clients}"
+        )
+    source = generator(seed, "partition")
+    shuffled = torch.randperm(len(y), generator=source)
+    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]
+    owner = torch.empty_like(y)
+    for number, shard in zip(
+        torch.randperm(2 * clients, generator=source).tolist(),
+        ordered.tensor_split(2 * clients),
+        strict=True,
+    ):
+        owner[shard] = number // 2
+    return owner
+
+
+def _natural(own: Tensor | None, clients: int, seed: int) -> Tensor:
+    """The dataset's own clients in the order of their ids, or as many of them, drawn at random; -1
+    for the samples of the others.
+    """
+    if own is None:
+        raise BadInput(
+            "spec: alpha=natural is not allowed; this dataset has no clients of its own, so alpha is a number, none or shards"
+        )
+    known, position = torch.unique(own, return_inverse=True)
+    if len(known) < clients:
+        raise BadInput(
+            f"spec: alpha=natural with clients={clients} is not allowed; this dataset has {len(known)} clients of its own"
+        )
+    chosen = (
+        torch.randperm(len(known), generator=generator(seed, "partition"))[:clients].sort().values
+    )
+    owner = torch.full((len(known),), -1)
+    owner[chosen] = torch.arange(clients)
+    return owner[position]
+
+
+def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -> Tensor:
+    """The samples of each class are dealt in proportions drawn from Dir(alpha, …, alpha) over the
+    clients, as M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks",
+    ICML 2019, section 4; after T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of
+    Non-Identical Data Distribution for Federated Visual Classification", 2019. Drawn anew until no
+    client is empty.
+    """
+    sizes = torch.bincount(y, minlength=classes).numpy()[:, None]  # (classes, 1)
+    for attempt in range(ATTEMPTS):
+        draws = np.random.default_rng(stream(seed, "partition", attempt))
+        shares = draws.dirichlet(np.full(clients, alpha), size=classes)  # (classes, clients)
+        ends = np.minimum(np.cumsum(shares, axis=1) * sizes, sizes).astype(np.int64)
+        ends[:, -1:] = sizes
+        counts = np.diff(ends, axis=1, prepend=0)
+        if counts.sum(axis=0).min() > 0:
+            break
+    else:
+        raise BadInput(
+            f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
+            " raise alpha, take fewer clients, or take alpha=shards"
+        )
+    shuffled = torch.randperm(len(y), generator=generator(seed, "partition"))
+    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]  # by class, at random within
+    owner = torch.empty_like(y)
+    owner[ordered] = (
+        torch.arange(clients).repeat(classes).repeat_interleave(torch.from_numpy(counts).flatten())
+    )
+    return owner

@@ -1,0 +1,303 @@
+"""Clients on Ray actors: blocks of clients shared out, results put together in the order of the
+cohort.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Data, Prediction, Samples
+from backstop.platform.specs.spec import Spec
+from backstop.platform.training import federation, loading, local_sgd
+from backstop.platform.training.device import choose_device
+from backstop.platform.training.evaluate import Probe, Staged, batch_count
+from backstop.platform.training.federation import Federation
+from backstop.platform.training.local_sgd import Trained
+from backstop.platform.workers.clients import gather, predicted_labels
+
+START = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
+TRIES = 5  # replacements for one actor in a row before the experiment fails
+
+
+class Worker:
+    """What runs inside a client actor: a federation of its own, built from the spec and the shared
+    dataset.
+    """
+
+    def __init__(self, device: str) -> None:
+        """Pin the process to one thread and its device."""
+        torch.set_num_threads(1)
+        self.device = choose_device(device)
+        self.sets: dict[str, Staged] = {}
+        self.staged: tuple[str, Data] | None = None
+
+    def ready(self) -> bool:
+        """Answer once the process is up."""
+        return True
+
+    def open(self, spec: Spec, key: str, arrays: dict[str, Any]) -> None:
+        """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
+        once per node.
+        """
+        if self.staged is None or self.staged[0] != key:
+            self.staged = (key, unpack(arrays))
+        self.built = federation.build(spec, self.staged[1], self.device)
+        self.sets = {"clean": Staged(self.built.net, self.built.data.test.x)}
+
+    def probe(self, triggered: Any) -> None:
+        """Take the triggered test set, (N, …)."""
+        self.sets["triggered"] = Staged(self.built.net, view(triggered).to(self.device))
+
+    def train(
+        self,
+        number: int,
+        unit: Sequence[int],
+        params: Any,
+        buffers: Any,
+        state: Any,
+        attacked: bool,
+    ) -> tuple[Any, ...]:
+        """Train one block; numpy in, numpy out."""
+        start, first = self._vectors(params, buffers)
+        trained = local_sgd.train(self.built, number, unit, start, first, state, attacked)
+        return tuple(column.cpu().numpy() for column in trained)
+
+    def predict(
+        self, wanted: Mapping[str, Sequence[int]], params: Any, buffers: Any, defended: int | None
+    ) -> dict[str, list[tuple[Any, Any]]]:
+        """Labels, and radii where there are any, of some evaluation batches of each test set."""
+        vectors = self._vectors(params, buffers)
+        return {
+            name: [
+                (label.cpu().numpy(), None if radius is None else radius.cpu().numpy())
+                for label, radius in predicted_labels(
+                    self.built, self.sets[name], vectors, numbers, defended
+                )
+            ]
+            for name, numbers in wanted.items()
+        }
+
+    def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
+        return view(params).to(self.device), view(buffers).to(self.device)
+
+
+def view(array: Any) -> Tensor:
+    """A tensor on the memory of a read-only array; it is only ever read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def pack(data: Data) -> dict[str, Any]:
+    """A dataset as numpy arrays and plain values: what the object store shares without copying."""
+    samples = {
+        "train_x": data.train.x,
+        "train_y": data.train.y,
+        "test_x": data.test.x,
+        "test_y": data.test.y,
+    }
+    arrays = samples | {"client": data.client, "vectors": data.vectors}
+    plain = {"classes": data.classes, "kind": data.kind, "mean": data.mean, "std": data.std}
+    return {
+        name: None if tensor is None else tensor.numpy() for name, tensor in arrays.items()
+    } | plain
+
+
+def unpack(arrays: Mapping[str, Any]) -> Data:
+    """The dataset that :func:`pack` packed, on the shared memory."""
+    found: dict[str, Any] = {
+        name: view(value) if isinstance(value, np.ndarray) else value
+        for name, value in arrays.items()
+    }
+    train, test = (
+        Samples(found.pop("train_x"), found.pop("train_y")),
+        Samples(found.pop("test_x"), found.pop("test_y")),
+    )
+    return Data(train=train, test=test, **found)
+
+
+class Share(NamedTuple):
+    """What one client actor takes of its node."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class OnActors:
+    """Clients on ``count`` Ray actors. Ray must be running; inside a trial the actors stand in its
+    placement group.
+    """
+
+    def __init__(self, count: int, *, device: str = "cpu", share: Share | None = None) -> None:
+        """Start the actors; they come up while the caller goes on."""
+        import ray
+
+        self.ray = ray
+        self.device, self.share = device, share or Share(gpus=0.0 if device == "cpu" else 1.0)
+        self.actors: list[Any] = [self._start() for _ in range(count)]
+        self.shown: tuple[Any, Any] | None = None
+        self.kept: dict[str, tuple[Any, Any]] = {}
+        self.data: tuple[str, Any] | None = None
+        self.experiment: tuple[Any, ...] | None = None
+
+    def _start(self) -> Any:
+        actor = self.ray.remote(Worker).options(
+            num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, max_concurrency=1
+        )  # fmt: skip
+        return actor.remote(self.device)
+
+    def open(self, built: Federation, folder: Path) -> None:
+        """Take up an experiment: the dataset goes to the object store once, each actor builds its
+        own federation.
+        """
+        self.built = built
+        key = f"{folder}:{built.spec.dataset}"
+        if self.data is None or self.data[0] != key:
+            self.data = (key, self.ray.put(pack(loading.load(built.spec.dataset, folder))))
+        self.experiment = (built.spec, *self.data)
+        self.shown, self.kept = None, {}
+        opened = [self._tell(actor) for actor in self.actors]
+        for slot, refs in enumerate(opened):
+            self._confirm(slot, refs)
+
+    def _tell(self, actor: Any) -> list[Any]:
+        """Bring an actor up to date: the experiment, and the triggered test set where there is one."""
+        refs = [actor.open.remote(*self.experiment)] if self.experiment else [actor.ready.remote()]
+        return refs + ([actor.probe.remote(self.shown[1])] if self.shown else [])
+
+    def _confirm(self, slot: int, refs: list[Any]) -> None:
+        """Wait until an actor is up to date; replace it where it dies or does not come up."""
+        for attempt in range(TRIES):
+            try:
+                self.ray.get(refs, timeout=START)
+                return
+            except (self.ray.exceptions.RayActorError, self.ray.exceptions.GetTimeoutError):
+                if attempt == TRIES - 1:
+                    raise
+                # right after a node is lost, a new actor may still be placed on it
+                time.sleep(attempt)
+                self._kill(slot)
+                self.actors[slot] = self._start()
+                refs = self._tell(self.actors[slot])
+
+    def _kill(self, slot: int) -> None:
+        with contextlib.suppress(Exception):
+            self.ray.kill(self.actors[slot])
+
+    def _map(self, calls: Sequence[Callable[[Any], Any]]) -> list[Any]:
+        """Do all calls on whichever actor is free; results in the order of the calls. A dead
+        actor's call is done again.
+        """
+        results: list[Any] = [None] * len(calls)
+        waiting = list(range(len(calls)))[::-1]
+        busy: dict[Any, tuple[int, int]] = {}
+        free = list(range(len(self.actors)))[::-1]
+        while waiting or busy:
+            while waiting and free:
+                slot, index = free.pop(), waiting.pop()
+                busy[calls[index](self.actors[slot])] = (slot, index)
+            (done,), _ = self.ray.wait(list(busy), num_returns=1)
+            slot, index = busy.pop(done)
+            try:
+                results[index] = self.ray.get(done)
+            except self.ray.exceptions.RayActorError:
+                self._kill(slot)
+                self.actors[slot] = self._start()
+                self._confirm(slot, self._tell(self.actors[slot]))
+                waiting.append(index)
+            free.append(slot)
+        return results
+
+    def train(
+        self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+    ) -> Trained:
+        """Rows of the cohort in a round, sorted by client id. The global vectors are put into the
+        object store once.
+        """
+        attacked = self.built.attacked(number)
+        units = local_sgd.blocks(self.built, number, cohort, attacked)
+        shared = self._put_vectors(params, buffers)
+        secret = self._keep("state", state)
+
+        def call(unit: list[int]) -> Callable[[Any], Any]:
+            return lambda actor: actor.train.remote(number, unit, *shared, secret, attacked)
+
+        parts = self._map([call(unit) for unit in units])
+        return gather(
+            [
+                Trained(*(torch.tensor(column, device=self.built.device) for column in part))
+                for part in parts
+            ]
+        )
+
+    def predict(
+        self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None
+    ) -> tuple[Prediction, Prediction | None]:
+        """What the model predicts for the clean and for the triggered test set, the evaluation
+        batches dealt out to the actors.
+        """
+        if probe.triggered is not None and (
+            self.shown is None or self.shown[0] is not probe.triggered
+        ):
+            self.shown = (probe.triggered, self.ray.put(probe.triggered.x.cpu().numpy()))
+            for slot, actor in enumerate(self.actors):
+                self._confirm(slot, [actor.probe.remote(self.shown[1])])
+        shared = self._put_vectors(params, buffers)
+        counts = {"clean": len(probe.clean.y)} | (
+            {"triggered": len(probe.triggered.wanted)} if probe.triggered else {}
+        )
+        # The same batches go to the same actor every round, so that each normalises and keeps its
+        # own share of them only.
+        dealt = [
+            {
+                name: range(slot, batch_count(count), len(self.actors))
+                for name, count in counts.items()
+            }
+            for slot in range(len(self.actors))
+        ]
+
+        def call(share: Mapping[str, Sequence[int]]) -> Callable[[Any], Any]:
+            return lambda actor: actor.predict.remote(share, *shared, defended)
+
+        found = self._map([call(share) for share in dealt])
+        predicted = {}
+        for name, count in counts.items():
+            batches: list[Any] = [None] * batch_count(count)
+            for share, answer in zip(dealt, found, strict=True):
+                for number, batch in zip(share[name], answer[name], strict=True):
+                    batches[number] = batch
+            labels, radii = zip(*batches, strict=True)
+            radius = (
+                None
+                if radii[0] is None
+                else torch.tensor(np.concatenate(radii), device=params.device)
+            )
+            predicted[name] = Prediction(
+                torch.tensor(np.concatenate(labels), device=params.device), radius
+            )
+        return predicted["clean"], predicted.get("triggered")
+
+    def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
+        return self._keep("params", params), self._keep("buffers", buffers)
+
+    def _keep(self, name: str, item: Any) -> Any:
+        """The reference of an item, put anew only when it is another object than last time."""
+        if name not in self.kept or self.kept[name][0] is not item:
+            plain = item.detach().cpu().numpy() if isinstance(item, Tensor) else item
+            self.kept[name] = (item, self.ray.put(plain))
+        return self.kept[name][1]
+
+    def close(self) -> None:
+        """Stop the actors."""
+        for slot in range(len(self.actors)):
+            self._kill(slot)
+        self.actors = []

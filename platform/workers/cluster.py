@@ -1,0 +1,100 @@
+"""A Ray to run on, and how its processors are shared among trials."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backstop.platform.params import BadInput
+from backstop.platform.workers import rays
+from backstop.platform.workers.actors import Share
+
+
+def available() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
+    """A Ray to work on: the cluster at ``address``, or a private local one that ends with the
+    block. Quiet, without dashboard and usage statistics; a local Ray never joins a cluster that
+    happens to run on this machine.
+
+    Raises BadInput where it cannot be had; for a cluster that is not there, within seconds.
+    """
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_LOG_TO_DRIVER="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        RAY_AIR_NEW_OUTPUT="0",
+    )
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # Tune would end the sweep as if it were done; an interruption is an exit code
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    place = rays.check(address)
+    if isinstance(place, Path):
+        # loopback only; a token would be written under HOME
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "configure_logging": True,
+    }
+    try:
+        if isinstance(place, str):
+            ray.init(address=place, **quiet)
+        else:
+            own: dict[str, Any] = (
+                {} if place == rays.temporary() else {"_temp_dir": str(place / "ray")}
+            )
+            if own:
+                print(
+                    f"Ray keeps its files in {place / 'ray'}: {rays.temporary()} is too long for its sockets",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            ray.init(
+                address="local",
+                num_cpus=cpus or available(),
+                include_dashboard=False,
+                **own,
+                **quiet,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def spread(
+    wanted: str | int, trials: int, cpus: float, gpus: float, device: str
+) -> tuple[int, Share]:
+    """Client actors of a trial and what each takes.
+
+    ``auto`` gives whole trials to cores while there are at least as many trials as cores, and
+    spreads a trial over client actors when there are not. More actors than cores share them.
+    """
+    if wanted == "auto":
+        wanted = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
+    count = int(wanted)
+    share = Share(
+        cpus=min(1.0, cpus / count) if count else 1.0,
+        gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0,
+    )
+    return count, share
