@@ -10,15 +10,17 @@ import pytest
 
 from backstop.platform.contract import Part, Search, Spec
 from backstop.platform.params import BadInput
+from backstop.platform.specs import spec as specs
 from backstop.platform.specs.change import grid
 from backstop.platform.specs.part import chain_text
-from backstop.platform.specs.spec import spec_title
+from backstop.platform.specs.spec import spec_title, validate
 from backstop.platform.sweeps.plan import (
     Fixed,
     Queue,
     distinct,
     load_space,
     preflight,
+    warm_first,
     with_overrides,
     with_twins,
 )
@@ -62,6 +64,26 @@ def test_the_dormant_twin_is_of_the_trigger_alone_and_shared() -> None:
         for spec in with_twins([BASE.replace(attack=(Part("model_replacement"),))])
         if spec.dormant
     ]
+
+
+def test_a_plan_validates_each_of_its_specs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, calls = specs._resolve, 0
+
+    def counted(spec: Spec) -> Spec:
+        nonlocal calls
+        calls += 1
+        return resolve(spec)
+
+    monkeypatch.setattr(specs, "_resolve", counted)
+    space = load_space("quickstart")
+    assert isinstance(space, list)
+    planned = warm_first(with_twins(distinct(space)))
+    assert len({spec.id for spec in planned}) == len(planned) == calls == 80
+    assert [validate(spec).id for spec in planned] == [spec.id for spec in planned]
+    assert all(validate(spec) is validate(validate(spec)) for spec in planned)
+    assert calls == 80
+    assert planned[0].replace(rounds=7).id != planned[0].id  # another spec is validated anew
+    assert calls == 81
 
 
 def test_a_spec_that_stands_twice_is_refused() -> None:

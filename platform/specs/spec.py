@@ -95,9 +95,16 @@ class Spec:
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property
+    def resolved(self) -> Spec:
+        """The spec with all defaults filled in, or BadInput; worked out once, see :func:`validate`."""
+        resolved = _resolve(self)
+        resolved.__dict__["resolved"] = resolved  # what came out of here need not go in again
+        return resolved
+
+    @cached_property
     def id(self) -> str:
         """Sha256 (hex) of the canonical JSON with defaults filled in and each plug-in's VERSION."""
-        return spec_id(self)
+        return spec_id(self) if self.resolved is self else self.resolved.id
 
     def replace(self, **changes: Any) -> Spec:
         """A copy with some fields changed."""
@@ -152,7 +159,15 @@ def complete_optimizer(given: Part) -> Part:
 
 
 def validate(spec: Spec) -> Spec:
-    """The spec with all defaults filled in, or BadInput. Nothing is loaded and nothing is drawn."""
+    """The spec with all defaults filled in, or BadInput. Nothing is loaded and nothing is drawn.
+
+    It costs something once for each spec: the answer is kept with the spec, and is its own answer.
+    """
+    return spec.resolved
+
+
+def _resolve(spec: Spec) -> Spec:
+    """The work of :func:`validate`."""
     spec = spec.replace(
         **{
             name: check(parameter, getattr(spec, name), "spec")
@@ -288,6 +303,13 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
         return [plain(member) for member in item] if isinstance(item, tuple) else item
 
     return {item.name: plain(getattr(spec, item.name)) for item in fields(Spec)}
+
+
+def spec_text(spec: Spec) -> str:
+    """The spec as one line of JSON, just as it is written: resolved specs with one id have one
+    text, and it costs less.
+    """
+    return json.dumps(spec_to_json(spec), sort_keys=True)
 
 
 def spec_from_json(document: Mapping[str, Any]) -> Spec:

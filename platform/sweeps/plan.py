@@ -15,7 +15,14 @@ from backstop.platform.params import BadInput
 from backstop.platform.rounds import starts
 from backstop.platform.specs.change import change_spec, names_something
 from backstop.platform.specs.part import NOTHING, Scalar, chain_text
-from backstop.platform.specs.spec import Search, Spec, spec_title, spec_to_json, validate
+from backstop.platform.specs.spec import (
+    Search,
+    Spec,
+    spec_text,
+    spec_title,
+    spec_to_json,
+    validate,
+)
 
 Finals = Mapping[str, float]  # the final metrics of one run
 LISTED = 5  # of what a change does not reach, one line names at most
@@ -140,21 +147,24 @@ def with_twins(found: Sequence[Spec]) -> list[Spec]:
     every setting and seed undefended FedAvg under the same attack, without any attack, and, for the
     natural success of the attack's inputs, under the trigger alone while it is dormant.
     """
-    listed = {spec.id: spec for spec in found}
+    listed = {spec_text(spec): spec for spec in found}
     for spec in found:
-        trigger = tuple(
-            stage
-            for stage in spec.attack
-            if plugins.find("attacks", stage.name).facts.get("TRIGGER")
-        )
-        undefended = spec.replace(defense=())
-        for twin in (
-            undefended,
-            undefended.replace(attack=(), dormant=False),
-            *([undefended.replace(attack=trigger, dormant=True)] if trigger else []),
-        ):
-            listed.setdefault(twin.id, twin)
-    return list(listed.values())
+        for twin in _twins(spec):
+            listed.setdefault(spec_text(twin), twin)
+    by_id: dict[str, Spec] = {}
+    for spec in listed.values():
+        by_id.setdefault(spec.id, spec)
+    return list(by_id.values())
+
+
+def _twins(spec: Spec) -> list[Spec]:
+    undefended = spec.replace(defense=())
+    unattacked = undefended.replace(attack=(), dormant=False)
+    trigger = tuple(
+        stage for stage in spec.attack if plugins.find("attacks", stage.name).facts.get("TRIGGER")
+    )
+    dormant = [undefended.replace(attack=trigger, dormant=True)] if trigger else []
+    return [undefended, unattacked, *dormant]
 
 
 def warm_first(planned: Sequence[Spec]) -> list[Spec]:
@@ -164,7 +174,7 @@ def warm_first(planned: Sequence[Spec]) -> list[Spec]:
     first: dict[str, Spec] = {}
     for spec in planned:
         if spec.warmup:
-            first.setdefault(starts.warmup_spec(spec).id, spec)
+            first.setdefault(spec_text(starts.warmup_spec(spec)), spec)
     early = {spec.id for spec in first.values()}
     return [*first.values(), *(spec for spec in planned if spec.id not in early)]
 
