@@ -1,5 +1,53 @@
 """Backstop: every federated backdoor attack against every defense, as a leaderboard anyone can
 regenerate.
+
+    import backstop
+
+    specs = backstop.grid(backstop.Spec(), attack=["none", "badnets"], defense=["fedavg", "krum"])
+
+``import backstop`` imports nothing else: a name is imported when it is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backstop.platform.contract import Part as Part
+    from backstop.platform.contract import Search as Search
+    from backstop.platform.contract import Spec as Spec
+    from backstop.platform.params import BadInput as BadInput
+    from backstop.platform.plugins import names as names
+    from backstop.platform.specs.change import change_spec as change_spec
+    from backstop.platform.specs.change import grid as grid
+    from backstop.platform.specs.part import parse_chain as parse_chain
+    from backstop.platform.sweeps.plan import load_space as load_space
+
 __version__ = "0.1.0"
+
+_HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
+    "BadInput": "params",
+    "Part": "contract",
+    "Search": "contract",
+    "Spec": "contract",
+    "change_spec": "specs.change",
+    "grid": "specs.change",
+    "load_space": "sweeps.plan",
+    "names": "plugins",
+    "parse_chain": "specs.part",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that is made here
+
+    def __getattr__(name: str) -> object:
+        """A name of the package, imported when it is first used."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"backstop.platform.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """The names to choose from, those that are not imported yet among them."""
+    return [*_HOMES, "__version__"]
