@@ -66,8 +66,13 @@ class Plugin(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """The first line of the data sheet."""
-        return self.sheet.strip().partition("\n")[0]
+        r"""The first paragraph of the data sheet, on one line.
+
+        >>> Plugin("x", list, {}, "A thing that takes\ntwo lines.\n\nMore.", {}).summary
+        'A thing that takes two lines.'
+        """
+        first, _, _ = self.sheet.strip().partition("\n\n")
+        return " ".join(first.split())
 
     @property
     def source(self) -> str:
