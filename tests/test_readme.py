@@ -16,6 +16,8 @@ import pytest
 
 from backstop.platform import plugins
 from backstop.platform.contract import as_they_are
+from backstop.platform.sweeps import plan
+from benchmarks import plugin_lists
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +25,8 @@ FENCE = re.compile(
     r"(?P<mark><!-- run -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*backstop (?P<verb>\w+)", re.MULTILINE)
+
+COUNT = re.compile(r"\b\d+ (?:attack stages|attacks|defenses|datasets|models|search spaces)\b")
 
 
 class Block(NamedTuple):
@@ -102,6 +106,31 @@ def test_every_command_of_the_readme_exists_and_every_command_is_in_it(tmp_path:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
 def test_every_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("name", plugin_lists.LISTS)
+def test_lists_of_plugins_are_those_of_the_registry(name: str) -> None:
+    page, listed = plugin_lists.LISTS[name]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert plugin_lists.split(text, name)[1] == listed(), "run: python benchmarks/plugin_lists.py"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", "docs/attacks.md", "docs/defenses.md"]
+)
+def test_nobody_counts_plugins_by_hand(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, (where, _) in plugin_lists.LISTS.items():
+        if where == page:
+            head, _, tail = plugin_lists.split(text, name)
+            text = head + tail
+    assert not COUNT.findall(text)
+
+
+def test_the_readme_says_how_many_runs_the_quickstart_has() -> None:
+    specs = plan.load_space("quickstart")
+    assert isinstance(specs, list)
+    assert f"{len(plan.with_twins(plan.distinct(specs)))} runs" in README
 
 
 def test_the_page_on_defenses_has_them_all_with_what_they_need() -> None:
