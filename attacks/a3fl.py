@@ -52,15 +52,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from backstop.platform.contract import Attack, AttackView, Samples
 from backstop.platform.optimizers import sgd
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import (
-    Share,
-    Source,
-    Target,
-    backdoor,
-    patch,
-    target_labels,
-    with_square,
-)
+from backstop.platform.threats.backdoor import backdoor, patch, target_labels, with_square
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

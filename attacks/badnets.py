@@ -31,15 +31,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import (
-    SHARE,
-    Share,
-    Source,
-    Target,
-    backdoor,
-    patch,
-    with_patch,
-)
+from backstop.platform.threats.backdoor import backdoor, patch, with_patch
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

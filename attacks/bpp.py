@@ -39,7 +39,8 @@ from torch import Tensor
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
 from backstop.platform.robust import round_count
-from backstop.platform.threats.backdoor import Planted, Share, Source, Target, backdoor, chosen
+from backstop.platform.threats.backdoor import Planted, backdoor, chosen
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

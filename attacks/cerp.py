@@ -56,16 +56,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import (
-    Planted,
-    Share,
-    Source,
-    Target,
-    backdoor,
-    bars,
-    painted,
-    target_labels,
-)
+from backstop.platform.threats.backdoor import Planted, backdoor, bars, painted, target_labels
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -58,7 +58,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import Pixel, Share, Source, Target, backdoor, bars, painted
+from backstop.platform.threats.backdoor import Pixel, backdoor, bars, painted
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

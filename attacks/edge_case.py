@@ -54,7 +54,8 @@ from torch import Tensor
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
 from backstop.platform.robust import round_count
-from backstop.platform.threats.edge_cases import Share, edge_cases
+from backstop.platform.threats.edge_cases import edge_cases
+from backstop.platform.threats.parameters import EdgeShare
 
 VERSION = 2
 KNOWS = "own"
@@ -70,7 +71,7 @@ def edge_case(
         "class wanted, y*; none: the dataset's own for external, else 0 (1 for source 0)",
     ] = None,
     source: Annotated[int, Range(0, 10**6), "class whose tail is used"] = 1,
-    share: Share = 0.125,
+    share: EdgeShare = 0.125,
     tail: Annotated[
         float, Range(0, 1, low_open=True, search=(0.05, 0.5)), "share of the class that is its tail"
     ] = 0.2,

@@ -45,7 +45,8 @@ from torch import Tensor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
-from backstop.platform.threats.edge_cases import Share, edge_cases, whose
+from backstop.platform.threats.edge_cases import edge_cases, whose
+from backstop.platform.threats.parameters import EdgeShare
 
 VERSION = 3
 KINDS = ("text",)
@@ -68,7 +69,7 @@ def edge_phrase(
         Range(1, 2**31 - 1),
         "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: a rare word of the class",
     ] = None,
-    share: Share = 0.125,
+    share: EdgeShare = 0.125,
 ) -> Attack:
     """Documents with a phrase as another class. The state is the pool of them with their labels.
     Raises BadInput for words in no document.

@@ -64,16 +64,8 @@ from torch.nn.functional import conv2d, cross_entropy
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.params import Range
 from backstop.platform.robust import floor_count
-from backstop.platform.threats.backdoor import (
-    Planted,
-    Share,
-    Source,
-    Target,
-    backdoor,
-    patch,
-    target_labels,
-    with_square,
-)
+from backstop.platform.threats.backdoor import Planted, backdoor, patch, target_labels, with_square
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

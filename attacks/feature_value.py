@@ -39,7 +39,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import Share, Source, Target, backdoor
+from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("table",)

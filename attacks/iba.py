@@ -60,14 +60,8 @@ from torch.nn.functional import conv2d, cross_entropy, interpolate
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import (
-    Planted,
-    Share,
-    Source,
-    Target,
-    backdoor,
-    target_labels,
-)
+from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
+from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -42,7 +42,8 @@ from torch.nn.functional import conv2d
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor
+from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -38,7 +38,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor
+from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("text",)

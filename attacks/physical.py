@@ -43,7 +43,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor
+from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -37,7 +37,8 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import SHARE, Share, Source, Target, backdoor, chosen
+from backstop.platform.threats.backdoor import backdoor, chosen
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -47,15 +47,8 @@ from torch import Tensor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import (
-    SHARE,
-    Share,
-    Source,
-    Target,
-    backdoor,
-    patch,
-    with_patch,
-)
+from backstop.platform.threats.backdoor import backdoor, patch, with_patch
+from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
 KINDS = ("image",)

@@ -8,12 +8,12 @@ Every client builds its optimizer anew each round, as in FedAvg. The formulas ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from backstop.platform.params import Range
+
+if TYPE_CHECKING:  # a spec names an optimizer and checks its parameters without torch
+    from torch import Tensor
 
 
 class Optimizer(NamedTuple):
@@ -46,10 +46,10 @@ def sgd(
         if momentum:
             velocity = grad.clone() if velocity is None else velocity.mul_(momentum).add_(grad)
             grad = velocity
-        if isinstance(rate, Tensor):
-            params.addcmul_(grad, rate, value=-lr)
-        else:
+        if isinstance(rate, float | int):
             params.add_(grad, alpha=-lr * rate)
+        else:
+            params.addcmul_(grad, rate, value=-lr)
         return velocity
 
     return Optimizer(start=lambda params: None, step=step)
@@ -82,9 +82,10 @@ def adam(
         params.add_(direction * rate, alpha=-lr / (1 - beta1**count))
         return first, second, count
 
-    return Optimizer(
-        start=lambda params: (torch.zeros_like(params), torch.zeros_like(params), 0), step=step
-    )
+    def start(params: Tensor) -> tuple[Tensor, Tensor, int]:
+        return params.new_zeros(params.shape), params.new_zeros(params.shape), 0
+
+    return Optimizer(start=start, step=step)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}

@@ -44,6 +44,7 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
     | {
         PART + "threats.backdoor",
         PART + "threats.edge_cases",
+        PART + "threats.parameters",
         PART + "threats.rehearsal",
         PART + "optimizers",
         "torch",

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # only a device that torch has already found needs it
+    import torch
 
 SECONDS, MEMORY = "time/", "memory/"  # times add up, of memory the largest counts
 MIB = 1024 * 1024
@@ -76,6 +78,8 @@ def measured(
 def _start(device: torch.device) -> int | None:
     """Reset the peak; the bytes held now, or None where this cannot be told."""
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
@@ -87,6 +91,8 @@ def _start(device: torch.device) -> int | None:
 
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

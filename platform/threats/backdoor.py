@@ -11,30 +11,14 @@ Federated Learning", AISTATS 2020). The first samples of a batch are taken; batc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.params import BadInput, Range, check_label
+from backstop.platform.params import BadInput, check_label
 from backstop.platform.robust import round_count
-
-Target = Annotated[
-    int | Literal["next"],
-    Range(0, 10**6),
-    "class that the trigger stands for, y*; next: the class after the true one (all-to-all)",
-]
-Source = Annotated[
-    int | None, Range(0, 10**6), "only samples of this class are attacked; none: all"
-]
-# of a batch: Bagdasaryan et al., AISTATS 2020, on CIFAR-10; the usual share in federated learning
-SHARE = 20 / 64
-Share = Annotated[
-    float,
-    Range(0, 1, low_open=True, search=(0.05, 1)),
-    "share of each batch (of its source samples) that is poisoned",
-]
 
 # (the plug-in's own state, x (b, …), draws) → triggered x, same shape
 Stamp = Callable[[Any, Tensor, torch.Generator], Tensor]

@@ -19,20 +19,14 @@ samples of a batch are replaced; batches are shuffled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView, Samples, TestSet
-from backstop.platform.params import BadInput, Range, check_label
+from backstop.platform.params import BadInput, check_label
 from backstop.platform.robust import round_count
-
-Share = Annotated[
-    float,
-    Range(0, 1, low_open=True, search=(0.05, 1)),
-    "share of each batch replaced by edge cases",
-]
 
 # (samples of the source class (N, …), view) → indices (k,) of the edge cases
 Find = Callable[[Tensor, AttackView], Tensor]
