@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -306,6 +307,77 @@ def test_an_experiment_needs_no_sweep() -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- layers
+
+
+def floors(page: str) -> list[list[str]]:
+    """The rooms of each floor, the lowest first, read from the picture under "Layers"."""
+    picture = page.partition("## Layers")[2].split("```")[1].strip()
+    return [line.split("  ")[0].split() for line in reversed(picture.splitlines())]
+
+
+HOUSE = floors((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
+
+
+def room(module: str) -> str:
+    """The room of a module of ours: specs for backstop.platform.specs.part."""
+    return module.removeprefix("backstop.").removeprefix("platform.").split(".")[0]
+
+
+def module_name(file: Path) -> str:
+    """The name that a file of the package is imported by."""
+    return "backstop." + name(file).removesuffix(".py").replace("/", ".")
+
+
+def ours(file: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    modules = {module for _, module in imports(tree(file)) if module.startswith("backstop.")}
+    return modules - {"backstop.__version__"}
+
+
+def going_up(file: str, modules: set[str]) -> list[str]:
+    """The modules that lie on the file's own floor or above, in another room than its own."""
+    here = room(file)
+    higher = []
+    for module in sorted(modules):
+        floor = FLOOR.get(room(module), len(HOUSE))  # what the picture lacks lies above it
+        if room(module) != here and floor >= FLOOR[here]:
+            higher.append(module)
+    return higher
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a circle; empty where there are none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_every_room_stands_in_the_picture_once() -> None:
+    drawn = [room for rooms in HOUSE for room in rooms]
+    assert sorted(drawn) == sorted({room(module_name(file)) for file in SOURCES})
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_every_import_goes_down(file: Path) -> None:
+    higher = going_up(module_name(file), ours(file))
+    assert not higher, f"docs/architecture.md puts {', '.join(higher)} no lower than {name(file)}"
+
+
+def test_no_import_circle() -> None:
+    assert not circle({module_name(file): ours(file) for file in SOURCES})
+
+
+def test_the_layers_bite() -> None:
+    specs, rounds = f"{PART}specs.spec", f"{PART}rounds.starts"
+    assert going_up(specs, {rounds, f"{PART}params", f"{PART}specs.part"}) == [rounds]
+    assert going_up(rounds, {f"{PART}workers.actors"}) == [f"{PART}workers.actors"]
+    assert circle({specs: {rounds}, rounds: {specs}})
 
 
 # -- calls
