@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.params import BadInput
+from backstop.platform.results.names import chain_label, stages_of
 
 SCHEMA = 1
 
@@ -43,6 +44,22 @@ def load_document(path: Path) -> Document:
         raise BadInput(f"leaderboard {path} is not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise BadInput(f"leaderboard {path}: is no leaderboard of schema {SCHEMA}")
+    return _with_stages(document)
+
+
+def _with_stages(document: Document) -> Document:
+    """The document with the stages of every chain, which files of Backstop 0.1 hold in the specs of
+    their runs only.
+    """
+    chains = {
+        chain_label(run["spec"][role], role): stages_of(run["spec"][role])
+        for run in document.get("runs", ())
+        for role in ("attack", "defense")
+    }
+    for item in (*document.get("cells", ()), *document.get("rows", ())):
+        for role in ("attack", "defense"):
+            if item.get(role) in chains:
+                item.setdefault(f"{role}_stages", chains[item[role]])
     return document
 
 

@@ -1,21 +1,113 @@
-"""Display names of chains."""
+"""Chains by name: in full, and short for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from backstop.platform.specs import notation
 from backstop.platform.specs.part import NOTHING, Part
 
-
-def chain_label(stages: Sequence[Mapping[str, Any]], role: str) -> str:
-    """The text form of a chain in JSON, as :func:`specs.text` writes it."""
-    return "+".join(str(Part(stage["name"], stage["params"])) for stage in stages) or NOTHING[role]
+Chain = tuple[Part, ...]
+Stages = Sequence[Mapping[str, Any]]  # a chain as JSON has it
 
 
-def defense_part_text(part: Mapping[str, Any]) -> str:
-    """A stage of a defense as text."""
-    return chain_label([part], "defense")
+class ChainName(NamedTuple):
+    """A chain as a table shows it.
+
+    >>> name = ChainName("clip(norm=1, p=2)+median", (Part("clip", {"norm": 1}), Part("median")))
+    >>> str(name), name.family, str(name.marked("†"))
+    ('clip(norm=1)+median', 'clip+median', 'clip(norm=1)+median†')
+    """
+
+    text: str  # the chain in full
+    stages: Chain  # with the parameters that tell it from the chains beside it
+    mark: str = ""  # that points to a footnote
+
+    def __str__(self) -> str:
+        return self._joined("+") + self.mark
+
+    @property
+    def family(self) -> str:
+        """The names of the plug-ins alone: what variants of one chain have in common."""
+        return "+".join(stage.name for stage in self.stages) or self.text
+
+    def marked(self, mark: str) -> ChainName:
+        """The same chain with a mark at its end."""
+        return self._replace(mark=self.mark + mark)
+
+    def on_lines(self) -> str:
+        """The name with each stage on a line of its own."""
+        return self._joined("\n+") + self.mark
+
+    def _joined(self, sign: str) -> str:
+        return sign.join(map(str, self.stages)) or self.text
+
+
+def chain_of(stages: Stages) -> Chain:
+    """The chain that JSON holds."""
+    return tuple(Part(stage["name"], stage["params"]) for stage in stages)
+
+
+def chain_label(stages: Stages, role: str) -> str:
+    """The text form of a chain in JSON; the empty one is called ``none`` or ``fedavg``."""
+    return "+".join(map(str, chain_of(stages))) or NOTHING[role]
+
+
+def stages_of(stages: Stages) -> list[dict[str, Any]]:
+    """The chain as a document holds it."""
+    return [{"name": stage["name"], "params": dict(stage["params"])} for stage in stages]
+
+
+def document_chains(document: Mapping[str, Any]) -> dict[str, Chain]:
+    """The chains of a leaderboard by their texts."""
+    return {
+        cell[role]: chain_of(cell[f"{role}_stages"])
+        for cell in document["cells"]
+        for role in ("attack", "defense")
+    }
+
+
+def part_label(part: Mapping[str, Any]) -> str:
+    """The text form of one plug-in in JSON."""
+    return str(Part(part["name"], part["params"]))
+
+
+def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:
+    """Names for chains that stand side by side, by their full texts: without the parameters that
+    are the same wherever their plug-in occurs.
+
+    >>> from backstop.platform.specs.part import parse_chain
+    >>> texts = ["clip(norm=1, p=2)", "clip(norm=3, p=2)+median", "fedavg"]
+    >>> chains = {text: parse_chain(text) for text in texts[:2]} | {"fedavg": ()}
+    >>> [str(name) for name in chain_names(chains).values()]
+    ['clip(norm=1)', 'clip(norm=3)+median', 'fedavg']
+    """
+    varied = _varied_parameters([stage for chain in chains.values() for stage in chain])
+    return {
+        text: ChainName(text, tuple(_with_only(stage, varied) for stage in chain))
+        for text, chain in chains.items()
+    }
+
+
+def _varied_parameters(stages: Sequence[Part]) -> set[tuple[str, str]]:
+    """(plug-in, parameter) of which there are several values, or that a stage does not have."""
+    values: dict[tuple[str, str], list[str]] = {}
+    uses: dict[str, int] = {}
+    for name, params in stages:
+        uses[name] = uses.get(name, 0) + 1
+        for key, value in params.items():
+            values.setdefault((name, key), []).append(notation.write(value))
+    return {
+        (name, key)
+        for (name, key), written in values.items()
+        if len(set(written)) > 1 or len(written) < uses[name]
+    }
+
+
+def _with_only(stage: Part, varied: set[tuple[str, str]]) -> Part:
+    kept = {key: value for key, value in stage.params.items() if (stage.name, key) in varied}
+    return Part(stage.name, kept)
 
 
 def display_names(texts: Iterable[str]) -> dict[str, str]:

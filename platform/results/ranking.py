@@ -38,7 +38,7 @@ from backstop.platform.results.figures import (
     mean_of,
     number_or_none,
 )
-from backstop.platform.results.names import chain_label, defense_part_text
+from backstop.platform.results.names import chain_label, part_label, stages_of
 from backstop.platform.results.wording import percent
 from backstop.platform.rounds import finals
 from backstop.platform.specs.part import NOTHING
@@ -284,7 +284,7 @@ def _mixed_data(runs: Sequence[Logged]) -> str:
     read: dict[str, set[str]] = {}
     for run in runs:
         data, _, edge = run.data.partition("+")
-        name = defense_part_text(run.spec["dataset"])
+        name = part_label(run.spec["dataset"])
         read.setdefault(name, set()).update({data} - {""})
         read.setdefault(f"the edge cases of {name}", set()).update({edge} - {""})
     return "; ".join(
@@ -446,11 +446,13 @@ def ranking_document(
         "rows": _rows(cells, ranked, figures),
         "cells": [
             {
-                "dataset": defense_part_text(cell.spec["dataset"]),
-                "model": defense_part_text(cell.spec["model"]),
+                "dataset": part_label(cell.spec["dataset"]),
+                "model": part_label(cell.spec["model"]),
                 "setting": cell.setting,
                 "attack": cell.attack,
                 "defense": cell.defense,
+                "attack_stages": stages_of(cell.spec["attack"]),
+                "defense_stages": stages_of(cell.spec["defense"]),
                 "seeds": list(cell.seeds),
                 "knows": plugins.knows(stage["name"] for stage in cell.spec["attack"]),
                 **_scores(figures[place]),
@@ -509,6 +511,7 @@ def _rows(
             {
                 "rank": 0,
                 "defense": defense,
+                "defense_stages": stages_of(met[0].spec["defense"]),
                 "needs": plugins.needs(stage["name"] for stage in met[0].spec["defense"]),
                 "attacks": sorted({cell.attack for cell in own}),
                 "left_out": sorted({cell.attack for cell in met} - {cell.attack for cell in own}),

@@ -12,11 +12,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from backstop.platform.results.columns import Kind, columns_in, ranked_rows
 from backstop.platform.results.document import Document, encode_document, write_atomically
 from backstop.platform.results.names import (
+    ChainName,
     chain_label,
-    defense_part_text,
     display_names,
+    part_label,
     stage_texts,
 )
 from backstop.platform.results.ranking import FIGURES, SUCCESS, UNTRIGGERED, Logged
@@ -207,6 +209,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for key, value in row.items():
+        if key.endswith("_stages"):
+            continue
         if key == "intervals":
             for name, interval in value.items():
                 found |= {
@@ -359,44 +363,15 @@ def _lifetimes(document: Mapping[str, Any]) -> list[str]:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """The ranking, and attack success attack by attack, as Markdown tables."""
-    rows = document["rows"]
-    names, attacks = (
-        display_names(row["defense"] for row in rows),
-        display_names(row["worst_attack"] for row in rows if row["worst_attack"]),
-    )
-
-    def safe(text: str) -> str:
-        return (
-            text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-        )
-
     absent = incomplete(document)
     lines = [
-        f"# Leaderboard: {safe(document['experiment'])}",
+        f"# Leaderboard: {_markdown_safe(document['experiment'])}",
         "",
-        *([f"**{safe(absent)}.**", ""] if absent else []),
-        "| # | defense | DER | accuracy | attack success | accuracy without attack | worst attack | needs |",
-        "| ---: | :--- | ---: | ---: | ---: | ---: | :--- | :--- |",
+        *([f"**{_markdown_safe(absent)}.**", ""] if absent else []),
+        *_markdown_ranking(document),
     ]
-    for row in rows:
-        worst = (
-            f"{percent(row['worst_attack_success_rate'])} {attacks[row['worst_attack']]}"
-            if row["worst_attack"]
-            else "–"
-        )
-        fields = (
-            str(row["rank"]),
-            safe(names[row["defense"]]) + remarks(row),
-            percent(row["der"]),
-            spread(row["clean_accuracy"]),
-            spread(row["attack_success_rate"]),
-            spread(row["no_attack_accuracy"]),
-            safe(worst),
-            ", ".join(row["needs"]) or "–",
-        )
-        lines.append(f"| {' | '.join(fields)} |")
     notes = [f"{note}." for note in footnotes(document)]
-    about = f"In percent. {safe(document['rule'])}"
+    about = f"In percent. {_markdown_safe(document['rule'])}"
     return "\n".join(
         [
             *lines,
@@ -405,11 +380,51 @@ def markdown(document: Mapping[str, Any]) -> str:
             "",
             *[
                 line
-                for note in (about, *notes, f"Fingerprint: {safe(document['fingerprint'])}.")
+                for note in (
+                    about,
+                    *notes,
+                    f"Fingerprint: {_markdown_safe(document['fingerprint'])}.",
+                )
                 for line in (note, "")
             ],
         ]
     )
+
+
+def _markdown_ranking(document: Mapping[str, Any]) -> list[str]:
+    columns = columns_in("markdown")
+    lines = [
+        [column.heading for column in columns],
+        [":---" if column.alignment == "left" else "---:" for column in columns],
+    ]
+    lines += [
+        [MARKDOWN[column.kind](column.of(row)) for column in columns]
+        for row in ranked_rows(document)
+    ]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _markdown_safe(text: object) -> str:
+    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return escaped.replace("\n", " ")
+
+
+def _markdown_worst(worst: tuple[float, ChainName] | None) -> str:
+    if worst is None:
+        return "–"
+    success, attack = worst
+    return f"{percent(success)} {_markdown_safe(attack)}"
+
+
+MARKDOWN: Mapping[Kind, Callable[[Any], str]] = {
+    "count": str,
+    "share": percent,
+    "score": percent,
+    "figure": spread,
+    "chain": lambda name: "–" if name is None else _markdown_safe(name),
+    "share of chain": _markdown_worst,
+    "words": lambda words: ", ".join(words) or "–",
+}
 
 
 class Timed(Logged, Protocol):
@@ -435,8 +450,8 @@ def runs_csv(document: Mapping[str, Any], runs: Iterable[Timed]) -> str:
         row = {
             "id": item["id"],
             "run_id": run.run_id if run else "",
-            "dataset": defense_part_text(spec["dataset"]),
-            "model": defense_part_text(spec["model"]),
+            "dataset": part_label(spec["dataset"]),
+            "model": part_label(spec["model"]),
             "attack": chain_label(spec["attack"], "attack"),
             "defense": chain_label(spec["defense"], "defense"),
             "seed": str(spec["seed"]),

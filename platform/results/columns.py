@@ -1,0 +1,109 @@
+"""The leaderboard's columns, once for all of its forms.
+
+A new column is one entry of :data:`COLUMNS`. Each renderer loops over the columns that it shows and
+knows how to write each kind of value. The csv and the DataFrame hold every field of the document's
+rows, and every column here that is none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from backstop.platform.results.names import ChainName, chain_names, document_chains
+
+Form = Literal["terminal", "markdown", "page", "latex"]
+Kind = Literal[
+    "count",  # a whole number
+    "share",  # a number from 0 to 1, in percent, or None
+    "score",  # a share that the page draws as a bar too
+    "figure",  # a share with its interval, {"mean", "low", "high"}, or None
+    "chain",  # a ChainName, or None
+    "share of chain",  # a share and the ChainName that it belongs to, or None
+    "words",  # a list of texts
+]
+
+
+class RankedRow(NamedTuple):
+    """A row of the document, its chains with their names for people."""
+
+    fields: Mapping[str, Any]
+    defense: ChainName  # marked where a footnote says more
+    worst_attack: ChainName | None
+
+
+class Column(NamedTuple):
+    """One column of the leaderboard."""
+
+    key: str  # its name in the csv and in a DataFrame
+    heading: str  # its name for people
+    kind: Kind  # of its values: each renderer writes a kind in its own way
+    shown_in: tuple[Form, ...]
+    alignment: Literal["left", "right"] = "right"
+    value: Callable[[RankedRow], Any] | None = None  # None: the document's field of that name
+
+    def of(self, row: RankedRow) -> Any:
+        """The column's value in a row."""
+        return row.fields[self.key] if self.value is None else self.value(row)
+
+
+def _defense(row: RankedRow) -> ChainName:
+    return row.defense
+
+
+def _worst_attack(row: RankedRow) -> ChainName | None:
+    return row.worst_attack
+
+
+def _worst_success(row: RankedRow) -> tuple[float, ChainName] | None:
+    if row.worst_attack is None:
+        return None
+    return row.fields["worst_attack_success_rate"], row.worst_attack
+
+
+ALL: tuple[Form, ...] = ("terminal", "markdown", "page", "latex")
+NARROW: tuple[Form, ...] = ("terminal", "latex")
+WIDE: tuple[Form, ...] = ("markdown", "page")
+PAGE: tuple[Form, ...] = ("page",)
+
+COLUMNS = (
+    Column("rank", "#", "count", ALL),
+    Column("defense", "defense", "chain", ALL, "left", _defense),
+    Column("der", "DER", "score", ALL),
+    Column("clean_accuracy", "accuracy", "figure", ALL),
+    Column("attack_success_rate", "attack success", "figure", ALL),
+    Column("robust_accuracy", "robust accuracy", "figure", PAGE),
+    Column("no_attack_accuracy", "accuracy without attack", "figure", WIDE),
+    Column("worst_attack_success_rate", "worst", "share", NARROW),
+    Column("worst_attack", "under", "chain", NARROW, "left", _worst_attack),
+    Column("worst_attack", "worst attack", "share of chain", WIDE, "left", _worst_success),
+    Column("needs", "needs", "words", WIDE, "left"),
+)
+
+
+def columns_in(form: Form) -> list[Column]:
+    """The columns that a form shows, in order."""
+    return [column for column in COLUMNS if form in column.shown_in]
+
+
+def ranked_rows(document: Mapping[str, Any]) -> list[RankedRow]:
+    """The document's rows by rank, with names of their chains among each other's."""
+    rows, chains = document["rows"], document_chains(document)
+    defenses = chain_names({row["defense"]: chains[row["defense"]] for row in rows})
+    worst = {row["worst_attack"] for row in rows} - {None}
+    attacks = chain_names({attack: chains[attack] for attack in worst})
+    return [
+        RankedRow(
+            row,
+            defenses[row["defense"]].marked(footnote_marks(row)),
+            attacks.get(row["worst_attack"]),
+        )
+        for row in rows
+    ]
+
+
+def footnote_marks(row: Mapping[str, Any]) -> str:
+    """The marks of a row that is not like the others: † lacks attacks that others have, ‡ holds
+    diverged runs.
+    """
+    return ("†" if row["missing"] else "") + ("‡" if row["diverged"] else "")
