@@ -211,3 +211,15 @@ def test_a_rehearsal_finds_what_cannot_run(tmp_path: Path) -> None:
         preflight([BASE, BASE.replace(alpha=0.001)], tmp_path, "cpu")
     with pytest.raises(BadInput, match="mnist"):
         preflight([BASE.replace(dataset=Part("mnist"))], tmp_path, "cpu")
+
+
+def test_a_search_space_may_import_grid_from_where_it_used_to_stand(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from backstop.platform.contract import Part, Spec\n"
+        "from backstop.platform.specs import grid\n"
+        "def mine():\n"
+        "    return grid(Spec(model=Part('logistic')), seed=range(2))\n"
+    )
+    found = load_space(str(file))
+    assert isinstance(found, list) and len(found) == 2
