@@ -16,7 +16,6 @@ from backstop.platform.commands.output import (
     say,
     say_interrupted,
 )
-from backstop.platform.params import BadInput
 
 
 def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, str]) -> None:
@@ -25,20 +24,17 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
 
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's.
     """
-    from backstop.platform.results import page, ranking, renderings
-    from backstop.platform.results.runs import read_runs, with_curves
+    from backstop.platform.results import page, renderings
+    from backstop.platform.results.boards import rank_runs
+    from backstop.platform.results.runs import read_runs
     from backstop.platform.results.store import locate_store, read_only
-    from backstop.platform.results.sweeps import mark_interrupted, read_plan
+    from backstop.platform.results.sweeps import mark_interrupted
 
     store = locate_store(Path(options.store))
-    runs = read_runs(store, name)
+    finished = read_runs(store, name)
     say_interrupted(mark_interrupted(store, Path(options.store), name))
-    if not runs:
-        raise BadInput(f"experiment {name!r} has no finished run to rank")
-    successful = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
-    runs = with_curves(store, runs, successful, ["round/attack_success_rate"])
-    expected = {**read_plan(store, name), **planned}
-    document = ranking.build_document(runs, name, mix=options.mix_fingerprints, planned=expected)
+    mix = options.mix_fingerprints
+    document, runs = rank_runs(store, name, finished, mix=mix, planned=planned)
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     files = bool(options.out) or not read_only(store)
     if files:

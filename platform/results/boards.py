@@ -1,0 +1,41 @@
+"""The leaderboard of an experiment's finished runs, with what else the store knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from backstop.platform.params import BadInput
+from backstop.platform.results.document import Document
+from backstop.platform.results.ranking import build_document
+from backstop.platform.results.runs import Run, with_curves
+from backstop.platform.results.store import Store
+from backstop.platform.results.sweeps import read_plan
+
+CURVE = "round/attack_success_rate"
+
+
+class Ranked(NamedTuple):
+    """A leaderboard, and the runs that it was made of with their curves."""
+
+    document: Document
+    runs: list[Run]
+
+
+def rank_runs(
+    store: Store,
+    experiment: str,
+    runs: Sequence[Run],
+    *,
+    mix: bool = False,
+    planned: Mapping[str, str] | None = None,
+) -> Ranked:
+    """Rank the runs of an experiment as :func:`read_runs` gives them. ``planned``, spec id → the
+    run in words, are runs that the caller knows of besides those that the store's sweeps planned.
+    """
+    if not runs:
+        raise BadInput(f"experiment {experiment!r} has no finished run to rank")
+    attacked = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
+    curved = with_curves(store, runs, attacked, [CURVE])
+    expected = {**read_plan(store, experiment), **(planned or {})}
+    return Ranked(build_document(curved, experiment, mix=mix, planned=expected), curved)
