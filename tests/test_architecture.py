@@ -71,6 +71,7 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
     },
     "platform/datasets": CONTRACT
     | {
+        PART + "disk",
         PART + "seeds",
         PART + "intake",
         "torch",

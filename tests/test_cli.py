@@ -556,10 +556,10 @@ def test_an_interrupted_run_goes_on_from_there(
 KILLED = """
 import os, signal, sys
 import backstop.platform.cli as cli
-from backstop.platform import underway
 from backstop.platform.experiment import Experiment
+from backstop.platform.sweeps import underway
 
-underway.EVERY = 0.0  # save after every round
+underway.SAVE_INTERVAL_S = 0.0  # save after every round
 real = Experiment.round
 
 def round(self):

@@ -334,7 +334,7 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
     """In a process of its own: pages that an allocator has kept from earlier work are not counted."""
     script = (
         "import json, torch\n"
-        "from backstop.platform import costs\n"
+        "from backstop.platform.rounds import costs\n"
         "found = {}\n"
         "for name, size in (('first', 40_000_000), ('second', 4)):\n"
         "    with costs.measured(name, torch.device('cpu'), found, memory=True):\n"

@@ -188,7 +188,7 @@ def test_whoever_starts_ray_is_checked(dead: str) -> None:
 def test_a_local_ray_runs_where_the_temporary_folder_is_long(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 60)
     folder.mkdir()
-    code = "from backstop.platform.clients import local_ray\nwith local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
+    code = "from backstop.platform.workers.cluster import local_ray\nwith local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
     found = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -59,7 +59,7 @@ from backstop.platform.training import loading
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
 from backstop.platform.contract import Part, Spec
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 
 BASE = Spec(
     dataset=Part("{dataset}"{params}), model=Part("logistic"), clients=4, per_round=4, rounds={rounds}, batch=16,

@@ -21,7 +21,7 @@ from tests.mounts import mounted
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
 from backstop.platform.contract import Part, Spec
-from backstop.platform.specs import grid
+from backstop.platform.specs.change import grid
 
 BASE = Spec(model=Part("logistic"), clients=10, per_round=5, rounds=6, batch=16, root_size=20, optimizer=Part("sgd", {"lr": 0.1}))
 

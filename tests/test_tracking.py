@@ -308,15 +308,16 @@ def test_a_spec_too_long_for_a_tag_is_read_from_its_artifact(
 RACE = """
 import os, sys
 from pathlib import Path
-from backstop.platform import tracking
+from backstop.platform.results.store import client_class, locate_store, open_experiment
 
-store = tracking.store(Path(sys.argv[1]))
-tracking._client_class()  # imported once, before the processes part
+store = locate_store(Path(sys.argv[1]))
+client_class()  # imported once, before the processes part
 children = []
 for _ in range(4):
     child = os.fork()
     if child == 0:
-        os.write(1, f"{tracking.open_experiment(store, 'one')}\\n".encode())  # one call: lines of four processes do not mix
+        # one call: lines of four processes do not mix
+        os.write(1, f"{open_experiment(store, 'one')}\\n".encode())
         os._exit(0)
     children.append(child)
 sys.exit(max(os.waitpid(child, 0)[1] for child in children))
@@ -433,7 +434,7 @@ def test_a_database_without_its_artifacts_says_where_they_are(made: Store, tmp_p
 HELD = """
 import sys
 from pathlib import Path
-from backstop.platform import drivers
+from backstop.platform.results import drivers
 
 with drivers.at_work(Path(sys.argv[1])) as name:
     print(name, flush=True)

@@ -36,7 +36,6 @@ Example:
 from __future__ import annotations
 
 import lzma
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +46,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File, Samples
+from backstop.platform.disk import replacing
 from backstop.platform.intake.checks import check_inputs, checked
 from backstop.platform.intake.files import (
     locate_file,
@@ -183,12 +183,9 @@ def _unpacked(path: Path) -> Bytes:
 
 
 def _keep(path: Path, records: Bytes) -> None:
-    """Put the records into the cache in one step, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        np.save(part, records)
-        part.replace(path)
+    """Put the records into the cache, whole or not at all."""
+    with replacing(path) as fresh, fresh.open("wb") as file:
+        np.save(file, records)
 
 
 def _edge_cases(folder: Path) -> tuple[Tensor, Tensor]:

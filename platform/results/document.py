@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from backstop.platform import disk
 from backstop.platform.params import BadInput
 from backstop.platform.results.names import chain_label, stages_of
 
@@ -63,17 +63,12 @@ def _with_stages(document: Document) -> Document:
     return document
 
 
-def write_atomically(file: Path, content: str) -> Path:
+def write_text(file: Path, content: str) -> Path:
     """Write a text file whole or not at all, with line feeds on every system. Raises BadInput when
     it cannot be written.
     """
-    fresh = file.with_name(f".{file.name}.new")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content.encode())
-        fresh.replace(file)
+        disk.write_atomically(file, content.encode())
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise BadInput(f"{file}: cannot be written: {error.strerror or error}") from None
     return file

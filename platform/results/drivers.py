@@ -7,12 +7,12 @@ works on it. That holds for every process and machine that sees the folder, and 
 
 from __future__ import annotations
 
-import fcntl
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from backstop.platform.disk import file_lock, is_locked
 from backstop.platform.params import BadInput
 
 FOLDER = "drivers"  # in the store
@@ -24,14 +24,12 @@ def at_work(folder: Path) -> Iterator[str]:
     knows it.
     """
     name = uuid.uuid4().hex
-    path = folder / FOLDER / name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise BadInput(f"store {folder}: cannot be written: {error.strerror or error}") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(folder / FOLDER / name))
+        except OSError as error:
+            reason = error.strerror or error
+            raise BadInput(f"store {folder}: cannot be written: {reason}") from None
         yield name
 
 
@@ -40,14 +38,9 @@ def gone(folder: Path, name: str) -> bool | None:
     another folder.
     """
     try:
-        # only read, so that a store that cannot be written can be asked
-        with (folder / FOLDER / name).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return not is_locked(folder / FOLDER / name)
     except OSError:
         return None
-    return True
 
 
 def forget(folder: Path, name: str) -> None:

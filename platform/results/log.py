@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from backstop import __version__
 from backstop.platform.contract import Record
+from backstop.platform.disk import write_atomically
 from backstop.platform.results.store import (
     Store,
     client_class,
@@ -396,11 +397,4 @@ def run_title(spec: Spec) -> str:
 
 def _fill(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     for name, content in contents.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f".{file.name}.new")  # a reader never sees half a file
-        try:
-            fresh.write_bytes(content if isinstance(content, bytes) else content.encode())
-            fresh.replace(file)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write_atomically(folder / name, content if isinstance(content, bytes) else content.encode())

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backstop.platform.results.document import write_atomically
+from backstop.platform.results.document import write_text
 from backstop.platform.results.names import display_names
 from backstop.platform.results.pictures import (
     CURVES,
@@ -391,7 +391,7 @@ def write(document: Document, runs: Sequence[Run], store: Store, folder: Path) -
     """Write leaderboard.html, with the metrics by round that it draws from the store. Raises
     BadInput when it cannot be written.
     """
-    return write_atomically(
+    return write_text(
         folder / "leaderboard.html",
         page(document, with_curves(store, runs, curve_run_ids(document), CURVES)),
     )

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backstop.platform.results.columns import Kind, columns_in, ranked_rows
-from backstop.platform.results.document import Document, encode_document, write_atomically
+from backstop.platform.results.document import Document, encode_document, write_text
 from backstop.platform.results.names import (
     ChainName,
     chain_label,
@@ -480,4 +480,4 @@ def write_leaderboard(
         "leaderboard.md": lambda: markdown(document),
         "runs.csv": lambda: runs_csv(document, runs),
     }
-    return [write_atomically(folder / name, content()) for name, content in contents.items()]
+    return [write_text(folder / name, content()) for name, content in contents.items()]

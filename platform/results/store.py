@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import url2pathname, urlopen
 
+from backstop.platform.disk import file_lock, replacing
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
@@ -308,41 +308,31 @@ def _create(file: Path, artifacts: str) -> None:
     with file_lock(file.with_name(f"{file.name}.lock")):
         if not empty(file):
             return
-        import sqlalchemy
-
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-
-        def hasten(connection: Any, *_: object) -> None:
-            if connection.execute("PRAGMA database_list").fetchone()[2] == str(
-                Path(name).resolve()
-            ):
-                connection.execute("PRAGMA synchronous=OFF")
-                connection.execute("PRAGMA journal_mode=MEMORY")
-
-        sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hasten)
-        try:
+        with replacing(file) as fresh, _hastened(fresh):
             with refusing(Store(_address(file), artifacts)):
                 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
                 made: Any = SqlAlchemyStore
-                made(_address(Path(name)), artifacts).engine.dispose()
-            os.fsync(handle)
-            # mkstemp's files are private; a store may be shared like any other file
-            Path(name).chmod(0o644)
-            Path(name).replace(file)
-        finally:
-            sqlalchemy.event.remove(sqlalchemy.Engine, "connect", hasten)
-            os.close(handle)
-            Path(name).unlink(missing_ok=True)
+                made(_address(fresh), artifacts).engine.dispose()
+            with fresh.open("rb") as whole:
+                os.fsync(whole.fileno())
 
 
 @contextmanager
-def file_lock(lock: Path) -> Iterator[None]:
-    """One process at a time; the system gives the lock back when a process dies."""
-    with lock.open("a") as handle:
-        # given back when the file is closed, and by the system when the process dies
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _hastened(file: Path) -> Iterator[None]:
+    """Let connections to a database file leave it to the system when to write to the disk."""
+    import sqlalchemy
+
+    def hasten(connection: Any, *_: object) -> None:
+        if connection.execute("PRAGMA database_list").fetchone()[2] == str(file.resolve()):
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("PRAGMA journal_mode=MEMORY")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", hasten)
+    try:
         yield
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "connect", hasten)
 
 
 @lru_cache

@@ -4,7 +4,6 @@ the spec goes on from it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Record
+from backstop.platform.disk import write_atomically
 from backstop.platform.rounds.origin import Origin
 
 # seconds of rounds that a killed process may lose; a long round is lost as a whole
@@ -45,13 +45,7 @@ class Checkpoint:
         """Write what is saved. Raises OSError where the folder does not take it."""
         content = BytesIO()  # torch's own writer raises something else for a full disk
         torch.save(saved._asdict(), content)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(f".{os.getpid()}")
-        try:
-            part.write_bytes(content.getbuffer())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_atomically(self.path, content.getbuffer())
 
     def read(self, where: torch.device | str = "cpu") -> Saved | None:
         """What is saved; None where nothing (readable) is."""

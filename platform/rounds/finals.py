@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backstop.platform.contract import Record
 
@@ -12,6 +16,24 @@ PREFIXES = ("round/", "defense/")
 TURNS = "attack/turns"
 KEPT = "defense/kept_weight_"
 BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
+
+Amount = TypeVar("Amount", float, NDArray[np.float64])
+
+
+def defense_effectiveness(asr_reduction: Amount, accuracy_cost: Amount) -> Amount:
+    """DER in [0, 1]: what a defense takes from the attack's success, less what it costs in accuracy.
+
+    Both are against undefended FedAvg, numbers or arrays of them; 0.5 is no better than FedAvg.
+
+    Source: equation 7 of M. Zhu, S. Wei, L. Shen, Y. Fan and B. Wu, "Enhancing Fine-Tuning Based
+    Backdoor Defense with Sharpness-Aware Minimization", ICCV 2023.
+
+    >>> float(defense_effectiveness(0.5, 0.125)), float(defense_effectiveness(-0.5, -0.125))
+    (0.6875, 0.5)
+    """
+    gained, lost = np.maximum(0.0, asr_reduction), np.maximum(0.0, accuracy_cost)
+    score: Amount = (gained - lost + 1) / 2
+    return score
 
 
 def finite(values: Iterable[float]) -> bool:

@@ -8,11 +8,10 @@ computed again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +19,7 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
+from backstop.platform.disk import file_lock, write_atomically
 from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
@@ -74,7 +74,7 @@ def keep_start(file: str) -> str:
     name = f"sha256-{hashlib.sha256(content).hexdigest()}"
     if not (cache() / name).is_file():
         with _keeping():
-            _write_atomically(cache() / name, lambda part: part.write_bytes(content))
+            write_atomically(cache() / name, content)
     return name
 
 
@@ -100,7 +100,7 @@ def save_start(path: Path, model: Mapping[str, Tensor]) -> str:
     from safetensors.torch import save as packed
 
     content = packed({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()})
-    _write_atomically(path, lambda part: part.write_bytes(content))
+    write_atomically(path, content)
     return keep_start(str(path))
 
 
@@ -156,17 +156,20 @@ def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tup
     path = _place(key)
     # without the lock: a cache that can only be read is enough for a warm-up that is there
     warm = _made(path)
-    if warm is None:
-        with _file_lock(path.with_suffix(".lock")):
-            warm = _made(path)
-            if warm is None:
-                params, buffers = warm = make(path.parent)
-                # a full disk makes torch's own writer raise something else than an OSError
-                content = BytesIO()
-                torch.save((params.cpu(), buffers.cpu()), content)
-                with _keeping():
-                    _write_atomically(path, lambda part: part.write_bytes(content.getbuffer()))
-    return warm
+    if warm is not None:
+        return warm
+    with ExitStack() as held:
+        with _keeping():
+            held.enter_context(file_lock(path.with_suffix(".lock")))
+        warm = _made(path)
+        if warm is None:
+            params, buffers = warm = make(path.parent)
+            # a full disk makes torch's own writer raise something else than an OSError
+            content = BytesIO()
+            torch.save((params.cpu(), buffers.cpu()), content)
+            with _keeping():
+                write_atomically(path, content.getbuffer())
+        return warm
 
 
 def check_makeable(key: str) -> None:
@@ -188,27 +191,3 @@ def _made(path: Path) -> tuple[Tensor, Tensor] | None:
     except Exception:  # noqa: BLE001 -- whatever a damaged file makes the decoder raise
         return None
     return params, buffers
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """One process at a time; the system gives the lock back when a process dies."""
-    with _keeping():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Put a file in its place in one step, so that no reader ever sees half of it. Raises OSError
-    where there is no room.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -22,15 +22,23 @@ from backstop.platform.specs.part import (
 from backstop.platform.specs.spec import Spec, complete_optimizer, scalar_fields
 
 
+def strength_stage(chain: Sequence[Part]) -> tuple[Part, str] | None:
+    """The last stage of an attack that declares a STRENGTH, and the parameter that it names."""
+    for stage in reversed(chain):
+        parameter = plugins.find("attacks", stage.name).facts.get("STRENGTH")
+        if parameter is not None:
+            return stage, parameter
+    return None
+
+
 def attack_strength(spec: Spec) -> float | None:
-    """The value of the last attack stage that declares a STRENGTH, or None."""
-    found = None
-    for item in spec.attack:
-        name = plugins.find("attacks", item.name).facts.get("STRENGTH")
-        if name is not None:
-            full = complete_part(item, "attacks").params[name]
-            found = float(full) if isinstance(full, (int, float)) else found
-    return found
+    """The value that ``attack.strength`` names; None where no stage declares one, or it is none."""
+    declared = strength_stage(spec.attack)
+    if declared is None:
+        return None
+    stage, parameter = declared
+    strength = complete_part(stage, "attacks").params[parameter]
+    return float(strength) if isinstance(strength, (int, float)) else None
 
 
 def change_spec(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
@@ -79,13 +87,11 @@ def named_parameter(
     the last stage that declares one); None where the chain has no such stage.
     """
     if role == "attack" and list(rest) == ["strength"]:
-        declared = [
-            (item.name, plugins.find("attacks", item.name).facts.get("STRENGTH")) for item in chain
-        ]
-        return next(((name, fact) for name, fact in reversed(declared) if fact), None)
-    return (
-        (rest[0], rest[1]) if len(rest) == 2 and rest[0] in {item.name for item in chain} else None
-    )
+        declared = strength_stage(chain)
+        return (declared[0].name, declared[1]) if declared else None
+    if len(rest) == 2 and rest[0] in {stage.name for stage in chain}:
+        return rest[0], rest[1]
+    return None
 
 
 def names_something(spec: Spec, key: str) -> bool:

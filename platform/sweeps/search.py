@@ -18,6 +18,7 @@ import optuna
 from backstop.platform import plugins, seeds
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import BadInput, Parameter, nearest, schema
+from backstop.platform.rounds.finals import defense_effectiveness
 from backstop.platform.specs.change import change_spec, named_parameter
 from backstop.platform.specs.part import GROUPS, NOTHING, Scalar, chain_text
 from backstop.platform.specs.spec import Search, Spec, scalar_fields
@@ -36,7 +37,7 @@ def der(baseline: Finals, run: Finals) -> float:
     """
     gained = baseline["final/attack_success_rate"] - run["final/attack_success_rate"]
     lost = baseline["final/clean_accuracy"] - run["final/clean_accuracy"]
-    return (max(0.0, gained) - max(0.0, lost) + 1) / 2
+    return float(defense_effectiveness(gained, lost))
 
 
 def clean_accuracy(baseline: Finals, run: Finals) -> float:
