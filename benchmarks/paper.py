@@ -280,7 +280,7 @@ def draw_knobs(document: Document, out: Path) -> None:
         keys = set.intersection(*(set(own) for own in maps.values()))
         maps["mean"] = {key: sum(own[key] for own in maps.values()) / len(maps) for key in keys}
         for column, (name, values) in enumerate(maps.items()):
-            pictures.heat(
+            pictures.draw_heat_map(
                 grid[line][column], {key: value / 100 for key, value in values.items()}, colours
             )
             grid[line][column].set_title(f"{name}: {label} (%)", loc="left", fontsize=10)
@@ -296,7 +296,7 @@ def publish(store: Path) -> None:
         for suffix in ("json", "md"):
             shutil.copy(source / f"leaderboard.{suffix}", target)
         document = json.loads((target / "leaderboard.json").read_text())
-        (target / "leaderboard.png").write_bytes(pictures.picture(document))
+        (target / "leaderboard.png").write_bytes(pictures.ranking_picture(document))
         documents.append(document)
     *tasks, knobs = documents
     draw_rounds(tasks, locate_store(store), RESULTS / "rounds.png")

@@ -506,9 +506,9 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
     )
     assert done.returncode == 0, done.stderr
 
-    expected = {"backstop/__init__.py", "backstop/py.typed"} | {
-        f"backstop/{name(file)}" for file in SOURCES
-    }
+    page = {f"backstop/platform/results/{file}" for file in ("page.html", "page.css")}
+    expected = {"backstop/__init__.py", "backstop/py.typed"} | page
+    expected |= {f"backstop/{name(file)}" for file in SOURCES}
     (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
@@ -516,7 +516,7 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
         entry_points = archive.read(
             f"backstop-{backstop.__version__}.dist-info/entry_points.txt"
         ).decode()
-    assert {entry for entry in held if entry.endswith((".py", "py.typed"))} == expected
+    assert held == expected
     assert f"\nVersion: {backstop.__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "backstop = backstop.platform.cli:main" in entry_points

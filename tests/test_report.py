@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backstop.platform.params import BadInput
-from backstop.platform.results import page, pictures, ranking
+from backstop.platform.results import canvas, labels, marks, page, pictures, ranking, series
 from backstop.platform.results.document import Document
 from backstop.platform.results.names import chain_label
 from backstop.platform.results.runs import Run
@@ -25,10 +25,18 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 PROBE = """<script>
-document.body.dataset.width = document.documentElement.scrollWidth + " of " + document.documentElement.clientWidth;
-document.body.dataset.tables = document.querySelectorAll("table#ranking tbody tr").length;
-document.body.dataset.pictures = [...document.querySelectorAll("svg")].filter(svg => svg.getBoundingClientRect().width > 200).length;
+const all = selector => [...document.querySelectorAll(selector)];
+const {scrollWidth, clientWidth} = document.documentElement;
+const wide = picture => picture.getBoundingClientRect().width > 200;
+document.body.dataset.width = scrollWidth + " of " + clientWidth;
+document.body.dataset.rows = all("table#ranking tbody tr").length;
+document.body.dataset.pictures = all("svg").filter(wide).length;
 </script>"""
+REPORT = """<script>onload = () => {
+const {width, rows, pictures} = frames[0].document.body.dataset;
+const strict = frames[1].document.querySelectorAll("#ranking").length;
+document.title = [width, rows, pictures, strict].join("; ");
+}</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +82,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_needs_nothing_else(text: str) -> None:
+    assert text.startswith("<!doctype html>")  # anything before it, and a browser turns to quirks
     tags = Tags(text)
     assert {"script", "link", "img", "iframe", "image", "object"}.isdisjoint(tags.tags)
     links = [value for name, value in tags.attributes if name in ("href", "xlink:href", "src")]
@@ -100,7 +109,7 @@ def test_the_page_holds_what_it_must(text: str, document: Document) -> None:
 
 def test_same_runs_same_bytes(text: str, document: Document, given: list[Run]) -> None:
     assert page.page(ranking.build_document(given[::-1], "demo"), given[::-1]) == text
-    assert pictures.picture(document) == pictures.picture(document)
+    assert pictures.ranking_picture(document) == pictures.ranking_picture(document)
 
 
 def test_a_bare_experiment_has_a_page() -> None:
@@ -114,34 +123,34 @@ def test_a_bare_experiment_has_a_page() -> None:
         ):
             small = ranking.build_document([run("badnets", "fedavg", 0, metrics)], "one")
             Tags(page.page(small, []))
-            assert pictures.picture(small).startswith(b"\x89PNG")
+            assert pictures.ranking_picture(small).startswith(b"\x89PNG")
         clean = ranking.build_document([run("none", "fedavg", 0, {"clean_accuracy": 0.5})], "clean")
         assert clean["rows"] == []
         Tags(page.page(clean, []))
 
 
 def test_the_map_needs_two_by_two(document: Document, given: list[Run]) -> None:
-    cells = pictures.knobs(document)
+    cells = series.knob_map(document, "attack_success_rate")
     assert set(cells) == {(tau, trim) for tau in (0.2, 0.4, 0.6, 0.8) for trim in (0.1, 0.2, 0.3)}
     one = [item for item in given if "0.6" in str(item.spec["defense"]) or not item.spec["defense"]]
-    assert pictures.knobs(ranking.build_document(one, "x")) == {}
+    assert series.knob_map(ranking.build_document(one, "x"), "attack_success_rate") == {}
 
 
 def test_curves_are_asked_for_only_where_they_are_drawn(
     document: Document, given: list[Run]
 ) -> None:
-    where = pictures.strongest_attack(document)
-    assert where is not None
-    assert where.attack == "badnets(size=3, target=0)+model_replacement(strength=5.0)"
-    wanted = pictures.curve_run_ids(document)
-    assert len(wanted) == 2 * len(pictures.best_per_family(document)) == 2 * 7
-    names = {chain_label(item.spec["defense"], "defense") for item in given if item.id in wanted}
-    assert names == {mark.row["defense"] for mark in pictures.best_per_family(document)}
+    scene = series.strongest_attack(document)
+    assert scene is not None
+    assert scene.attack == "badnets(size=3, target=0)+model_replacement(strength=5.0)"
+    drawn = series.curve_run_ids(document)
+    assert len(drawn) == 2 * len(marks.best_per_family(document)) == 2 * 7
+    names = {chain_label(item.spec["defense"], "defense") for item in given if item.id in drawn}
+    assert names == {mark.row["defense"] for mark in marks.best_per_family(document)}
 
 
 def test_names_at_the_ends_of_lines_keep_their_distance() -> None:
-    assert pictures._spread_labels([50.0, 50.0, 10.0], 7.0, 0.0, 100.0) == [50.0, 57.0, 10.0]
-    assert pictures._spread_labels([99.0, 98.0], 7.0, 0.0, 100.0) == [100.0, 93.0]
+    assert labels.spread_labels([50.0, 50.0, 10.0], 7.0, 0.0, 100.0) == [50.0, 57.0, 10.0]
+    assert labels.spread_labels([99.0, 98.0], 7.0, 0.0, 100.0) == [100.0, 93.0]
 
 
 def evil(given: list[Run]) -> tuple[Document, list[Run]]:
@@ -171,6 +180,18 @@ def test_what_comes_from_a_run_is_escaped(given: list[Run]) -> None:
     assert "&lt;script&gt;alert(1)" in text
 
 
+def test_a_name_with_dollar_signs_is_no_formula() -> None:
+    drawn = canvas.draw_svg("$x^2$ & more", lambda axes: axes.set_title("$x^2$"), salt="", height=2)
+    assert ">$x^2$</text>" in drawn
+    assert 'aria-label="$x^2$ &amp; more"' in drawn
+
+
+def test_a_name_that_would_leave_no_room_for_a_picture_is_cut() -> None:
+    mark = marks.Mark({}, "norm_clip+" * 20, "#000000", best=True)
+    assert len(mark.name) == marks.LONGEST_NAME
+    assert mark.name.endswith("…")
+
+
 def test_files(
     document: Document, given: list[Run], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,13 +202,13 @@ def test_files(
         store: Store, runs: list[Run], ids: list[str], metrics: tuple[str, ...]
     ) -> list[Run]:
         asked.append(ids)
-        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, pictures.CURVES)
+        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, series.CURVES)
         return given
 
     monkeypatch.setattr(page, "with_curves", curves)
     store = Store("sqlite:///there.db", "")
     assert page.write(document, bare, store, tmp_path / "new").read_text() == text
-    assert asked == [pictures.curve_run_ids(document)]
+    assert asked == [series.curve_run_ids(document)]
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         page.write(document, bare, store, tmp_path / "file")
@@ -209,15 +230,9 @@ def test_in_a_browser(
         re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{PROBE}</body>")
     )
     (tmp_path / "strict.html").write_text(text)
-    (tmp_path / "frames.html").write_text(
-        "<!doctype html><body>"
-        + "".join(
-            f'<iframe src="{name}.html" style="border:0;width:{width}px;height:900px"></iframe>'
-            for name in ("page", "strict")
-        )
-        + "<script>onload = () => { const {width, tables, pictures} = frames[0].document.body.dataset;"
-        "document.title = [width, tables, pictures, frames[1].document.querySelectorAll('#ranking').length].join('; '); }</script>"
-    )
+    style = f"border:0;width:{width}px;height:900px"
+    frames = [f'<iframe src="{name}.html" style="{style}"></iframe>' for name in ("page", "strict")]
+    (tmp_path / "frames.html").write_text(f"<!doctype html><body>{''.join(frames)}{REPORT}")
     flags = (
         "--headless",
         "--no-sandbox",
@@ -242,11 +257,12 @@ def test_in_a_browser(
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None, done.stderr
-    wide, tables, pictures, strict = title.group(1).split("; ")
+    wide, rows, pictures, strict = title.group(1).split("; ")
     needed, there = map(int, wide.split(" of "))
     assert width - 20 <= there <= width  # less a scroll bar
     assert needed <= there
-    assert int(tables) == len(set(re.findall(r"<td>(\d+)</td><td class=\"name\" title", text)))
+    ranking_body = text.partition('<table id="ranking">')[2].partition("</table>")[0]
+    assert int(rows) == ranking_body.count("<tr") - 1
     assert int(pictures) == text.count("<svg")
     assert strict == "1"
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
@@ -278,8 +294,7 @@ def test_attacks_that_differ_in_strength_only_make_a_curve() -> None:
         for share, strength in ((0.1, 1.0), (0.1, 3.0), (0.1, 10.0), (0.2, 10.0))
     ]
     document = ranking.build_document(given, "demo")
-    found = pictures.strengths(document)
-    assert found == {
+    assert series.strengths(document) == {
         chain.format(0.1, "…"): {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}
     }
     assert "Attack success by strength: badnets+model_replacement(strength=…)" in page.page(
@@ -301,4 +316,4 @@ def test_a_clean_twin_is_no_line_of_the_attack() -> None:
     )
     document = ranking.build_document([*runs(), twin], "demo")
     assert twin.id in {item["id"] for item in document["runs"]}
-    assert twin.id not in pictures.curve_run_ids(document)
+    assert twin.id not in series.curve_run_ids(document)

@@ -1,0 +1,109 @@
+"""The pictures of the page, each with its title and its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from backstop.platform.results.canvas import draw_svg
+from backstop.platform.results.names import display_names
+from backstop.platform.results.pictures import (
+    draw_by_round,
+    draw_by_strength,
+    draw_heat_map,
+    draw_scatter,
+)
+from backstop.platform.results.series import (
+    CURVES,
+    Drawn,
+    knob_map,
+    lines_by_round,
+    lines_by_strength,
+    strongest_attack,
+)
+
+SCATTER_CAPTION = (
+    "Up and left is better. Large points: best variant of each defense, with 95 % intervals; "
+    "small ones: its other variants. In a crowd not every point has its name; the ranking has all."
+)
+
+
+class Illustration(NamedTuple):
+    """A picture of the page."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def overview(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illustration]:
+    """Accuracy against attack success, and both by round under the strongest attack."""
+    if not document["rows"]:
+        return []
+    scatter = draw_svg(
+        "Accuracy over attack success",
+        partial(draw_scatter, document=document),
+        salt="scatter",
+        height=4.0,
+    )
+    first = Illustration("Accuracy against attack success", SCATTER_CAPTION, scatter)
+    return [first, *_by_round(document, runs)]
+
+
+def _by_round(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illustration]:
+    scene = strongest_attack(document)
+    if scene is None:
+        return []
+    attack = display_names({cell["attack"] for cell in document["cells"]})[scene.attack]
+    accuracy, success = CURVES
+    captions = {
+        success: (
+            "Attack success by round",
+            f"Strongest attack here: {attack}. Best variant of each defense, mean over seeds.",
+        ),
+        accuracy: ("Accuracy by round", f"On clean test data, under {attack}."),
+    }
+    illustrations = []
+    for metric, (title, caption) in captions.items():
+        lines = lines_by_round(document, runs, metric)
+        if lines:
+            draw = partial(draw_by_round, lines=lines)
+            svg = draw_svg(title, draw, salt=metric, height=3.6)
+            illustrations.append(Illustration(title, caption, svg))
+    return illustrations
+
+
+def by_strength(document: Mapping[str, Any]) -> list[Illustration]:
+    """Attack success over attack strength: where does each defense break?"""
+    illustrations = []
+    for attack, lines in lines_by_strength(document):
+        svg = draw_svg(
+            f"Attack success by strength: {attack}",
+            partial(draw_by_strength, lines=lines),
+            salt=f"strength {attack}",
+            height=3.4,
+        )
+        illustrations.append(Illustration(attack, "Mean over seeds.", svg))
+    return illustrations
+
+
+def knob_maps(document: Mapping[str, Any]) -> list[Illustration]:
+    """Attack success and accuracy over the two parameters of ``invariant``."""
+    illustrations = []
+    for metric, title, palette in (
+        ("attack_success_rate", "Attack success (%)", "Oranges"),
+        ("clean_accuracy", "Accuracy (%)", "Blues"),
+    ):
+        cells = knob_map(document, metric)
+        if cells:
+            svg = draw_svg(
+                f"{title} by mask threshold and trim fraction",
+                partial(draw_heat_map, cells=cells, palette=palette),
+                salt=f"map {metric}",
+                height=3.4,
+            )
+            illustrations.append(Illustration(title, "Mean over attacks and seeds.", svg))
+    return illustrations
