@@ -340,7 +340,7 @@ class Experiment:
             clean, triggered = self.clients.predict(
                 self.state.params, self.state.buffers, probe, defended
             )
-            metrics = {"round/clean_accuracy": evaluate.accuracy(clean.label, probe.clean)}
+            metrics = evaluate.clean_figures(clean.label, probe.clean)
             if defended is not None:
                 metrics["round/rejected_rate"] = evaluate.rejected(clean)
                 metrics |= evaluate.certified(clean, probe.clean)

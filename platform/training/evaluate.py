@@ -133,6 +133,11 @@ def accuracy(predicted: Tensor, samples: Samples) -> float:
     return (predicted == samples.y).double().mean().item()
 
 
+def clean_figures(predicted: Tensor, samples: Samples) -> dict[str, float]:
+    """What the model does on the clean test set."""
+    return {"round/clean_accuracy": accuracy(predicted, samples)}
+
+
 def success(
     predicted: Tensor, triggered: TestSet, untriggered: Tensor | None = None
 ) -> dict[str, float]:
