@@ -15,10 +15,14 @@ import pytest
 from rich.console import Console
 
 from backstop.platform.params import BadInput
-from backstop.platform.results import ranking, renderings
+from backstop.platform.results import ranking
 from backstop.platform.results.document import encode_document, load_document
+from backstop.platform.results.files import write_leaderboard
+from backstop.platform.results.markdown import markdown
 from backstop.platform.results.names import display_names
+from backstop.platform.results.notes import footnotes
 from backstop.platform.results.runs import Run
+from backstop.platform.results.terminal import terminal_table
 from backstop.platform.results.verification import differences, recompute, sample_runs
 from tests.boards import BASE, run, runs
 
@@ -271,8 +275,14 @@ def test_runs_to_do_again_are_those_in_doubt_first() -> None:
 def test_files(tmp_path: Path) -> None:
     given = runs()
     document = ranking.build_document(given, "x")
-    names = [path.name for path in renderings.write_leaderboard(document, given, tmp_path / "new")]
-    assert names == ["leaderboard.json", "leaderboard.csv", "leaderboard.md", "runs.csv"]
+    names = [path.name for path in write_leaderboard(document, given, tmp_path / "new")]
+    assert names == [
+        "leaderboard.json",
+        "leaderboard.csv",
+        "leaderboard.md",
+        "leaderboard.tex",
+        "runs.csv",
+    ]
     assert load_document(tmp_path / "new" / "leaderboard.json") == document
     table = list(csv.DictReader(io.StringIO((tmp_path / "new" / "leaderboard.csv").read_text())))
     assert [row["defense"] for row in table] == [row["defense"] for row in document["rows"]]
@@ -290,7 +300,7 @@ def test_files(tmp_path: Path) -> None:
     assert len([line for line in by_attack.splitlines() if line.startswith("| ")]) == 2 + 3
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        renderings.write_leaderboard(document, given, tmp_path / "file")
+        write_leaderboard(document, given, tmp_path / "file")
     for content, message in (("{", "is not JSON"), ("[]", "no leaderboard")):
         (tmp_path / "file").write_text(content)
         with pytest.raises(BadInput, match=message):
@@ -301,7 +311,7 @@ def test_files(tmp_path: Path) -> None:
 
 def test_the_terminal_table_fits_100_columns() -> None:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(renderings.table(ranking.build_document(runs(), "x")))
+    console.print(terminal_table(ranking.build_document(runs(), "x")))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
@@ -320,7 +330,7 @@ def test_the_terminal_table_fits_100_columns() -> None:
 def test_the_terminal_table_keeps_the_names_at_any_width(width: int) -> None:
     document = ranking.build_document(runs(), "x")
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(renderings.table(document, console.width))
+    console.print(terminal_table(document, console.width))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -411,7 +421,7 @@ def test_an_attack_that_does_nothing_is_left_out_of_the_ranks() -> None:
         A: (True, None),
         B: (False, "under FedAvg it has 12.0 %, its clean twin 11.0 %"),
     }
-    shown = renderings.markdown(document)
+    shown = markdown(document)
     assert "not ranked: label_flip: under FedAvg it has 12.0 %" in shown
     assert "| label_flip° |" in shown
     assert recompute(document) == document
@@ -440,7 +450,7 @@ def test_a_run_without_attackers_counts_nowhere() -> None:
     assert rows(document)["median"]["attack_success_rate"]["mean"] == 0.5
     cell = next(cell for cell in document["cells"] if cell["defense"] == "median")
     assert (cell["seeds"], cell["unattacked_seeds"]) == ([0], [1])
-    assert any("of seed 1 no malicious client" in note for note in renderings.footnotes(document))
+    assert any("of seed 1 no malicious client" in note for note in footnotes(document))
     never = ranking.build_document([run(A, "fedavg", 0, figures(1.0, 0.0, attack_turns=0))], "x")
     assert never["cells"][0]["left_out"] == "no malicious client took part in an attacked round"
     assert never["rows"][0]["attack_success_rate"] is None
@@ -449,7 +459,7 @@ def test_a_run_without_attackers_counts_nowhere() -> None:
 def test_what_is_not_known_is_said() -> None:
     document = ranking.build_document([run(A, "median", 0, figures(1.0, 0.5))], "x")
     assert document["cells"][0]["bites"] is None
-    assert any("is not known" in note for note in renderings.footnotes(document))
+    assert any("is not known" in note for note in footnotes(document))
 
 
 def test_lifetimes_are_over_the_twin() -> None:
@@ -465,7 +475,7 @@ def test_lifetimes_are_over_the_twin() -> None:
     (cell,) = document["cells"]
     assert cell["time_to_backdoor"]["mean"] == 1.0
     assert (cell["durability"]["mean"], cell["still_active"]) == (0.0, 0)
-    assert "| badnets | fedavg | 1.0 | 0.0 |" in renderings.markdown(document)
+    assert "| badnets | fedavg | 1.0 | 0.0 |" in markdown(document)
     assert recompute(json.loads(encode_document(document))) == document
 
 
@@ -503,7 +513,7 @@ def test_lifetimes_say_of_how_many_seeds_they_are() -> None:
     ]
     document = ranking.build_document(given, "x")
     assert document["cells"][0]["planted_seeds"] == 1
-    assert "| 1.0 (1 of 2 seeds) | 1.0 (1 of 2 seeds) |" in renderings.markdown(document)
+    assert "| 1.0 (1 of 2 seeds) | 1.0 (1 of 2 seeds) |" in markdown(document)
 
 
 def test_attacks_without_a_success_are_named() -> None:
@@ -511,5 +521,5 @@ def test_attacks_without_a_success_are_named() -> None:
         run("sign_flip(strength=4.0)", "fedavg", 0, figures(0.2)),
         run(A, "fedavg", 0, figures(1.0, 1.0)),
     ]
-    notes = renderings.footnotes(ranking.build_document(given, "x"))
+    notes = footnotes(ranking.build_document(given, "x"))
     assert any("counted in the accuracy only: sign_flip" in note for note in notes)

@@ -24,11 +24,13 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
 
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's.
     """
-    from backstop.platform.results import page, renderings
+    from backstop.platform.results import page
     from backstop.platform.results.boards import rank_runs
+    from backstop.platform.results.files import write_leaderboard
     from backstop.platform.results.runs import read_runs
     from backstop.platform.results.store import locate_store, read_only
     from backstop.platform.results.sweeps import mark_interrupted
+    from backstop.platform.results.terminal import terminal_table
 
     store = locate_store(Path(options.store))
     finished = read_runs(store, name)
@@ -38,13 +40,13 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     files = bool(options.out) or not read_only(store)
     if files:
-        renderings.write_leaderboard(document, runs, out)
+        write_leaderboard(document, runs, out)
         page.write(document, runs, store, out)
     if options.json:
         print_json(document)
     else:
         console = open_console()
-        console.print(renderings.table(document, console.width))
+        console.print(terminal_table(document, console.width))
     if not files:
         say(
             "the store cannot be written, so the leaderboard's files were not; --out DIR writes them elsewhere"

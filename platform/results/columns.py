@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from backstop.platform.results.names import ChainName, chain_names, document_chains
+from backstop.platform.results.wording import percent, spread
 
 Form = Literal["terminal", "markdown", "page", "latex"]
 Kind = Literal[
@@ -84,6 +85,29 @@ COLUMNS = (
 def columns_in(form: Form) -> list[Column]:
     """The columns that a form shows, in order."""
     return [column for column in COLUMNS if form in column.shown_in]
+
+
+def cell_text(
+    column: Column,
+    row: RankedRow,
+    figure_text: Callable[[Mapping[str, float]], str] = spread,
+) -> str:
+    """A cell as plain text, a dash where there is nothing; a figure with its interval as told."""
+    value = column.of(row)
+    if value is None:
+        return "–"
+    match column.kind:
+        case "share" | "score":
+            return percent(value)
+        case "figure":
+            return figure_text(value)
+        case "share of chain":
+            share, name = value
+            return f"{percent(share)} {name}"
+        case "words":
+            return ", ".join(value) or "–"
+        case _:
+            return str(value)
 
 
 def ranked_rows(document: Mapping[str, Any]) -> list[RankedRow]:

@@ -48,8 +48,8 @@ def load_document(path: Path) -> Document:
 
 
 def _with_stages(document: Document) -> Document:
-    """The document with the stages of every chain, which files of Backstop 0.1 hold in the specs of
-    their runs only.
+    """The document with the stages of every chain, which older files hold in the specs of their runs
+    only.
     """
     chains = {
         chain_label(run["spec"][role], role): stages_of(run["spec"][role])

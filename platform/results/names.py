@@ -40,6 +40,14 @@ class ChainName(NamedTuple):
         """The name with each stage on a line of its own."""
         return self._joined("\n+") + self.mark
 
+    @property
+    def parameters(self) -> list[str]:
+        """The parameters of a single stage, each as ``key=value``; none of a longer chain."""
+        if len(self.stages) != 1:
+            return []
+        params = self.stages[0].params
+        return [f"{key}={notation.write(value)}" for key, value in sorted(params.items())]
+
     def _joined(self, sign: str) -> str:
         return sign.join(map(str, self.stages)) or self.text
 
@@ -66,6 +74,13 @@ def document_chains(document: Mapping[str, Any]) -> dict[str, Chain]:
         for cell in document["cells"]
         for role in ("attack", "defense")
     }
+
+
+def attack_names(document: Mapping[str, Any]) -> dict[str, ChainName]:
+    """Names of a leaderboard's attacks, by their full texts."""
+    chains = document_chains(document)
+    attacks = {cell["attack"] for cell in document["cells"]} - {NOTHING["attack"]}
+    return chain_names({attack: chains[attack] for attack in attacks})
 
 
 def part_label(part: Mapping[str, Any]) -> str:

@@ -1,0 +1,29 @@
+"""The files of a leaderboard but for its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from backstop.platform.results.document import encode_document, write_text
+from backstop.platform.results.frames import Timed, leaderboard_csv, runs_csv
+from backstop.platform.results.latex import latex
+from backstop.platform.results.markdown import markdown
+
+
+def write_leaderboard(
+    document: Mapping[str, Any], runs: Iterable[Timed], folder: Path
+) -> list[Path]:
+    """Write leaderboard.json, .csv, .md and .tex, and runs.csv; ``runs`` are the document's.
+
+    Raises BadInput when the folder cannot be written.
+    """
+    contents: dict[str, Callable[[], str]] = {
+        "leaderboard.json": lambda: encode_document(document),
+        "leaderboard.csv": lambda: leaderboard_csv(document),
+        "leaderboard.md": lambda: markdown(document),
+        "leaderboard.tex": lambda: latex(document),
+        "runs.csv": lambda: runs_csv(document, runs),
+    }
+    return [write_text(folder / name, content()) for name, content in contents.items()]

@@ -1,0 +1,64 @@
+"""The ranking as a LaTeX table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
+from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.wording import margin
+
+SPECIAL = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "–": "--",
+        "†": r"\textdagger{}",
+        "‡": r"\textdaggerdbl{}",
+        "\n": " ",
+    }
+)
+
+
+def latex(document: Mapping[str, Any]) -> str:
+    r"""A tabular of the ranking and its footnotes, for a paper that loads the package booktabs."""
+    columns = columns_in("latex")
+    alignments = "".join(column.alignment[0] for column in columns)
+    rows = [[cell_text(column, row, margin) for column in columns] for row in ranked_rows(document)]
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{alignments}}}",
+        "\\toprule",
+        _line([column.heading for column in columns]),
+        "\\midrule",
+        *map(_line, rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        *(f"\\par{{\\footnotesize {latex_text(note)}.}}" for note in _notes(document)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def latex_text(text: object) -> str:
+    r"""A text as LaTeX prints it.
+
+    >>> latex_text("krum_2(f=50%)")
+    'krum\\_2(f=50\\%)'
+    """
+    return str(text).translate(SPECIAL)
+
+
+def _notes(document: Mapping[str, Any]) -> list[str]:
+    absent = incomplete(document)
+    about = "In percent; means over the attacks, ± half the 95 % interval over seeds"
+    return [*([absent] if absent else []), about, *footnotes(document)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"{' & '.join(map(latex_text, cells))} \\\\"

@@ -1,0 +1,88 @@
+"""A leaderboard as Markdown: the ranking, attack success attack by attack, how long backdoors last,
+and what the figures mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
+from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
+from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
+from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.wording import percent
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The text of leaderboard.md."""
+    absent = incomplete(document)
+    warning = [f"**{markdown_text(absent)}.**"] if absent else []
+    notes = [
+        f"In percent. {document['rule']}",
+        *(f"{note}." for note in footnotes(document)),
+        f"Fingerprint: {document['fingerprint']}.",
+    ]
+    blocks = [
+        f"# Leaderboard: {markdown_text(document['experiment'])}",
+        *warning,
+        _ranking(document),
+        *_by_attack(document),
+        *_lifetimes(document),
+        *map(markdown_text, notes),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown_text(text: object) -> str:
+    r"""A text that Markdown shows as it stands, on one line of a table.
+
+    >>> markdown_text("a | b <i>")
+    'a \\| b &lt;i>'
+    """
+    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return escaped.replace("\n", " ")
+
+
+def markdown_table(
+    heads: Sequence[str], alignments: Sequence[str], rows: Sequence[Sequence[str]]
+) -> str:
+    """A table; each column is aligned to the ``left`` or to the ``right``."""
+    rule = [":---" if alignment == "left" else "---:" for alignment in alignments]
+    lines = [heads, rule, *([markdown_text(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _ranking(document: Mapping[str, Any]) -> str:
+    columns = columns_in("markdown")
+    return markdown_table(
+        [column.heading for column in columns],
+        [column.alignment for column in columns],
+        [[cell_text(column, row) for column in columns] for row in ranked_rows(document)],
+    )
+
+
+def _by_attack(document: Mapping[str, Any]) -> list[str]:
+    """Attack success of every attack against every defense; nothing for fewer than two attacks."""
+    table = attack_table(document)
+    if table is None:
+        return []
+    defenses = map(markdown_text, table.defenses)
+    heads = ["attack", "knows", "clean twin", "untriggered", *defenses]
+    alignments = ["left", "left", *["right"] * (len(heads) - 2)]
+    rows = []
+    for line in table.lines:
+        rates = (line.clean_twin, line.untriggered, *line.successes)
+        rows.append([str(line.attack), line.knows, *map(percent, rates)])
+    title = "## Attack success, attack by attack"
+    return [title, markdown_table(heads, alignments, rows), BY_ATTACK_NOTE]
+
+
+def _lifetimes(document: Mapping[str, Any]) -> list[str]:
+    """How long backdoors take and last; nothing where no attack stops."""
+    rows = lifetimes(document)
+    if not rows:
+        return []
+    alignments = ("left", "left", "right", "right")
+    title = "## How long backdoors last"
+    return [title, markdown_table(LIFETIME_HEADS, alignments, rows), LIFETIME_NOTE]

@@ -1,0 +1,157 @@
+"""The ranking as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from backstop.platform.results.columns import (
+    Column,
+    RankedRow,
+    cell_text,
+    columns_in,
+    ranked_rows,
+)
+from backstop.platform.results.names import ChainName
+from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.wording import margin, plural
+from backstop.platform.specs.part import NOTHING
+
+NAME_WIDTH = 20  # of the defenses' names, at least, where there is room
+LONG_CHAIN = 30  # from here on a chain is broken between its stages
+GAP = 2  # between two columns
+
+
+class _Layout(NamedTuple):
+    """What there is room for."""
+
+    names: Sequence[Text]
+    name_width: int
+    columns: Sequence[Column]
+
+
+def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
+    """The ranking for a terminal so wide. Where it is narrow the names stay and the last columns
+    go, which the caption says.
+    """
+    rows, columns = ranked_rows(document), columns_in("terminal")
+    layout = _fit(rows, columns, width)
+    table = Table(
+        title=_title(document),
+        caption=_caption(document, columns[len(layout.columns) :]),
+        box=SIMPLE_HEAD,
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in layout.columns:
+        _add_column(table, column, layout.name_width)
+    best_score = rows[0].fields["der"] if rows else None
+    for row, name in zip(rows, layout.names, strict=True):
+        cells = [_cell(column, row) for column in layout.columns]
+        cells[_defense_index(columns)] = name
+        table.add_row(*cells, style=_style(row.fields, best_score))
+    return table
+
+
+def _fit(rows: Sequence[RankedRow], columns: Sequence[Column], width: int) -> _Layout:
+    """First the names are broken into short lines, then columns go, the last one first."""
+    names = [_name_lines(row.defense) for row in rows]
+    widths = [_column_width(column, rows) for column in columns]
+    first, others = _defense_index(columns), list(columns)
+    widths[first] = NAME_WIDTH
+    if _table_width(widths) > width:
+        names = [_name_lines(row.defense, narrow=True) for row in rows]
+        lines = [line for name in names for line in name.plain.split("\n")]
+        widths[first] = min(NAME_WIDTH, max(map(len, lines), default=NAME_WIDTH))
+    while len(others) > first + 1 and _table_width(widths[: len(others)]) > width:
+        others.pop()
+    return _Layout(names, widths[first], others)
+
+
+def _defense_index(columns: Sequence[Column]) -> int:
+    return next(index for index, column in enumerate(columns) if column.key == "defense")
+
+
+def _column_width(column: Column, rows: Sequence[RankedRow]) -> int:
+    texts = [_heading(column), *(_cell(column, row).plain for row in rows)]
+    return max(len(line) for text in texts for line in text.split("\n"))
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """The columns of a terminal that the table takes, one at either end included."""
+    return 2 + sum(widths) + GAP * (len(widths) - 1)
+
+
+def _heading(column: Column) -> str:
+    return column.heading.replace(" ", "\n")
+
+
+def _cell(column: Column, row: RankedRow) -> Text:
+    value = column.of(row)
+    if isinstance(value, ChainName):
+        return Text(value.on_lines())
+    return Text(cell_text(column, row, margin))
+
+
+def _name_lines(name: ChainName, *, narrow: bool = False) -> Text:
+    """A single stage's parameters stand below its name, each on a line of its own where it is
+    narrow; a chain is broken between its stages where it is long.
+    """
+    if name.parameters:
+        below = ("\n" if narrow else ", ").join(name.parameters)
+        return Text.assemble(name.family + name.mark, (f"\n{below}", "not bold dim"))
+    if narrow or len(str(name)) - len(name.mark) >= LONG_CHAIN:
+        return Text(name.on_lines())
+    return Text(str(name))
+
+
+def _add_column(table: Table, column: Column, name_width: int) -> None:
+    if column.key == "defense":
+        table.add_column(column.heading, min_width=name_width, overflow="fold")
+    elif column.alignment == "left":
+        table.add_column(_heading(column), overflow="fold")
+    else:
+        table.add_column(_heading(column), justify="right", no_wrap=True)
+
+
+def _title(document: Mapping[str, Any]) -> Text:
+    rows = document["rows"]
+    attacked = {
+        (cell["setting"], cell["attack"])
+        for cell in document["cells"]
+        if cell["attack"] != NOTHING["attack"]
+    }
+    counts = (
+        plural(len(rows), "defense"),
+        plural(len(attacked), "attacked cell"),
+        plural(len({seed for row in rows for seed in row["seeds"]}), "seed"),
+    )
+    title = Text(f"{document['experiment']}: {', '.join(counts)}")
+    absent = incomplete(document)
+    if absent:
+        title.append(f"\n{absent}", style="bold red")
+    return title
+
+
+def _caption(document: Mapping[str, Any], hidden: Sequence[Column]) -> str:
+    notes = [
+        "percent; means over the attacks, ± half the 95 % interval over seeds",
+        *footnotes(document),
+    ]
+    if hidden:
+        names = ", ".join(column.heading for column in hidden)
+        notes.append(f"too narrow for {names}: the files have them")
+    return "\n".join(notes)
+
+
+def _style(row: Mapping[str, Any], best_score: float | None) -> str | None:
+    if row["der"] is not None and row["der"] == best_score:
+        return "bold green"
+    return "dim" if row["defense"] == NOTHING["defense"] else None
