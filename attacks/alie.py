@@ -41,6 +41,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import all_alike
 from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
@@ -74,11 +75,6 @@ def alie(
         benign = benign_rows(rows, view)
         far = _most(len(benign) + len(rows), len(rows)) if z is None else z
         values = benign.double()
-        return (
-            (values.mean(0) - far * values.std(0, correction=0))
-            .to(rows)
-            .nan_to_num()
-            .repeat(len(rows), 1)
-        )
+        return all_alike(values.mean(0) - far * values.std(0, correction=0), rows)
 
     return Attack(craft=craft)

@@ -41,6 +41,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import all_alike
 
 VERSION = 1
 KNOWS = "own"
@@ -60,7 +61,6 @@ def alie_backdoor(
         honest = view.unpoisoned().double()
         mean, reach = honest.mean(0), z * honest.std(0, correction=0)
         poisoned = rows.double().mean(0)
-        clipped = poisoned.clamp(mean - reach, mean + reach)
-        return clipped.to(rows).nan_to_num().repeat(len(rows), 1)
+        return all_alike(poisoned.clamp(mean - reach, mean + reach), rows)
 
     return Attack(craft=craft)

@@ -44,7 +44,6 @@ Samples(x=tensor([[9.],
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Annotated, Literal
 
 import torch
@@ -70,7 +69,7 @@ def _matrices(layout: Sequence[Slot], params: Tensor) -> Tensor:
     """True (d,) for parameters that stand in a tensor of two dimensions or more."""
     where = torch.zeros_like(params, dtype=torch.bool)
     for slot in layout:
-        where[slot.start : slot.start + prod(slot.shape)] = len(slot.shape) > 1
+        where[slot.span] = len(slot.shape) > 1
     return where
 
 

@@ -105,8 +105,8 @@ def _like_models(params: Tensor, others: Tensor, layout: Sequence[Slot]) -> Tens
     """Σ_j mean_l cos(L^l, L_j^l) of a model (d,) with others (m, d)."""
     cosines = []
     for slot in layout:
-        here = slice(slot.start, slot.start + torch.Size(slot.shape).numel())
-        cosines.append(cosine_similarity(params[None, here], others[:, here], dim=1).sum())
+        own, theirs = params[None, slot.span], others[:, slot.span]
+        cosines.append(cosine_similarity(own, theirs, dim=1).sum())
     return torch.stack(cosines).mean()
 
 

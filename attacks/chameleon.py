@@ -43,7 +43,6 @@ Example:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
@@ -103,7 +102,7 @@ def chameleon(
     def train(_: None, view: TrainView) -> Tensor:
         head = torch.zeros_like(view.params, dtype=torch.bool)
         for slot in view.head:
-            head[slot.start : slot.start + math.prod(slot.shape)] = True
+            head[slot.span] = True
 
         def contrast(params: Tensor, step: Step) -> Tensor:
             x, y = step.poisoned

@@ -54,6 +54,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from backstop.platform.contract import Attack, AttackView, Samples
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import own_batches
 
 VERSION = 2
 KNOWS = "own"
@@ -82,15 +83,14 @@ def _success(view: AttackView) -> float:
     label was changed.
     """
     hits = total = 0
-    for index in view.members.tolist():
-        own = view.own(index)
-        for x, y in zip(own.x.split(_PIECE), own.y.split(_PIECE), strict=True):
-            poisoned = Samples(*view.poison(x, y, index))
-            attacked = poisoned.y != y
-            if attacked.any():
-                wanted = poisoned.y[attacked]
-                found = view.model(view.params, poisoned.x[attacked]).argmax(1)
-                hits, total = hits + int((found == wanted).sum()), total + len(wanted)
+    for index, clean in own_batches(view, _PIECE):
+        poisoned = Samples(*view.poison(*clean, index))
+        attacked = poisoned.y != clean.y
+        if attacked.any():
+            target = poisoned.y[attacked]
+            predicted = view.model(view.params, poisoned.x[attacked]).argmax(1)
+            hits += int((predicted == target).sum())
+            total += len(target)
     return hits / max(total, 1)
 
 

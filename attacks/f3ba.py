@@ -93,8 +93,7 @@ def _first_convolution(view: AttackView, channels: int) -> Slot | None:
 
 def _mean_filter(view: AttackView, slot: Slot) -> Tensor:
     """The mean (1, C, k, k) of a convolution's filters."""
-    size = torch.Size(slot.shape).numel()
-    return view.params[slot.start :][:size].view(slot.shape).mean(0, keepdim=True)
+    return slot.of(view.params).mean(0, keepdim=True)
 
 
 def _activations(view: AttackView, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -161,13 +160,12 @@ def _focused(
     for slot in view.layout:
         share = conv if len(slot.shape) > 2 else dense
         if slot not in view.head and len(slot.shape) > 1 and share:
-            size = torch.Size(slot.shape).numel()
-            here = slice(slot.start, slot.start + size)
+            here = slot.span
             values = _flipped(
                 params[here],
                 importance[here],
                 slope(params)[here],
-                max(floor_count(share, size), 1),
+                max(floor_count(share, slot.size), 1),
             )
             params = torch.cat([params[: here.start], values, params[here.stop :]])
     return params

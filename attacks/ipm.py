@@ -32,6 +32,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import all_alike
 from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 1
@@ -54,6 +55,6 @@ def ipm(
     def craft(_: None, rows: Tensor, view: AttackView) -> Tensor:
         benign = benign_rows(rows, view)
         mean = benign.mean(0, dtype=torch.float64)
-        return (mean * -epsilon).to(rows).nan_to_num().repeat(len(rows), 1)
+        return all_alike(mean * -epsilon, rows)
 
     return Attack(craft=craft)

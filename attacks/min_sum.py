@@ -44,10 +44,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
+from backstop.platform.threats.collusion import all_alike, harmful_direction
 from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
@@ -68,10 +68,9 @@ def min_sum(
         benign = benign_rows(rows, view)
         values = benign.double()
         mean = values.mean(0)
-        against = {"std": values.std(0, correction=0), "unit": mean, "sign": mean.sign()}[direction]
-        p = -against / against.square().sum().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+        p = harmful_direction(values, direction)
         apart = (values - mean).square().sum(1)
         reach = (apart.min() if bound == "smallest" else apart.max()).sqrt()
-        return (mean + reach * p).to(rows).nan_to_num().repeat(len(rows), 1)
+        return all_alike(mean + reach * p, rows)
 
     return Attack(craft=craft)

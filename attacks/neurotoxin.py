@@ -45,6 +45,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
 from backstop.platform.robust import round_count
+from backstop.platform.threats.collusion import own_batches
 
 VERSION = 1
 KNOWS = "own"
@@ -57,12 +58,10 @@ _PIECE = 256  # samples that are differentiated at once
 def _clean_gradient(view: AttackView) -> Tensor:
     """Of the summed cross-entropy over the samples of this round's malicious clients (d,)."""
     total = torch.zeros_like(view.params)
-    for index in view.members.tolist():
-        own = view.own(index)
-        for x, y in zip(own.x.split(_PIECE), own.y.split(_PIECE), strict=True):
-            params = view.params.clone().requires_grad_()
-            loss = cross_entropy(view.model(params, x), y, reduction="sum")
-            total += torch.autograd.grad(loss, params)[0]
+    for _, (x, y) in own_batches(view, _PIECE):
+        params = view.params.clone().requires_grad_()
+        loss = cross_entropy(view.model(params, x), y, reduction="sum")
+        total += torch.autograd.grad(loss, params)[0]
     return total
 
 

@@ -56,6 +56,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import all_alike
 
 VERSION = 2
 KNOWS = "own"
@@ -81,6 +82,6 @@ def sign_aligned(
         honest = view.unpoisoned()
         mean, limit = honest.mean(0), _REACH * honest.abs().amax(0)
         pushed = mean + strength * (rows.mean(0) - mean)
-        return pushed.clamp(-limit, limit).nan_to_num().repeat(len(rows), 1)
+        return all_alike(pushed.clamp(-limit, limit), rows)
 
     return Attack(craft=craft)

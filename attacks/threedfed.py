@@ -79,6 +79,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, Training
 from backstop.platform.params import Range
+from backstop.platform.threats.collusion import own_batches
 
 VERSION = 2
 KNOWS = "own"
@@ -154,13 +155,10 @@ def _drawn(mask: float, generator: torch.Generator) -> float:
 
 def _steps(view: AttackView) -> list[Step]:
     """All samples of this round's malicious clients in batches, as dealt and as poisoned."""
-    found = []
-    for index in view.members.tolist():
-        x, y = view.own(index)
-        batches = map(Samples, x.split(_SAMPLES), y.split(_SAMPLES))
-        dealt = [batch for batch in batches if len(batch.y)]
-        found += [Step(batch, Samples(*view.poison(*batch, index))) for batch in dealt]
-    return found
+    return [
+        Step(batch, Samples(*view.poison(*batch, index)))
+        for index, batch in own_batches(view, _SAMPLES)
+    ]
 
 
 def _wanted(steps: list[Step]) -> Tensor:
@@ -226,7 +224,7 @@ def _masks(sizes: Tensor, view: AttackView, length: Tensor, spared: Tensor, neur
 
 def _places(slot: Slot, rows: Tensor) -> Tensor:
     """Where some rows of a parameter tensor stand in the flat vector."""
-    places = torch.arange(slot.start, slot.start + math.prod(slot.shape))
+    places = torch.arange(slot.span.start, slot.span.stop)
     chosen: Tensor = places.view(slot.shape)[rows]
     return chosen.flatten()
 

@@ -69,7 +69,7 @@ def _strongest(view: AttackView, target: int | Literal["next"], count: int) -> T
     there are fewer.
     """
     head = view.head[0]
-    weight = view.params[head.start :][: torch.Size(head.shape).numel()].view(head.shape)
+    weight = head.of(view.params)
     strength = weight.abs().sum(0) if target == "next" else weight[target]
     return strength.topk(min(count, len(strength))).indices
 

@@ -57,6 +57,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
+from backstop.platform.remedies.noise import noise_inputs
 
 VERSION = 2
 NEEDS = ("model", "root")
@@ -88,9 +89,7 @@ def deepsight(
         exceeding = exceeding.where(~broken, -1).double()
         middle = exceeding.quantile(0.5)
         by_ratio = [_apart(_euclidean(one.where(one.isfinite(), 0.0))) for one in ratios]
-        cosines = robust.cosine_distances(
-            rows[:, last.start : last.start + torch.Size(last.shape).numel()]
-        ).cpu()
+        cosines = robust.cosine_distances(rows[:, last.span]).cpu()
         together = _together(
             (_apart(_euclidean(energy)) + torch.stack(by_ratio).mean(0) + _apart(cosines)) / 3
         )
@@ -108,9 +107,7 @@ def _energies(rows: Tensor, view: ServerView) -> Tensor:
     """
     total = torch.zeros((), dtype=torch.float64)
     for slot in view.head:
-        piece = rows[:, slot.start : slot.start + torch.Size(slot.shape).numel()].reshape(
-            len(rows), slot.shape[0], -1
-        )
+        piece = rows[:, slot.span].reshape(len(rows), slot.shape[0], -1)
         total = total + piece.abs().sum(2, dtype=torch.float64).cpu()
     squares = (total / total.amax(1, keepdim=True)).nan_to_num(nan=0.0).square()
     # the largest square is 1 or all are 0
@@ -123,7 +120,7 @@ def _ratios(rows: Tensor, view: ServerView, samples: int) -> Tensor:
     """
     found = []
     with torch.no_grad():
-        for x in [_noise(view, samples) for _ in range(_SETS)]:
+        for x in [noise_inputs(view.root.x, samples, view.generator) for _ in range(_SETS)]:
             base = _scores(view, view.params, x)
             found.append(
                 torch.stack(
@@ -144,13 +141,6 @@ def _scores(view: ServerView, params: Tensor, x: Tensor) -> Tensor:
     return torch.cat(
         [view.model(params, piece).double().log_softmax(1) for piece in x.split(_BATCH)]
     )
-
-
-def _noise(view: ServerView, samples: int) -> Tensor:
-    known = view.root.x
-    draws = torch.rand(samples, *known.shape[1:], generator=view.generator).to(known.device)
-    low, high = (0.0, 1.0) if known.dim() > 2 else (known.amin(0), known.amax(0))
-    return low + draws * (high - low)
 
 
 def _euclidean(points: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ Example:
 
 from __future__ import annotations
 
-from math import prod
 from typing import Annotated, Any
 
 import torch
@@ -64,10 +63,7 @@ def fine_pruning(
     def finish(_: Any, view: ServerView) -> Tensor:
         with torch.no_grad():
             units = view.features(view.params, view.root.x)
-        weight, *rest = (
-            view.params[slot.start : slot.start + prod(slot.shape)].view(slot.shape)
-            for slot in view.head
-        )
+        weight, *rest = (slot.of(view.params) for slot in view.head)
         asleep = _asleep(
             units,
             view.root.y,

@@ -35,7 +35,6 @@ Example:
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -66,10 +65,7 @@ def foolsgold(
     ) -> tuple[Updates, dict[int, Tensor]]:
         rows, clients = updates.rows, updates.client.tolist()
         if features == "head":
-            rows = torch.cat(
-                [rows[:, slot.start : slot.start + math.prod(slot.shape)] for slot in view.head],
-                dim=1,
-            )
+            rows = torch.cat([rows[:, slot.span] for slot in view.head], dim=1)
         latest = {
             client: (past.get(client, 0) + row).nan_to_num_()
             for client, row in zip(clients, rows, strict=True)

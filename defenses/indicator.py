@@ -62,6 +62,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform.contract import Defense, Samples, ServerView, Updates, select
 from backstop.platform.optimizers import sgd
 from backstop.platform.params import Range
+from backstop.platform.remedies.noise import noise_inputs
 
 VERSION = 2
 NEEDS = ("model", "root", "history")
@@ -113,7 +114,8 @@ def indicator(
 
     def init(view: ServerView) -> _Indicator:
         label = (torch.arange(samples) % view.classes).to(view.root.x.device)
-        return _Indicator(Samples(_noise(view, samples), label), planted=False)
+        noise = noise_inputs(view.root.x, samples, view.generator)
+        return _Indicator(Samples(noise, label), planted=False)
 
     def send(state: _Indicator, view: ServerView) -> tuple[Tensor, _Indicator]:
         if view.round < start:
@@ -160,10 +162,3 @@ def _best_label(view: ServerView, params: Tensor, known: Samples) -> Tensor:
     )
     best = (accuracy / known.y.bincount(minlength=view.classes).clamp_min(1)).amax()
     return best.where(logits.isfinite().all(), 1.0)
-
-
-def _noise(view: ServerView, count: int) -> Tensor:
-    known = view.root.x
-    draws = torch.rand(count, *known.shape[1:], generator=view.generator).to(known.device)
-    low, high = (0.0, 1.0) if known.dim() > 2 else (known.amin(0), known.amax(0))
-    return low + draws * (high - low)

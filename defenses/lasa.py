@@ -33,7 +33,6 @@ tensor([[2.9700, 0.0000, 3.9700]])
 
 from __future__ import annotations
 
-from math import prod
 from typing import Annotated
 
 import torch
@@ -92,13 +91,12 @@ def lasa(
         rows = _sparse(updates.rows, sparsity)
         merged = torch.zeros_like(rows[0])
         for slot in view.layout:
-            where = slice(slot.start, slot.start + prod(slot.shape))
-            layer = rows[:, where]
+            layer = rows[:, slot.span]
             up, down = (layer > 0).sum(1, dtype=torch.int32), (layer < 0).sum(1, dtype=torch.int32)
             purity = (up - down).double() / (up + down).clamp(min=1)
             kept = _usual(robust.norms(layer) * factor, norm_radius) & _usual(purity, sign_radius)
             weight = updates.weight.double() * (kept if kept.any() else 1.0)
-            merged[where] = robust.mix((weight / weight.sum() * factor).unsqueeze(0), layer)[0]
+            merged[slot.span] = robust.mix((weight / weight.sum() * factor).unsqueeze(0), layer)[0]
         return merge(updates, merged), state
 
     return Defense(apply=layered)

@@ -12,6 +12,7 @@ samples of a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +143,30 @@ class Shares(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """Where one parameter tensor stands in the flat vector."""
+    """Where one parameter tensor stands in the flat vector.
+
+    >>> weight = Slot("weight", 1, (2, 3))
+    >>> weight.size, weight.span
+    (6, slice(1, 7, None))
+    """
 
     name: str
     start: int
     shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many parameters the tensor holds."""
+        return math.prod(self.shape)
+
+    @property
+    def span(self) -> slice:
+        """Its parameters in the flat vector: ``vector[slot.span]``, ``rows[:, slot.span]``."""
+        return slice(self.start, self.start + self.size)
+
+    def of(self, vector: Tensor) -> Tensor:
+        """The tensor itself out of flat vectors (…, d), in its shape (…, *shape)."""
+        return vector[..., self.span].reshape(*vector.shape[:-1], *self.shape)
 
 
 @dataclass(frozen=True)

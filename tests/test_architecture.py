@@ -43,10 +43,7 @@ CONTRACT = {PART + "contract", PART + "params", PART + "robust"}
 MAY_IMPORT = {  # besides the standard library; a search space may start from another's base
     "attacks": CONTRACT
     | {
-        PART + "threats.backdoor",
-        PART + "threats.edge_cases",
-        PART + "threats.parameters",
-        PART + "threats.rehearsal",
+        PART + "threats",
         PART + "optimizers",
         "torch",
         "numpy",
@@ -54,8 +51,7 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
     },
     "defenses": CONTRACT
     | {
-        PART + "remedies.clusters",
-        PART + "remedies.inversion",
+        PART + "remedies",
         PART + "optimizers",
         "torch",
         "numpy",

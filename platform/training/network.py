@@ -27,11 +27,7 @@ LIGHT = 1_000_000
 
 def size(layout: Layout) -> int:
     """Number of values in the flat vector."""
-    return sum(_length(slot) for slot in layout)
-
-
-def _length(slot: Slot) -> int:
-    return int(torch.Size(slot.shape).numel())
+    return sum(slot.size for slot in layout)
 
 
 def _layout(tensors: Sequence[tuple[str, Tensor]]) -> Layout:
@@ -52,7 +48,7 @@ def split(vector: Tensor, layout: Layout) -> dict[str, Tensor]:
     """Name → view of the vector in the tensor's shape; differentiable, one concatenation in the
     backward pass.
     """
-    pieces = torch.split(vector, [_length(slot) for slot in layout])
+    pieces = torch.split(vector, [slot.size for slot in layout])
     return {slot.name: piece.view(slot.shape) for slot, piece in zip(layout, pieces, strict=True)}
 
 
@@ -159,7 +155,7 @@ class Network(NamedTuple):
         for slot in layout:
             tensor = known.get(slot.name)
             if tensor is not None and tuple(tensor.shape) == slot.shape:
-                vector[slot.start : slot.start + _length(slot)] = tensor.flatten().to(vector)
+                vector[slot.span] = tensor.flatten().to(vector)
             elif slot.name.rpartition(".")[0] != self.head:
                 has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
                 raise BadInput(

@@ -164,7 +164,7 @@ def test_the_stealth_loss_draws_real_rows_to_an_honest_update() -> None:
         )
         return experiment._trained(experiment.state, experiment.built.malicious)[1].rows
 
-    honest = rows("")
+    honest = rows("none")
     far = [
         (
             rows(f"badnets(share=0.2)+alter_min(rho={rho}, ratio=5, order=target_first)") - honest
