@@ -87,6 +87,11 @@ def columns_in(form: Form) -> list[Column]:
     return [column for column in COLUMNS if form in column.shown_in]
 
 
+def derived_columns(row: RankedRow) -> list[Column]:
+    """The columns that are worked out of the document's fields, in order."""
+    return [column for column in COLUMNS if column.key not in row.fields]
+
+
 def cell_text(
     column: Column,
     row: RankedRow,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from backstop.platform.results.columns import COLUMNS, RankedRow, ranked_rows
+from backstop.platform.results.columns import RankedRow, derived_columns, ranked_rows
 from backstop.platform.results.names import ChainName, chain_label, part_label
 from backstop.platform.results.ranking import FIGURES, LIFETIME, UNTRIGGERED, Logged
 
@@ -38,9 +38,7 @@ def leaderboard_frame(document: Mapping[str, Any]) -> pd.DataFrame:
     A figure with an interval takes three columns, such as ``clean_accuracy_mean``,
     ``clean_accuracy_low`` and ``clean_accuracy_high``; shares are from 0 to 1.
     """
-    return pd.DataFrame(
-        [_flat(row.fields) | _further_columns(row) for row in ranked_rows(document)]
-    )
+    return pd.DataFrame([_flat(row.fields) | _derived(row) for row in ranked_rows(document)])
 
 
 def cells_frame(document: Mapping[str, Any]) -> pd.DataFrame:
@@ -92,12 +90,10 @@ def _ends(name: str, interval: Mapping[str, float] | None, ends: Sequence[str]) 
     return {f"{name}_{end}": math.nan if interval is None else interval[end] for end in ends}
 
 
-def _further_columns(row: RankedRow) -> dict[str, Any]:
-    """The columns that are worked out of the document's fields."""
+def _derived(row: RankedRow) -> dict[str, Any]:
+    """What is worked out of the document's fields."""
     columns: dict[str, Any] = {}
-    for column in COLUMNS:
-        if column.key in row.fields:
-            continue
+    for column in derived_columns(row):
         value = column.of(row)
         if column.kind == "figure":
             columns |= _ends(column.key, value, ("mean", "low", "high"))
