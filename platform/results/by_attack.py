@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from backstop.platform.results.cells import SUCCESS, UNTRIGGERED
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.frames import cells_frame, exact_mean
 from backstop.platform.results.names import ChainName, attack_names
-from backstop.platform.results.ranking import SUCCESS, UNTRIGGERED
 from backstop.platform.specs.part import NOTHING
 
 BY_ATTACK_NOTE = (

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from backstop.platform.results.cells import FIGURES, UNTRIGGERED, Logged
 from backstop.platform.results.columns import RankedRow, derived_columns, ranked_rows
 from backstop.platform.results.names import ChainName, chain_label, part_label
-from backstop.platform.results.ranking import FIGURES, LIFETIME, UNTRIGGERED, Logged
+from backstop.platform.results.ranking import LIFETIME
 
 # the fields that hold a mean with its interval
 INTERVALS = {*FIGURES, *LIFETIME, UNTRIGGERED, "natural_success", "no_attack_accuracy"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from backstop.platform.results.cells import SUCCESS
 from backstop.platform.results.names import chain_names, document_chains
-from backstop.platform.results.ranking import SUCCESS
 from backstop.platform.results.wording import plural
 
 LIFETIME_HEADS = ("attack", "defense", "rounds to the backdoor", "rounds that it lasted")

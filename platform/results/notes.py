@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backstop.platform.results.cells import SUCCESS
 from backstop.platform.results.names import attack_names
-from backstop.platform.results.ranking import SUCCESS
 from backstop.platform.results.wording import plural
 from backstop.platform.specs.part import NOTHING
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jinja2
 
 from backstop.platform.results import illustrations
+from backstop.platform.results.cells import SUCCESS, UNTRIGGERED
 from backstop.platform.results.document import write_text
 from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.names import display_names, stage_texts
-from backstop.platform.results.ranking import SUCCESS, UNTRIGGERED
 from backstop.platform.results.renderings import (
     LIFETIME_HEADS,
     LIFETIME_NOTE,

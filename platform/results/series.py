@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from backstop.platform import plugins
+from backstop.platform.results.cells import SUCCESS, setting
 from backstop.platform.results.marks import (
     UNATTACKED,
     UNDEFENDED,
@@ -15,7 +16,6 @@ from backstop.platform.results.marks import (
     chains_of_runs,
 )
 from backstop.platform.results.names import chain_label, display_names
-from backstop.platform.results.ranking import SUCCESS, setting
 from backstop.platform.results.renderings import means
 
 CURVES = ("round/clean_accuracy", "round/attack_success_rate")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backstop.platform.params import BadInput
+from backstop.platform.results.cells import SUCCESS, CellKey, Entry, cell_key, run_order
 from backstop.platform.results.document import SCHEMA, Document
-from backstop.platform.results.names import chain_label
-from backstop.platform.results.ranking import SUCCESS, Entry, ranking_document, run_order, setting
+from backstop.platform.results.ranking import ranking_document
+
+MISSING = "(missing)"
 
 
 def recompute(document: Mapping[str, Any]) -> Document:
@@ -19,25 +21,12 @@ def recompute(document: Mapping[str, Any]) -> Document:
     """
     if document.get("schema") != SCHEMA:
         raise BadInput(
-            f"leaderboard: schema {document.get('schema')!r} is not known; this version reads schema {SCHEMA}"
+            f"leaderboard: schema {document.get('schema')!r} is not known;"
+            f" this version reads schema {SCHEMA}"
         )
     try:
-        runs = [
-            Entry(
-                run["id"],
-                run["spec"],
-                run["metrics"],
-                data=run.get("data", ""),
-                curves={
-                    f"round/{SUCCESS}": [
-                        (int(at), float(rate)) for at, rate in run["success_by_round"]
-                    ]
-                },
-            )
-            for run in document["runs"]
-        ]
         return ranking_document(
-            sorted(runs, key=run_order),
+            sorted(map(_entry, document["runs"]), key=run_order),
             document["experiment"],
             document["fingerprint"],
             document.get("code", {}),
@@ -45,66 +34,63 @@ def recompute(document: Mapping[str, Any]) -> Document:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
-            f"leaderboard: its runs cannot be read ({type(error).__name__}: {error}); was the file changed by hand?"
+            f"leaderboard: its runs cannot be read ({type(error).__name__}: {error});"
+            " was the file changed by hand?"
         ) from None
+
+
+def _entry(run: Mapping[str, Any]) -> Entry:
+    curve = [(int(at), float(rate)) for at, rate in run["success_by_round"]]
+    return Entry(
+        run["id"],
+        run["spec"],
+        run["metrics"],
+        curves={f"round/{SUCCESS}": curve},
+        data=run.get("data", ""),
+    )
 
 
 def differences(document: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
     """Every field in which two documents differ, in words, in the order of the file."""
+    return list(_different_fields("", document, recomputed))
 
-    def names(item: object) -> str:
-        if not isinstance(item, Mapping):
-            return ""
-        if (
-            "attack" in item
-            and "defense" in item
-            and "rank" not in item
-            and isinstance(item["attack"], str)
-        ):
-            return f" {item['attack']} × {item['defense']}"
-        return (
-            f" {item['defense']}"
-            if "rank" in item
-            else f" {str(item['id'])[:12]}"
-            if "id" in item
-            else ""
-        )
 
-    def walk(path: str, old: object, new: object) -> list[str]:
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            keys = [*old, *(key for key in new if key not in old)]
-            gap = (
-                ""
-                if not path
-                else " "
-                if path.endswith(("…", "×")) or " " in path.rpartition("]")[2]
-                else "."
-            )
-            return [
-                line
-                for key in keys
-                for line in walk(
-                    f"{path}{gap}{key}" if path else str(key),
-                    old.get(key, "(missing)"),
-                    new.get(key, "(missing)"),
-                )
-            ]
-        if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-            return [
-                line
-                for place, (a, b) in enumerate(zip(old, new, strict=True))
-                for line in walk(f"{path}[{place}]{names(a)}", a, b)
-            ]
-        if old == new and type(old) is type(new):
-            return []
-        return [f"{path}: file {_brief(old)}, recomputed {_brief(new)}"]
+def _different_fields(path: str, old: object, new: object) -> Iterator[str]:
+    """A line for each field below the path."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys((*old, *new)):
+            below = old.get(key, MISSING), new.get(key, MISSING)
+            yield from _different_fields(_joined(path, key), *below)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (old_item, new_item) in enumerate(zip(old, new, strict=True)):
+            place = f"{path}[{index}]{_item_name(old_item)}"
+            yield from _different_fields(place, old_item, new_item)
+    elif old != new or type(old) is not type(new):
+        yield f"{path}: file {_brief(old)}, recomputed {_brief(new)}"
 
-    return walk("", document, recomputed)
+
+def _joined(path: str, key: str) -> str:
+    """A dot stands between plain keys, a blank after the name of a row, a cell or a run."""
+    if not path:
+        return key
+    named = " " in path.rpartition("]")[2]
+    return f"{path} {key}" if named else f"{path}.{key}"
+
+
+def _item_name(item: object) -> str:
+    """What a row, a cell or a run is called, after a blank; empty for anything else."""
+    if not isinstance(item, Mapping):
+        return ""
+    if "rank" in item:
+        return f" {item.get('defense')}"
+    if isinstance(item.get("attack"), str):
+        return f" {item['attack']} × {item.get('defense')}"
+    return f" {str(item['id'])[:12]}" if "id" in item else ""
 
 
 def _brief(value: object) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} entries" if len(value) > 4 else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)} entries"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
@@ -115,20 +101,20 @@ def sample_runs(
     """The runs to do again: those of the cells that differences name, then others in the order of
     their ids, ``count`` in all.
     """
-    doubted = set()
-    for line in wrong:
-        found = re.match(r"cells\[(\d+)\]", line)
-        if found and int(found[1]) < len(document["cells"]):
-            cell = document["cells"][int(found[1])]
-            doubted.add((cell["setting"], cell["attack"], cell["defense"]))
+    doubted = _cells_named(document.get("cells", ()), wrong)
 
-    def order(run: Document) -> tuple[bool, str]:
-        spec = run["spec"]
-        place = (
-            setting(spec),
-            chain_label(spec["attack"], "attack"),
-            chain_label(spec["defense"], "defense"),
-        )
-        return place not in doubted, str(run["id"])
+    def doubted_first(run: Document) -> tuple[bool, str]:
+        return cell_key(run["spec"]) not in doubted, str(run["id"])
 
-    return sorted(document["runs"], key=order)[: max(0, count)]
+    return sorted(document["runs"], key=doubted_first)[: max(0, count)]
+
+
+def _cells_named(cells: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> set[CellKey]:
+    """The cells that lines such as ``cells[3] …`` are about."""
+    matches = [re.match(r"cells\[(\d+)\]", line) for line in lines]
+    indices = {int(match[1]) for match in matches if match}
+    return {
+        CellKey(*(str(cell.get(field)) for field in CellKey._fields))
+        for index, cell in enumerate(cells)
+        if index in indices
+    }

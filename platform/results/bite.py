@@ -1,0 +1,67 @@
+"""Does an attack do anything: what undefended FedAvg shows under it against what the same inputs
+achieve anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from backstop.platform.results.cells import SUCCESS, UNTRIGGERED, Cell, Twins
+from backstop.platform.results.wording import percent
+from backstop.platform.rounds.finals import BITE
+
+
+class Verdict(NamedTuple):
+    """Whether an attack bites, None where it cannot be told; and if it does not, a sentence why."""
+
+    bites: bool | None
+    reason: str | None = None
+
+
+def judge_attack(cell: Cell, undefended: Cell | None, twins: Twins) -> Verdict:
+    """Whether the cell's attack bites; not known where the runs that tell are not there, or where
+    the attack has no success to measure.
+    """
+    if not cell.attacked:
+        return Verdict(None)
+    if not cell.seeds:
+        return Verdict(bites=False, reason="no malicious client took part in an attacked round")
+    if undefended is None or not undefended.values[SUCCESS]:
+        return Verdict(None)
+    anyway = (
+        (undefended.values[UNTRIGGERED], "the same inputs without the trigger"),
+        (twins.final, "its clean twin"),
+    )
+    for rates, name in anyway:
+        reason = _no_more_than(undefended, rates, name)
+        if reason:
+            return Verdict(bites=False, reason=reason)
+    return Verdict(bites=True) if twins.final else Verdict(None)
+
+
+def _no_more_than(undefended: Cell, others: Mapping[int, float], name: str) -> str:
+    """A sentence where the attack's success is hardly above the other rates of the same seeds."""
+    reached = undefended.values[SUCCESS]
+    seeds = sorted(reached.keys() & others.keys())
+    if not seeds:
+        return ""
+    ours = math.fsum(reached[seed] for seed in seeds) / len(seeds)
+    theirs = math.fsum(others[seed] for seed in seeds) / len(seeds)
+    if ours - theirs >= BITE:
+        return ""
+    faded = _faded_from(undefended, seeds, theirs)
+    return f"under FedAvg it has {percent(ours)} %{faded}, {name} {percent(theirs)} %"
+
+
+def _faded_from(cell: Cell, seeds: Sequence[int], anyway: float) -> str:
+    """What an attack that stops had while it attacked, where that was enough."""
+    curves = [cell.success.get(seed, ()) for seed in seeds]
+    if cell.spec["attack_stop"] is None or not all(curves):
+        return ""
+    peaks = [max(rate for _, rate in curve) for curve in curves]
+    peak = math.fsum(peaks) / len(peaks)
+    return (
+        f" at the end, after {percent(peak)} % while it attacked" if peak - anyway >= BITE else ""
+    )

@@ -1,0 +1,214 @@
+"""Runs gathered into cells: a setting under one attack and one defense, over its seeds.
+
+A setting is everything that a spec says but attack, defense and seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from backstop.platform.results.figures import finite_metrics, number_or_none
+from backstop.platform.results.names import chain_label
+from backstop.platform.specs.part import NOTHING
+
+ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
+UNTRIGGERED = "untriggered_target_rate"
+FIGURES = (ACCURACY, SUCCESS, "robust_accuracy")
+# of a diverged run that lacks the figure
+WORST = {ACCURACY: 0.0, SUCCESS: 1.0, "robust_accuracy": 0.0}
+VARIED_FIELDS = ("attack", "defense", "seed", "dormant")  # what a setting leaves open
+
+Curve = Sequence[tuple[int, float]]  # (round, value)
+
+
+class Logged(Protocol):
+    """What the leaderboard needs of a run."""
+
+    @property
+    def id(self) -> str:
+        """The spec's id."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The spec as plain JSON."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Final metrics: ``final/…``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Device kind and library versions."""
+
+    @property
+    def data(self) -> str:
+        """Digest of the data that it has read; empty where it is not known."""
+
+    @property
+    def code(self) -> Mapping[str, str]:
+        """Plug-in → digest of its file."""
+
+    @property
+    def curves(self) -> Mapping[str, Curve]:
+        """Metric → (round, value); of these ``round/attack_success_rate`` is read."""
+
+
+class Entry(NamedTuple):
+    """A run as the document holds it."""
+
+    id: str
+    spec: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    fingerprint: str = ""
+    curves: Mapping[str, Curve] = {}
+    data: str = ""
+    code: Mapping[str, str] = {}
+
+
+class CellKey(NamedTuple):
+    """What the runs of a cell have in common, by name."""
+
+    setting: str
+    attack: str
+    defense: str
+
+
+class Cell(NamedTuple):
+    """The runs of a setting under one attack and one defense."""
+
+    key: CellKey
+    spec: Mapping[str, Any]  # of one of its runs
+    seeds: tuple[int, ...]  # those whose figures count
+    unattacked: tuple[int, ...]  # those in which no malicious client took part in an attacked round
+    values: Mapping[str, Mapping[int, float]]  # metric → seed → final figure
+    success: Mapping[int, Curve]  # seed → attack success by round
+    diverged: int
+
+    @property
+    def attacked(self) -> bool:
+        """Whether there is an attack at all."""
+        return self.key.attack != NOTHING["attack"]
+
+
+class Twins(NamedTuple):
+    """What triggered inputs achieve against models that nobody attacked, by seed: the dormant runs
+    of a cell's trigger.
+    """
+
+    final: Mapping[int, float]
+    by_round: Mapping[int, Mapping[int, float]]  # seed → round → attack success
+
+
+def canonical_json(value: object) -> str:
+    """The one text of a JSON value."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def setting_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes up a spec's setting."""
+    return {key: value for key, value in sorted(spec.items()) if key not in VARIED_FIELDS}
+
+
+def setting(spec: Mapping[str, Any]) -> str:
+    """The name of a spec's setting: the first digits of its content's sha256."""
+    return hashlib.sha256(canonical_json(setting_fields(spec)).encode()).hexdigest()[:12]
+
+
+def cell_key(spec: Mapping[str, Any]) -> CellKey:
+    """The cell that a spec's run belongs to."""
+    attack, defense = (chain_label(spec[role], role) for role in ("attack", "defense"))
+    return CellKey(setting(spec), attack, defense)
+
+
+def seed_of(run: Logged) -> int:
+    """The seed of a run."""
+    return int(run.spec["seed"])
+
+
+def success_curve(run: Logged) -> Curve:
+    """Attack success by round, where it was read."""
+    return run.curves.get(f"round/{SUCCESS}", ())
+
+
+def run_order(run: Logged) -> tuple[str, str, str, int, str, str]:
+    """The order of runs: by what they are, never by when or where they ran."""
+    key = cell_key(run.spec)
+    fields = canonical_json(setting_fields(run.spec))
+    metrics = canonical_json(finite_metrics(run.metrics))
+    return fields, key.attack, key.defense, seed_of(run), run.id, metrics
+
+
+def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
+    """The cells of ordered runs."""
+    members: dict[CellKey, list[Logged]] = {}
+    for run in runs:
+        members.setdefault(cell_key(run.spec), []).append(run)
+    measured = {
+        (key.setting, key.attack)
+        for key, listed in members.items()
+        if any(f"final/{SUCCESS}" in run.metrics for run in listed)
+    }
+    return [
+        _cell(key, listed, has_success=(key.setting, key.attack) in measured)
+        for key, listed in members.items()
+    ]
+
+
+def _cell(key: CellKey, runs: Sequence[Logged], *, has_success: bool) -> Cell:
+    """``has_success``: whether any run under the attack, whatever the defense, measured one."""
+    attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
+    seeds = {seed_of(run) for run in attacked}
+    applicable = (*FIGURES, UNTRIGGERED) if has_success else (ACCURACY,)
+    return Cell(
+        key=key,
+        spec=runs[0].spec,
+        seeds=tuple(sorted(seeds)),
+        unattacked=tuple(sorted({seed_of(run) for run in runs} - seeds)),
+        values={
+            name: _by_seed(attacked, name, worst=WORST.get(name) if name in applicable else None)
+            for name in (*FIGURES, UNTRIGGERED)
+        },
+        success={seed_of(run): success_curve(run) for run in attacked},
+        diverged=sum(bool(run.metrics.get("final/diverged")) for run in attacked),
+    )
+
+
+def _by_seed(runs: Sequence[Logged], name: str, *, worst: float | None) -> dict[int, float]:
+    """A final figure of each run that has it; ``worst`` for a diverged run that lacks it."""
+    values = {}
+    for run in runs:
+        value = number_or_none(run.metrics.get(f"final/{name}"))
+        if value is None and run.metrics.get("final/diverged"):
+            value = worst
+        if value is not None:
+            values[seed_of(run)] = value
+    return values
+
+
+def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
+    """Cell → its clean twins: the undefended dormant runs of the same setting whose stages, the
+    trigger's, are among the cell's, over the cell's seeds.
+    """
+    dormant: dict[str, list[Logged]] = {}
+    for run in runs:
+        if run.spec.get("dormant") and not run.spec["defense"]:
+            dormant.setdefault(setting(run.spec), []).append(run)
+
+    def twins_of(cell: Cell) -> Twins:
+        attack = cell.spec["attack"]
+        triggers = {canonical_json([stage]) for stage in attack} | {canonical_json(attack)}
+        final: dict[int, float] = {}
+        by_round: dict[int, Mapping[int, float]] = {}
+        for run in dormant.get(cell.key.setting, ()):
+            rate = number_or_none(run.metrics.get(f"final/{SUCCESS}"))
+            seed, same_trigger = seed_of(run), canonical_json(run.spec["attack"]) in triggers
+            if same_trigger and seed in cell.seeds and rate is not None:
+                final[seed], by_round[seed] = rate, dict(success_curve(run))
+        return Twins(final, by_round)
+
+    return twins_of

@@ -1,0 +1,87 @@
+"""Which runs are ranked together, and what is said of those that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from backstop.platform.params import BadInput
+from backstop.platform.results.cells import Logged, canonical_json
+from backstop.platform.results.names import part_label
+from backstop.platform.specs.spec import spec_from_json
+
+
+def latest_version(ordered: Sequence[Logged]) -> list[Logged]:
+    """One run per id, and of runs whose spec is the same under several ids (a plug-in's version was
+    raised) today's.
+    """
+    by_spec: dict[str, dict[str, Logged]] = {}
+    for run in ordered:
+        by_spec.setdefault(canonical_json(run.spec), {}).setdefault(run.id, run)
+    return [_todays(versions) for versions in by_spec.values()]
+
+
+def _todays(versions: Mapping[str, Logged]) -> Logged:
+    """The run that has the id that its spec has today; the first where none has."""
+    first = next(iter(versions.values()))
+    if len(versions) == 1:
+        return first
+    return versions.get(spec_from_json(first.spec).id, first)
+
+
+def check_comparable(runs: Sequence[Logged], experiment: str) -> None:
+    """Raises BadInput when the runs hold several fingerprints, or read several versions of one
+    dataset.
+    """
+    kinds = fingerprints(runs)
+    if len(kinds) > 1:
+        raise BadInput(
+            f"experiment {experiment!r} holds runs of {len(kinds)} kinds of device or library"
+            f" versions ({'; '.join(kinds)}), whose figures are not comparable digit by digit; rank"
+            " them together only with --mix-fingerprints"
+        )
+    mixed = _datasets_in_several_versions(runs)
+    if mixed:
+        raise BadInput(
+            f"experiment {experiment!r} holds runs that read different data under one name:"
+            f" {mixed}; delete the runs of one of them, or rank them together with"
+            " --mix-fingerprints"
+        )
+
+
+def fingerprints(runs: Sequence[Logged]) -> list[str]:
+    """Kinds of device and library versions, each once."""
+    return sorted({run.fingerprint for run in runs})
+
+
+def _datasets_in_several_versions(runs: Sequence[Logged]) -> str:
+    """With the digests that were read, in words; empty where there are none."""
+    digests: dict[str, set[str]] = {}
+    for run in runs:
+        data, _, edge_cases = run.data.partition("+")
+        name = part_label(run.spec["dataset"])
+        digests.setdefault(name, set()).update({data} - {""})
+        digests.setdefault(f"the edge cases of {name}", set()).update({edge_cases} - {""})
+    return "; ".join(
+        f"{name} ({', '.join(sorted(listed))})"
+        for name, listed in sorted(digests.items())
+        if len(listed) > 1
+    )
+
+
+def code_digests(runs: Sequence[Logged]) -> dict[str, str]:
+    """Plug-in → digest of its file; several digests where it was changed between the runs."""
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for name, digest in run.code.items():
+            seen.setdefault(name, set()).add(digest)
+    return {name: " | ".join(sorted(digests)) for name, digests in sorted(seen.items())}
+
+
+def missing_runs(runs: Sequence[Logged], planned: Mapping[str, str]) -> list[dict[str, str]]:
+    """The planned runs, spec id → the run in words, that are not there, ordered by their words."""
+    finished = {run.id for run in runs}
+    missing = {spec_id: words for spec_id, words in planned.items() if spec_id not in finished}
+    return [
+        {"id": spec_id, "run": words}
+        for spec_id, words in sorted(missing.items(), key=lambda item: (item[1], item[0]))
+    ]
