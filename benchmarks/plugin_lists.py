@@ -42,20 +42,20 @@ DEFENSE_KINDS = {
 
 def attack_kind(name: str) -> str:
     """What an attack stage decides, as its facts say."""
-    facts = plugins.find("attacks", name).facts
-    if facts["TRIGGER"]:
+    facts = plugins.attack_facts(name)
+    if facts.trigger:
         return TRIGGERS
-    if facts.get("UNTARGETED"):
+    if facts.untargeted:
         return UNTARGETED
-    return UPDATES if facts["KNOWS"] == "own" else INFORMED
+    return UPDATES if facts.knows == "own" else INFORMED
 
 
 def defense_kind(name: str) -> str:
     """Where a defense does its work, as its facts and its functions say."""
-    facts = plugins.find("defenses", name).facts
-    if "clients" in facts.get("NEEDS", ()):
+    facts = plugins.defense_facts(name)
+    if "clients" in facts.needs:
         return CLIENTS
-    if facts.get("GIVES") == "row":
+    if facts.gives == "row":
         return MERGE
     stage: Defense = plugins.build("defenses", name, {})
     return REPAIR if stage.finish else REJECT
@@ -106,7 +106,8 @@ def datasets() -> str:
         plugin = plugins.find("datasets", name)
         dataset: Dataset = plugins.build("datasets", name, {})
         edge_cases = "its own; tail" if dataset.edge_cases else "tail"
-        rows.append((f"`{name}`", ", ".join(plugin.facts["KINDS"]), plugin.summary, edge_cases))
+        kinds = ", ".join(plugins.kinds("datasets", name))
+        rows.append((f"`{name}`", kinds, plugin.summary, edge_cases))
     return table(("dataset", "kind", "what it is", "edge cases"), rows)
 
 
@@ -115,7 +116,7 @@ def models() -> str:
     rows = []
     for name in plugins.names("models"):
         plugin = plugins.find("models", name)
-        kinds = ", ".join(plugin.facts["KINDS"])
+        kinds = ", ".join(plugins.kinds("models", name))
         rows.append((f"`{name}`", kinds, code(plugin.parameters) or "–", plugin.summary))
     return table(("model", "kinds of data", "parameters", "what it is"), rows)
 

@@ -162,14 +162,11 @@ def ours_name(defense: str) -> str:
     return defense.partition("(")[0]
 
 
-def facts(name: str) -> Mapping[str, Any]:
-    """What an attack's file declares."""
-    return plugins.find("attacks", name).facts
-
-
 def triggers(document: Document) -> str:
     """Attacks by a trigger of their own, each with its own helpers."""
-    attacks = chains(document, lambda names: bool(facts(names[0])["TRIGGER"]) and not behind(names))
+    attacks = chains(
+        document, lambda names: plugins.attack_facts(names[0]).trigger and not behind(names)
+    )
     return attack_table(document, attacks)
 
 
@@ -185,7 +182,7 @@ def updates(document: Document) -> str:
 
 def untargeted(document: Document) -> str:
     """Accuracy under attacks that only do damage."""
-    attacks = chains(document, lambda names: bool(facts(names[0]).get("UNTARGETED")))
+    attacks = chains(document, lambda names: plugins.attack_facts(names[0]).untargeted)
     by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
     digits = {cell["setting"] for cell in document["cells"] if cell["dataset"].startswith("digits")}
     ours = sorted({defense for _, defense in by_place}, key=order)

@@ -71,8 +71,8 @@ def draw(out: Path) -> None:
     names = [
         name
         for name in plugins.names("attacks")
-        if plugins.find("attacks", name).facts["TRIGGER"]
-        and "image" in plugins.find("attacks", name).facts.get("KINDS", ("image",))
+        if plugins.attack_facts(name).trigger
+        and "image" in (plugins.kinds("attacks", name) or ("image",))
         and name != "label_flip"
     ]
     half = -(-len(names) // 2)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from backstop.platform.declarations.facts import Kind as Kind
 from backstop.platform.specs.part import Part as Part
 from backstop.platform.specs.part import Scalar as Scalar
 from backstop.platform.specs.spec import Search as Search
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-Kind = Literal["image", "text", "table"]
 # What a model plug-in returns: (shape of one input, classes) → module. Its parameters are trained;
 # its floating-point buffers are averaged with the weights that the defense leaves the clients; a
 # non-persistent buffer is a constant. One of these, ``class_weights`` (classes,), weighs the

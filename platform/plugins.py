@@ -20,6 +20,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from backstop.platform.declarations.facts import (
+    KNOWS,
+    NEEDS,
+    AttackFacts,
+    DefenseFacts,
+    Facts,
+    Kind,
+    SearchSpaceFacts,
+    constants,
+    read_facts,
+)
+from backstop.platform.declarations.outline import outline
 from backstop.platform.params import BadInput, Parameter, fill, nearest, schema
 
 PACKAGES = {
@@ -32,43 +44,29 @@ PACKAGES = {
 SINGULAR = {group: group.removesuffix("s").replace("_", " ") for group in PACKAGES}
 
 
-NEEDS = {  # what a defense may need to know, and how it is said
-    "f": "assumed f",
-    "root": "root set",
-    "history": "history",
-    "clients": "client change",
-    "model": "model calls",
-}
-# what an adversary knows besides the global model
-KNOWS = {"own": "own data", "defense": "the defense", "all": "honest updates"}
-# what a defense is put on
-TAKES = {"clients": "each client's own row", "rows": "several rows", "row": "rows, or a merged one"}
-# what it leaves to the next stage
-GIVES = {"rows": "the clients' rows", "mixtures": "mixtures of rows", "row": "one merged row"}
-
-
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Plugin(NamedTuple):
-    """A plug-in as its file declares it. The facts are the module's constants in capitals."""
+    """A plug-in as its file declares it."""
 
     name: str
     factory: Callable[..., Any]
     parameters: Mapping[str, Parameter]
     sheet: str  # the module's docstring, its data sheet
-    facts: Mapping[str, Any]  # VERSION, KINDS, STRENGTH, KNOWS, NEEDS …
+    facts: Facts  # its constants in capitals
 
     @property
     def version(self) -> int:
         """Raised when the plug-in's numbers change; part of the id of every spec that uses it."""
-        return int(self.facts.get("VERSION", 1))
+        return self.facts.version
 
     @property
     def summary(self) -> str:
         r"""The first paragraph of the data sheet, on one line.
 
-        >>> Plugin("x", list, {}, "A thing that takes\ntwo lines.\n\nMore.", {}).summary
+        >>> sheet = "A thing that takes\ntwo lines.\n\nMore."
+        >>> Plugin("x", list, {}, sheet, SearchSpaceFacts()).summary
         'A thing that takes two lines.'
         """
         first, _, _ = self.sheet.strip().partition("\n\n")
@@ -83,7 +81,8 @@ class Plugin(NamedTuple):
         r"""A paragraph of the data sheet that begins with ``title:``, on one line; empty where
         there is none.
 
-        >>> Plugin("x", list, {}, "A thing.\n\nChecked: by\nhand.", {}).section("Checked")
+        >>> sheet = "A thing.\n\nChecked: by\nhand."
+        >>> Plugin("x", list, {}, sheet, SearchSpaceFacts()).section("Checked")
         'by hand.'
         """
         paragraphs = (" ".join(paragraph.split()) for paragraph in self.sheet.split("\n\n"))
@@ -126,26 +125,73 @@ def find(group: str, name: str) -> Plugin:
         raise BadInput(f"unknown {SINGULAR[group]} {name!r}; {nearest(name, known)}")
     module, _, attribute = known[name].partition(":")
     try:
-        return read(importlib.import_module(module), attribute, name)
+        return read(importlib.import_module(module), group, attribute or name, name)
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"{SINGULAR[group]} {name!r} ({module}) cannot be used: {type(error).__name__}: {error}"
         ) from error
 
 
-def read(module: ModuleType, attribute: str, name: str) -> Plugin:
+def read(module: ModuleType, group: str, attribute: str, name: str) -> Plugin:
     """A plug-in from its module."""
-    factory = getattr(module, attribute or name)
-    facts = {key: value for key, value in vars(module).items() if key.isupper()}
+    factory = getattr(module, attribute)
+    parameters = schema(factory)
+    file = str(getattr(module, "__file__", None) or module.__name__)
     return Plugin(
         name,
         factory,
-        schema(factory),
+        parameters,
         inspect.getdoc(module) or inspect.getdoc(factory) or "",
-        facts,
+        read_facts(group, vars(module), parameters, file),
     )
+
+
+def describe(group: str, name: str) -> Plugin:
+    """The plug-in that :func:`find` finds, without its imports where its file says all there is to
+    say: a list of plug-ins need not wait for torch. Its factory imports the file when it is called.
+    """
+    try:
+        file = own_file(group, name)
+        module = outline(file, name, constants(group))
+        described = read(module, group, name, name)
+    except BadInput:
+        raise
+    except Exception:  # noqa: BLE001 -- whatever it is, the import says what is wrong, if anything
+        return find(group, name)
+    return described._replace(factory=lambda **params: find(group, name).factory(**params))
+
+
+def own_file(group: str, name: str) -> Path:
+    """The file of a plug-in of this package. Raises FileNotFoundError where another brings it."""
+    package = importlib.import_module(PACKAGES[group])
+    files = (Path(folder, f"{name}.py") for folder in package.__path__)
+    if sources(group).get(name) == f"{package.__name__}.{name}:{name}":
+        for file in files:
+            if file.is_file():
+                return file
+    raise FileNotFoundError(f"{SINGULAR[group]} {name} is no file of {package.__name__}")
+
+
+def attack_facts(name: str) -> AttackFacts:
+    """The facts of an attack."""
+    facts = find("attacks", name).facts
+    assert isinstance(facts, AttackFacts)
+    return facts
+
+
+def defense_facts(name: str) -> DefenseFacts:
+    """The facts of a defense."""
+    facts = find("defenses", name).facts
+    assert isinstance(facts, DefenseFacts)
+    return facts
+
+
+def kinds(group: str, name: str) -> tuple[Kind, ...]:
+    """The kinds of data that a plug-in is for; empty: any."""
+    facts = find(group, name).facts
+    return () if isinstance(facts, SearchSpaceFacts) else facts.kinds
 
 
 @lru_cache
@@ -188,30 +234,21 @@ def build(group: str, name: str, params: Mapping[str, Any]) -> Any:
 
 
 def needs(stages: Iterable[str]) -> list[str]:
-    """What a chain of defenses needs to know, in the words of :data:`NEEDS`; stages that are not
-    there any more say nothing.
+    """What a chain of defenses needs to know, in words; stages that are not there any more say
+    nothing.
     """
     known = sources("defenses")
-    found = {
-        need
-        for name in stages
-        if name in known
-        for need in find("defenses", name).facts.get("NEEDS", ())
-    }
-    return [words for need, words in NEEDS.items() if need in found]
+    needed = {need for name in stages if name in known for need in defense_facts(name).needs}
+    return [words for need, words in NEEDS.items() if need in needed]
 
 
 def knows(stages: Iterable[str]) -> str:
-    """What a chain of attacks knows, in the words of :data:`KNOWS`: the most that any of its stages
-    does; empty without stages.
+    """What a chain of attacks knows, in words: the most that any of its stages does; empty without
+    stages.
     """
     known, levels = sources("attacks"), list(KNOWS)
-    found = [
-        levels.index(find("attacks", name).facts.get("KNOWS", "own"))
-        for name in stages
-        if name in known
-    ]
-    return KNOWS[levels[max(found)]] if found else ""
+    reached = [levels.index(attack_facts(name).knows) for name in stages if name in known]
+    return KNOWS[levels[max(reached)]] if reached else ""
 
 
 def owner(name: str) -> str | None:
@@ -240,4 +277,4 @@ def load_file(path: str, group: str) -> Plugin:
         raise BadInput(f"{where} raised {type(error).__name__}: {error}") from error
     if not callable(getattr(module, file.stem, None)):
         raise BadInput(f"{where} has no function {file.stem}(), named as the file")
-    return read(module, file.stem, file.stem)
+    return read(module, group, file.stem, file.stem)

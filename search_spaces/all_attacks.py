@@ -9,7 +9,7 @@ No download; some half an hour on two cores.
 from __future__ import annotations
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.plugins import find, names
+from backstop.platform.plugins import attack_facts, names
 from backstop.platform.specs.change import grid
 from backstop.search_spaces.quickstart import BASE
 
@@ -51,10 +51,8 @@ TASKS = {
 
 def _setting(name: str) -> str:
     """The chain in which an attack stands in the table."""
-    facts = find("attacks", name).facts
-    return SETTINGS.get(name) or (
-        name if facts["TRIGGER"] or facts.get("UNTARGETED") else f"{BEHIND}+{name}"
-    )
+    facts = attack_facts(name)
+    return SETTINGS.get(name) or (name if facts.trigger or facts.untargeted else f"{BEHIND}+{name}")
 
 
 def _task(kind: str) -> Spec:
@@ -74,9 +72,7 @@ def all_attacks() -> list[Spec]:
     found = []
     for kind in TASKS:
         own = [
-            name
-            for name in names("attacks")
-            if find("attacks", name).facts.get("KINDS", ("image",))[0] == kind
+            name for name in names("attacks") if (attack_facts(name).kinds or ("image",))[0] == kind
         ]
         if own:
             found += grid(

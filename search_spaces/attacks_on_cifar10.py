@@ -12,7 +12,7 @@ Southwest airplanes.
 from __future__ import annotations
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.plugins import find, names
+from backstop.platform.plugins import attack_facts, names
 from backstop.platform.specs.change import grid
 
 BASE = Spec(
@@ -44,11 +44,11 @@ CHAINS = {
 
 def _triggers() -> list[str]:
     """The attacks on images that say what success is."""
-    facts = {name: find("attacks", name).facts for name in names("attacks")}
+    facts = {name: attack_facts(name) for name in names("attacks")}
     return [
         name
         for name, fact in facts.items()
-        if fact["TRIGGER"] and "image" in fact.get("KINDS", ("image",))
+        if fact.trigger and "image" in (fact.kinds or ("image",))
     ]
 
 

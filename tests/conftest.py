@@ -53,7 +53,7 @@ TOYS = {
     ''',
     "attacks.scale": '''
         """Scales."""
-        STRENGTH = "factor"
+        STRENGTH, TRIGGER = "factor", False
         def scale(*, factor: Annotated[float, Range(1, 100, log=True)] = 10.0) -> str:
             return f"scale {factor}"
     ''',

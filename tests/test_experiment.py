@@ -537,13 +537,11 @@ def golden_specs() -> dict[str, Spec]:
     """Every attack against FedAvg, and every defense without an attack."""
     from backstop.platform import plugins
 
-    kinds = {
-        name: plugins.find("attacks", name).facts.get("KINDS") for name in plugins.names("attacks")
-    }
+    kinds = {name: plugins.kinds("attacks", name) for name in plugins.names("attacks")}
     attacks = {
         f"attack {name}": TINY.replace(attack=(Part(name),))
         for name, takes in kinds.items()
-        if takes is None or "image" in takes
+        if not takes or "image" in takes
     }
     return attacks | {
         f"defense {name}": TINY.replace(defense=(Part(name),))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backstop.platform import plugins
+from backstop.platform.declarations.facts import AttackFacts
 from backstop.platform.params import BadInput, fill
 from tests.conftest import forget
 
@@ -41,7 +42,7 @@ def test_a_plugin_as_its_file_declares_it(toys: Path) -> None:
         "Stamps.",
         ["target", "size"],
     )
-    assert stamp.facts == {"VERSION": 1, "KINDS": ("image",), "TRIGGER": True}
+    assert stamp.facts == AttackFacts(version=1, kinds=("image",), trigger=True)
     assert plugins.find("attacks", "flip").version == 3
     assert plugins.find("defenses", "clip").version == 1
     assert plugins.find("defenses", "clip").sheet == "Clips rows.\n\nMore text."

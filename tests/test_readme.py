@@ -154,9 +154,7 @@ def test_the_page_on_defenses_names_the_stages_that_may_follow_a_merged_row() ->
         for name in plugins.names("defenses")
         if plugins.build("defenses", name, {}).apply is not as_they_are
     }
-    allowed = {
-        name for name in maps if plugins.find("defenses", name).facts.get("TAKES") == "row"
-    } - {"fedavg"}
+    allowed = {name for name in maps if plugins.defense_facts(name).takes == "row"} - {"fedavg"}
     assert set(re.findall(r"`(\w+)`", said)) == allowed
 
 

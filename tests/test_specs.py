@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -459,7 +459,7 @@ def test_an_id_changes_with_the_version_of_a_plugin_it_uses(
 
     def raised(group: str, name: str) -> plugins.Plugin:
         found = find(group, name)
-        return found._replace(facts={**found.facts, "VERSION": 2}) if name == "stamp" else found
+        return found._replace(facts=replace(found.facts, version=2)) if name == "stamp" else found
 
     monkeypatch.setattr(plugins, "find", raised)
     assert spec_id(attacked) != before[0]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backstop.platform.commands.output import (
     DONE,
@@ -14,136 +14,160 @@ from backstop.platform.commands.output import (
     readable_store,
     say_interrupted,
 )
+from backstop.platform.declarations.facts import (
+    GIVES,
+    KNOWS,
+    NEEDS,
+    TAKES,
+    AttackFacts,
+    DefenseFacts,
+    Facts,
+    SearchSpaceFacts,
+)
 from backstop.platform.params import BadInput, nearest
 
+if TYPE_CHECKING:
+    from backstop.platform.plugins import Plugin
 
-def _facts(group: str, name: str) -> dict[str, Any]:
-    """A plug-in as one plain object; a broken file is listed with its error."""
+Item = Mapping[str, Any]  # a plug-in as one plain object
+SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
+
+
+def _look_up(group: str, name: str) -> Item:
+    """A plug-in as one plain object, with ``error`` where it cannot be used."""
     from backstop.platform import plugins
 
     try:
-        plugin = plugins.find(group, name)
+        return _as_item(group, plugins.describe(group, name))
     except BadInput as error:
         return {"name": name, "group": group, "error": str(error)}
+
+
+def _as_item(group: str, plugin: Plugin) -> Item:
     parameters = [
         {"name": item.name, "default": item.default, "allowed": item.allowed, "text": item.text}
         for item in plugin.parameters.values()
     ]
-    facts = {
-        key.lower(): list(fact) if isinstance(fact, tuple) else fact
-        for key, fact in plugin.facts.items()
-        if key in ("KINDS", "KNOWS", "STRENGTH", "TRIGGER")
-    }
-    if group == "attacks":
-        facts["kind"] = (
-            "trigger"
-            if plugin.facts["TRIGGER"]
-            else "untargeted"
-            if plugin.facts.get("UNTARGETED")
-            else "update"
-        )
-    if group == "defenses":
-        facts["needs"] = plugins.needs([name])
-        facts["takes"] = plugins.TAKES[plugin.facts.get("TAKES", "rows")]
-        facts["gives"] = plugins.GIVES[plugin.facts.get("GIVES", "rows")]
     return {
-        "name": name,
+        "name": plugin.name,
         "group": group,
         "summary": plugin.summary,
         "version": plugin.version,
         "source": plugin.source,
         "parameters": parameters,
-        **facts,
+        **_facts(plugin.facts),
     }
 
 
-def _asks(item: Mapping[str, Any]) -> str:
-    """What a plug-in needs or knows, in words."""
-    from backstop.platform import plugins
+def _facts(facts: Facts) -> dict[str, Any]:
+    """What a plug-in says of itself as plain values."""
+    plain: dict[str, Any] = {}
+    if not isinstance(facts, SearchSpaceFacts) and facts.kinds:
+        plain["kinds"] = list(facts.kinds)
+    if isinstance(facts, AttackFacts):
+        plain["knows"] = facts.knows
+        plain["strength"] = facts.strength
+        plain["trigger"] = facts.trigger
+        plain["kind"] = _attack_kind(facts)
+    if isinstance(facts, DefenseFacts):
+        plain["needs"] = [words for need, words in NEEDS.items() if need in facts.needs]
+        plain["takes"] = TAKES[facts.takes]
+        plain["gives"] = GIVES[facts.gives]
+    return plain
 
+
+def _attack_kind(facts: AttackFacts) -> str:
+    if facts.trigger:
+        return "trigger"
+    return "untargeted" if facts.untargeted else "update"
+
+
+def _asks(item: Item) -> str:
+    """What a plug-in needs or knows, in words."""
     if item.get("needs"):
         return f"needs {', '.join(item['needs'])}"
-    return f"{item['kind']}, knows {plugins.KNOWS[item['knows']]}" if "knows" in item else ""
+    return f"{item['kind']}, knows {KNOWS[item['knows']]}" if "knows" in item else ""
 
 
 def list_(options: argparse.Namespace) -> int:
     """``backstop list``: the plug-ins with a line each."""
-    from rich.table import Table
-
     from backstop.platform import plugins
 
     groups = [options.group.replace("-", "_")] if options.group else list(plugins.PACKAGES)
-    found = [_facts(group, name) for group in groups for name in plugins.names(group)]
+    listed = {group: [_look_up(group, name) for name in plugins.names(group)] for group in groups}
     if options.json:
-        print_json(found)
+        print_json([item for items in listed.values() for item in items])
         return DONE
-    for group in groups:
-        table = Table(
-            title=group.replace("_", " "),
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            show_header=False,
-            pad_edge=False,
-        )
-        table.add_column(no_wrap=True, style="cyan")
-        table.add_column()
-        table.add_column(style="dim")
-        for item in found:
-            if item["group"] == group:
-                summary = (item.get("summary") or item["error"]).removeprefix(
-                    f"{item['name'].replace('_', ' ').capitalize()}: "
-                )
-                table.add_row(item["name"], summary, _asks(item))
-        open_console().print(table)
+    for group, items in listed.items():
+        open_console().print(_group_table(group, items))
     return DONE
+
+
+def _group_table(group: str, items: Sequence[Item]) -> Any:
+    """One group's plug-ins: name, summary, and what they ask for."""
+    from rich.table import Table
+
+    table = Table(
+        title=group.replace("_", " "),
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+    )
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column()
+    table.add_column(style="dim")
+    for item in items:
+        name_in_words = item["name"].replace("_", " ").capitalize()
+        text = item.get("summary") or item["error"]
+        table.add_row(item["name"], text.removeprefix(f"{name_in_words}: "), _asks(item))
+    return table
 
 
 def show(options: argparse.Namespace) -> int:
     """``backstop show``: the data sheet and the parameters of a plug-in."""
-    from rich.table import Table
-
     from backstop.platform import plugins
 
-    wanted = options.name.replace("-", "_")
-    group = plugins.owner(wanted)
+    name = options.name.replace("-", "_")
+    group = plugins.owner(name)
     if group is None:
         known = [name for group in plugins.PACKAGES for name in plugins.names(group)]
-        raise BadInput(f"unknown plug-in {options.name!r}; {nearest(wanted, known)}")
-    facts, plugin = _facts(group, wanted), plugins.find(group, wanted)
+        raise BadInput(f"unknown plug-in {options.name!r}; {nearest(name, known)}")
+    plugin = plugins.describe(group, name)
+    item = _as_item(group, plugin)
     if options.json:
-        print_json({**facts, "sheet": plugin.sheet})
+        print_json({**item, "sheet": plugin.sheet})
         return DONE
     console = open_console()
-    console.print(
-        f"{plugins.SINGULAR[group]} {wanted}, version {plugin.version}",
-        style="bold",
-        highlight=False,
-    )
+    title = f"{plugins.SINGULAR[group]} {name}, version {plugin.version}"
+    console.print(title, style="bold", highlight=False)
     console.print(plugin.sheet, markup=False, highlight=False, soft_wrap=True)
-    for key in ("kinds", "knows", "needs", "takes", "gives", "strength"):
-        if facts.get(key):
-            given = facts[key]
-            console.print(
-                f"\n{key}: {', '.join(given) if isinstance(given, list) else given}",
-                markup=False,
-                highlight=False,
-                end="",
-            )
+    for line in _fact_lines(item):
+        console.print(f"\n{line}", markup=False, highlight=False, end="")
     console.print()
-    if facts["parameters"]:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("parameter", "default", "allowed", "meaning"):
-            table.add_column(name)
-        for item in facts["parameters"]:
-            table.add_row(
-                item["name"],
-                str(item["default"]),
-                item["allowed"].replace("[", "\\["),
-                item["text"],
-            )
-        console.print(table)
+    if item["parameters"]:
+        console.print(_parameter_table(item["parameters"]))
     return DONE
+
+
+def _fact_lines(item: Item) -> Iterator[str]:
+    for key in SHOWN_FACTS:
+        value = item.get(key)
+        if value:
+            yield f"{key}: {', '.join(value) if isinstance(value, list) else value}"
+
+
+def _parameter_table(parameters: Sequence[Item]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("parameter", "default", "allowed", "meaning"):
+        table.add_column(heading)
+    for item in parameters:
+        allowed = item["allowed"].replace("[", "\\[")
+        table.add_row(item["name"], str(item["default"]), allowed, item["text"])
+    return table
 
 
 def data(options: argparse.Namespace) -> int:

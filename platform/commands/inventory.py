@@ -78,7 +78,7 @@ def look(part: Part, folder: Path) -> dict[str, Any]:
     named = [parameter.default for parameter in plugin.parameters.values()]
     return item | {
         "summary": plugin.summary,
-        "kinds": list(plugin.facts.get("KINDS", ())),
+        "kinds": list(plugins.kinds("datasets", name)),
         "usable": all(row["state"] == "present" for row in files),
         "own": any(file.path in {*named, *part.params.values()} for file in dataset.files),
         # one file may hold several parts

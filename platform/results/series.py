@@ -160,8 +160,7 @@ def _strength_parameter(attack: str) -> str | None:
     """
     if attack not in plugins.names("attacks"):
         return None
-    knob: str | None = plugins.find("attacks", attack).facts["STRENGTH"]
-    return knob
+    return plugins.attack_facts(attack).strength
 
 
 def _without_strength(stages: Stages, position: int, knob: str) -> str:

@@ -25,7 +25,7 @@ from backstop.platform.specs.spec import Spec, complete_optimizer, scalar_fields
 def strength_stage(chain: Sequence[Part]) -> tuple[Part, str] | None:
     """The last stage of an attack that declares a STRENGTH, and the parameter that it names."""
     for stage in reversed(chain):
-        parameter = plugins.find("attacks", stage.name).facts.get("STRENGTH")
+        parameter = plugins.attack_facts(stage.name).strength
         if parameter is not None:
             return stage, parameter
     return None

@@ -198,21 +198,19 @@ def _resolve(spec: Spec) -> Spec:
         raise BadInput(
             f"spec: start={spec.start!r} is not allowed; start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
         )
-    kinds = set(plugins.find("datasets", spec.dataset.name).facts.get("KINDS", ()))
+    kinds = set(plugins.kinds("datasets", spec.dataset.name))
     for group, item in [
         ("models", spec.model),
         *(("attacks", item) for item in spec.attack),
         *(("defenses", item) for item in spec.defense),
     ]:
-        takes = plugins.find(group, item.name).facts.get("KINDS")
-        if takes is not None and kinds and not kinds & set(takes):
+        takes = plugins.kinds(group, item.name)
+        if takes and kinds and not kinds & set(takes):
             raise BadInput(
                 f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data"
             )
     _check_defense(spec)
-    triggers = [
-        item.name for item in spec.attack if plugins.find("attacks", item.name).facts.get("TRIGGER")
-    ]
+    triggers = [item.name for item in spec.attack if plugins.attack_facts(item.name).trigger]
     if len(triggers) > 1:
         raise BadInput(
             f"attack {chain_text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them"
@@ -268,12 +266,12 @@ def _check_defense(spec: Spec) -> None:
     left, by, chain = "clients", "", "+".join(item.name for item in spec.defense)
     predicting: list[str] = []
     for item in spec.defense:
-        facts = plugins.find("defenses", item.name).facts
-        if "root" in facts.get("NEEDS", ()) and not spec.root_size:
+        facts = plugins.defense_facts(item.name)
+        if "root" in facts.needs and not spec.root_size:
             raise BadInput(
                 f"defense {item.name} needs the server's root set; root_size=0 leaves none, allowed is at least 1"
             )
-        switch = facts.get("PREDICTS")
+        switch = facts.predicts
         if switch and item.params[switch]:
             predicting.append(item.name)
         if len(predicting) > 1:
@@ -281,7 +279,7 @@ def _check_defense(spec: Spec) -> None:
                 f"defense {chain}: {' and '.join(predicting)} both say how the final model predicts; keep one of them,"
                 f" or turn that off: {item.name}({switch}=0)"
             )
-        takes, gives = facts.get("TAKES", "rows"), facts.get("GIVES", "rows")
+        takes, gives = facts.takes, facts.gives
         if left == "row" and takes != "row":
             raise BadInput(
                 f"defense {chain}: {by} leaves one merged row and {item.name} compares rows; put {item.name} first"

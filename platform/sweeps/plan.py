@@ -160,9 +160,7 @@ def with_twins(found: Sequence[Spec]) -> list[Spec]:
 def _twins(spec: Spec) -> list[Spec]:
     undefended = spec.replace(defense=())
     unattacked = undefended.replace(attack=(), dormant=False)
-    trigger = tuple(
-        stage for stage in spec.attack if plugins.find("attacks", stage.name).facts.get("TRIGGER")
-    )
+    trigger = tuple(stage for stage in spec.attack if plugins.attack_facts(stage.name).trigger)
     dormant = [undefended.replace(attack=trigger, dormant=True)] if trigger else []
     return [undefended, unattacked, *dormant]
 

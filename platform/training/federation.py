@@ -116,9 +116,7 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
     if data.vectors is not None:
         _embed(module, data.vectors, spec)
     attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
-    knows = [
-        str(plugins.find("attacks", item.name).facts.get("KNOWS", "own")) for item in spec.attack
-    ]
+    knows = [plugins.attack_facts(item.name).knows for item in spec.attack]
     attack = attack_chain(attacks, knows)
     if spec.dormant:  # nothing that a malicious client trains on or sends is left
         attack = Attack(
@@ -162,9 +160,7 @@ def _trainable(built: Federation) -> None:
             where = f"{len(single)} clients have one sample each, client {single[0]} among them"
         raise BadInput(built.lonely(where, "take fewer clients, a more even split (alpha)"))
     trained = [
-        item.name
-        for item in spec.defense
-        if "root" in plugins.find("defenses", item.name).facts.get("NEEDS", ())
+        item.name for item in spec.defense if "root" in plugins.defense_facts(item.name).needs
     ]
     if trained and spec.root_size == 1:
         where = f"root_size=1 with {trained[0]}"

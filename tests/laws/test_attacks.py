@@ -23,11 +23,7 @@ from tests.views import CLASSES, allowed, attack_view, samples, train_view, with
 NAMES = plugins.names("attacks")
 SHAPES = [(1, 1, 1), (1, 2, 5), (3, 8, 8), (1, 28, 28)]
 CASES: list[tuple[str, Kind]] = [
-    (name, kind)
-    for name in NAMES
-    for kind in plugins.find("attacks", name).facts.get(
-        "KINDS", get_args(Kind.__value__ if hasattr(Kind, "__value__") else Kind)
-    )
+    (name, kind) for name in NAMES for kind in plugins.kinds("attacks", name) or get_args(Kind)
 ]
 
 
@@ -38,7 +34,7 @@ def build(name: str, **params: Any) -> Attack:
 
 def seen(name: str, view: AttackView) -> AttackView:
     """The view as the platform gives it to this stage."""
-    return allowed(view, plugins.find("attacks", name).facts["KNOWS"])
+    return allowed(view, plugins.attack_facts(name).knows)
 
 
 def start(attack: Attack, view: AttackView) -> Any:
@@ -83,16 +79,15 @@ def same(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_facts(name: str) -> None:
-    plugin, attack = plugins.find("attacks", name), build(name)
-    assert plugin.facts["KNOWS"] in ("own", "defense", "all")
-    assert plugin.facts["TRIGGER"] is any((attack.trigger, attack.goal, attack.test_set))
-    assert not (plugin.facts["TRIGGER"] and plugin.facts.get("UNTARGETED"))
+    facts, attack = plugins.attack_facts(name), build(name)
+    assert facts.trigger is any((attack.trigger, attack.goal, attack.test_set))
+    assert not (facts.trigger and facts.untargeted)
     assert attack.test_set is None or (attack.trigger is None and attack.goal is None)
     assert attack.trigger is None or attack.goal is not None
-    strength = plugin.facts["STRENGTH"]
-    assert strength is None or (
-        plugin.parameters[strength].range is not None and float in plugin.parameters[strength].types
-    )
+    if facts.strength is not None:
+        strength = plugins.find("attacks", name).parameters[facts.strength]
+        assert strength.range is not None
+        assert float in strength.types
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -173,7 +168,7 @@ def test_crafted_rows(name: str, kind: Kind, m: int) -> None:
     found = attack.craft(start(attack, view), rows, view)
     assert found.shape == rows.shape and found.dtype == rows.dtype and found.isfinite().all()
     assert not torch.equal(found, rows) or (
-        m == 1 and "one row" in plugins.find("attacks", name).facts.get("EXEMPT", ())
+        m == 1 and "one row" in plugins.attack_facts(name).exempt
     )
 
 
@@ -254,7 +249,7 @@ def tries() -> list[tuple[str, str, Any]]:
 def test_every_end_of_a_range_runs_or_is_refused_in_one_line(
     name: str, key: str, value: object
 ) -> None:
-    kind: Kind = plugins.find("attacks", name).facts.get("KINDS", ("image",))[0]
+    kind: Kind = (plugins.kinds("attacks", name) or ("image",))[0]
     view = seen(name, attack_view(kind))
     try:
         attack = build(name, **{key: value})
@@ -273,7 +268,7 @@ def test_every_end_of_a_range_runs_or_is_refused_in_one_line(
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_chain_does_what_its_stages_do(name: str, kind: Kind) -> None:
-    knows = plugins.find("attacks", name).facts["KNOWS"]
+    knows = plugins.attack_facts(name).knows
     stage, batch, test = build(name), samples(kind, 16, "batch"), samples(kind, 32, "test")
     alone, whole = (
         attack_chain(stages, knew)

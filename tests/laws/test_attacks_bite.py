@@ -27,5 +27,5 @@ def test_it_beats_its_clean_twin_and_strength_bends_the_curve(name: str) -> None
     strong, weak = effect(stated, stated.attack), effect(stated, stated.weaker)
     print(f"{stated.attack}: {strong:.3f}; {stated.weaker}: {weak:.3f}")
     assert stated.effect > 0 and strong >= stated.effect
-    if plugins.find("attacks", name).facts["STRENGTH"] is not None:
+    if plugins.attack_facts(name).strength is not None:
         assert stated.bend > 0 and strong - weak >= stated.bend

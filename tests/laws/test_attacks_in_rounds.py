@@ -31,12 +31,12 @@ SMALL = Spec(
 
 def chain(name: str) -> str:
     """The attack as a whole: a stage that has no trigger goes behind one."""
-    return name if plugins.find("attacks", name).facts["TRIGGER"] else f"label_flip+{name}"
+    return name if plugins.attack_facts(name).trigger else f"label_flip+{name}"
 
 
 def small(name: str) -> Spec:
     """An experiment of two rounds on data that the attack takes."""
-    kind = plugins.find("attacks", name).facts.get("KINDS", ("image",))[0]
+    kind = (plugins.kinds("attacks", name) or ("image",))[0]
     dataset, model = TASKS[kind]
     return SMALL.replace(
         dataset=parse_part(dataset), model=parse_part(model), attack=to_chain(chain(name), "attack")

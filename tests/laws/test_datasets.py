@@ -54,7 +54,7 @@ def load(name: str) -> Data:
 def test_the_data_sheet_is_there_and_its_example_runs(name: str) -> None:
     plugin = plugins.find("datasets", name)
     assert plugin.factory.__name__ == name
-    assert set(plugin.facts["KINDS"]) <= {"image", "text", "table"} and plugin.version >= 1
+    assert plugins.kinds("datasets", name)
     for part in ("Shapes:", "Source:", "Deviations:", "Example:"):
         assert part in plugin.sheet
     result = doctest.testmod(importlib.import_module(plugin.factory.__module__))
@@ -65,7 +65,7 @@ def test_the_data_sheet_is_there_and_its_example_runs(name: str) -> None:
 def test_the_data_is_valid(name: str) -> None:
     data = load(name)
     assert checks.checked(data, name) is data
-    assert data.kind in plugins.find("datasets", name).facts["KINDS"]
+    assert data.kind in plugins.kinds("datasets", name)
     assert data.root is None
     for samples in (data.train, data.test):
         assert samples.x.is_contiguous()

@@ -28,8 +28,7 @@ PAIRS = [
     (model, dataset)
     for model in MODELS
     for dataset in plugins.names("datasets")
-    if set(plugins.find("models", model).facts["KINDS"])
-    & set(plugins.find("datasets", dataset).facts["KINDS"])
+    if set(plugins.kinds("models", model)) & set(plugins.kinds("datasets", dataset))
 ]
 FOLDER = Path(os.environ.get("BACKSTOP_DATA", "/nonexistent"))
 
@@ -61,7 +60,7 @@ def build(model: str, dataset: str, seed: int = 0) -> nn.Module:
 def test_the_data_sheet_is_there_and_its_example_runs(name: str) -> None:
     plugin = plugins.find("models", name)
     assert plugin.factory.__name__ == name
-    assert plugin.facts["KINDS"] and plugin.version >= 1
+    assert plugins.kinds("models", name)
     for part in ("Shapes:", "Source:", "Deviations:", "Example:"):
         assert part in plugin.sheet
     result = doctest.testmod(importlib.import_module(plugin.factory.__module__))

@@ -47,11 +47,7 @@ def test_every_attacked_setting_has_its_undefended_run(name: str) -> None:
     else:
         assert {spec.replace(defense=()).id for spec in specs} <= known
         assert {spec.replace(defense=(), attack=(), dormant=False).id for spec in specs} <= known
-        judged = {
-            name
-            for name in plugins.names("attacks")
-            if plugins.find("attacks", name).facts["TRIGGER"]
-        }
+        judged = {name for name in plugins.names("attacks") if plugins.attack_facts(name).trigger}
         for spec in specs:
             trigger = tuple(stage for stage in spec.attack if stage.name in judged)
             assert not trigger or spec.replace(defense=(), attack=trigger, dormant=True).id in known
