@@ -10,7 +10,6 @@ leaderboard is not in the store leaves its tables as they are, and that is said.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +18,22 @@ from typing import Any
 
 from backstop.platform import plugins
 from backstop.platform.contract import Part
-from backstop.platform.results.renderings import undefended
+from backstop.platform.results.document import load_document
+from backstop.platform.results.names import chain_of
 from backstop.platform.results.wording import percent
-from backstop.platform.specs.part import parse_chain
 
 Document = Mapping[str, Any]
+Cell = Mapping[str, Any]
+Stages = Sequence[Mapping[str, Any]]
 VENUE = re.compile(
     r"(AAAI|ACSAC|AISTATS|ASIA CCS|CCS|ECCV|ICASSP|ICDCS|ICLR|ICML|IEEE S&P|IEEE TBD|IEEE TSP|KDD"
     r"|MLSys|NDSS|NeurIPS|PODC|RAID|S&P|UAI|USENIX Security|WACV|Transactions on Signal Processing"
     r"|Transactions on Big Data)[^0-9\"]{0,12}((?:19|20)\d\d)"
 )
 YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-LONG = {"Transactions on Signal Processing": "IEEE TSP", "Transactions on Big Data": "IEEE TBD"}
-UPDATE_COLUMNS = ("knows", "clean twin", "untriggered")
+SHORT = {"Transactions on Signal Processing": "IEEE TSP", "Transactions on Big Data": "IEEE TBD"}
+ATTACK_COLUMNS = ("knows", "clean twin", "untriggered")
+BITES = {True: "yes", False: "no", None: "not known"}
 
 
 def origin(source: str) -> str:
@@ -42,7 +44,7 @@ def origin(source: str) -> str:
     """
     venue = VENUE.search(source)
     if venue:
-        return f"{LONG.get(venue[1], venue[1])} {venue[2]}"
+        return f"{SHORT.get(venue[1], venue[1])} {venue[2]}"
     year = YEAR.search(source)
     return year[0] if year else "–"
 
@@ -58,21 +60,30 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> 
     return "\n".join(f"| {' | '.join(line)} |" for line in (heads, rule, *rows)) + "\n"
 
 
-def written(attack: str) -> str:
-    """An attack as one would write it: without the parameters that have their defaults.
+def as_written(cell: Cell) -> str:
+    """A cell's attack as one would write it: without the parameters that have their defaults.
 
-    >>> written("badnets(share=0.2, size=3, source=None, target=0, value=1.0)")
+    >>> params = {"share": 0.2, "size": 3, "source": None, "target": 0, "value": 1.0}
+    >>> as_written({"attack_stages": [{"name": "badnets", "params": params}]})
     'badnets(share=0.2)'
     """
+    return "+".join(str(without_defaults(stage)) for stage in chain_of(cell["attack_stages"]))
 
-    def brief(stage: Part) -> Part:
-        declared = plugins.find("attacks", stage.name).parameters
-        given = {
-            key: value for key, value in stage.params.items() if value != declared[key].default
-        }
-        return Part(stage.name, given)
 
-    return "+".join(str(brief(stage)) for stage in parse_chain(attack))
+def without_defaults(stage: Part) -> Part:
+    """The stage of an attack without the parameters that have their defaults."""
+    declared = plugins.find("attacks", stage.name).parameters
+    own = {key: value for key, value in stage.params.items() if value != declared[key].default}
+    return Part(stage.name, own)
+
+
+def undefended(document: Document) -> dict[str, Cell]:
+    """Attack → its cell under plain FedAvg; no attack at all is not among them."""
+    return {
+        cell["attack"]: cell
+        for cell in document["cells"]
+        if cell["attack_stages"] and not cell["defense_stages"]
+    }
 
 
 def code(name: str) -> str:
@@ -82,18 +93,25 @@ def code(name: str) -> str:
 
 def defenses(document: Document) -> str:
     """Every defense against one strong backdoor, in the order of the leaderboard."""
-    anyway = {
+    untriggered = {
         cell["defense"]: cell["untriggered_target_rate"]
         for cell in document["cells"]
-        if cell["attack"] != "none"
+        if cell["attack_stages"]
     }
     heads = (
-        "#", "defense", "source", "needs", "DER", "accuracy", "attack success", "untriggered",
+        "#",
+        "defense",
+        "source",
+        "needs",
+        "DER",
+        "accuracy",
+        "attack success",
+        "untriggered",
         "accuracy without attack",
-    )  # fmt: skip
+    )
     rows = []
     for row in document["rows"]:
-        name = row["defense"].partition("(")[0]
+        name = bare_name(row["defense_stages"], "fedavg")
         rows.append(
             (
                 str(row["rank"]),
@@ -103,149 +121,173 @@ def defenses(document: Document) -> str:
                 percent(row["der"]),
                 mean(row["clean_accuracy"]),
                 mean(row["attack_success_rate"]),
-                mean(anyway[row["defense"]]),
+                mean(untriggered[row["defense"]]),
                 mean(row["no_attack_accuracy"]),
             )
         )
     return markdown(heads, rows, 4)
 
 
-def chains(document: Document, of: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The attacks whose stages are such, those that do most to FedAvg first."""
-    plain = {cell["attack"]: cell for cell in undefended(document["cells"])}
+def bare_name(stages: Stages, empty: str) -> str:
+    """The plug-ins of a chain without parameters."""
+    return "+".join(stage["name"] for stage in stages) or empty
 
-    def strength(attack: str) -> tuple[float, str]:
-        success = plain[attack]["attack_success_rate"]
+
+def attacks_of(document: Document, belongs: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The attacks whose stages' names are such, those that do most to FedAvg first."""
+    cells = undefended(document)
+
+    def strongest_first(attack: str) -> tuple[float, str]:
+        success = cells[attack]["attack_success_rate"]
         return (-success["mean"] if success else 0.0, attack)
 
-    stages = {
-        attack: [stage.partition("(")[0] for stage in re.split(r"\+(?=[a-z])", attack)]
-        for attack in plain
-        if attack != "none"
+    listed = [
+        attack
+        for attack, cell in cells.items()
+        if belongs([stage["name"] for stage in cell["attack_stages"]])
+    ]
+    return sorted(listed, key=strongest_first)
+
+
+def by_attack_and_defense(document: Document) -> dict[tuple[str, str], Cell]:
+    """(attack, defense) → cell."""
+    return {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
+
+
+def defense_names(document: Document) -> dict[str, str]:
+    """Defense → its names without parameters, FedAvg first."""
+    names = {
+        cell["defense"]: bare_name(cell["defense_stages"], "fedavg") for cell in document["cells"]
     }
-    return sorted((attack for attack, names in stages.items() if of(names)), key=strength)
+    order = sorted(names, key=lambda defense: (names[defense] != "fedavg", defense))
+    return {defense: names[defense] for defense in order}
 
 
 def attack_table(document: Document, attacks: Sequence[str]) -> str:
     """Attack success of each attack against each defense, and accuracy under FedAvg."""
-    by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
-    ours = sorted({defense for _, defense in by_place}, key=order)
-    heads = [
-        "attack",
-        *UPDATE_COLUMNS,
-        *(code(ours_name(name)) for name in ours),
-        "accuracy (FedAvg)",
-    ]
+    cells = by_attack_and_defense(document)
+    plain = undefended(document)
+    names = defense_names(document)
+    heads = ["attack", *ATTACK_COLUMNS, *map(code, names.values()), "accuracy (FedAvg)"]
     rows = []
     for attack in attacks:
-        plain = by_place[attack, "fedavg"]
+        cell = plain[attack]
+        successes = (cells[attack, defense]["attack_success_rate"] for defense in names)
         rows.append(
             [
-                code(written(attack)) + "°" * bool(plain["left_out"]),
-                plain["knows"],
-                mean(plain["natural_success"]),
-                mean(plain["untriggered_target_rate"]),
-                *(mean(by_place[attack, name]["attack_success_rate"]) for name in ours),
-                mean(plain["clean_accuracy"]),
+                code(as_written(cell)) + "°" * bool(cell["left_out"]),
+                cell["knows"],
+                mean(cell["natural_success"]),
+                mean(cell["untriggered_target_rate"]),
+                *map(mean, successes),
+                mean(cell["clean_accuracy"]),
             ]
         )
     return markdown(heads, rows, 2)
 
 
-def order(defense: str) -> tuple[bool, str]:
-    """FedAvg first."""
-    return defense != "fedavg", defense
-
-
-def ours_name(defense: str) -> str:
-    """A defense without its parameters, as on the command line."""
-    return defense.partition("(")[0]
-
-
 def triggers(document: Document) -> str:
     """Attacks by a trigger of their own, each with its own helpers."""
-    attacks = chains(
-        document, lambda names: plugins.attack_facts(names[0]).trigger and not behind(names)
-    )
-    return attack_table(document, attacks)
+    return attack_table(document, attacks_of(document, has_own_trigger))
 
 
-def behind(names: Sequence[str]) -> bool:
+def has_own_trigger(names: Sequence[str]) -> bool:
+    """Whether the chain is a trigger and its helpers, other than the common patch with a stage."""
+    return plugins.attack_facts(names[0]).trigger and not behind_the_patch(names)
+
+
+def behind_the_patch(names: Sequence[str]) -> bool:
     """Whether the chain shows a later stage, behind the common patch."""
     return names[0] == "badnets" and len(names) > 1
 
 
 def updates(document: Document) -> str:
     """Stages of training and crafting behind the common patch."""
-    return attack_table(document, chains(document, behind))
+    return attack_table(document, attacks_of(document, behind_the_patch))
 
 
 def untargeted(document: Document) -> str:
     """Accuracy under attacks that only do damage."""
-    attacks = chains(document, lambda names: plugins.attack_facts(names[0]).untargeted)
-    by_place = {(cell["attack"], cell["defense"]): cell for cell in document["cells"]}
-    digits = {cell["setting"] for cell in document["cells"] if cell["dataset"].startswith("digits")}
-    ours = sorted({defense for _, defense in by_place}, key=order)
-    clean = {
-        cell["defense"]: cell
-        for cell in document["cells"]
-        if cell["attack"] == "none" and cell["setting"] in digits
-    }
-    rows = [["none", "–", *(mean(clean[name]["clean_accuracy"]) for name in ours)]]
+    attacks = attacks_of(document, lambda names: plugins.attack_facts(names[0]).untargeted)
+    cells = by_attack_and_defense(document)
+    names = defense_names(document)
+    clean = clean_on_digits(document)
+    rows = [["none", "–", *(mean(clean[defense]["clean_accuracy"]) for defense in names)]]
     for attack in sorted(attacks):
-        cells = [by_place[attack, name] for name in ours]
-        accuracies = (mean(cell["clean_accuracy"]) for cell in cells)
-        rows.append([code(written(attack)), cells[0]["knows"], *accuracies])
-    return markdown(["attack", "knows", *(code(ours_name(name)) for name in ours)], rows, 2)
+        row = [cells[attack, defense] for defense in names]
+        accuracies = (mean(cell["clean_accuracy"]) for cell in row)
+        rows.append([code(as_written(row[0])), row[0]["knows"], *accuracies])
+    return markdown(["attack", "knows", *map(code, names.values())], rows, 2)
+
+
+def clean_on_digits(document: Document) -> dict[str, Cell]:
+    """Defense → its cell without an attack, on the digits."""
+    cells = document["cells"]
+    digits = {cell["setting"] for cell in cells if cell["dataset"].startswith("digits")}
+    return {
+        cell["defense"]: cell
+        for cell in cells
+        if not cell["attack_stages"] and cell["setting"] in digits
+    }
 
 
 def on_photographs(document: Document) -> str:
     """Every image trigger at its default on CIFAR-10: what it has, what its inputs have anyway."""
-    plain = {cell["attack"]: cell for cell in undefended(document["cells"])}
-    attacks = [
-        attack
-        for attack in chains(document, lambda _: True)
-        if plain[attack]["attack_success_rate"]
-    ]
-    rows = [
-        [
-            code(written(attack)),
-            mean(cell["attack_success_rate"]),
-            mean(cell["natural_success"]),
-            mean(cell["untriggered_target_rate"]),
-            mean(cell["clean_accuracy"]),
-            {True: "yes", False: "no", None: "not known"}[cell["bites"]],
-        ]
-        for attack, cell in ((attack, plain[attack]) for attack in attacks)
-    ]
+    plain = undefended(document)
+    rows = []
+    for attack in attacks_of(document, lambda _: True):
+        cell = plain[attack]
+        if cell["attack_success_rate"]:
+            rows.append(
+                [
+                    code(as_written(cell)),
+                    mean(cell["attack_success_rate"]),
+                    mean(cell["natural_success"]),
+                    mean(cell["untriggered_target_rate"]),
+                    mean(cell["clean_accuracy"]),
+                    BITES[cell["bites"]],
+                ]
+            )
     heads = ("attack", "attack success", "clean twin", "untriggered", "accuracy", "bites")
     return markdown(heads, rows, 1)
 
 
 def lifetimes(document: Document) -> str:
     """Rounds to a backdoor and rounds that it lasts."""
-    lasting = [cell for cell in undefended(document["cells"]) if cell["attack"] != "none"]
-
-    def rounds(cell: Mapping[str, Any], name: str) -> str:
-        figure, seeds = cell[name], len(cell["seeds"])
-        if figure is None:
-            return "never" if name == "time_to_backdoor" else "–"
-        spread = f"{figure['mean']:.0f} ({figure['low']:.0f} to {figure['high']:.0f})"
-        some = (
-            f", {cell['planted_seeds']} of {seeds} seeds" if cell["planted_seeds"] < seeds else ""
-        )
-        active = cell["still_active"] if name == "durability" else 0
-        return spread + some + (f", in {active} of {seeds} still there" if active else "")
-
     rows = [
         [
-            code(written(cell["attack"])),
-            rounds(cell, "time_to_backdoor"),
-            rounds(cell, "durability"),
+            code(as_written(cell)),
+            time_to_backdoor(cell),
+            durability(cell),
         ]
-        for cell in lasting
+        for cell in undefended(document).values()
     ]
     return markdown(("attack", "rounds to the backdoor", "rounds that it lasts"), rows, 1)
+
+
+def time_to_backdoor(cell: Cell) -> str:
+    """Rounds from the attack's first until the backdoor was there."""
+    return rounds(cell, "time_to_backdoor") or "never"
+
+
+def durability(cell: Cell) -> str:
+    """Rounds after the attack's last in which the backdoor was there."""
+    text = rounds(cell, "durability")
+    if not text:
+        return "–"
+    active = cell["still_active"]
+    return f"{text}, in {active} of {len(cell['seeds'])} still there" if active else text
+
+
+def rounds(cell: Cell, figure: str) -> str:
+    """A mean number of rounds with its interval, and over how many seeds where not over all; empty
+    where there is none.
+    """
+    if cell[figure] is None:
+        return ""
+    value, planted, seeds = cell[figure], cell["planted_seeds"], len(cell["seeds"])
+    spread = f"{value['mean']:.0f} ({value['low']:.0f} to {value['high']:.0f})"
+    return f"{spread}, {planted} of {seeds} seeds" if planted < seeds else spread
 
 
 TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
@@ -270,7 +312,7 @@ def main(store: Path) -> None:
         if not mark:
             raise SystemExit(f"{page} has no mark for the table {name}")
         _, end, tail = rest.partition("<!-- end -->")
-        Path(page).write_text(head + mark + build(json.loads(board.read_text())) + end + tail)
+        Path(page).write_text(head + mark + build(load_document(board)) + end + tail)
         print(f"{name}: {page}")
 
 

@@ -8,15 +8,28 @@ import re
 import shutil
 import subprocess
 import warnings
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from backstop.platform.contract import Part
 from backstop.platform.params import BadInput
-from backstop.platform.results import canvas, labels, marks, page, pictures, ranking, series
+from backstop.platform.results import (
+    canvas,
+    columns,
+    labels,
+    marks,
+    page,
+    pictures,
+    ranking,
+    series,
+)
+from backstop.platform.results.columns import Column, Kind
 from backstop.platform.results.document import Document
-from backstop.platform.results.names import chain_label
+from backstop.platform.results.names import ChainName, chain_label
 from backstop.platform.results.runs import Run
 from backstop.platform.results.store import Store
 from tests.boards import run, runs
@@ -294,9 +307,9 @@ def test_attacks_that_differ_in_strength_only_make_a_curve() -> None:
         for share, strength in ((0.1, 1.0), (0.1, 3.0), (0.1, 10.0), (0.2, 10.0))
     ]
     document = ranking.build_document(given, "demo")
-    assert series.strengths(document) == {
-        chain.format(0.1, "…"): {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}
-    }
+    (group,) = series.strength_groups(document)
+    assert group.text == chain.format(0.1, "…")
+    assert group.attacks == {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}
     assert "Attack success by strength: badnets+model_replacement(strength=…)" in page.page(
         document, given
     )
@@ -317,3 +330,55 @@ def test_a_clean_twin_is_no_line_of_the_attack() -> None:
     document = ranking.build_document([*runs(), twin], "demo")
     assert twin.id in {item["id"] for item in document["runs"]}
     assert twin.id not in series.curve_run_ids(document)
+
+
+KRUM = ChainName("krum(f=3, m=<1>)", (Part("krum", {"f": 3}),))
+QUOTED = ("phrase(words='a+b)c')", "phrase(words='a)b+c')")
+
+
+def test_a_sign_in_a_quoted_value_cuts_no_name_in_two() -> None:
+    """Two attacks whose values hold what is a sign elsewhere keep their values, and stay two."""
+    given = [
+        run(attack, defense, 0, {"clean_accuracy": 0.9, "attack_success_rate": 0.8})
+        for attack in QUOTED
+        for defense in ("fedavg", "median")
+    ]
+    document = ranking.build_document(given, "demo")
+    text = page.page(document, given)
+    heads = re.findall(r'<th scope="col">(phrase.*?)</th>', text)
+    assert sorted(map(unescape, heads)) == sorted(QUOTED)
+
+
+def test_a_family_is_made_of_names_not_of_text() -> None:
+    given = [
+        run(attack, defense, 0, {"clean_accuracy": 0.9, "attack_success_rate": 0.8})
+        for attack in ("badnets",)
+        for defense in ("fedavg", "norm_clip(norm='a(b')+median", "norm_clip(norm='c)d')+median")
+    ]
+    listed = marks.marks(ranking.build_document(given, "demo"))
+    assert {mark.family for mark in listed} == {"fedavg", "norm_clip+median"}
+
+
+SHOWN = {  # kind of a column → value in a row, how the page shows it
+    "count": (777, ">777<"),
+    "share": (0.123, ">12.3<"),
+    "score": (0.123, '>12.3<span class="bar"><i style="width:12.3%"></i></span><'),
+    "figure": ({"mean": 0.5, "low": 0.4, "high": 0.6}, ">50.0 <small>[40.0, 60.0]</small><"),
+    "chain": (KRUM, 'title="krum(f=3, m=&lt;1&gt;)">krum<small><span>f=3</span></small><'),
+    "share of chain": ((0.123, KRUM), ">12.3 <small>krum(f=3)</small><"),
+    "words": (["<b>", "two"], ">&lt;b&gt;, two<"),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_new_column_of_any_kind_stands_in_the_page(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [run("badnets", "fedavg", 0, {"clean_accuracy": 0.5})]
+    document = ranking.build_document(given, "one")
+    value, shown = SHOWN[kind]
+    new = Column("new", "a <new> column", kind, ("page",), value=lambda _: value)
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, new))
+    text = page.page(document, [])
+    assert ">a &lt;new&gt; column</th>" in text
+    assert text.count(shown) == 1

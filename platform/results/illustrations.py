@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from backstop.platform.results.canvas import draw_svg
-from backstop.platform.results.names import display_names
+from backstop.platform.results.names import attack_names
 from backstop.platform.results.pictures import (
     draw_by_round,
     draw_by_strength,
@@ -57,7 +57,7 @@ def _by_round(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illust
     scene = strongest_attack(document)
     if scene is None:
         return []
-    attack = display_names({cell["attack"] for cell in document["cells"]})[scene.attack]
+    attack = attack_names(document)[scene.attack]
     accuracy, success = CURVES
     captions = {
         success: (

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backstop.platform.results.canvas import INK
-from backstop.platform.results.names import chain_label
+from backstop.platform.results.columns import ranked_rows
 from backstop.platform.specs.part import NOTHING
-
-Stages = Sequence[Mapping[str, Any]]
 
 UNATTACKED, UNDEFENDED = NOTHING["attack"], NOTHING["defense"]
 # Okabe and Ito, "Color Universal Design", 2008: eight colors that stay apart under color
@@ -35,30 +33,15 @@ class Mark(NamedTuple):
         return f"{self.family[: LONGEST_NAME - 1]}…"
 
 
-def chains_of_runs(document: Mapping[str, Any], role: str) -> dict[str, Stages]:
-    """The attacks or defenses of the runs: text form → stages."""
-    chains = [run["spec"][role] for run in document["runs"]]
-    return {chain_label(stages, role): stages for stages in chains}
-
-
-def family_name(stages: Stages) -> str:
-    """A defense's stages without parameters: what its variants have in common.
-
-    >>> family_name([{"name": "clip", "params": {"norm": 1}}, {"name": "median", "params": {}}])
-    'clip+median'
-    """
-    return "+".join(stage["name"] for stage in stages) or UNDEFENDED
-
-
 def marks(document: Mapping[str, Any]) -> list[Mark]:
     """The rows by rank; the best six families and FedAvg have colors, all others are gray."""
-    chains = chains_of_runs(document, "defense")
-    families = [family_name(chains[row["defense"]]) for row in document["rows"]]
-    colors = _family_colors(families)
+    rows = ranked_rows(document)
+    colors = _family_colors([row.defense.family for row in rows])
     seen: set[str] = set()
     listed = []
-    for row, family in zip(document["rows"], families, strict=True):
-        listed.append(Mark(row, family, colors.get(family, OTHERS), family not in seen))
+    for row in rows:
+        family = row.defense.family
+        listed.append(Mark(row.fields, family, colors.get(family, OTHERS), family not in seen))
         seen.add(family)
     return listed
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from backstop.platform import plugins
+from backstop.platform.results.by_attack import mean_success
 from backstop.platform.results.cells import SUCCESS, setting
-from backstop.platform.results.marks import (
-    UNATTACKED,
-    UNDEFENDED,
-    Mark,
-    Stages,
-    best_per_family,
-    chains_of_runs,
+from backstop.platform.results.frames import cells_frame
+from backstop.platform.results.marks import UNATTACKED, UNDEFENDED, Mark, best_per_family
+from backstop.platform.results.names import (
+    Chain,
+    chain_label,
+    chain_names,
+    chain_of,
+    document_chains,
 )
-from backstop.platform.results.names import chain_label, display_names
-from backstop.platform.results.renderings import means
+from backstop.platform.specs import notation
+from backstop.platform.specs.part import Part, chain_text
 
 CURVES = ("round/clean_accuracy", "round/attack_success_rate")
 KNOBS = ("mask_threshold", "trim_fraction")  # of ``invariant``
 FEWEST_STRENGTHS = 3  # that make a line worth drawing
+ANY = "…"  # stands for a strength that varies
 
 
 class Drawn(Protocol):
@@ -47,6 +50,14 @@ class Scene(NamedTuple):
 
     setting: str
     attack: str
+
+
+class StrengthGroup(NamedTuple):
+    """Attacks that differ in the strength of one stage only."""
+
+    text: str
+    chain: Chain  # with … in place of the strength
+    attacks: Mapping[float, str]  # strength → attack, from weak to strong
 
 
 def strongest_attack(document: Mapping[str, Any]) -> Scene | None:
@@ -125,33 +136,54 @@ def knob_map(document: Mapping[str, Any], metric: str) -> dict[tuple[float, floa
 
 
 def _rows_by_knobs(document: Mapping[str, Any]) -> dict[tuple[float, float], Mapping[str, Any]]:
-    chains = chains_of_runs(document, "defense")
+    chains = document_chains(document)
     rows: dict[tuple[float, float], Mapping[str, Any]] = {}
     for row in document["rows"]:
-        stages = chains[row["defense"]]
-        if [stage["name"] for stage in stages] == ["invariant"]:
-            tau, trim = (float(stages[0]["params"][knob]) for knob in KNOBS)
-            rows.setdefault((tau, trim), row)
+        knobs = _knobs(chains[row["defense"]])
+        if knobs is not None:
+            rows.setdefault(knobs, row)
     return rows
 
 
-def strengths(document: Mapping[str, Any]) -> dict[str, dict[float, str]]:
-    """Attacks that differ in one stage's STRENGTH only, at least three of them: the name of the
-    group → strength → attack.
-    """
-    groups: dict[str, dict[float, str]] = {}
-    for attack, stages in chains_of_runs(document, "attack").items():
-        for position, stage in enumerate(stages):
-            knob = _strength_parameter(stage["name"])
-            strength = stage["params"].get(knob)
-            if knob is not None and isinstance(strength, (int, float)):
-                group = _without_strength(stages, position, knob)
-                groups.setdefault(group, {})[float(strength)] = attack
-    return {
-        group: dict(sorted(attacks.items()))
-        for group, attacks in sorted(groups.items())
-        if len(attacks) >= FEWEST_STRENGTHS
-    }
+def _knobs(chain: Chain) -> tuple[float, float] | None:
+    """Mask threshold τ and trim fraction of ``invariant``; None of any other defense."""
+    if [stage.name for stage in chain] != ["invariant"]:
+        return None
+    tau, trim = (chain[0].params.get(knob) for knob in KNOBS)
+    if isinstance(tau, (int, float)) and isinstance(trim, (int, float)):
+        return float(tau), float(trim)
+    return None
+
+
+def strength_groups(document: Mapping[str, Any]) -> list[StrengthGroup]:
+    """Attacks that differ in one stage's STRENGTH only, at least three of them."""
+    chains: dict[str, Chain] = {}
+    attacks: dict[str, dict[float, str]] = {}
+    for cell in document["cells"]:
+        for strength, chain in _without_strength(chain_of(cell["attack_stages"])):
+            text = _readable(chain_text(chain, "attack"))
+            chains[text] = chain
+            attacks.setdefault(text, {})[strength] = cell["attack"]
+    return [
+        StrengthGroup(text, chains[text], dict(sorted(attacks[text].items())))
+        for text in sorted(chains)
+        if len(attacks[text]) >= FEWEST_STRENGTHS
+    ]
+
+
+def _without_strength(chain: Chain) -> Iterator[tuple[float, Chain]]:
+    """For each stage that has a strength: that, and the chain with … in its place."""
+    for position, stage in enumerate(chain):
+        knob = _strength_parameter(stage.name)
+        strength = stage.params.get(knob) if knob else None
+        if knob and isinstance(strength, (int, float)):
+            blank = Part(stage.name, {**stage.params, knob: ANY})
+            yield float(strength), (*chain[:position], blank, *chain[position + 1 :])
+
+
+def _readable(text: str) -> str:
+    """The text of a chain with … in it, which is no value that needs quotes."""
+    return text.replace(notation.write(ANY), ANY)
 
 
 def _strength_parameter(attack: str) -> str | None:
@@ -163,35 +195,30 @@ def _strength_parameter(attack: str) -> str | None:
     return plugins.attack_facts(attack).strength
 
 
-def _without_strength(stages: Stages, position: int, knob: str) -> str:
-    """The chain's text with … in place of one stage's strength."""
-    stage = stages[position]
-    blank = {**stage, "params": {**stage["params"], knob: "…"}}
-    text = chain_label([*stages[:position], blank, *stages[position + 1 :]], "attack")
-    return text.replace("'…'", "…")
-
-
 def lines_by_strength(document: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
     """For each group of attacks its name and a line for the best of each family of defenses; points
     are (strength, attack success in percent).
     """
-    groups = strengths(document)
-    attacks = [attack for members in groups.values() for attack in members.values()]
-    names = display_names([*groups, *attacks])
-    success = means(document["cells"], ("attack", "defense"), SUCCESS)
+    groups = strength_groups(document)
+    chains = document_chains(document)
+    attacks = {attack: chains[attack] for group in groups for attack in group.attacks.values()}
+    names = chain_names({**attacks, **{group.text: group.chain for group in groups}})
+    success = mean_success(cells_frame(document))
     drawn = []
-    for group, members in groups.items():
+    for group in groups:
         lines = []
         for mark in best_per_family(document):
-            rates = {
-                strength: success.get((attack, mark.row["defense"]))
-                for strength, attack in members.items()
-            }
-            points = [
-                (strength, 100 * rate) for strength, rate in rates.items() if rate is not None
-            ]
+            points = _points(group, mark.row["defense"], success)
             if len(points) >= 2:
                 lines.append(Line(mark, points))
         if lines:
-            drawn.append((names[group], lines))
+            drawn.append((_readable(str(names[group.text])), lines))
     return drawn
+
+
+def _points(
+    group: StrengthGroup, defense: str, success: Mapping[Hashable, float]
+) -> list[tuple[float, float]]:
+    """(strength, attack success in percent) of the attacks that the defense has met."""
+    rates = {strength: success.get((attack, defense)) for strength, attack in group.attacks.items()}
+    return [(strength, 100 * rate) for strength, rate in rates.items() if rate is not None]
