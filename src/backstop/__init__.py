@@ -3,7 +3,8 @@ regenerate.
 
     import backstop
 
-    specs = backstop.grid(backstop.Spec(), attack=["none", "badnets"], defense=["fedavg", "krum"])
+    specs = backstop.grid(backstop.Spec(), attack=["none", "badnets"], defense=["fedavg", "median"])
+    backstop.run(specs[0]).frame()
 
 ``import backstop`` imports nothing else: a name is imported when it is first used.
 """
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from backstop.platform.contract import Part as Part
     from backstop.platform.contract import Search as Search
     from backstop.platform.contract import Spec as Spec
+    from backstop.platform.notebook import Leaderboard as Leaderboard
+    from backstop.platform.notebook import leaderboard as leaderboard
+    from backstop.platform.notebook import load as load
+    from backstop.platform.notebook import run as run
+    from backstop.platform.notebook import runs as runs
     from backstop.platform.params import BadInput as BadInput
     from backstop.platform.plugins import names as names
     from backstop.platform.specs.change import change_spec as change_spec
@@ -26,14 +32,19 @@ __version__ = "0.1.0"
 
 _HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
     "BadInput": "params",
+    "Leaderboard": "notebook",
     "Part": "contract",
     "Search": "contract",
     "Spec": "contract",
     "change_spec": "specs.change",
     "grid": "specs.change",
+    "leaderboard": "notebook",
+    "load": "notebook",
     "load_space": "sweeps.plan",
     "names": "plugins",
     "parse_chain": "specs.part",
+    "run": "notebook",
+    "runs": "notebook",
 }
 
 

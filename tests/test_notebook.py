@@ -1,0 +1,88 @@
+"""What a notebook gets: values that agree with the command line's, and one clear line for what
+cannot be.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import backstop
+from backstop.platform import experiment, notebook
+from backstop.platform.results.document import encode_document
+from backstop.platform.results.ranking import build_document
+from backstop.platform.rounds.finals import final
+from tests.boards import runs as made_up_runs
+
+STORE = "backstop-store"
+SPEC = backstop.Spec(
+    model=backstop.Part("logistic"),
+    attack=backstop.parse_chain("badnets(share=0.5)"),
+    clients=10,
+    per_round=5,
+    rounds=2,
+    root_size=20,
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def board() -> backstop.Leaderboard:
+    return backstop.Leaderboard(build_document(made_up_runs(), "made up"))
+
+
+def test_a_run_is_that_of_its_spec_and_is_stored_nowhere() -> None:
+    result = backstop.run(SPEC)
+    records = list(experiment.run(SPEC))
+    assert dict(result.final) == final(records)
+    frame = result.frame()
+    assert list(frame.index) == [0, 1] and frame.index.name == "round"
+    assert frame.to_dict("records") == [dict(record.metrics) for record in records]
+    assert not list(Path().iterdir())
+
+
+def test_a_leaderboard_is_shown_as_a_table(board: backstop.Leaderboard) -> None:
+    assert repr(board).startswith("made up: 20 defenses, 3 attacked cells, 2 seeds")
+    assert all(len(line) <= notebook.WIDTH for line in repr(board).splitlines())
+    frame = board.frame()
+    assert list(frame["rank"]) == list(range(1, 21))
+    assert len(board.cells()) == len(board.document["cells"])
+    assert board.latex().count(r"\\") == 21  # a heading and a line for each defense
+    assert board.markdown().startswith("# Leaderboard: made up")
+
+
+def test_a_leaderboard_is_read_from_its_file(board: backstop.Leaderboard, tmp_path: Path) -> None:
+    file = tmp_path / "leaderboard.json"
+    file.write_text(encode_document(board.document))
+    assert backstop.load(file).frame().equals(board.frame())
+    with pytest.raises(backstop.BadInput, match=r"nowhere\.json: No such file"):
+        backstop.load("nowhere.json")
+
+
+def test_the_store_of_the_command_line_is_that_of_a_notebook(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from backstop.platform import cli
+
+    arguments = ["--rounds", "1", "--clients", "10", "--per-round", "5", "--root-size", "20"]
+    assert cli.main(["run", *arguments]) == 0
+    capsys.readouterr()
+    assert cli.main(["leaderboard", "--experiment", "runs", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads(encode_document(backstop.leaderboard(STORE, "runs").document)) == printed
+    frame = backstop.runs(STORE, "runs")
+    assert list(frame["id"]) == [run["id"] for run in printed["runs"]]
+    with pytest.raises(backstop.BadInput, match="unknown experiment 'ruins'; did you mean 'runs'"):
+        backstop.leaderboard(STORE, "ruins")
+
+
+def test_a_store_that_there_is_not_is_not_made() -> None:
+    with pytest.raises(backstop.BadInput, match="there is no database yet"):
+        backstop.leaderboard("nowhere", "first")
+    assert not list(Path("nowhere").glob("*.db"))
