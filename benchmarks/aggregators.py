@@ -19,6 +19,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,16 @@ REPEATS = 5
 # matrices that ByzFL's sorts hold at once: values, differences, sorted values, 64-bit indices
 COPIES = 6
 SHARE = 5  # one in SHARE rows is assumed to be malicious
+HEAD = """# Aggregation rules
+
+Written by `python benchmarks/aggregators.py --threads {threads}`.
+Backstop {backstop}, PyTorch {torch}, ByzFL {byzfl}, {machine}, {threads} thread{plural}.
+
+Milliseconds, median (min–max). *read* is one sum over the rows, *Gram* one product of the matrix
+with its transpose, both by PyTorch on the same matrix in the same run. One row in five is far from
+the others, and as many attackers are assumed. Memory is the growth of the process beside the
+matrix.
+"""
 
 
 class Rule(NamedTuple):
@@ -54,11 +65,9 @@ class Rule(NamedTuple):
     text: str
     twin: Callable[[int, int], Any] | None = None
     unit: str = "read"
-    changes: bool = (
-        # whether ByzFL's writes into its argument: it is then given a copy, whose time counts, as
-        # ours keeps the argument
-        False
-    )
+    # whether ByzFL's writes into its argument: it is then given a copy, whose time counts, as ours
+    # keeps the argument
+    changes: bool = False
     large: bool = True  # whether it is measured at the largest size too
     aim: tuple[float, float] | None = None  # for n = 20 and n = 50
 
@@ -109,7 +118,7 @@ def once(work: Callable[[], Any]) -> float:
 
 
 def timed(work: Callable[[], Any]) -> list[float]:
-    """Seconds of several calls after one that warms up, or of the one call where that takes long."""
+    """Seconds of several calls after one that warms up, or of that one where it takes long."""
     first = once(work)
     return [first] if first > PATIENCE else [once(work) for _ in range(REPEATS)]
 
@@ -122,10 +131,10 @@ def call(rule: Rule, rows: torch.Tensor) -> Callable[[], Any]:
 
     from backstop.platform.specs.part import parse_part
 
-    found = parse_part(rule.text)
+    part = parse_part(rule.text)
     n, d = rows.shape
-    params = dict(found.params) | ({"f": n // SHARE} if found.name in TAKES_F else {})
-    defense: Defense = plugins.build("defenses", found.name, params)
+    params = dict(part.params) | ({"f": n // SHARE} if part.name in TAKES_F else {})
+    defense: Defense = plugins.build("defenses", part.name, params)
     view: Any = SimpleNamespace(
         generator=generator(0, "bench"), params=torch.zeros(d), layout=(), server_lr=1.0, round=0
     )
@@ -174,39 +183,60 @@ def spread(seconds: list[float]) -> str:
     """Median and range in milliseconds."""
     if not seconds:
         return "–"
-    return f"{1e3 * statistics.median(seconds):.1f} ({1e3 * min(seconds):.1f}–{1e3 * max(seconds):.1f})"
+    return (
+        f"{1e3 * statistics.median(seconds):.1f} "
+        f"({1e3 * min(seconds):.1f}–{1e3 * max(seconds):.1f})"
+    )
 
 
-def table(found: list[Row], threads: int, others: str) -> str:
+def table(measured: list[Row], threads: int, others: str) -> str:
     """The Markdown page."""
     lines = [
-        "# Aggregation rules",
-        "",
-        (
-            f"Written by `python benchmarks/aggregators.py --threads {threads}`. Backstop {__version__}, PyTorch {torch.__version__}, ByzFL "
-            f"{others}, {os.cpu_count()} × {processor()}, {threads} thread{'s' if threads > 1 else ''}."
+        HEAD.format(
+            threads=threads,
+            backstop=__version__,
+            torch=torch.__version__,
+            byzfl=others,
+            machine=f"{os.cpu_count()} × {processor()}",
+            plural="s" if threads > 1 else "",
         ),
-        "",
         (
-            "Milliseconds, median (min–max). *read* is one sum over the rows, *Gram* one product of the matrix with its transpose, both by PyTorch "
-            "on the same matrix in the same run. One row in five is far from the others, and as many attackers are assumed. "
-            "Memory is the growth of the process beside the matrix."
+            "| rule | n | d | ours, ms | ByzFL, ms | ByzFL / ours | × read | × Gram | aim "
+            "| extra memory, MiB (matrix) | |"
         ),
-        "",
-        "| rule | n | d | ours, ms | ByzFL, ms | ByzFL / ours | × read | × Gram | aim | extra memory, MiB (matrix) | |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | --- |",
+        *(line(row) for row in measured),
     ]
-    for row in found:
-        mine = statistics.median(row.ours)
-        ratio = f"{statistics.median(row.theirs) / mine:.1f}" if row.theirs else ""
-        aim = dict(zip(NUMBERS, row.rule.aim, strict=False)).get(row.n) if row.rule.aim else None
-        wanted = f"≤ {aim:g} × {'Gram' if row.rule.unit == 'gram' else 'read'}" if aim else ""
-        size = row.n * row.d * 4 / costs.MIB
-        lines.append(
-            f"| {row.rule.text} | {row.n} | {row.d:,} | {spread(row.ours)} | {spread(row.theirs)} | {ratio} | {mine / row.read:.1f} | "
-            f"{mine / row.gram:.2f} | {wanted} | {row.memory:.0f} ({size:.0f}) | {row.note} |"
-        )
     return "\n".join([*lines, "", "![Growth with n and d](aggregators.svg)", ""])
+
+
+def line(row: Row) -> str:
+    """One line of the table."""
+    mine = statistics.median(row.ours)
+    ratio = f"{statistics.median(row.theirs) / mine:.1f}" if row.theirs else ""
+    matrix = row.n * row.d * 4 / costs.MIB
+    cells = [
+        row.rule.text,
+        str(row.n),
+        f"{row.d:,}",
+        spread(row.ours),
+        spread(row.theirs),
+        ratio,
+        f"{mine / row.read:.1f}",
+        f"{mine / row.gram:.2f}",
+        aim_of(row),
+        f"{row.memory:.0f} ({matrix:.0f})",
+        row.note,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def aim_of(row: Row) -> str:
+    """What the rule is held to with so many rows; empty where to nothing."""
+    aims = dict(zip(NUMBERS, row.rule.aim or (), strict=False))
+    if not aims.get(row.n):
+        return ""
+    return f"≤ {aims[row.n]:g} × {'Gram' if row.rule.unit == 'gram' else 'read'}"
 
 
 def processor() -> str:
@@ -222,7 +252,7 @@ def processor() -> str:
         return platform.processor()
 
 
-def draw(found: list[Row], file: Path) -> None:
+def draw(measured: list[Row], file: Path) -> None:
     """Seconds against d for every n, ours as lines, ByzFL's dashed, with the read of the matrix."""
     import matplotlib as mpl
 
@@ -234,13 +264,13 @@ def draw(found: list[Row], file: Path) -> None:
         1, len(NUMBERS), figsize=(13, 4.6), sharey=True, layout="constrained"
     )
     for axis, n in zip(axes, NUMBERS, strict=True):
-        for number, rule in enumerate(shown):
-            rows = [row for row in found if row.rule is rule and row.n == n]
+        for index, rule in enumerate(shown):
+            rows = [row for row in measured if row.rule is rule and row.n == n]
             axis.plot(
                 [row.d for row in rows],
                 [statistics.median(row.ours) for row in rows],
                 "o-",
-                color=f"C{number}",
+                color=f"C{index}",
                 label=rule.text,
             )
             both = [row for row in rows if row.theirs]
@@ -248,10 +278,10 @@ def draw(found: list[Row], file: Path) -> None:
                 [row.d for row in both],
                 [statistics.median(row.theirs) for row in both],
                 "x--",
-                color=f"C{number}",
+                color=f"C{index}",
                 alpha=0.6,
             )
-        rows = [row for row in found if row.rule is shown[0] and row.n == n]
+        rows = [row for row in measured if row.rule is shown[0] and row.n == n]
         axis.plot(
             [row.d for row in rows],
             [row.read for row in rows],
@@ -263,7 +293,7 @@ def draw(found: list[Row], file: Path) -> None:
             [row.d for row in rows],
             [row.gram for row in rows],
             "-.",
-            color="grey",
+            color="gray",
             label="one Gram product",
         )
         axis.set(title=f"n = {n}", xlabel="coordinates d", xscale="log", yscale="log")
@@ -283,7 +313,7 @@ def main() -> None:
     for rule in RULES:
         call(rule, matrix(7, 5000))()  # compiles
     room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    found: list[Row] = []
+    measured: list[Row] = []
     for d in SIZES[:2] if options.quick else SIZES:
         for n in NUMBERS:
             rows = matrix(n, d)
@@ -294,19 +324,15 @@ def main() -> None:
             )
             for rule in RULES if d < SIZES[-1] else [rule for rule in RULES if rule.large]:
                 row = measure(rows, rule, read, gram, left)
-                found.append(row)
-                print(
-                    f"{rule.text:34} n={n:<4} d={d:<11,} ours {spread(row.ours):28} ByzFL {spread(row.theirs):30} {row.note}",
-                    flush=True,
-                )
+                measured.append(row)
+                times = f"ours {spread(row.ours):28} ByzFL {spread(row.theirs):30}"
+                print(f"{rule.text:34} n={n:<4} d={d:<11,} {times} {row.note}", flush=True)
             del rows
-    version = (
-        __import__("importlib.metadata", fromlist=["version"]).version("byzfl")
-        if byzfl
-        else "not installed"
+    byzfl_version = metadata.version("byzfl") if byzfl else "not installed"
+    (HERE / "aggregators.md").write_text(
+        table(measured, options.threads, byzfl_version), encoding="utf-8"
     )
-    (HERE / "aggregators.md").write_text(table(found, options.threads, version), encoding="utf-8")
-    draw(found, HERE / "aggregators.svg")
+    draw(measured, HERE / "aggregators.svg")
 
 
 if __name__ == "__main__":

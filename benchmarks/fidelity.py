@@ -15,13 +15,14 @@ from backstop.platform import plugins
 PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
 HEAD = """# Fidelity
 
-Every attack and defense is somebody's method. This page says whose, what of it was held against what,
-and where Backstop differs, so that a figure can be traced to the method it stands for. It is written
-from the data sheets by `python benchmarks/fidelity.py`; `backstop show NAME` has the whole sheet.
+Every attack and defense is somebody's method. This page says whose, what of it was held against
+what, and where Backstop differs, so that a figure can be traced to the method it stands for. It is
+written from the data sheets by `python benchmarks/fidelity.py`; `backstop show NAME` has the whole
+sheet.
 
 *Checked* names the code or text that the method was compared with. "(remembered)" marks a figure or
-a formula that could not be verified there: papers' full texts were mostly out of reach. A deviation is
-kept where it is better or where the platform's terms differ, and is stated; the rest was mended.
+a formula that could not be verified there: papers' full texts were mostly out of reach. A deviation
+is kept where it is better or where the platform's terms differ, and is stated; the rest was mended.
 """
 
 

@@ -42,6 +42,16 @@ PATIENCE = 900.0  # seconds a contender gets
 QUIET = 0.3
 # what the project holds itself to
 AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}
+HEAD = """# Benchmarks
+
+Written by `make bench`.
+Backstop {backstop}, PyTorch {torch}, Python {python}, {machine}.{quiet}
+
+A round is local training of 20 of 100 clients (Dirichlet 0.5, one epoch, batches of 64, SGD 0.01
+with momentum 0.9), aggregation and the whole test set. `image`: the tutorial CNN on CIFAR-10;
+`table`: an MLP 30-128-256-2 on 8,844 rows. Attacked and defended: a fifth of the clients attack
+with badnets, the server takes the trimmed mean, and the triggered test set is evaluated as well.
+"""
 BACKSTOP = [
     sys.executable,
     "-c",
@@ -122,7 +132,10 @@ def flower(renew: bool) -> tuple[Path | None, str]:
         [
             python,
             "-c",
-            f"import site; open(site.getsitepackages()[0] + '/torch.pth', 'w').write({str(site)!r})",
+            (
+                "import site; open(site.getsitepackages()[0] + '/torch.pth', "
+                f"'w').write({str(site)!r})"
+            ),
         ],
         [python, "-c", "import flwr.simulation, ray, torch"],
     ]
@@ -147,17 +160,16 @@ def flower(renew: bool) -> tuple[Path | None, str]:
 
 
 def contenders(
-    folder: Path, rounds: int, actors: int, python: Path | None, why: str, only: Sequence[str]
+    folder: Path, options: argparse.Namespace, python: Path | None, why: str
 ) -> list[Contender]:
-    """Everybody who takes part; the first of each work is the one that the others are compared
-    with.
-    """
+    """Everybody who takes part; the others of a work are compared with its first one."""
     ours: list[str | Path] = [sys.executable, HERE / "ours.py"]
     hand: list[str | Path] = [sys.executable, HERE / "handwritten.py"]
+    rounds, actors = options.rounds, options.actors
     spread, turns = ["--actors", str(actors)], ["--rounds", str(rounds)]
     listed = []
     for name in work.CLEAN:
-        if name not in only:
+        if name not in options.only:
             continue
         missing = work.problem(name)
         if not missing:
@@ -193,7 +205,7 @@ def contenders(
 
 
 def busy() -> float:
-    """Seconds that all cores together have worked since the machine started (Linux; elsewhere 0)."""
+    """Seconds that all cores together have worked since the start (Linux; elsewhere 0)."""
     with contextlib.suppress(OSError):
         ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         # all but idle and iowait
@@ -391,58 +403,83 @@ def spread_of(values: Sequence[float], digits: int) -> str:
     )
 
 
+def line(*cells: object) -> str:
+    """One line of a Markdown table."""
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def rule(left: int, right: int) -> str:
+    """The line below a table's head: some columns to the left, numbers to the right, one more."""
+    return line(*["---"] * left, *["---:"] * right, "---")
+
+
+def not_measured(left: Sequence[str], dashes: int, problem: str) -> str:
+    """The line of what could not be measured, with the reason."""
+    return line(*left, *["–"] * dashes, f"not measured: {problem.replace('|', '/')}")
+
+
 def rounds_table(listed: Sequence[Contender]) -> Iterator[str]:
     """Seconds a round."""
-    yield "| work | contender | rounds | median s | min s | max s | times ours | samples a round | other work, cores | aim |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    seconds = ("median s", "min s", "max s", "times ours")
+    yield line(
+        "work", "contender", "rounds", *seconds, "samples a round", "other work, cores", "aim"
+    )
+    yield rule(2, 7)
     for item in listed:
         if item.problem:
-            yield f"| {item.work} | {item.name} | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
+            yield not_measured([item.work, item.name], 7, item.problem)
             continue
         base = next(other for other in listed if other.work == item.work)
-        ratio = (
-            f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}"
-            if base.seconds
-            else "–"
-        )
-        yield (
-            f"| {item.work} | {item.name} | {len(item.seconds)} | {spread_of(item.seconds, 3)} | {ratio} "
-            f"| {statistics.mean(item.samples):.0f} | {max(item.others):.1f} | {item.aim} |"
+        ratio = "–"
+        if base.seconds:
+            ratio = f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}"
+        yield line(
+            item.work,
+            item.name,
+            len(item.seconds),
+            spread_of(item.seconds, 3),
+            ratio,
+            f"{statistics.mean(item.samples):.0f}",
+            f"{max(item.others):.1f}",
+            item.aim,
         )
 
 
 def starts_table(listed: Sequence[Start]) -> Iterator[str]:
     """Seconds to the first result, and memory."""
-    yield "| command | runs | first round, median s | min s | max s | peak memory, median MiB | min | max | other work, cores | aim |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    first = ("first round, median s", "min s", "max s")
+    peak = ("peak memory, median MiB", "min", "max")
+    yield line("command", "runs", *first, *peak, "other work, cores", "aim")
+    yield rule(1, 8)
     for item in listed:
         if item.problem:
-            yield f"| {item.name} | – | – | – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
-        else:
-            cells = (
-                f"{spread_of(item.first, 1)} | {spread_of(item.peak, 0)} | {max(item.others):.1f}"
-            )
-            yield f"| {item.name} | {len(item.first)} | {cells} | {item.aim} |"
+            yield not_measured([item.name], 8, item.problem)
+            continue
+        yield line(
+            item.name,
+            len(item.first),
+            spread_of(item.first, 1),
+            spread_of(item.peak, 0),
+            f"{max(item.others):.1f}",
+            item.aim,
+        )
 
 
 def sweep_table(item: Sweep) -> Iterator[str]:
     """The sweep's figures, one a line."""
-    yield "| quickstart | sweeps | median | min | max | other work, cores | aim |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield line("quickstart", "sweeps", "median", "min", "max", "other work, cores", "aim")
+    yield rule(1, 5)
     if item.problem or not item.wall:
-        yield f"| – | – | – | – | – | – | not measured: {item.problem.replace('|', '/')} |"
+        yield not_measured(["–"], 5, item.problem)
         return
+    waited = "a further trial on a reused process: s before its first round"
     for name, values, digits, aim in (
         ("wall time, s", item.wall, 0, "at most 180 s"),
         ("wall time over (trials' own time / cores)", item.ratio, 2, "at most 1.15"),
-        (
-            "a further trial on a reused process: s before its first round",
-            item.waited,
-            2,
-            "under 0.5 s",
-        ),
+        (waited, item.waited, 2, "under 0.5 s"),
     ):
-        yield f"| {name} | {len(item.wall)} | {spread_of(values, digits)} | {max(item.others):.1f} | {aim} |"
+        spread, others = spread_of(values, digits), f"{max(item.others):.1f}"
+        yield line(name, len(item.wall), spread, others, aim)
 
 
 def machine() -> str:
@@ -455,30 +492,22 @@ def machine() -> str:
 
 def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | None) -> str:
     """benchmarks/results.md."""
-    most = max(
-        [
-            0.0,
-            *(
-                value
-                for item in [*listed, *begun, *([swept] if swept else [])]
-                for value in item.others
-            ),
-        ]
-    )
-    quiet = (
-        ""
-        if most < QUIET
-        else f" **Other work kept up to {most:.1f} cores busy: these figures are not to be relied on.**"
-    )
+    measured = [*listed, *begun, *([swept] if swept else [])]
+    most = max((value for item in measured for value in item.others), default=0.0)
+    quiet = ""
+    if most >= QUIET:
+        quiet = (
+            f" **Other work kept up to {most:.1f} cores busy:"
+            " these figures are not to be relied on.**"
+        )
     lines = [
-        "# Benchmarks",
-        "",
-        f"Written by `make bench`. Backstop {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}, {machine()}.{quiet}",
-        "",
-        "A round is local training of 20 of 100 clients (Dirichlet 0.5, one epoch, batches of 64, SGD 0.01 with momentum 0.9), aggregation and the",
-        "whole test set. `image`: the tutorial CNN on CIFAR-10; `table`: an MLP 30-128-256-2 on 8,844 rows. Attacked and defended: a fifth of the",
-        "clients attack with badnets, the server takes the trimmed mean, and the triggered test set is evaluated as well.",
-        "",
+        HEAD.format(
+            backstop=__version__,
+            torch=torch.__version__,
+            python=platform.python_version(),
+            machine=machine(),
+            quiet=quiet,
+        ),
         *(rounds_table(listed) if listed else ()),
         "",
         *(starts_table(begun) if begun else ()),
@@ -519,14 +548,14 @@ def main() -> int:
     )
     options = parser.parse_args()
     # so that what was started is ended as well
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wanted = not options.without_flower and bool({*work.CLEAN} & {*options.only})
+        with_flower = not options.without_flower and bool({*work.CLEAN} & {*options.only})
         python, why = (
-            flower(options.renew_flower) if wanted else (None, "left out by --without-flower")
+            flower(options.renew_flower) if with_flower else (None, "left out by --without-flower")
         )
-        listed = contenders(folder, options.rounds, options.actors, python, why, options.only)
+        listed = contenders(folder, options, python, why)
         begun = starts(options.actors) if "start" in options.only else []
         swept = Sweep(len(os.sched_getaffinity(0))) if "sweep" in options.only else None
         for turn in range(options.repetitions):

@@ -47,7 +47,10 @@ class Range:
 
     def __str__(self) -> str:
         """Interval notation, e.g. ``[0, 0.5)``."""
-        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+        return (
+            f"{'(' if self.low_open else '['}{self.low:g}, "
+            f"{self.high:g}{')' if self.high_open else ']'}"
+        )
 
 
 class Parameter(NamedTuple):
@@ -125,7 +128,8 @@ def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
             or parameter.default is parameter.empty
         ):
             raise TypeError(
-                f"{factory.__name__}: parameter {name!r} must be keyword-only, annotated and have a default"
+                f"{factory.__name__}: parameter {name!r} must be keyword-only, annotated and have "
+                "a default"
             )
         declared[name] = declare(name, hints[name], parameter.default)
     return declared
@@ -156,7 +160,8 @@ def check(parameter: Parameter, value: Any, where: str) -> Any:
             hint = f"; as text write {parameter.name}={str(value)!r}"
         shown = given if isinstance(given, str) else value
         raise BadInput(
-            f"{where}: {parameter.name}={shown!r} is not allowed; {parameter.name} is {parameter.allowed}{hint}"
+            f"{where}: {parameter.name}={shown!r} is not allowed; {parameter.name} is "
+            f"{parameter.allowed}{hint}"
         )
     return value
 

@@ -14,8 +14,10 @@ import torch
 def stream(seed: int, *path: str | int) -> int:
     """A 63-bit seed: the first bytes of the sha256 of the named coordinates.
 
-    >>> stream(0, "cohort", 3) == stream(0, "cohort", 3), stream(0, "cohort", 3) == stream(0, "cohort", 4)
-    (True, False)
+    >>> stream(0, "cohort", 3) == stream(0, "cohort", 3)
+    True
+    >>> stream(0, "cohort", 3) == stream(0, "cohort", 4)
+    False
     """
     name = "/".join(f"{type(part).__name__}:{part}" for part in (seed, *path))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

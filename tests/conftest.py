@@ -42,7 +42,11 @@ TOYS = {
     "attacks.stamp": '''
         """Stamps."""
         VERSION, KINDS, TRIGGER = 1, ("image",), True
-        def stamp(*, target: Annotated[int, Range(0, 9)] = 0, size: Annotated[int, Range(1, 8), "pixels"] = 3) -> str:
+        def stamp(
+            *,
+            target: Annotated[int, Range(0, 9)] = 0,
+            size: Annotated[int, Range(1, 8), "pixels"] = 3,
+        ) -> str:
             return f"stamp {target} {size}"
     ''',
     "attacks.flip": '''
@@ -62,7 +66,9 @@ TOYS = {
 
         More text.
         """
-        def clip(*, norm: Annotated[float, Range(0, 100, low_open=True), "largest norm kept"] = 1.0) -> str:
+        def clip(
+            *, norm: Annotated[float, Range(0, 100, low_open=True), "largest norm kept"] = 1.0
+        ) -> str:
             return f"clip {norm}"
     ''',
     "defenses.middle": '''

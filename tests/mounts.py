@@ -20,7 +20,8 @@ def mounted(*words: str) -> Iterator[None]:
     )
     if done is None or done.returncode:
         pytest.skip(
-            f"nothing can be mounted here, which takes root: {done.stderr.strip() if done else 'no mount'}"
+            "nothing can be mounted here, which takes root: "
+            f"{done.stderr.strip() if done else 'no mount'}"
         )
     try:
         yield

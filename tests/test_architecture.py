@@ -114,7 +114,10 @@ GLOBAL_TORCH = {
     "torch.cuda.manual_seed_all",
 }
 SAFE_NUMPY = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}
-DRAWS = "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like"
+DRAWS = (
+    "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like "
+    "randint_like"
+)
 TORCH_DRAWS = {f"torch.{draw}" for draw in DRAWS.split()}
 METHOD_DRAWS = {
     "normal_",
@@ -296,7 +299,8 @@ def test_the_platform_knows_plugins_by_name_only(file: Path) -> None:
 def test_an_experiment_needs_no_sweep() -> None:
     script = (
         "import sys\n"
-        "for name in ('ray', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'rich'): sys.modules[name] = None\n"
+        "for name in ('ray', 'mlflow', 'optuna', 'pandas', 'matplotlib', 'rich'): "
+        "sys.modules[name] = None\n"
         "import backstop.platform.experiment\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -444,8 +448,10 @@ def test_everything_public_is_documented(file: Path) -> None:
 
 def test_the_readers_of_the_source_see_what_they_look_for() -> None:
     bad = ast.parse(
-        "import torch as t, numpy as np\nfrom numpy import random as r\nfrom backstop.platform import experiment\n"
-        "t.manual_seed(0); np.random.rand(3); r.choice([1]); t.randperm(4); x.normal_(); t.cdist(a, b)\n"
+        "import torch as t, numpy as np\nfrom numpy import random as r\nfrom backstop.platform "
+        "import experiment\n"
+        "t.manual_seed(0); np.random.rand(3); r.choice([1]); t.randperm(4); x.normal_(); "
+        "t.cdist(a, b)\n"
     )
     assert {module for _, module in imports(bad)} == {
         "torch",
@@ -491,7 +497,8 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
         shutil.copy(ROOT / item, copy / item)
     script = (
         # b changes argv
-        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; "
+        "b.build_sdist(out); b.build_wheel(out)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(out)],

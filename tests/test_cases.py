@@ -98,7 +98,10 @@ def kinds(found: Reading) -> dict[str, int]:
             {"category": 2},
             42,
             (
-                r"column 'acid' is taken as text: 0 numbers and '3,94' in line 2 and 239 others; they are numbers with decimal=comma",
+                (
+                    r"column 'acid' is taken as text: 0 numbers and '3,94' in line 2 and 239 "
+                    r"others; they are numbers with decimal=comma"
+                ),
                 r"column 'sugar' is taken as text",
             ),
         ),
@@ -110,7 +113,10 @@ def kinds(found: Reading) -> dict[str, int]:
             {"category": 1, "number": 1},
             22,
             (
-                r"column 'income' is taken as text: 3 numbers and '3,940' in line 2 .* numbers with thousands=comma",
+                (
+                    r"column 'income' is taken as text: 3 numbers and '3,940' in line 2 .* numbers "
+                    r"with thousands=comma"
+                ),
             ),
         ),
         ("quotes.csv", {"quotes": False}, HALVES, {"category": 1, "number": 2}, 6, ()),
@@ -172,7 +178,10 @@ def kinds(found: Reading) -> dict[str, int]:
             {"number": 3},
             3,
             (
-                r"the header line looks like data \(3.94, 7.21, 0, 0\): if it is, table\(header=none\)",
+                (
+                    r"the header line looks like data \(3.94, 7.21, 0, 0\): if it is, "
+                    r"table\(header=none\)"
+                ),
                 r"the name '0' stands twice",
             ),
         ),
@@ -308,13 +317,19 @@ def test_the_same_rows_in_every_wrapping_are_the_same_data() -> None:
         (
             "stray_lt.csv",
             {},
-            r": column 'dur' is 239 numbers and '<0.01' in line 101; correct them, .*missing=…, .* text=dur$",
+            (
+                r": column 'dur' is 239 numbers and '<0.01' in line 101; correct them, "
+                r".*missing=…, .* text=dur$"
+            ),
         ),
         ("stray_pct.csv", {}, r": column 'dur' is 239 numbers and '12%' in line 101;"),
         (
             "quotes.csv",
             {},
-            r": lines 51 to 111: text goes on after a closing quotation mark; .*table\(quotes=false\)$",
+            (
+                r": lines 51 to 111: text goes on after a closing quotation mark; "
+                r".*table\(quotes=false\)$"
+            ),
         ),
         (
             "quote_open.csv",
@@ -329,7 +344,10 @@ def test_the_same_rows_in_every_wrapping_are_the_same_data() -> None:
         (
             "cut.csv",
             {},
-            r": line 120 has one field, and the first line of the table has 4; it is the last one, so the file may be cut short",
+            (
+                r": line 120 has one field, and the first line of the table has 4; it is the last "
+                r"one, so the file may be cut short"
+            ),
         ),
         (
             "comment.csv",
@@ -344,14 +362,20 @@ def test_the_same_rows_in_every_wrapping_are_the_same_data() -> None:
         (
             "semicolon.csv",
             {},
-            r": the first line has no comma between fields but semicolons: table\(separator=semicolon\)",
+            (
+                r": the first line has no comma between fields but semicolons: "
+                r"table\(separator=semicolon\)"
+            ),
         ),
         ("semicolon_deccomma.csv", {}, r"table\(separator=semicolon\)"),
         ("tabs.csv", {}, r"table\(separator=tab\)"),
         (
             "cic_inf.csv",
             {},
-            r": column 'Flow Bytes/s' holds infinity or numbers beyond ±3.4e\+38 in line 5 \(6 rows\);",
+            (
+                r": column 'Flow Bytes/s' holds infinity or numbers beyond ±3.4e\+38 in line 5 \(6 "
+                r"rows\);"
+            ),
         ),
         (
             "cic_cp1252.csv",
@@ -373,7 +397,10 @@ def test_the_same_rows_in_every_wrapping_are_the_same_data() -> None:
         (
             "regression.csv",
             {},
-            r": label column 'price' has 120 different numbers in 240 rows, so it seems to be a quantity",
+            (
+                r": label column 'price' has 120 different numbers in 240 rows, so it seems to be "
+                r"a quantity"
+            ),
         ),
         ("good.csv", {"drop": "dur+proot"}, r" has no column 'proot'; did you mean 'proto'\?"),
         ("good.csv", {"text": "durr"}, r" has no column 'durr'; did you mean 'dur'\?"),
@@ -713,7 +740,10 @@ def test_utf_8_is_told_from_latin_1(tmp_path: Path) -> None:
         ("csv_head", r"tweets.csv: all [0-9]+ tweets are negative; there are two classes; put "),
         (
             "leaf_folder",
-            r"leaf cannot be read: ValueError: 90 of the 90 tweets of all_data_niid_0_keep_3_train_9.json stand in other files",
+            (
+                r"leaf cannot be read: ValueError: 90 of the 90 tweets of "
+                r"all_data_niid_0_keep_3_train_9.json stand in other files"
+            ),
         ),
     ],
 )
@@ -762,7 +792,10 @@ def test_a_file_in_the_working_folder_is_not_the_one_in_the_data_folder(
     monkeypatch.chdir(TABLES)
     with pytest.raises(
         BadInput,
-        match=rf"{tmp_path}/good.csv is missing, and {TABLES}/good.csv is there: .*say --data-dir \.,",
+        match=(
+            rf"{tmp_path}/good.csv is missing, and {TABLES}/good.csv is there: "
+            r".*say --data-dir \.,"
+        ),
     ):
         load("good.csv", tmp_path)
     assert load("good.csv", Path())[1].rows == 240
@@ -771,9 +804,15 @@ def test_a_file_in_the_working_folder_is_not_the_one_in_the_data_folder(
 # -- other files
 
 STANDING_IN = {
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n": "is a pointer of Git LFS and not the file itself",
-    b"/annex/objects/MD5E-s170498071--c58f30108f718f92721af3b95e74349a\n": "is a pointer of git-annex and not the file itself",
-    b"\n<!DOCTYPE html><html><body>Please log in</body></html>": "is a web page and not the file itself",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n": (
+        "is a pointer of Git LFS and not the file itself"
+    ),
+    b"/annex/objects/MD5E-s170498071--c58f30108f718f92721af3b95e74349a\n": (
+        "is a pointer of git-annex and not the file itself"
+    ),
+    b"\n<!DOCTYPE html><html><body>Please log in</body></html>": (
+        "is a web page and not the file itself"
+    ),
 }
 
 
@@ -803,7 +842,8 @@ def test_one_line_at_every_load_and_only_one(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert err.startswith(
-        "read telco.csv: 240 rows, none dropped; 2 classes: No 203, Yes 37; 25 features from columns: 3 of numbers, 1 of categories; "
+        "read telco.csv: 240 rows, none dropped; 2 classes: No 203, Yes 37; 25 features from "
+        "columns: 3 of numbers, 1 of categories; "
     )
     assert "note: column 'customerID' has another text in every row" in err
 

@@ -80,7 +80,8 @@ def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
     assert cli.main(["run", "--defense", "norm_clip+rfa", *RUN]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines()[-1] == (
-        "backstop: the run failed: defense rfa: 5 of 5 weights are NaN, infinite or negative in round 1;"
+        "backstop: the run failed: defense rfa: 5 of 5 weights are NaN, infinite or negative in "
+        "round 1;"
         " a stage must return finite weights of at least 0"
     )
 
@@ -96,7 +97,10 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
 
     monkeypatch.setattr(plugins, "build", closed)
     assert cli.main(["run", "--defense", "rfa", *RUN]) == 0
-    line = "backstop: the defense gave every client's row weight 0 in all evaluated rounds (2): nothing was aggregated in them"
+    line = (
+        "backstop: the defense gave every client's row weight 0 in all evaluated rounds (2): "
+        "nothing was aggregated in them"
+    )
     assert (line in capsys.readouterr().err.splitlines()) == said
 
 
@@ -305,11 +309,13 @@ SHELF = '''
 from backstop.platform.contract import Dataset, File
 
 FILES = [File(name, "{md5}", f"hint {{name[0]}}") for name in ("a1", "a2", "b1", "b2")]
-FILES.append(File("c1", None, "hint c", instead=(File("c2", None, "hint c"), File("c3", "{md5}", "hint c"))))
+INSTEAD = (File("c2", None, "hint c"), File("c3", "{md5}", "hint c"))
+FILES.append(File("c1", None, "hint c", instead=INSTEAD))
+EDGES = (File("e", None, "hint e", instead=(File("e1", None, ""),)), File("e", None, "hint e"))
 
 
 def shelf() -> Dataset:
-    return Dataset(load=print, files=tuple(FILES), edge_files=(File("e", None, "hint e", instead=(File("e1", None, ""),)), File("e", None, "hint e")))
+    return Dataset(load=print, files=tuple(FILES), edge_files=EDGES)
 '''
 OWN = '''
 """A file of the user."""
@@ -350,7 +356,10 @@ def test_data_shows_every_state(
         f"data folder: {folder}",
         "",
         "missing or corrupt",
-        "  ✗ shelf   3 files present, md5 ok; 1 file corrupt: b1; 1 file missing: b2; edge cases: e present",
+        (
+            "  ✗ shelf   3 files present, md5 ok; 1 file corrupt: b1; 1 file missing: b2; edge "
+            "cases: e present"
+        ),
         "            → hint b",
         "",
         "read a file of your own",
@@ -358,7 +367,10 @@ def test_data_shows_every_state(
         "            → name another",
         "",
         "cannot be used",
-        "  ✗ broken  dataset 'broken' (toybox.datasets.broken) cannot be used: ModuleNotFoundError: No module named",
+        (
+            "  ✗ broken  dataset 'broken' (toybox.datasets.broken) cannot be used: "
+            "ModuleNotFoundError: No module named"
+        ),
         "            'nothing_of_this_name'",
     ]
     assert cli.main(["data", "shelf"]) == 0
@@ -664,7 +676,10 @@ def test_a_disk_of_120_kib_is_refused_in_one_line(
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -m backstop.platform.cli list --json | head -c 10; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m backstop.platform.cli list --json | head -c 10; exit "
+        f"${{PIPESTATUS[0]}}"
+    )
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stderr == ""
@@ -679,7 +694,8 @@ def test_the_first_round_comes_soon() -> None:
         "from backstop.platform.experiment import Experiment\n"
         "real = Experiment.round\n"
         "def first(self):\n"
-        "    print([name for name in ('ray', 'mlflow', 'optuna', 'matplotlib') if name in sys.modules]); raise KeyboardInterrupt\n"
+        "    print([name for name in ('ray', 'mlflow', 'optuna', 'matplotlib') if name in "
+        "sys.modules]); raise KeyboardInterrupt\n"
         "Experiment.round = first\n"
         f"sys.exit(cli.main({['run', *RUN]!r}))\n"
     )
@@ -736,7 +752,8 @@ def test_defenses_are_listed_with_what_they_need(capsys: pytest.CaptureFixture[s
 def test_chains_without_sense_exit_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--defense", "median+krum"]) == 2
     assert capsys.readouterr().err.strip() == (
-        "backstop: defense median+krum: median leaves one merged row and krum compares rows; put krum first"
+        "backstop: defense median+krum: median leaves one merged row and krum compares rows; put "
+        "krum first"
     )
     assert cli.main(["run", "--defense", "fltrust", "--root-size", "0"]) == 2
     assert "root set" in capsys.readouterr().err

@@ -29,9 +29,19 @@ from backstop.platform.workers.cluster import local_ray, spread
 pytestmark = pytest.mark.xdist_group("ray")
 NOWHERE = Path("unused")
 SPEC = Spec(
-    clients=12, per_round=8, malicious=0.25, selection="fixed", rounds=3, batch=16, block=3, root_size=20, alpha=0.5,
-    optimizer=Part("sgd", {"lr": 0.1}), attack=to_chain("badnets+model_replacement(strength=3)", "attack"), defense=(Part("median"),),
-)  # fmt: skip
+    clients=12,
+    per_round=8,
+    malicious=0.25,
+    selection="fixed",
+    rounds=3,
+    batch=16,
+    block=3,
+    root_size=20,
+    alpha=0.5,
+    optimizer=Part("sgd", {"lr": 0.1}),
+    attack=to_chain("badnets+model_replacement(strength=3)", "attack"),
+    defense=(Part("median"),),
+)
 SPECS = {
     "vmap": SPEC,
     "loop": SPEC.replace(model=Part("cnn")),

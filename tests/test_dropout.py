@@ -21,9 +21,17 @@ from backstop.platform.training.federation import Federation
 
 MASK = 2**64 - 1
 TINY = Spec(
-    clients=12, per_round=6, malicious=0.34, rounds=2, batch=8, block=4, root_size=20, local_epochs=2,
-    model=Part("mlp", {"hidden": "16-12", "dropout": 0.4}), optimizer=Part("sgd", {"lr": 0.1}),
-)  # fmt: skip
+    clients=12,
+    per_round=6,
+    malicious=0.34,
+    rounds=2,
+    batch=8,
+    block=4,
+    root_size=20,
+    local_epochs=2,
+    model=Part("mlp", {"hidden": "16-12", "dropout": 0.4}),
+    optimizer=Part("sgd", {"lr": 0.1}),
+)
 
 
 def reference(counter: int) -> int:
@@ -117,8 +125,10 @@ def test_class_weights_are_those_of_torch() -> None:
     """One step of SGD on one batch: the gradient of torch's own weighted cross-entropy."""
     weights = [4.0, 1, 1, 1, 1, 1, 1, 1, 1, 0.5]
     spec = TINY.replace(
-        model=Part("mlp", {"hidden": 8, "class_weights": "-".join(map(str, weights))}), batch=10**4, local_epochs=1,
-    )  # fmt: skip
+        model=Part("mlp", {"hidden": 8, "class_weights": "-".join(map(str, weights))}),
+        batch=10**4,
+        local_epochs=1,
+    )
     one = built(spec)
     row = local_sgd.train(one, 0, [5], one.net.params, one.net.buffers, None, attacked=False).rows[
         0

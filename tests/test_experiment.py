@@ -41,9 +41,17 @@ from backstop.platform.training.defense_chain import chain
 
 NOWHERE = Path("unused")
 TINY = Spec(
-    clients=12, per_round=6, malicious=0.34, selection="fixed", rounds=3, batch=16, block=4, root_size=20, alpha=0.5,
+    clients=12,
+    per_round=6,
+    malicious=0.34,
+    selection="fixed",
+    rounds=3,
+    batch=16,
+    block=4,
+    root_size=20,
+    alpha=0.5,
     optimizer=Part("sgd", {"lr": 0.1}),
-)  # fmt: skip
+)
 ATTACKED = TINY.replace(attack=to_chain("badnets+model_replacement(strength=4)", "attack"))
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -331,7 +339,7 @@ def test_every_record_says_what_the_defense_cost() -> None:
     reason="this system does not let a process reset its memory peak",
 )
 def test_peak_memory_is_what_was_held_at_once() -> None:
-    """In a process of its own: pages that an allocator has kept from earlier work are not counted."""
+    """In a process of its own: pages that an allocator kept from earlier work are not counted."""
     script = (
         "import json, torch\n"
         "from backstop.platform.rounds import costs\n"
@@ -508,7 +516,10 @@ def test_the_defense_says_how_the_final_model_predicts() -> None:
 def test_two_stages_that_predict_are_refused_in_one_line() -> None:
     with pytest.raises(
         BadInput,
-        match=r"flip\+median\+crfl: flip and crfl both say how the final model predicts.*crfl\(draws=0\)",
+        match=(
+            r"flip\+median\+crfl: flip and crfl both say how the final model "
+            r"predicts.*crfl\(draws=0\)"
+        ),
     ) as refusal:
         validate(TINY.replace(defense=to_chain("flip+median+crfl", "defense")))
     assert "\n" not in str(refusal.value)

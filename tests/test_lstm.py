@@ -225,7 +225,9 @@ from backstop.platform import plugins
 from backstop.platform.seeds import generator, seeded
 with seeded(0, "model"):
     net = plugins.build("models", "lstm", {"words": 50, "dim": 16, "hidden": 12})((9,), 3)
-x = torch.randint(1, 60, (32, 9), generator=generator(0, "x")) * (torch.arange(9) < torch.randint(0, 10, (32, 1), generator=generator(0, "n")))
+words = torch.randint(1, 60, (32, 9), generator=generator(0, "x"))
+lengths = torch.randint(0, 10, (32, 1), generator=generator(0, "n"))
+x = words * (torch.arange(9) < lengths)
 net(x).square().sum().backward()
 print(b"".join(p.grad.numpy().tobytes() for p in net.parameters()).hex())
 """

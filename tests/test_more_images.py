@@ -174,7 +174,10 @@ def test_fashion_mnist_that_is_not_the_published_one(
     published = fashion_mnist.FILES
     wardrobe(tmp_path, monkeypatch)
     monkeypatch.setattr(fashion_mnist, "FILES", published)
-    message = r"train-images-idx3-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not 8d4fb7e6c68d591d4c3dfef9ec88bf0d; put the four gz files"
+    message = (
+        r"train-images-idx3-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not "
+        r"8d4fb7e6c68d591d4c3dfef9ec88bf0d; put the four gz files"
+    )
     with pytest.raises(BadInput, match=message):
         build("fashion_mnist").load(tmp_path)
 
@@ -350,13 +353,19 @@ def test_a_wrong_archive_of_emnist(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     put(tmp_path, handwriting("mnist"), "zip", monkeypatch)
     with pytest.raises(
         BadInput,
-        match=r"gzip.zip cannot be read: KeyError: .*emnist-digits-train-images-idx3-ubyte.gz.*; put gzip.zip",
+        match=(
+            r"gzip.zip cannot be read: KeyError: .*emnist-digits-train-images-idx3-ubyte.gz.*; put "
+            r"gzip.zip"
+        ),
     ):
         build("emnist", split="digits").load(tmp_path)
     monkeypatch.setattr(emnist, "ARCHIVE", published)
     with pytest.raises(
         BadInput,
-        match=r"gzip.zip is corrupt: its md5 is [0-9a-f]{32}, not 58c8d27c78d21e728a6bc7b3cc06412e; put gzip.zip",
+        match=(
+            r"gzip.zip is corrupt: its md5 is [0-9a-f]{32}, not 58c8d27c78d21e728a6bc7b3cc06412e; "
+            r"put gzip.zip"
+        ),
     ):
         build("emnist", split="mnist").load(tmp_path)
 

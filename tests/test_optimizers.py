@@ -1,4 +1,4 @@
-"""The whole-vector optimizers against torch.optim, and a block of rows against its rows one by one."""
+"""The whole-vector optimizers against torch.optim, and a block against its rows one by one."""
 
 from __future__ import annotations
 

@@ -128,7 +128,10 @@ def test_dirichlet_is_drawn_anew_until_no_client_is_empty(monkeypatch: pytest.Mo
 def test_a_hopeless_dirichlet_split_says_what_to_change() -> None:
     with pytest.raises(
         BadInput,
-        match=r"alpha=0.001 leaves one of clients=50 without samples.*raise alpha, take fewer clients",
+        match=(
+            r"alpha=0.001 leaves one of clients=50 without samples"
+            r".*raise alpha, take fewer clients"
+        ),
     ) as caught:
         deal(toy(), clients=50, alpha=0.001, seed=0)
     assert "\n" not in str(caught.value)

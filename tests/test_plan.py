@@ -121,7 +121,10 @@ def test_a_change_reaches_the_specs_that_have_it_and_says_which_have_not() -> No
         {"strength": 10},
     ]
     assert said == [
-        "--set attack.model_replacement.strength changes 2 of 6 specs; without it: attack none, gaussian"
+        (
+            "--set attack.model_replacement.strength changes 2 of 6 specs; without it: attack "
+            "none, gaussian"
+        )
     ]
     with_overrides(
         space, {"attack.strength": 1, "model.dropout": 0.1, "rounds": 5}, None, said.append

@@ -161,7 +161,9 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(rays, "SHORT", (long,))
     with pytest.raises(
         BadInput,
-        match=f"{long} is too long for Ray's sockets; set RAY_TMPDIR to a path of at most {own} bytes",
+        match=(
+            f"{long} is too long for Ray's sockets; set RAY_TMPDIR to a path of at most {own} bytes"
+        ),
     ):
         rays.room()
 
@@ -173,8 +175,10 @@ def test_a_sweep_on_a_cluster_that_is_not_there_is_refused_before_anything_is_ma
     Path("mine.py").write_text(SPACE.replace("space()", "mine()"))
     assert cli.main(["sweep", "mine.py", "--ray-address", dead]) == 2
     assert capsys.readouterr().err == (
-        f"backstop: RAY_ADDRESS or --ray-address '{dead}': there is no Ray cluster at {dead}: connection refused;"
-        " start it with `ray start --head`, or leave RAY_ADDRESS and --ray-address out for a private local Ray\n"
+        f"backstop: RAY_ADDRESS or --ray-address '{dead}': there is no Ray cluster at {dead}: "
+        "connection refused;"
+        " start it with `ray start --head`, or leave RAY_ADDRESS and --ray-address out for a "
+        "private local Ray\n"
     )
     assert not Path("backstop-store/mlflow.db").exists()
 
@@ -188,7 +192,10 @@ def test_whoever_starts_ray_is_checked(dead: str) -> None:
 def test_a_local_ray_runs_where_the_temporary_folder_is_long(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 60)
     folder.mkdir()
-    code = "from backstop.platform.workers.cluster import local_ray\nwith local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
+    code = (
+        "from backstop.platform.workers.cluster import local_ray\n"
+        "with local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -618,7 +618,10 @@ def test_specs_are_values() -> None:
         ),
         (
             "bucketing+foolsgold",
-            "bucketing mixes the clients' rows and foolsgold needs each client's own; put foolsgold first",
+            (
+                "bucketing mixes the clients' rows and foolsgold needs each client's own; put "
+                "foolsgold first"
+            ),
         ),
     ],
 )

@@ -183,7 +183,8 @@ def test_a_home_that_cannot_be_written_is_said_in_one_line(
         out, err = capsys.readouterr()
         *_, last = err.splitlines()
         assert last == (
-            f"backstop: {barred} cannot be written: Not a directory; checkpoints and warm-ups are kept there;"
+            f"backstop: {barred} cannot be written: Not a directory; checkpoints and warm-ups are "
+            "kept there;"
             " set BACKSTOP_CACHE to a folder that can be written"
         )
         assert out == "" and "Traceback" not in err
@@ -411,7 +412,10 @@ def test_published_image_weights_start_a_residual_network_but_for_its_last_layer
     )
     with pytest.raises(
         BadInput,
-        match=r"conv1.weight is of shape \(64, 3, 3, 3\), the checkpoint has one of \(64, 3, 7, 7\)",
+        match=(
+            r"conv1.weight is of shape \(64, 3, 3, 3\), "
+            r"the checkpoint has one of \(64, 3, 7, 7\)"
+        ),
     ):
         net(norm="batch").vectors(known)
     with pytest.raises(BadInput, match=r"the model has no tensor 'bn1\.running_mean'"):

@@ -62,8 +62,9 @@ from backstop.platform.contract import Part, Spec
 from backstop.platform.specs.change import grid
 
 BASE = Spec(
-    dataset=Part("{dataset}"{params}), model=Part("logistic"), clients=4, per_round=4, rounds={rounds}, batch=16,
-    root_size=4, alpha=None, malicious=0.25, optimizer=Part("sgd", {{"lr": 0.1}}),
+    dataset=Part("{dataset}"{params}), model=Part("logistic"), clients=4, per_round=4,
+    rounds={rounds}, batch=16, root_size=4, alpha=None, malicious=0.25,
+    optimizer=Part("sgd", {{"lr": 0.1}}),
 )
 
 def little():
@@ -622,8 +623,16 @@ def test_a_sweep_does_not_mix_two_versions_of_a_file(
 
 def test_half_an_experiment_of_other_data_or_versions_begins_anew(elsewhere: Path) -> None:
     table(elsewhere)
-    spec = validate(Spec(dataset=Part("table", {"path": "t.csv", "label": "y"}), model=Part("logistic"), clients=4, per_round=4,
-                               rounds=3, root_size=4))  # fmt: skip
+    spec = validate(
+        Spec(
+            dataset=Part("table", {"path": "t.csv", "label": "y"}),
+            model=Part("logistic"),
+            clients=4,
+            per_round=4,
+            rounds=3,
+            root_size=4,
+        )
+    )
     half = Experiment(spec, elsewhere / "data", "cpu")
     record = half.round()
     assert record is not None

@@ -23,10 +23,14 @@ SPACE = """
 from backstop.platform.contract import Part, Spec
 from backstop.platform.specs.change import grid
 
-BASE = Spec(model=Part("logistic"), clients=10, per_round=5, rounds=6, batch=16, root_size=20, optimizer=Part("sgd", {"lr": 0.1}))
+BASE = Spec(
+    model=Part("logistic"), clients=10, per_round=5, rounds=6, batch=16, root_size=20,
+    optimizer=Part("sgd", {"lr": 0.1}),
+)
 
 def little():
-    return grid(BASE, attack=["badnets+model_replacement(strength=3)"], defense=["median", "invariant"], seed=range(2))
+    attack = "badnets+model_replacement(strength=3)"
+    return grid(BASE, attack=[attack], defense=["median", "invariant"], seed=range(2))
 """
 BROKEN = """
 from typing import Annotated

@@ -102,7 +102,10 @@ def test_phishing_from_any_form(form: str, tmp_path: Path, monkeypatch: pytest.M
     body = "\r\n".join(",".join(map(str, row)) for row in wanted.tolist())
     csv, arff = (
         f"a,b,c,d,Result\r\n{body}\r\n",
-        f"% a comment\r\n@relation p\r\n@attribute a {{1, -1}}\r\n\r\n@data\r\n{body.replace(',', ' ,')}",
+        (
+            f"% a comment\r\n@relation p\r\n@attribute a {{1, "
+            f"-1}}\r\n\r\n@data\r\n{body.replace(',', ' ,')}"
+        ),
     )
     (tmp_path / "phishing").mkdir()
     path = tmp_path / "phishing" / (form if form.endswith("arff") else "uci_phishing_websites.csv")
@@ -123,7 +126,10 @@ def test_other_rows_than_the_published_ones(tmp_path: Path) -> None:
     path.write_text("@data\n1,-1,1\n0,1,-1\n")
     with pytest.raises(
         BadInput,
-        match=r"Dataset.arff holds other rows, \(2, 3\): their md5 is [0-9a-f]{32}, not 16d65494.*; put Training",
+        match=(
+            r"Dataset.arff holds other rows, \(2, 3\): their md5 is [0-9a-f]{32}, not 16d65494.*; "
+            r"put Training"
+        ),
     ):
         load_phishing(tmp_path)
     path.write_text("@data\n1,-1,1\n0,x,-1\n")
@@ -452,19 +458,28 @@ GOOD = [f"{i},{i % 4},{i % 2}" for i in range(40)]
             "id;a;label",
             [line.replace(",", ";") for line in GOOD],
             {},
-            r"table.csv: the first line has no comma between fields but semicolons: table\(separator=semicolon\)",
+            (
+                r"table.csv: the first line has no comma between fields but semicolons: "
+                r"table\(separator=semicolon\)"
+            ),
         ),
         (
             "a,label",
             GOOD,
             {},
-            r"table.csv: line 2 has 3 fields, and the first line of the table has 2; .*table\(skip=1\); if the first field names the row",
+            (
+                r"table.csv: line 2 has 3 fields, and the first line of the table has 2; "
+                r".*table\(skip=1\); if the first field names the row"
+            ),
         ),
         (
             "id,a,label",
             [*GOOD, "1,2,3,4"],
             {},
-            r"table.csv: line 42 has 4 fields, and the first line of the table has 3; it is the last one",
+            (
+                r"table.csv: line 42 has 4 fields, and the first line of the table has 3; it is "
+                r"the last one"
+            ),
         ),
         ("", [], {}, r"table.csv cannot be read: it has 0 rows; put a csv file there"),
     ],

@@ -94,7 +94,8 @@ def points(store: Store, run_id: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(database) as connection:
         return list(
             connection.execute(
-                "SELECT key, step, value, timestamp FROM metrics WHERE run_uuid = ? ORDER BY 1, 2, 3",
+                "SELECT key, step, value, timestamp FROM metrics WHERE run_uuid = ? ORDER BY 1, "
+                "2, 3",
                 [run_id],
             )
         )

@@ -1,4 +1,4 @@
-"""Tweets: every form of the files, the vocabulary, the draw, the edge cases and the word vectors."""
+"""Tweets: every form of the files, the vocabulary, the draw, the edge cases, the word vectors."""
 
 from __future__ import annotations
 
@@ -175,7 +175,10 @@ def test_the_form_decides_which_file_is_read(tmp_path: Path) -> None:
             assert texts[form] in (build(form=wanted).load(tmp_path).vocabulary or {})
     with pytest.raises(
         BadInput,
-        match=r"tweets.csv.gz is missing; put tweets.csv.gz or tweets.csv with the columns label, user, [^\n]*data folder$",
+        match=(
+            r"tweets.csv.gz is missing; put tweets.csv.gz or tweets.csv with the columns label, "
+            r"user, [^\n]*data folder$"
+        ),
     ):
         build(form="csv").load(tmp_path / "empty")
 
@@ -246,7 +249,10 @@ def test_a_tweet_of_the_training_set_is_not_in_the_test_set(tmp_path: Path) -> N
     assert not rows & {tuple(row) for row in data.test.x.tolist()}
     with pytest.raises(
         BadInput,
-        match=r"^[^\n]*tweets.csv has 48 tweets to train on and no others to test on; lower min_tweets, raise words or length, or put [^\n]*$",
+        match=(
+            r"^[^\n]*tweets.csv has 48 tweets to train on and no others to test on; lower "
+            r"min_tweets, raise words or length, or put [^\n]*$"
+        ),
     ):
         build().load(csv_folder(tmp_path, copied))
 
@@ -314,7 +320,10 @@ def test_edge_cases_that_are_refused(content: str | bytes, problem: str, tmp_pat
     assert load is not None
     with pytest.raises(
         BadInput,
-        match=rf"^[^\n]*lanthimos_test.txt:? {problem}[^\n]*; put the tweets about Yorgos Lanthimos[^\n]*$",
+        match=(
+            rf"^[^\n]*lanthimos_test.txt:? {problem}[^\n]*; put the tweets about Yorgos "
+            r"Lanthimos[^\n]*$"
+        ),
     ):
         load(tmp_path)
 
@@ -367,7 +376,10 @@ def test_word_vectors_that_are_not_there(tmp_path: Path) -> None:
     for name in ("", "../toy", "a/b", ".hidden", "a b", "a\n"):
         with pytest.raises(
             BadInput,
-            match=r"^dataset twitter: vectors='[^\n]*is not allowed; vectors is a file's name without .txt",
+            match=(
+                r"^dataset twitter: vectors='[^\n]*is not allowed; vectors is a file's name "
+                r"without .txt"
+            ),
         ):
             build(vectors=name)
 
@@ -441,7 +453,10 @@ def test_damaged_files_of_every_form(
     put(tmp_path / "twitter" / path, content)
     with pytest.raises(
         BadInput,
-        match=rf"^[^\n]*{path}:? (cannot be read: )?[^\n]*{problem}[^\n]*; put [^\n]*twitter under the data folder$",
+        match=(
+            rf"^[^\n]*{path}:? (cannot be read: )?[^\n]*{problem}[^\n]*; put [^\n]*twitter under "
+            r"the data folder$"
+        ),
     ):
         build().load(tmp_path)
 
@@ -462,7 +477,8 @@ def test_the_published_sample_in_the_form_of_leaf(data_folder: Path) -> None:
         or file_status(data_folder, build(form="csv").files[0]) != "present"
     ):
         pytest.skip(
-            "twitter/leaf_sample.json or twitter/tweets.csv.gz is not in the data folder; set BACKSTOP_DATA"
+            "twitter/leaf_sample.json or twitter/tweets.csv.gz is not in the data folder; set "
+            "BACKSTOP_DATA"
         )
     sample = twitter._read(locate_file(data_folder, dataset.files[0]), "hint", block=False).tweets
     every = set(
@@ -483,7 +499,8 @@ def test_the_published_edge_cases(data_folder: Path) -> None:
         for file in (*dataset.files, *dataset.edge_files)
     ):
         pytest.skip(
-            "edge_case/lanthimos_train.txt or twitter/leaf_sample.json is not in the data folder; set BACKSTOP_DATA"
+            "edge_case/lanthimos_train.txt or twitter/leaf_sample.json is not in the data folder; "
+            "set BACKSTOP_DATA"
         )
     assert dataset.edge_cases is not None
     train, test = dataset.edge_cases(data_folder)

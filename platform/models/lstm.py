@@ -25,7 +25,8 @@ product for the inputs and one for the gradient of U. On a CPU a step of the def
 0.6 of the time that the library's packed layers take (``benchmarks/lstm.py``); on a GPU the
 library's would be faster.
 
-Example: 11 · 8 numbers of the embedding, 4 · 6 · (8 + 6 + 2) and 4 · 6 · (6 + 6 + 2) of the layers, 2 · (6 + 1) of the last one.
+Example: 11 · 8 numbers of the embedding, 4 · 6 · (8 + 6 + 2) and 4 · 6 · (6 + 6 + 2) of the layers,
+2 · (6 + 1) of the last one.
 >>> import torch
 >>> net = lstm(words=10, dim=8, hidden=6)((4,), 2)
 >>> sum(parameter.numel() for parameter in net.parameters()), 11 * 8 + 24 * 16 + 24 * 14 + 2 * 7
@@ -202,7 +203,7 @@ def _steps(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
 
 
 def _recorded(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
-    """What ``_Steps`` computes, by operations that autograd can differentiate as often as it likes."""
+    """What ``_Steps`` computes, by operations that autograd can differentiate again and again."""
     found: list[Tensor] = []
     state = cell = inputs.new_zeros(counts[0], u.shape[1])
     for z in inputs.split(counts):

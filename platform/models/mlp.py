@@ -66,7 +66,8 @@ def mlp(
     words = str(hidden).split("-")
     if not all(re.fullmatch("[1-9][0-9]{0,4}", word) and int(word) <= WIDEST for word in words):
         raise BadInput(
-            f"model mlp: hidden={hidden!r} is not allowed; hidden is widths in [1, {WIDEST}] joined by -, e.g. 64 or 128-256"
+            f"model mlp: hidden={hidden!r} is not allowed; hidden is widths in [1, {WIDEST}] "
+            "joined by -, e.g. 64 or 128-256"
         )
     inner = [int(word) for word in words]
     weights = _weights(class_weights)
@@ -83,7 +84,8 @@ def mlp(
         if weights:
             if len(weights) != classes:
                 raise BadInput(
-                    f"model mlp: class_weights={class_weights} are {len(weights)} weights; the data have {classes} classes"
+                    f"model mlp: class_weights={class_weights} are {len(weights)} weights; the "
+                    f"data have {classes} classes"
                 )
             net.register_buffer("class_weights", torch.tensor(weights), persistent=False)
         return net
@@ -95,6 +97,7 @@ def _weights(text: str | None) -> list[float]:
     words = [] if text is None else text.split("-")
     if not all(re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", word) and float(word) for word in words):
         raise BadInput(
-            f"model mlp: class_weights={text!r} is not allowed; class_weights is positive numbers joined by -, e.g. 16-1 or 1-2.5"
+            f"model mlp: class_weights={text!r} is not allowed; class_weights is positive numbers "
+            "joined by -, e.g. 16-1 or 1-2.5"
         )
     return [float(word) for word in words]

@@ -1,4 +1,4 @@
-"""A3FL: a step of the patch, the unlearned model, what is kept between rounds, and that it bites."""
+"""A3FL: a step of the patch, the unlearned model, what is kept between rounds, its effect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(params: Tensor, x: Tensor) -> Tensor:
 
 @cache
 def view() -> AttackView:
-    """An adversary that is given a network which has learned four noisy patterns of 6 x 6 pixels."""
+    """An adversary with a network that has learned four noisy patterns of 6 x 6 pixels."""
     draws = generator(0, "tests", "a3fl")
     y = torch.arange(80) % CLASSES
     x = (

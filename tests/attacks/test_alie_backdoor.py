@@ -1,4 +1,4 @@
-"""The backdoor of A little is enough: the clipping by hand, whose spread it is, and that it hides."""
+"""The backdoor of A little is enough: the clipping by hand, whose spread it is, that it hides."""
 
 from __future__ import annotations
 

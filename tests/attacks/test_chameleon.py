@@ -100,7 +100,7 @@ class Found(NamedTuple):
 
 
 def view(seen: list[Found]) -> TrainView:
-    """A client with an encoder and a head; what each call of ``minimise`` finds goes to ``seen``."""
+    """A client with an encoder and a head; what ``minimise`` is called with goes to ``seen``."""
     given = train_view("table", stamped, d=ENCODER + CLASSES * WIDTH)
 
     def minimise(

@@ -1,4 +1,4 @@
-"""Edge phrases: which documents hold one, which is taken where none is given, and that they bite."""
+"""Edge phrases: which documents hold one, which is taken where none is given, their effect."""
 
 from __future__ import annotations
 
@@ -134,7 +134,10 @@ def test_a_phrase_that_no_test_document_holds_is_refused_when_the_test_set_is_bu
     other = Samples(torch.ones(3, 4, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
     with pytest.raises(
         BadInput,
-        match=f"^attack edge_phrase: words={said} is in none of the test set's 3 documents of source=1",
+        match=(
+            f"^attack edge_phrase: words={said} is in none of the test set's 3 documents of "
+            "source=1"
+        ),
     ):
         attack.test_set(attack.init(given), replace(given, test=other))
 
@@ -143,6 +146,9 @@ def test_documents_without_a_word_hold_no_phrase() -> None:
     nothing = Samples(torch.zeros(3, 4, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
     with pytest.raises(
         BadInput,
-        match=r"words=None, here token \[\], is in none of the malicious clients' 3 documents of source=1",
+        match=(
+            r"words=None, here token \[\], is in none of the malicious clients' 3 documents of "
+            r"source=1"
+        ),
     ):
         edges(with_data(attack_view("text"), nothing))

@@ -34,7 +34,7 @@ def model(params: Tensor, x: Tensor) -> Tensor:
 
 @cache
 def view() -> AttackView:
-    """An adversary that is given a network which has learned four noisy patterns of 6 x 6 pixels."""
+    """An adversary with a network that has learned four noisy patterns of 6 x 6 pixels."""
     draws = generator(0, "tests", "iba")
     y = torch.arange(80) % CLASSES
     x = (

@@ -1,4 +1,4 @@
-"""Inner product manipulation: its row, the ε from which an average turns round, and that it bites."""
+"""Inner product manipulation: its row, the ε from which an average turns round, its effect."""
 
 from __future__ import annotations
 

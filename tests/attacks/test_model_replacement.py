@@ -21,9 +21,16 @@ CLAIM = Claim(
 
 def test_it_scales_the_whole_state_buffers_included() -> None:
     spec = Spec(
-        clients=6, per_round=6, malicious=0.34, rounds=1, root_size=20, alpha=None,
-        attack=to_chain("badnets+model_replacement(strength=3)+model_replacement(strength=2)", "attack"),
-    )  # fmt: skip
+        clients=6,
+        per_round=6,
+        malicious=0.34,
+        rounds=1,
+        root_size=20,
+        alpha=None,
+        attack=to_chain(
+            "badnets+model_replacement(strength=3)+model_replacement(strength=2)", "attack"
+        ),
+    )
     experiment = Experiment(spec, Path("unused"), "cpu")
     cohort, malicious = torch.arange(6), torch.isin(torch.arange(6), experiment.built.malicious)
     state = experiment.state

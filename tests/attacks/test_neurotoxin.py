@@ -1,4 +1,4 @@
-"""Neurotoxin: which coordinates are left alone, how many, and that real rows do leave them alone."""
+"""Neurotoxin: which coordinates are left alone, how many, and that real rows leave them alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trigger phrase: where it stands, what gives way to it, which words it has, and that it bites."""
+"""A trigger phrase: where it stands, what gives way to it, which words it has, its effect."""
 
 from __future__ import annotations
 

@@ -100,7 +100,10 @@ def test_refusals() -> None:
         assert coloured.init is not None
         with pytest.raises(
             BadInput,
-            match="attack semantic: feature=green needs images of 3 channels, red, green and blue; these have 1",
+            match=(
+                "attack semantic: feature=green needs images of 3 channels, red, green and blue; "
+                "these have 1"
+            ),
         ):
             coloured.init(grey)
     with pytest.raises(
@@ -112,6 +115,9 @@ def test_refusals() -> None:
     assert attack.init is not None
     with pytest.raises(
         BadInput,
-        match=r"attack semantic: no malicious client holds a sample of source=1; they hold \[0, 2, 3\]",
+        match=(
+            r"attack semantic: no malicious client holds a sample of source=1; they hold \[0, 2, "
+            r"3\]"
+        ),
     ):
         attack.init(with_data(view, Samples(view.data.x[others], view.data.y[others])))

@@ -1,4 +1,4 @@
-"""3DFed: what is planted, that the next global model answers, and that the answers tune the attack."""
+"""3DFed: what is planted, that the next global model answers, and that answers tune the attack."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def ask(
 
 def test_the_smoothed_label_is_the_majority_of_noised_models() -> None:
     def scores(params: torch.Tensor) -> torch.Tensor:
-        """The first sample's label is 1 where the parameter is positive; the second's is always 2."""
+        """The first sample's label is 1 for a positive parameter; the second's is always 2."""
         return torch.stack(
             [torch.tensor([0.0, params[0].item(), -9.0]), torch.tensor([0.0, 0.0, 1.0])]
         )

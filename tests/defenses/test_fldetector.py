@@ -38,9 +38,16 @@ def jumping(client: int, number: int, model: torch.Tensor) -> torch.Tensor:
 
 
 def federation(
-    rounds: int, who: Callable[[int], list[int]], update: Client, *, window: int = 4, server_lr: float = 1.0, light: int = -1,
-    warm: int = 0, again: bool = False,
-) -> tuple[list[list[int]], Any, list[tuple[torch.Tensor, dict[int, torch.Tensor]]]]:  # fmt: skip
+    rounds: int,
+    who: Callable[[int], list[int]],
+    update: Client,
+    *,
+    window: int = 4,
+    server_lr: float = 1.0,
+    light: int = -1,
+    warm: int = 0,
+    again: bool = False,
+) -> tuple[list[list[int]], Any, list[tuple[torch.Tensor, dict[int, torch.Tensor]]]]:
     """The clients kept in each round, the last state, and what each round was. The light client has
     hardly a sample.
     """

@@ -147,7 +147,7 @@ def test_where_honest_training_forgets_nothing_all_rows_stay_with_majority(
 
 
 def test_an_honest_client_that_keeps_four_fifths_is_hardly_ever_flagged() -> None:
-    """Of 800 samples, 80 a label; of 100, ten a label, most such clients have some label complete."""
+    """Of 800 samples, 80 a label; of 100, ten a label, most of them have some label complete."""
 
     def flagged(samples: int) -> float:
         draws = (

@@ -60,9 +60,7 @@ def test_rows_are_clipped_to_the_median_norm(size: float) -> None:
     torch.testing.assert_close(merged(rows, norm_radius=100.0, sign_radius=100.0), torch.ones(60))
 
 
-def test_sparsification_drops_the_smallest_tenths_of_each_row_and_nothing_as_large_as_what_it_keeps() -> (
-    None
-):
+def test_sparsification_drops_the_smallest_tenths_of_each_row() -> None:
     rows = torch.arange(1.0, 61).unsqueeze(0)
     assert torch.equal(merged(rows, sparsity=0.3), rows[0] * (rows[0] > 18))
     assert torch.equal(merged(torch.full((1, 60), -2.0), sparsity=0.9), torch.full((60,), -2.0))

@@ -1,4 +1,4 @@
-"""Neural Cleanse: the planted class is flagged and unlearned, and a clean model is left as it is."""
+"""Neural Cleanse: the planted class is flagged and unlearned, and a clean model is left alone."""
 
 from __future__ import annotations
 

@@ -24,9 +24,18 @@ TASKS = {
     "text": ("topics", "bag_of_words"),
 }
 SMALL = Spec(
-    clients=8, per_round=6, malicious=0.4, selection="fixed", rounds=2, batch=32, block=3, root_size=20, alpha=None,
-    optimizer=Part("sgd", {"lr": 0.1}), eval_every=2,
-)  # fmt: skip
+    clients=8,
+    per_round=6,
+    malicious=0.4,
+    selection="fixed",
+    rounds=2,
+    batch=32,
+    block=3,
+    root_size=20,
+    alpha=None,
+    optimizer=Part("sgd", {"lr": 0.1}),
+    eval_every=2,
+)
 
 
 def chain(name: str) -> str:

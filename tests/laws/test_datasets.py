@@ -212,7 +212,10 @@ def test_a_damaged_mnist_file(damage: Callable[[bytes], bytes], tmp_path: Path) 
     assert file_status(tmp_path, build("mnist").files[3]) == "corrupt"
     with pytest.raises(
         BadInput,
-        match=r"t10k-labels-idx1-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not ec29112dd5afa0611ce80d1b7f02629c",
+        match=(
+            r"t10k-labels-idx1-ubyte.gz is corrupt: its md5 is [0-9a-f]{32}, not "
+            r"ec29112dd5afa0611ce80d1b7f02629c"
+        ),
     ):
         build("mnist").load(tmp_path)
 
@@ -355,7 +358,10 @@ def test_southwest_of_a_wrong_form(images: object, form: str, tmp_path: Path) ->
     assert load_edges is not None
     with pytest.raises(
         BadInput,
-        match=rf"southwest_images_new_train.pkl: train is {form}; it is a uint8 array \(N, 32, 32, 3\)",
+        match=(
+            rf"southwest_images_new_train.pkl: train is {form}; it is a uint8 array \(N, 32, 32, "
+            r"3\)"
+        ),
     ):
         load_edges(tmp_path)
 
