@@ -1,5 +1,4 @@
-"""One declaration per parameter: name, type, default, legal range, help text and search range are
-the annotation.
+"""One declaration per parameter: its annotation is type, range, help text and search range.
 
 ``norm: Annotated[float, Range(1e-2, 1e2, log=True), "largest L2 norm kept"] = 1.0`` is read by
 validation, by ``backstop show``, by the logged parameters, by the command line (for the fields of a
@@ -21,15 +20,17 @@ LISTED = 100  # known names that a message lists at most
 
 
 class BadInput(Exception):  # noqa: N818 -- it names what happened, and the command line's exit code 2
-    """Bad input: one line that says what was given, what is allowed and the nearest match. The
-    command line exits with 2.
+    """Bad input: one line that says what was given, what is allowed and the nearest match.
+
+    The command line exits with 2.
     """
 
 
 @dataclass(frozen=True)
 class Range:
-    """Legal values of a number: ``low <= value <= high`` (``<`` where open). ``search`` narrows
-    what a search tries.
+    """Legal values of a number: ``low <= value <= high`` (``<`` where open).
+
+    ``search`` narrows what a search tries.
     """
 
     low: float
@@ -47,10 +48,9 @@ class Range:
 
     def __str__(self) -> str:
         """Interval notation, e.g. ``[0, 0.5)``."""
-        return (
-            f"{'(' if self.low_open else '['}{self.low:g}, "
-            f"{self.high:g}{')' if self.high_open else ']'}"
-        )
+        left = "(" if self.low_open else "["
+        right = ")" if self.high_open else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
 class Parameter(NamedTuple):
@@ -66,39 +66,38 @@ class Parameter(NamedTuple):
     @property
     def allowed(self) -> str:
         """What is legal, in words."""
+        span = f" in {self.range}" if self.range else ""
         names = {
-            int: "an integer",
-            float: "a number",
+            int: f"an integer{span}",
+            float: f"a number{span}",
             str: "text",
             bool: "true or false",
             type(None): "none",
         }
-        options = [
-            names[kind] + (f" in {self.range}" if self.range and kind in (int, float) else "")
-            for kind in self.types
-        ]
-        return " or ".join([*options, *(str(choice) for choice in self.choices)])
+        options = [names[kind] for kind in self.types]
+        return " or ".join([*options, *map(str, self.choices)])
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: the nearest known one, or all of them when nothing is near."""
+    """A hint for a misspelled name: the nearest known one, or all of them when nothing is near."""
     names = sorted(known)
-    match = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    listed = names if len(names) <= LISTED else [*names[:LISTED], "…"]
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(listed) or 'none'}"
+    matches = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    if matches:
+        return f"did you mean {matches[0]!r}?"
+    if len(names) > LISTED:
+        names = [*names[:LISTED], "…"]
+    return f"known: {', '.join(names) or 'none'}"
 
 
 def declare(name: str, annotation: Any, default: Any) -> Parameter:
     """Read one annotation. Raises TypeError for a type that a parameter cannot have."""
-    found: dict[type, Any] = {}
+    extras: dict[type, Any] = {}  # the range and the help text
     if get_origin(annotation) is Annotated:
-        annotation, *extra = get_args(annotation)
-        found = {type(item): item for item in extra}
-    members = (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, types.UnionType)
-        else (annotation,)
-    )
+        annotation, *items = get_args(annotation)
+        extras = {type(item): item for item in items}
+    members = (annotation,)
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = get_args(annotation)
     kinds: list[type] = []
     choices: list[Any] = []
     for member in members:
@@ -111,22 +110,25 @@ def declare(name: str, annotation: Any, default: Any) -> Parameter:
                 f"parameter {name!r}: {member!r} is none of bool, int, float, str, None and Literal"
             )
     return Parameter(
-        name, tuple(kinds), tuple(choices), found.get(Range), default, found.get(str, "")
+        name=name,
+        types=tuple(kinds),
+        choices=tuple(choices),
+        range=extras.get(Range),
+        default=default,
+        text=extras.get(str, ""),
     )
 
 
 def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
-    """The parameters of a factory, in the order of its signature. All are keyword-only, annotated
-    and have defaults.
+    """The parameters of a factory, in the order of its signature.
+
+    All are keyword-only, annotated and have defaults.
     """
     hints = get_type_hints(factory, include_extras=True)
     declared = {}
     for name, parameter in inspect.signature(factory).parameters.items():
-        if (
-            parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-            or name not in hints
-            or parameter.default is parameter.empty
-        ):
+        keyword_only = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        if not keyword_only or name not in hints or parameter.default is parameter.empty:
             raise TypeError(
                 f"{factory.__name__}: parameter {name!r} must be keyword-only, annotated and have "
                 "a default"
@@ -136,34 +138,45 @@ def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def check(parameter: Parameter, value: Any, where: str) -> Any:
-    """The value in the parameter's type (an int becomes a float where only floats are legal, and so
-    does the text of a ratio such as 8/33, which has no exact decimal), or BadInput.
+    """The value in the parameter's type, or BadInput.
+
+    An integer becomes a float where only floats are legal, and so does the text of a ratio such as
+    8/33, which has no exact decimal.
     """
     if any(value == choice and type(value) is type(choice) for choice in parameter.choices):
         return value
-    given = value
-    if isinstance(value, str) and float in parameter.types and str not in parameter.types:
-        ratio = RATIO.fullmatch(value)
-        value = int(ratio[1]) / int(ratio[2]) if ratio else value
-    if type(value) is int and float in parameter.types and int not in parameter.types:
-        value = float(value)
-    legal = type(value) in parameter.types
-    if legal and parameter.range is not None and type(value) in (int, float):
-        legal = value in parameter.range
+    converted = _as_float(parameter, value)
+    legal = type(converted) in parameter.types
+    if legal and parameter.range is not None and type(converted) in (int, float):
+        legal = converted in parameter.range
     if not legal:
-        hint = (
-            f"; {nearest(value, map(str, parameter.choices))}"
-            if parameter.choices and isinstance(value, str)
-            else ""
-        )
-        if str in parameter.types and not isinstance(value, str):
-            hint = f"; as text write {parameter.name}={str(value)!r}"
-        shown = given if isinstance(given, str) else value
+        shown = value if isinstance(value, str) else converted
         raise BadInput(
             f"{where}: {parameter.name}={shown!r} is not allowed; {parameter.name} is "
-            f"{parameter.allowed}{hint}"
+            f"{parameter.allowed}{_hint(parameter, converted)}"
         )
+    return converted
+
+
+def _as_float(parameter: Parameter, value: Any) -> Any:
+    """The float that an integer or the text of a ratio stands for, where only floats are legal."""
+    if float not in parameter.types:
+        return value
+    if isinstance(value, str) and str not in parameter.types:
+        ratio = RATIO.fullmatch(value)
+        return int(ratio[1]) / int(ratio[2]) if ratio else value
+    if type(value) is int and int not in parameter.types:
+        return float(value)
     return value
+
+
+def _hint(parameter: Parameter, value: Any) -> str:
+    """What to write instead of an illegal value; empty where only the range says it."""
+    if str in parameter.types and not isinstance(value, str):
+        return f"; as text write {parameter.name}={str(value)!r}"
+    if parameter.choices and isinstance(value, str):
+        return f"; {nearest(value, map(str, parameter.choices))}"
+    return ""
 
 
 def fill(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -171,16 +184,16 @@ def fill(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str
     for name in given:
         if name not in declared:
             raise BadInput(f"{where}: unknown parameter {name!r}; {nearest(name, declared)}")
-    return {
-        name: check(parameter, given[name], where) if name in given else parameter.default
-        for name, parameter in declared.items()
-    }
+    filled = {}
+    for name, parameter in declared.items():
+        filled[name] = parameter.default
+        if name in given:
+            filled[name] = check(parameter, given[name], where)
+    return filled
 
 
 def check_label(label: int | None, classes: int, where: str) -> None:
-    """Raise BadInput where a label (None: no label) is none of a dataset's classes, which only the
-    data tell.
-    """
+    """Raise BadInput where a label (None: no label) is none of a dataset's classes."""
     if label is not None and not 0 <= label < classes:
         raise BadInput(
             f"{where}={label} is none of the dataset's {classes} classes, 0 to {classes - 1}"

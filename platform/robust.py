@@ -1,9 +1,8 @@
-"""Shared numerics on the rows of a round, (n, d) float32: order statistics, signs, norms,
-distances, angles, exact counts.
+"""Shared numerics on the rows of a round: order statistics, signs, norms, distances, angles.
 
+Rows are (n, d) float32 and finite: the platform takes out all others before a defense sees them.
 Everything goes through the coordinates in pieces that fit a processor's cache, so the extra memory
-is a small part of the matrix. Rows are finite: the platform takes out all others before a defense
-sees them.
+is a small part of the matrix.
 
 Results per coordinate (means of ordered values, signs) are made of minima, maxima and sums over the
 rows in a fixed order, so they do not depend on the number of threads or on the pieces.
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +25,11 @@ from torch import Tensor
 
 
 def _times(share: float, n: int) -> Fraction:
-    """``share * n`` for what the share means: the ratio of two counts, where one of counts up to
-    ``2 n`` has this very floating-point value, else its decimal text. 1 / 3 of 3 is 1 so, and 0.6
-    of 20 is 12; the denominator ``2 n`` is for halves, which are rounded up.
+    """``share * n`` for what the share means: a ratio of two counts, or a decimal number.
+
+    It is a ratio where one of counts up to ``2 n`` has this very floating-point value, and else its
+    decimal text. 1 / 3 of 3 is 1 so, and 0.6 of 20 is 12; the denominator ``2 n`` is for halves,
+    which are rounded up.
 
     A decimal of at most fifteen digits that is no such ratio cannot be mistaken for one while n is
     below 10⁷.
@@ -38,8 +39,7 @@ def _times(share: float, n: int) -> Fraction:
 
 
 def floor_count(share: float, n: int) -> int:
-    """The largest integer ``<= share * n``, for the ratio of counts or the decimal number that the
-    share is written for.
+    """The largest integer ``<= share * n``, the share read as a ratio of counts or a decimal.
 
     >>> floor_count(0.55, 20), int(0.29 * 100), floor_count(0.29, 100), floor_count(1 / 3, 3)
     (11, 28, 29, 1)
@@ -48,8 +48,7 @@ def floor_count(share: float, n: int) -> int:
 
 
 def ceil_count(share: float, n: int) -> int:
-    """The smallest integer ``>= share * n``, for the ratio of counts or the decimal number that the
-    share is written for.
+    """The smallest integer ``>= share * n``, the share read as a ratio of counts or a decimal.
 
     >>> ceil_count(0.6, 20), ceil_count(0.07, 100), ceil_count(8 / 33, 33)
     (12, 7, 8)
@@ -58,8 +57,7 @@ def ceil_count(share: float, n: int) -> int:
 
 
 def round_count(share: float, n: int) -> int:
-    """The integer nearest to ``share * n``, halves up, for the ratio of counts or the decimal
-    number that the share is written for.
+    """The integer nearest to ``share * n``, halves up, the share read as by ``floor_count``.
 
     >>> round_count(0.5, 5), round_count(0.125, 64), round_count(0.3125, 64), round_count(1 / 6, 3)
     (3, 8, 20, 1)
@@ -82,18 +80,17 @@ def comparators(n: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
         while step >= 1:
             for begin in range(step % run, n - step, 2 * step):
                 lower = range(begin, min(begin + step, n - step))
-                pairs.extend(
-                    (i, i + step) for i in lower if i // (2 * run) == (i + step) // (2 * run)
-                )
+                same_run = (i for i in lower if i // (2 * run) == (i + step) // (2 * run))
+                pairs.extend((i, i + step) for i in same_run)
             step //= 2
         run *= 2
-    wanted = set(range(low, high))
-    needed = []
+    needed_lines = set(range(low, high))
+    needed_pairs = []
     for i, j in reversed(pairs):
-        if i in wanted or j in wanted:
-            needed.append((i, j))
-            wanted |= {i, j}
-    return tuple(reversed(needed))
+        if i in needed_lines or j in needed_lines:
+            needed_pairs.append((i, j))
+            needed_lines |= {i, j}
+    return tuple(reversed(needed_pairs))
 
 
 @lru_cache
@@ -109,19 +106,21 @@ def _by_coordinate(rows: Tensor, kernel: str, *arguments: Any) -> Tensor:
     """Run a kernel that fills one value per coordinate, on as many threads as torch may use."""
     from backstop.platform.kernels import cpu
 
-    values, found = _array(rows), np.empty(rows.shape[1], np.float32)
+    values = _array(rows)
+    result = np.empty(rows.shape[1], np.float32)
     work = getattr(cpu, kernel)
     cpu.in_pieces(
-        lambda _, first, last: work(values, first, last, *arguments, found),
+        lambda _, first, last: work(values, first, last, *arguments, result),
         rows.shape[1],
         torch.get_num_threads(),
     )
-    return torch.from_numpy(found)
+    return torch.from_numpy(result)
 
 
 def _over_coordinates(rows: Tensor, kernel: str, *shape: int) -> Tensor:
-    """Run a kernel that adds up coordinates: the pieces' results are added in order, whatever
-    thread made them.
+    """Run a kernel that adds up coordinates.
+
+    The pieces' results are added in order, whatever thread made them.
     """
     from backstop.platform.kernels import cpu
 
@@ -129,34 +128,43 @@ def _over_coordinates(rows: Tensor, kernel: str, *shape: int) -> Tensor:
     parts = np.zeros((-(-d // cpu.PIECE), *shape))
     work = getattr(cpu, kernel)
     cpu.in_pieces(
-        lambda number, first, last: work(values, first, last, parts[number]),
+        lambda index, first, last: work(values, first, last, parts[index]),
         d,
         torch.get_num_threads(),
     )
     return torch.from_numpy(np.add.reduce(parts, axis=0))
 
 
-_known: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+class _Kept(NamedTuple):
+    """What was computed last for a matrix."""
+
+    rows: weakref.ref[Tensor]
+    version: int
+    result: Tensor
+
+
+_kept: dict[str, _Kept] = {}
 
 
 def _once(rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """The result for this very matrix, computed once while it lives unchanged; the stages of a
-    chain share it.
+    """The result for this very matrix, computed once while it lives unchanged.
+
+    The stages of a chain share it.
     """
     if rows.is_inference():  # carries no version, so a change would not be noticed
         return compute(rows)
-    version, found = rows._version, _known.get(compute.__name__)  # noqa: SLF001 -- the count of changes in place
-    if found is None or found[0]() is not rows or found[1] != version:
-        found = _known[compute.__name__] = (weakref.ref(rows), version, compute(rows))
-    return found[2].clone()
+    version = rows._version  # noqa: SLF001 -- the count of changes in place
+    kept = _kept.get(compute.__name__)
+    if kept is None or kept.rows() is not rows or kept.version != version:
+        kept = _kept[compute.__name__] = _Kept(weakref.ref(rows), version, compute(rows))
+    return kept.result.clone()
 
 
 def trimmed_mean(rows: Tensor, per_side: int, votes: int = 0) -> Tensor:
-    """Per coordinate the mean without the ``per_side`` smallest and the ``per_side`` largest of the
-    n values.
+    """Per coordinate the mean without the ``per_side`` smallest and the ``per_side`` largest.
 
     rows (n, d) → (d,). Needs ``0 <= 2 * per_side < n``. Coordinates with |sum of the n signs| <
-    ``votes`` are 0, found in the same pass.
+    ``votes`` are 0, computed in the same pass.
 
     >>> trimmed_mean(torch.tensor([[1.0, 9.0], [2.0, 0.0], [3.0, 1.0], [90.0, 3.0]]), 1)
     tensor([2.5000, 2.0000])
@@ -176,8 +184,9 @@ def _ordered_mean(rows: Tensor, low: int, high: int, votes: int = 0) -> Tensor:
 
 
 def median(rows: Tensor) -> Tensor:
-    """Per coordinate the middle one of n values, or the mean of the two middle ones. rows (n, d) →
-    (d,).
+    """Per coordinate the middle one of n values, or the mean of the two middle ones.
+
+    rows (n, d) → (d,).
 
     >>> median(torch.tensor([[1.0], [4.0], [2.0], [90.0]]))
     tensor([3.])
@@ -186,10 +195,9 @@ def median(rows: Tensor) -> Tensor:
 
 
 def mean_around_median(rows: Tensor, count: int) -> Tensor:
-    """Per coordinate the mean of the ``count`` values that are nearest to the median. rows (n, d) →
-    (d,). Needs ``1 <= count <= n``.
+    """Per coordinate the mean of the ``count`` values that are nearest to the median.
 
-    Nearest values are consecutive in ascending order: from all n, the end that is farther from the
+    rows (n, d) → (d,). Needs ``1 <= count <= n``. Nearest values are consecutive in ascending order: from all n, the end that is farther from the
     median is taken off until ``count`` are left, the upper end where both are equally far.
 
     >>> mean_around_median(torch.tensor([[1.0], [2.0], [4.0], [90.0]]), 2)
@@ -219,8 +227,9 @@ def sign_sum(rows: Tensor) -> Tensor:
 
 
 def sign_agreement(rows: Tensor) -> Tensor:
-    """Per coordinate |sum of the n signs|, an integer in float32: n where all agree. A zero agrees
-    with nothing. rows (n, d) → (d,).
+    """Per coordinate |sum of the n signs|, an integer in float32: n where all agree.
+
+    A zero agrees with nothing. rows (n, d) → (d,).
 
     >>> sign_agreement(torch.tensor([[1.0, 0.0, -1.0], [5.0, 2.0, 3.0], [-0.1, 0.0, 2.0]]))
     tensor([1., 1., 1.])
@@ -229,8 +238,9 @@ def sign_agreement(rows: Tensor) -> Tensor:
 
 
 def agree(rows: Tensor, threshold: float) -> Tensor:
-    """Per coordinate whether |mean of the n signs| >= threshold, in exact arithmetic. rows (n, d) →
-    (d,) bool.
+    """Per coordinate whether |mean of the n signs| >= threshold, in exact arithmetic.
+
+    rows (n, d) → (d,) bool.
 
     >>> agree(torch.cat([torch.ones(16, 1), -torch.ones(4, 1)]), 0.6)  # |16 - 4| / 20 is 0.6
     tensor([True])
@@ -252,15 +262,17 @@ def _squares(rows: Tensor) -> Tensor:
         from backstop.platform.kernels import gpu
 
         return gpu.squares(rows)
-    found, values = _over_coordinates(rows, "squares", len(rows)), _array(rows)
-    for i in _out_of_range(found):
-        found[i] = _apart(values[i], np.zeros_like(values[i]))
-    return found
+    result = _over_coordinates(rows, "squares", len(rows))
+    values = _array(rows)
+    for i in _out_of_range(result):
+        result[i] = _apart(values[i], np.zeros_like(values[i]))
+    return result
 
 
 def distances(rows: Tensor) -> Tensor:
-    """Squared Euclidean distances by direct differences. rows (n, d) → (n, n) float64, symmetric,
-    zero diagonal.
+    """Squared Euclidean distances by direct differences.
+
+    rows (n, d) → (n, n) float64, symmetric, zero diagonal.
 
     Near-equal rows keep their distance, which the form |x|² + |y|² - 2xy would lose. Relative error
     below 1e-6 on a CPU (differences in float32, sums in float64; measured 3e-9 for d = 1,000,000);
@@ -278,20 +290,19 @@ def _squared_distances(rows: Tensor) -> Tensor:
         from backstop.platform.kernels import gpu
 
         return gpu.squared_distances(rows)
-    n, values = len(rows), _array(rows)
-    found = _over_coordinates(rows, "squared_distances", n, n)
+    n = len(rows)
+    values = _array(rows)
+    result = _over_coordinates(rows, "squared_distances", n, n)
     upper = torch.triu_indices(n, n, 1)
-    for pair in _out_of_range(found[upper[0], upper[1]]):
+    for pair in _out_of_range(result[upper[0], upper[1]]):
         i, j = upper[:, pair].tolist()
-        found[i, j] = _apart(values[i], values[j])
-    return found + found.t()
+        result[i, j] = _apart(values[i], values[j])
+    return result + result.t()
 
 
-def _out_of_range(found: Tensor) -> list[int]:
-    """Where float32 squares may have overflowed or vanished: the sums are not trusted below 1e-28
-    and not at infinity.
-    """
-    return ((found < 1e-28) | ~found.isfinite()).nonzero().flatten().tolist()
+def _out_of_range(result: Tensor) -> list[int]:
+    """Where float32 squares may have overflowed or vanished: below 1e-28 and at infinity."""
+    return ((result < 1e-28) | ~result.isfinite()).nonzero().flatten().tolist()
 
 
 def _apart(one: Any, other: Any) -> float:
@@ -312,8 +323,9 @@ def products(rows: Tensor) -> Tensor:
 
 
 def cosine_distances(rows: Tensor) -> Tensor:
-    """1 - cosine of the angle, for all pairs. rows (n, d) → (n, n) float64 in [0, 2], zero
-    diagonal.
+    """1 - cosine of the angle, for all pairs.
+
+    rows (n, d) → (n, n) float64 in [0, 2], zero diagonal.
 
     Taken from the distances of the rows at length 1, so that nearly parallel rows keep theirs,
     however long they are. A zero row is at distance 1 from all others.
@@ -323,8 +335,8 @@ def cosine_distances(rows: Tensor) -> Tensor:
     """
     still = norms(rows) == 0
     # |a - b|² = 2 (1 - a·b) for rows of length 1
-    found = (_once(rows, _unit_distances) / 2).clamp_(max=2)
-    return found.where(~(still[:, None] | still), 1.0).fill_diagonal_(0)
+    result = (_once(rows, _unit_distances) / 2).clamp_(max=2)
+    return result.where(~(still[:, None] | still), 1.0).fill_diagonal_(0)
 
 
 def _unit_distances(rows: Tensor) -> Tensor:
@@ -336,20 +348,21 @@ def _unit_distances(rows: Tensor) -> Tensor:
         return gpu.squared_distances(rows, scale)
     from backstop.platform.kernels import cpu
 
-    def work(number: int, first: int, last: int) -> None:
+    def work(index: int, first: int, last: int) -> None:
         piece = np.multiply(values[:, first:last], factor, dtype=np.float64).astype(np.float32)
-        cpu.squared_distances(piece, 0, last - first, parts[number])
+        cpu.squared_distances(piece, 0, last - first, parts[index])
 
-    values, factor, n = _array(rows), scale[:, None].numpy(), len(rows)
+    values = _array(rows)
+    factor = scale[:, None].numpy()
+    n = len(rows)
     parts = np.zeros((-(-rows.shape[1] // cpu.PIECE), n, n))
     cpu.in_pieces(work, rows.shape[1], torch.get_num_threads())
-    found = torch.from_numpy(np.add.reduce(parts, axis=0))
-    return found + found.t()
+    result = torch.from_numpy(np.add.reduce(parts, axis=0))
+    return result + result.t()
 
 
 def centred_products(squared: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Inner products of the rows minus their weighted mean, from the squared distances of all pairs
-    (n, n) alone.
+    """Inner products of the rows minus their weighted mean, from squared distances (n, n) alone.
 
     The eigenvalues of the result divided by n are those of the rows' covariance. Without ``weight``
     (n,) the mean is the plain one. The diagonal holds the squared distances to the mean.
@@ -358,11 +371,10 @@ def centred_products(squared: Tensor, weight: Tensor | None = None) -> Tensor:
     tensor([[ 1., -1.],
             [-1.,  1.]], dtype=torch.float64)
     """
-    share = (
-        torch.full_like(squared[0], 1 / len(squared))
-        if weight is None
-        else (weight / weight.sum()).to(squared)
-    )
+    if weight is None:
+        share = torch.full_like(squared[0], 1 / len(squared))
+    else:
+        share = (weight / weight.sum()).to(squared)
     # row by row in one order: equal rows stay equal, which a matrix product does not promise
     to_mean = (squared * share).sum(1)
     to_mean = to_mean - share @ to_mean / 2
@@ -370,24 +382,21 @@ def centred_products(squared: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def clip(rows: Tensor, limit: Tensor | float) -> Tensor:
-    """Rows (n, d) longer than ``limit`` (one, or one for each row) shortened to it; the others bit
-    for bit as they are.
+    """Rows (n, d) longer than ``limit``, one or one for each row, shortened to it.
+
+    The others stay bit for bit as they are.
 
     >>> clip(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), 1.0)
     tensor([[0.5000, 0.0000],
             [0.6000, 0.8000]])
     """
-    # a zero row: the factor is 1
-    factor = (
-        (torch.as_tensor(limit).to(rows.device) / norms(rows)).nan_to_num(nan=1.0).clamp(max=1.0)
-    )
-    # NumPy asks for large pages
-    found = (
-        torch.empty_like(rows)
-        if rows.is_cuda
-        else torch.from_numpy(np.empty(rows.shape, np.float32))
-    )
-    return torch.mul(rows, factor.float().unsqueeze(1), out=found)
+    ratio = torch.as_tensor(limit).to(rows.device) / norms(rows)
+    factor = ratio.nan_to_num(nan=1.0).clamp(max=1.0)  # 1 for a zero row
+    if rows.is_cuda:
+        result = torch.empty_like(rows)
+    else:
+        result = torch.from_numpy(np.empty(rows.shape, np.float32))  # NumPy asks for large pages
+    return torch.mul(rows, factor.float().unsqueeze(1), out=result)
 
 
 def mix(weight: Tensor, rows: Tensor) -> Tensor:
@@ -403,21 +412,22 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
         return gpu.mix(weight.to(rows.device).double(), rows)
     from backstop.platform.kernels import cpu
 
-    values, table, d = _array(rows), weight.double().contiguous().numpy(), rows.shape[1]
-    found = np.empty((len(table), d), np.float32)
+    values = _array(rows)
+    table = weight.double().contiguous().numpy()
+    d = rows.shape[1]
+    result = np.empty((len(table), d), np.float32)
     cpu.in_pieces(
-        lambda _, first, last: cpu.mix(table, values, first, last, found),
+        lambda _, first, last: cpu.mix(table, values, first, last, result),
         d,
         torch.get_num_threads(),
     )
-    return torch.from_numpy(found)
+    return torch.from_numpy(result)
 
 
 def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:
-    """Row numbers from the best to the worst Krum score, ties in row order, and the number f of
-    attackers assumed.
+    """Row numbers from the best to the worst Krum score, and the number f of attackers assumed.
 
-    The score of a row is the sum of its squared distances to the n - f - 2 nearest other rows, at
+    Ties stand in row order. The score of a row is the sum of its squared distances to the n - f - 2 nearest other rows, at
     least one where there is one. Without f it is the largest with 2f + 2 < n. rows (n, d) → (n,)
     int64. Source: see the data sheet of ``krum``.
 
@@ -426,6 +436,6 @@ def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:
     """
     n = len(rows)
     assumed = max((n - 3) // 2, 0) if f is None else min(f, n)
-    neighbours = min(max(n - assumed - 2, 1), n - 1)
-    nearest = distances(rows).fill_diagonal_(torch.inf).sort(dim=1).values[:, :neighbours]
+    neighbors = min(max(n - assumed - 2, 1), n - 1)
+    nearest = distances(rows).fill_diagonal_(torch.inf).sort(dim=1).values[:, :neighbors]
     return nearest.sum(1).argsort(stable=True), assumed

@@ -1,5 +1,6 @@
-"""Compiled loops over the rows of a round on a CPU: every coordinate is read once, and a tile of
-all rows stays in the first-level cache.
+"""Compiled loops over the rows of a round on a CPU.
+
+Every coordinate is read once, and a tile of all rows stays in the first-level cache.
 
 Loops take ``first`` and ``last``, the coordinates they work on, and let go of the interpreter's
 lock, so that :func:`in_pieces` may give the pieces to several threads. Pieces are of a fixed size:
@@ -23,11 +24,11 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
-# coordinates: a tile of 50 rows is 25 KiB. Measured, 64 to 1,024: 128 is the fastest for 20 and 50
-# rows
+# coordinates: a tile of 50 rows is 25 KiB. Measured, 64 to 1,024: 128 is the fastest for 20 and
+# for 50 rows
 TILE = 128
-# coordinates whose squares are added in float32 before they go to float64: relative error 3e-9 on d
-# = 1,000,000
+# coordinates whose squares are added in float32 before they go to float64: relative error 3e-9
+# where d is 1,000,000
 RUN = 512
 PIECE = 65_536  # coordinates in a piece, a multiple of both
 
@@ -38,11 +39,9 @@ summed = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", 
 
 
 def in_pieces(work: Callable[[int, int, int], Any], d: int, threads: int) -> None:
-    """``work(number, first, last)`` for every piece of d coordinates, on as many threads as are
-    given.
-    """
+    """``work(index, first, last)`` for every piece of d coordinates, on so many threads."""
     pieces = [
-        (number, first, min(first + PIECE, d)) for number, first in enumerate(range(0, d, PIECE))
+        (index, first, min(first + PIECE, d)) for index, first in enumerate(range(0, d, PIECE))
     ]
     if threads == 1 or len(pieces) == 1:
         for piece in pieces:
@@ -59,9 +58,7 @@ def _all(results: Iterable[Any]) -> None:
 
 @ordered
 def _sort(rows: Floats, start: int, width: int, pairs: Ints, tile: Floats) -> None:
-    """Fill the tile and send it through a sorting network: line i then holds the i-th smallest
-    value of each coordinate.
-    """
+    """Fill the tile and sort each coordinate: line i then holds the i-th smallest values."""
     for i in range(len(rows)):
         line, row = tile[i], rows[i, start : start + width]
         for k in range(width):
@@ -87,16 +84,15 @@ def _signs(rows: Floats, start: int, width: int, total: Ints) -> None:
 
 @ordered
 def ordered_mean(
-    rows: Floats, first: int, last: int, pairs: Ints, low: int, high: int, votes: int, found: Floats
+    rows: Floats, first: int, last: int, pairs: Ints, low: int, high: int, votes: int, out: Floats
 ) -> None:
-    """Mean of the values at places low .. high - 1 of the ascending order; 0 where the |sum of
-    signs| is less than ``votes``.
+    """Mean of the values at places low .. high - 1 of the ascending order.
+
+    It is 0 where the |sum of signs| is less than ``votes``.
     """
-    tile, total, signs = (
-        np.zeros((len(rows), TILE), np.float32),
-        np.empty(TILE, np.float64),
-        np.zeros(TILE, np.int32),
-    )
+    tile = np.zeros((len(rows), TILE), np.float32)
+    total = np.empty(TILE, np.float64)
+    signs = np.zeros(TILE, np.int32)
     for start in range(first, last, TILE):
         width = min(TILE, last - start)
         if votes:
@@ -107,17 +103,18 @@ def ordered_mean(
             line = tile[i]
             for k in range(TILE):
                 total[k] += line[k]
-        out = found[start : start + width]
+        means = out[start : start + width]
         for k in range(width):
-            out[k] = total[k] / (high - low) if abs(signs[k]) >= votes else 0.0
+            means[k] = total[k] / (high - low) if abs(signs[k]) >= votes else 0.0
 
 
 @ordered
 def mean_around_median(
-    rows: Floats, first: int, last: int, pairs: Ints, count: int, found: Floats
+    rows: Floats, first: int, last: int, pairs: Ints, count: int, out: Floats
 ) -> None:
-    """Mean of the ``count`` values nearest to the median; of two equally far, the upper one is left
-    out first.
+    """Mean of the ``count`` values nearest to the median.
+
+    Of two equally far, the upper one is left out first.
     """
     n = len(rows)
     tile = np.zeros((n, TILE), np.float32)
@@ -135,37 +132,36 @@ def mean_around_median(
             total = 0.0
             for i in range(low, high + 1):
                 total += tile[i, k]
-            found[start + k] = total / count
+            out[start + k] = total / count
 
 
 @ordered
-def sign_sum(rows: Floats, first: int, last: int, found: Floats) -> None:
+def sign_sum(rows: Floats, first: int, last: int, out: Floats) -> None:
     """Per coordinate the sum of the signs."""
     signs = np.zeros(TILE, np.int32)
     for start in range(first, last, TILE):
         width = min(TILE, last - start)
         _signs(rows, start, width, signs)
-        found[start : start + width] = signs[:width]
+        out[start : start + width] = signs[:width]
 
 
 @summed
-def squares(rows: Floats, first: int, last: int, found: Doubles) -> None:
-    """Adds the squared norms of all rows to found (n,)."""
+def squares(rows: Floats, first: int, last: int, out: Doubles) -> None:
+    """Add the squared norms of all rows to out (n,)."""
     for start in range(first, last, RUN):
         stop = min(start + RUN, last)
         for i in range(len(rows)):
             row, total = rows[i, start:stop], np.float32(0)
             for k in range(len(row)):
                 total += row[k] * row[k]
-            found[i] += total
+            out[i] += total
 
 
 @summed
-def squared_distances(rows: Floats, first: int, last: int, found: Doubles) -> None:
-    """Adds the squared distances of all pairs i < j to found (n, n): direct differences, four pairs
-    at a time.
+def squared_distances(rows: Floats, first: int, last: int, out: Doubles) -> None:
+    """Add the squared distances of all pairs i < j to out (n, n).
 
-    The last pairs of a row go through the same loop, with its last partner in the empty places: a
+    They are direct differences, four pairs at a time. The last pairs of a row go through the same loop, with its last partner in the empty places: a
     second loop for them would round differently, and equal rows would not have equal distances.
     """
     n = len(rows)
@@ -183,19 +179,20 @@ def squared_distances(rows: Floats, first: int, last: int, found: Doubles) -> No
                     to_q += b * b
                     to_r += c * c
                     to_s += d * d
-                found[i, j] += to_p
+                out[i, j] += to_p
                 if j + 1 < n:
-                    found[i, j + 1] += to_q
+                    out[i, j + 1] += to_q
                 if j + 2 < n:
-                    found[i, j + 2] += to_r
+                    out[i, j + 2] += to_r
                 if j + 3 < n:
-                    found[i, j + 3] += to_s
+                    out[i, j + 3] += to_s
 
 
 @summed
 def squared_distance(one: Floats, other: Floats) -> float:
-    """The squared distance of two rows in float64 throughout: for values whose squares leave the
-    range of float32.
+    """The squared distance of two rows in float64 throughout.
+
+    It is for values whose squares leave the range of float32.
     """
     total = 0.0
     for k in range(len(one)):
@@ -205,9 +202,10 @@ def squared_distance(one: Floats, other: Floats) -> float:
 
 
 @ordered
-def mix(weight: Doubles, rows: Floats, first: int, last: int, found: Floats) -> None:
-    """Weighted sums (k, n) @ (n, d) → (k, d), added in float64 row by row; rows of weight 0 are not
-    read.
+def mix(weight: Doubles, rows: Floats, first: int, last: int, out: Floats) -> None:
+    """Weighted sums (k, n) @ (n, d) → (k, d), added in float64 row by row.
+
+    Rows of weight 0 are not read.
     """
     total = np.empty(RUN, np.float64)
     for start in range(first, last, RUN):
@@ -220,4 +218,4 @@ def mix(weight: Doubles, rows: Floats, first: int, last: int, found: Floats) -> 
                     row = rows[i, start:stop]
                     for k in range(len(row)):
                         total[k] += share * row[k]
-            found[line, start:stop] = total[: stop - start]
+            out[line, start:stop] = total[: stop - start]

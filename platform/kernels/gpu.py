@@ -1,7 +1,6 @@
-"""The same work as in kernels_cpu.py in torch calls, for rows on a GPU: piece by piece, so that
-little memory is needed beside the rows.
+"""The same work as in ``cpu.py`` in torch calls, for rows on a GPU.
 
-Up to NETWORK_ROWS rows are ordered by a sorting network of minima and maxima, which is exact, and
+It goes piece by piece, so that little memory is needed beside the rows. Up to NETWORK_ROWS rows are ordered by a sorting network of minima and maxima, which is exact, and
 more of them by a sort.
 """
 
@@ -14,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 NETWORK_ROWS = 32
-# coordinates: large, because a piece costs launches; fixed, because the order of a sum is part of
-# its bits
+# coordinates: large, because a piece costs launches; fixed, because the order of a sum is part
+# of its bits
 PIECE = 262_144
 Pairs = Sequence[tuple[int, int]]
 
@@ -35,21 +34,22 @@ def _sorted(rows: Tensor, pairs: Pairs) -> list[Tensor]:
 
 
 def ordered_mean(rows: Tensor, pairs: Pairs, low: int, high: int, votes: int) -> Tensor:
-    """As kernels_cpu.ordered_mean. rows (n, d) → (d,)."""
-    found = torch.empty_like(rows[0])
+    """As ``cpu.ordered_mean``. rows (n, d) → (d,)."""
+    result = torch.empty_like(rows[0])
     for where in _pieces(rows):
         piece = rows[:, where]
         total = torch.zeros_like(piece[0], dtype=torch.float64)
         for line in _sorted(piece, pairs)[low:high]:
             total += line
         mean = (total / (high - low)).float()
-        found[where] = mean.where(piece.sign().sum(0).abs() >= votes, 0.0) if votes else mean
-    return found
+        result[where] = mean.where(piece.sign().sum(0).abs() >= votes, 0.0) if votes else mean
+    return result
 
 
 def mean_around_median(rows: Tensor, pairs: Pairs, count: int) -> Tensor:
-    """As kernels_cpu.mean_around_median. rows (n, d) → (d,)."""
-    n, found = len(rows), torch.empty_like(rows[0])
+    """As ``cpu.mean_around_median``. rows (n, d) → (d,)."""
+    n = len(rows)
+    result = torch.empty_like(rows[0])
     for where in _pieces(rows):
         lines = torch.stack(_sorted(rows[:, where], pairs))
         middle = (lines[(n - 1) // 2].double() + lines[n // 2]) / 2
@@ -60,44 +60,46 @@ def mean_around_median(rows: Tensor, pairs: Pairs, count: int) -> Tensor:
         total = torch.zeros_like(middle)
         for step in range(count):
             total += lines.gather(0, (low + step).unsqueeze(0))[0]
-        found[where] = (total / count).float()
-    return found
+        result[where] = (total / count).float()
+    return result
 
 
 def sign_sum(rows: Tensor) -> Tensor:
-    """Per coordinate the sum of the signs: integers below 2^24, exact in any order. rows (n, d) →
-    (d,).
+    """Per coordinate the sum of the signs. rows (n, d) → (d,).
+
+    They are integers below 2^24, exact in any order.
     """
-    found = torch.empty_like(rows[0])
+    result = torch.empty_like(rows[0])
     for where in _pieces(rows):
-        found[where] = rows[:, where].sign().sum(0)
-    return found
+        result[where] = rows[:, where].sign().sum(0)
+    return result
 
 
 def _aligned(piece: Tensor) -> Tensor:
-    """The piece with columns of zeros up to a multiple of 16: a sum over a row that begins
-    elsewhere in memory is added in another order, and equal rows would not have equal sums.
+    """The piece with columns of zeros up to a multiple of 16.
+
+    A sum over a row that begins elsewhere in memory is added in another order, and equal rows would
+    not have equal sums.
     """
     return pad(piece, (0, -piece.shape[1] % 16))
 
 
 def squares(rows: Tensor) -> Tensor:
     """Squared norms. rows (n, d) → (n,) float64."""
-    found = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    result = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for where in _pieces(rows):
-        found += _aligned(rows[:, where].double()).square_().sum(1)
-    return found
+        result += _aligned(rows[:, where].double()).square_().sum(1)
+    return result
 
 
 def squared_distances(rows: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Squared distances of all pairs by direct differences, of rows times ``scale`` (n,). rows (n,
-    d) → (n, n) float64.
+    """Squared distances of all pairs, of rows times ``scale`` (n,). rows (n, d) → (n, n) float64.
 
     Row i meets rows i + 1, i + 2 … around the circle, n pairs at a time: sums of one shape are
     added in one order, so that equal rows have equal distances to every other row.
     """
     n = len(rows)
-    found = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
+    result = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
     first = torch.arange(n, device=rows.device)
     for where in _pieces(rows):
         piece = _aligned(
@@ -105,20 +107,20 @@ def squared_distances(rows: Tensor, scale: Tensor | None = None) -> Tensor:
         )
         circle = torch.cat([piece, piece])
         for step in range(1, n // 2 + 1):
-            found[first, (first + step) % n] += (circle[step : step + n] - piece).square_().sum(1)
+            result[first, (first + step) % n] += (circle[step : step + n] - piece).square_().sum(1)
     if n % 2 == 0:  # half-way around the circle every pair has met twice
-        found[first[n // 2 :], first[: n // 2]] = 0.0
-    return found + found.t()
+        result[first[n // 2 :], first[: n // 2]] = 0.0
+    return result + result.t()
 
 
 def mix(weight: Tensor, rows: Tensor) -> Tensor:
     """Weighted sums: weight (k, n) float64 @ rows (n, d) → (k, d), added in float64 row by row."""
-    found = rows.new_empty(len(weight), rows.shape[1])
+    result = rows.new_empty(len(weight), rows.shape[1])
     for where in _pieces(rows):
         total = torch.zeros(
             len(weight), where.stop - where.start, dtype=torch.float64, device=rows.device
         )
         for share, row in zip(weight.t(), rows[:, where].double(), strict=True):
             total.addcmul_(share.unsqueeze(1), row.unsqueeze(0))
-        found[:, where] = total.float()
-    return found
+        result[:, where] = total.float()
+    return result

@@ -57,5 +57,5 @@ class _BagOfWords(nn.Module):
         there = (x != 0).unsqueeze(-1)
         total = (self.embedding(x % self.embedding.num_embeddings) * there).sum(-2)
         mean = total / there.sum(-2).clamp_min(1)
-        found: Tensor = self.output(mean)
-        return found
+        scores: Tensor = self.output(mean)
+        return scores

@@ -106,10 +106,9 @@ class _LSTM(nn.Module):
         filled = counts[0]  # documents with a word
         starts = there.sum(1).cumsum(0) - there.sum(1)  # of each place, in ids
         last = states[starts[length[:filled] - 1] + torch.arange(filled, device=x.device)]
-        found: Tensor = self.output(
-            last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last)
-        )
-        return found
+        ends = last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last)
+        scores: Tensor = self.output(ends)
+        return scores
 
 
 class _Constant(nn.Module):
@@ -163,11 +162,9 @@ class _Steps(torch.autograd.Function):
             )
             return d_inputs, d_u, None
         first, hidden = counts[0], u.shape[1]
-        back = (
-            torch.tensor(counts[:-1], dtype=torch.int64)
-            .repeat_interleave(torch.tensor(counts[1:], dtype=torch.int64))
-            .to(u.device)
-        )
+        earlier = torch.tensor(counts[:-1], dtype=torch.int64)
+        later = torch.tensor(counts[1:], dtype=torch.int64)
+        back = earlier.repeat_interleave(later).to(u.device)
         # rows of the states before those of the second words and later
         before = torch.arange(first, len(states), device=u.device) - back
         i, f, g, o = gates.split(hidden, 1)
@@ -184,32 +181,32 @@ class _Steps(torch.autograd.Function):
         d_inputs = slopes  # in place
         d_ifg = d_inputs.view(len(gates), 4, hidden)[:, :3]
         pieces = d_states, d_cells, through, f, d_inputs, d_ifg, d_inputs[:, 3 * hidden :]
-        places = list(zip(*(piece.split(counts) for piece in pieces), strict=True))
-        for place in range(len(places) - 1, -1, -1):
-            d_state, d_cell, slope, forget, d_z, d_three, d_o = places[place]
+        steps = list(zip(*(piece.split(counts) for piece in pieces), strict=True))
+        for step in range(len(steps) - 1, -1, -1):
+            d_state, d_cell, slope, forget, d_z, d_three, d_o = steps[step]
             d_cell.addcmul_(d_state, slope)
             d_three.mul_(d_cell.unsqueeze(1))
             d_o.mul_(d_state)
-            if place:
-                earlier_state, earlier_cell, *_ = places[place - 1]
+            if step:
+                earlier_state, earlier_cell, *_ = steps[step - 1]
                 earlier_state[: len(d_z)].addmm_(d_z, u)
                 torch.mul(d_cell, forget, out=earlier_cell[: len(d_z)])
         return d_inputs, d_inputs[first:].t() @ states[before], None
 
 
 def _steps(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
-    found: Tensor = _Steps.apply(inputs, u, counts)
-    return found
+    states: Tensor = _Steps.apply(inputs, u, counts)
+    return states
 
 
 def _recorded(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
     """What ``_Steps`` computes, by operations that autograd can differentiate again and again."""
-    found: list[Tensor] = []
+    states: list[Tensor] = []
     state = cell = inputs.new_zeros(counts[0], u.shape[1])
     for z in inputs.split(counts):
         state, cell = state[: len(z)], cell[: len(z)]
         i, f, g, o = torch.addmm(z, state, u.t()).chunk(4, 1)
         cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
         state = o.sigmoid() * cell.tanh()
-        found.append(state)
-    return torch.cat(found)
+        states.append(state)
+    return torch.cat(states)

@@ -74,11 +74,11 @@ def mlp(
 
     def build(shape: tuple[int, ...], classes: int) -> nn.Module:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for number, (inputs, outputs) in enumerate(pairwise([math.prod(shape), *inner]), start=1):
-            layers[f"linear{number}"] = nn.Linear(inputs, outputs)
-            layers[f"relu{number}"] = nn.ReLU()
+        for index, (inputs, outputs) in enumerate(pairwise([math.prod(shape), *inner]), start=1):
+            layers[f"linear{index}"] = nn.Linear(inputs, outputs)
+            layers[f"relu{index}"] = nn.ReLU()
             if dropout:
-                layers[f"dropout{number}"] = Dropout(dropout, number)
+                layers[f"dropout{index}"] = Dropout(dropout, index)
         layers["output"] = nn.Linear(inner[-1], classes)
         net = nn.Sequential(layers)
         if weights:
