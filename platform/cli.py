@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 from backstop import __version__
 from backstop.platform.commands import plain
-from backstop.platform.commands.board import leaderboard, verify
+from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run
 from backstop.platform.commands.sweep import sweep
+from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
 

@@ -492,7 +492,7 @@ def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[
     board = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "board")
     assert [run["id"] for run in board["runs"]] == [found["id"]]
     assert {file.name for file in Path("board").iterdir()} == {
-        f"leaderboard.{kind}" for kind in ("json", "csv", "md", "html")
+        f"leaderboard.{kind}" for kind in ("json", "csv", "md", "tex", "html")
     } | {"runs.csv"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from backstop.platform.params import BadInput
 from backstop.platform.results import page, ranking
 from backstop.platform.results.document import encode_document, load_document
 from backstop.platform.results.markdown import markdown
@@ -111,3 +112,12 @@ def test_an_older_file_has_its_stages_from_its_runs(tmp_path: Path) -> None:
     read = load_document(older)
     assert markdown(read) == markdown(document)
     assert differences(read, recompute(read)) == []
+
+
+@pytest.mark.parametrize("part", [{"runs": [{"id": "x"}]}, {"rows": [1]}, {"runs": 3}])
+def test_a_file_that_was_changed_by_hand_is_bad_input(tmp_path: Path, part: dict[str, Any]) -> None:
+    document = ranking.build_document([run("badnets", "fedavg", 0, figures(0.5))], "x")
+    file = tmp_path / "leaderboard.json"
+    file.write_text(encode_document(document | part))
+    with pytest.raises(BadInput, match="changed by hand"):
+        load_document(file)

@@ -22,16 +22,16 @@ def encode_document(document: Mapping[str, Any]) -> str:
     """
     blocks = []
     for key, value in document.items():
+        text = _json(value)
         if isinstance(value, list) and value:
-            lines = ",\n  ".join(
-                json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value
-            )
-            blocks.append(f" {json.dumps(key)}: [\n  {lines}\n ]")
-        else:
-            blocks.append(
-                f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-            )
+            lines = ",\n  ".join(map(_json, value))
+            text = f"[\n  {lines}\n ]"
+        blocks.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def load_document(path: Path) -> Document:
@@ -43,14 +43,19 @@ def load_document(path: Path) -> Document:
     except ValueError as error:
         raise BadInput(f"leaderboard {path} is not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise BadInput(f"leaderboard {path}: is no leaderboard of schema {SCHEMA}")
-    return _with_stages(document)
+        raise BadInput(f"leaderboard {path}: it is no leaderboard of schema {SCHEMA}")
+    try:
+        _add_stages(document)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"leaderboard {path}: its runs cannot be read ({type(error).__name__}: {error});"
+            " was the file changed by hand?"
+        ) from None
+    return document
 
 
-def _with_stages(document: Document) -> Document:
-    """The document with the stages of every chain, which older files hold in the specs of their runs
-    only.
-    """
+def _add_stages(document: Document) -> None:
+    """Give cells and rows the stages of their chains, which older files hold in their runs only."""
     chains = {
         chain_label(run["spec"][role], role): stages_of(run["spec"][role])
         for run in document.get("runs", ())
@@ -60,7 +65,6 @@ def _with_stages(document: Document) -> Document:
         for role in ("attack", "defense"):
             if item.get(role) in chains:
                 item.setdefault(f"{role}_stages", chains[item[role]])
-    return document
 
 
 def write_text(file: Path, content: str) -> Path:

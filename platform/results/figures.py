@@ -34,10 +34,11 @@ class Figure(NamedTuple):
 
 
 def _quantile(ranked: Draws, share: float) -> float:
-    place = share * (len(ranked) - 1)
-    low = math.floor(place)
+    """Between the two nearest of the ascending draws, in proportion."""
+    rank = share * (len(ranked) - 1)
+    low = math.floor(rank)
     below, above = float(ranked[low]), float(ranked[min(low + 1, len(ranked) - 1)])
-    return below if below == above else below + (place - low) * (above - below)
+    return below if below == above else below + (rank - low) * (above - below)
 
 
 @lru_cache
@@ -49,8 +50,8 @@ def _weights(seeds: int) -> NDArray[np.float64]:
     """
     counts = np.zeros((DRAWS, seeds))
     for draw in range(DRAWS):
-        for place in range(seeds):
-            counts[draw, stream(0, "bootstrap", seeds, draw, place) % seeds] += 1
+        for pick in range(seeds):
+            counts[draw, stream(0, "bootstrap", seeds, draw, pick) % seeds] += 1
     return counts
 
 
@@ -64,20 +65,21 @@ def figure_over_seeds(values: Mapping[int, float]) -> Figure | None:
         return Figure(listed[0], np.full(DRAWS, listed[0]))
     weights, total = _weights(len(listed)), np.zeros(DRAWS)
     # in a fixed order: a matrix product's order of sums depends on the processor
-    for place, value in enumerate(listed):
-        total += weights[:, place] * value
+    for times_drawn, value in zip(weights.T, listed, strict=True):
+        total += times_drawn * value
     return Figure(mean, total / len(listed))
 
 
 def average(figures: Iterable[Figure | None]) -> Figure | None:
     """The mean of the figures that exist."""
-    found = [figure for figure in figures if figure is not None]
-    if not found:
+    known = [figure for figure in figures if figure is not None]
+    if not known:
         return None
     total = np.zeros(DRAWS)
-    for figure in found:
+    for figure in known:
         total += figure.draws
-    return Figure(math.fsum(figure.mean for figure in found) / len(found), total / len(found))
+    mean = math.fsum(figure.mean for figure in known) / len(known)
+    return Figure(mean, total / len(known))
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

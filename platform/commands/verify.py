@@ -1,0 +1,96 @@
+"""``backstop verify``: is every figure of a leaderboard what its runs say, and are the runs what
+their specs give?
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backstop.platform.commands.output import DONE, FAILED, say
+
+if TYPE_CHECKING:
+    from backstop.platform.rounds.origin import Origin
+
+
+class Rerun(NamedTuple):
+    """How it went to do a run again, in a word, and a line for everything that is wrong."""
+
+    outcome: str
+    complaints: list[str]
+
+
+def verify(options: argparse.Namespace) -> int:
+    """``backstop verify``: compute the file again, run some of its specs again, compare."""
+    from backstop.platform.results.document import load_document
+    from backstop.platform.results.verification import differences, recompute, sample_runs
+    from backstop.platform.rounds.origin import Origin
+    from backstop.platform.specs.spec import spec_from_json, spec_title
+    from backstop.platform.training.device import choose_device, fingerprint
+
+    document = load_document(Path(options.file))
+    complaints = differences(document, recompute(document))
+    made = Origin(document["fingerprint"], code=document.get("code", {}))
+    here = fingerprint(choose_device(options.device))
+    if here != made.fingerprint:
+        say(f"note: the file was made with {made.fingerprint}; this is {here}; digits may differ")
+    for entry in sample_runs(document, options.sample, complaints):
+        spec = spec_from_json(entry["spec"])
+        label = f"run {entry['id'][:12]} ({spec_title(spec)}, seed {spec.seed})"
+        rerun = _run_again(entry, made, here, options)
+        complaints += [f"{label}{complaint}" for complaint in rerun.complaints]
+        say(f"{label}: {rerun.outcome}")
+    for line in complaints:
+        print(line)
+    print(f"{options.file}: {'DIFFERS' if complaints else 'agrees'}")
+    return FAILED if complaints else DONE
+
+
+def _run_again(
+    entry: Mapping[str, Any], made: Origin, here: str, options: argparse.Namespace
+) -> Rerun:
+    """Do a run of the document again, where it is still the same experiment."""
+    from backstop.platform.experiment import run
+    from backstop.platform.rounds import finals, origin
+    from backstop.platform.specs.spec import spec_from_json
+    from backstop.platform.training.loading import data_folder
+
+    spec, folder = spec_from_json(entry["spec"]), data_folder(options.data_dir)
+    if spec.id != entry["id"]:
+        cause = "the spec was changed or this is another version of Backstop"
+        return Rerun("another id", [f": the spec's id is {spec.id[:12]}, so {cause}"])
+    other_data = origin.other_data(entry.get("data", ""), spec.dataset, folder)
+    if other_data:
+        return Rerun("other data", [f": {other_data}; it was not run again"])
+    again = finals.final(list(run(spec, folder=folder, device=options.device)))
+    different = _different_metrics(entry["metrics"], again)
+    if not different:
+        return Rerun("agrees", [])
+    now = origin.Origin(here, code=origin.code(spec))
+    cause = _cause(made, now, data_is_known=bool(entry.get("data")))
+    return Rerun("differs", [*different, f": {cause}"])
+
+
+def _different_metrics(stored: Mapping[str, float], again: Mapping[str, float]) -> list[str]:
+    return [
+        f" {name}: file {stored.get(name)!r}, again {again.get(name)!r}"
+        for name in sorted({*again, *stored})
+        if stored.get(name) != again.get(name)
+    ]
+
+
+def _cause(made: Origin, now: Origin, *, data_is_known: bool) -> str:
+    """What may have changed the figures of a run that was done again."""
+    data = (
+        "the data are the same" if data_is_known else "the file does not say which data were read"
+    )
+    changed = sorted(
+        name for name, digest in now.code.items() if made.code.get(name, digest) != digest
+    )
+    reasons = [f"the code of {', '.join(changed)} has changed"] if changed else []
+    if made.fingerprint != now.fingerprint:
+        reasons.append(f"it was made with {made.fingerprint}, this is {now.fingerprint}")
+    rest = "so are its plug-ins and versions; the platform's code or the figures were changed"
+    return f"{data}; {' and '.join(reasons) or rest}"
