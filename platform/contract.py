@@ -507,6 +507,29 @@ def equal_weights(updates: Updates) -> Updates:
 
 
 class BrokenStage(Exception):  # noqa: N818 -- it names what happened, as BadInput does
-    """A stage returned what no stage may return. The run ends with this one line, which names the
-    stage.
+    """A stage raised, or returned what no stage may return. The run ends with its one line.
+
+    >>> error = BrokenStage("defense krum", "ValueError: no luck")
+    >>> error.locate(2)
+    >>> print(error)
+    defense krum: round 3: ValueError: no luck
     """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        """``stage`` is its kind and name, e.g. ``defense krum``."""
+        super().__init__(stage, reason)
+        self.stage, self.reason = stage, reason
+        self.round: int | None = None  # counted from 0; the line counts from 1, as progress does
+        self.client: int | None = None
+
+    def locate(self, round_index: int, client: int | None = None) -> None:
+        """Say in which round and at which client it was; what is known already stays."""
+        self.round = round_index if self.round is None else self.round
+        self.client = client if self.client is None else self.client
+
+    def __str__(self) -> str:
+        """One line: stage, round, client, reason."""
+        where = [] if self.round is None else [f"round {self.round + 1}"]
+        if self.client is not None:
+            where.append(f"client {self.client}")
+        return ": ".join([self.stage, *where, self.reason])

@@ -39,6 +39,7 @@ from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Trained
+from backstop.platform.training.stage_errors import located
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
 
 WARMUP_SAVE_INTERVAL_S = 60.0  # seconds of a warm-up that a stopped process may lose
@@ -195,7 +196,13 @@ class Experiment:
         return labelled
 
     def round(self) -> Record | None:
-        """Do one round; a record where the round is due for evaluation."""
+        """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
+        :class:`BrokenStage` that names the stage and the round.
+        """
+        with located(self.state.round):
+            return self._round()
+
+    def _round(self) -> Record | None:
         spec, built, state = self.spec, self.built, self.state
         with one_thread():
             # the draws of an experiment go on from those of its warm-up

@@ -80,8 +80,8 @@ def test_a_stage_that_returns_nonsense_fails_the_run_in_one_line(
     assert cli.main(["run", "--defense", "norm_clip+rfa", *RUN]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.splitlines()[-1] == (
-        "backstop: the run failed: defense rfa: 5 of 5 weights are NaN, infinite or negative in "
-        "round 1;"
+        "backstop: the run failed: defense rfa: round 1: "
+        "5 of 5 weights are NaN, infinite or negative;"
         " a stage must return finite weights of at least 0"
     )
 

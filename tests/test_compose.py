@@ -172,7 +172,7 @@ def test_a_weight_that_is_not_finite_or_negative_names_its_stage(value: float) -
     defense, view = chain(drop(1), broken, names=["krum", "rfa"]), server_view(2, 6)
     with pytest.raises(
         BrokenStage,
-        match=r"^defense rfa: 1 of 2 weights are NaN, infinite or negative in round 7; .*$",
+        match=r"^defense rfa: round 7: 1 of 2 weights are NaN, infinite or negative; .*$",
     ):
         defense.apply(updates, defense.init(view), view)
 
@@ -183,7 +183,7 @@ def test_a_row_that_is_not_finite_names_its_stage(value: float) -> None:
     broken = stateless(lambda given: given._replace(rows=given.rows * torch.tensor([1.0, value])))
     defense, view = chain(drop(1), broken), server_view(2)
     with pytest.raises(
-        BrokenStage, match=r"^defense stage 2: 2 of 2 rows hold a NaN or an infinity in round 1; "
+        BrokenStage, match=r"^defense stage 2: round 1: 2 of 2 rows hold a NaN or an infinity; "
     ):
         defense.apply(updates, defense.init(view), view)
 

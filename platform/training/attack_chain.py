@@ -16,10 +16,14 @@ from torch import Tensor
 from backstop.platform import seeds
 from backstop.platform.contract import Attack, AttackView, TestSet, Training, TrainView
 from backstop.platform.params import BadInput
+from backstop.platform.training.stage_errors import name_errors
 
 
-def attack_chain(stages: Sequence[Attack], knows: Sequence[str]) -> Attack:
+def attack_chain(
+    stages: Sequence[Attack], knows: Sequence[str], names: Sequence[str] = ()
+) -> Attack:
     """One attack that applies the stages from left to right. Its state is the tuple of theirs.
+    ``names`` are for its errors: what a stage raises is a :class:`BrokenStage` that names it.
 
     ``knows`` holds what each stage declares: only a view for one that knows "all" has honest rows,
     only one for "defense" the defense in use. Rows, batches and deltas pass through the stages in
@@ -28,7 +32,11 @@ def attack_chain(stages: Sequence[Attack], knows: Sequence[str]) -> Attack:
     training; raises BadInput otherwise.
     """
     seer = judge(stages)
-    chain = _Chain(tuple(stages), tuple(knows), seer)
+    called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
+    named = [
+        name_errors(f"attack {name}", stage) for name, stage in zip(called, stages, strict=True)
+    ]
+    chain = _Chain(tuple(named), tuple(knows), seer)
     if len(chain.knows) != len(chain.stages):
         raise ValueError(f"{len(chain.stages)} stages, but {len(chain.knows)} say what they know")
     trainer = _only([bool(stage.train) for stage in stages], "the local training")

@@ -18,6 +18,7 @@ from backstop.platform.contract import (
     Updates,
 )
 from backstop.platform.params import BadInput
+from backstop.platform.training.stage_errors import located, name_errors
 
 if TYPE_CHECKING:
     import torch
@@ -30,28 +31,29 @@ def without_rejected(updates: Updates) -> Updates:
     return updates if left.all() else Updates(*(column[left] for column in updates))
 
 
-def _hold(stage: str, given: Updates, returned: Updates, round_number: int) -> None:
+def _check_returned(stage: str, given: Updates, returned: Updates) -> None:
     """Raise :class:`BrokenStage` for what would leave the weighted mean without a meaning."""
     if not isinstance(returned, Updates):
-        raise BrokenStage(
-            f"defense {stage}: it returned {type(returned).__name__} in round {round_number}; a stage returns Updates"
-        )
+        raise BrokenStage(stage, f"it returned {type(returned).__name__}; a stage returns Updates")
     rows, count = returned.rows, len(returned.rows)
     if rows.ndim != 2 or rows.shape[1] != given.rows.shape[1] or rows.dtype != given.rows.dtype:
         raise BrokenStage(
-            f"defense {stage}: rows of shape {tuple(rows.shape)} and {rows.dtype} in round {round_number};"
-            f" it was given {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows only"
+            stage,
+            f"rows of shape {tuple(rows.shape)} and {rows.dtype}; it was given"
+            f" {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows only",
         )
     if len(returned.weight) != count or len(returned.client) != count:
         raise BrokenStage(
-            f"defense {stage}: {count} rows with {len(returned.weight)} weights and {len(returned.client)} clients"
-            f" in round {round_number}; there is one of each for a row"
+            stage,
+            f"{count} rows with {len(returned.weight)} weights and {len(returned.client)} clients;"
+            " there is one of each for a row",
         )
     sound = returned.weight.isfinite() & (returned.weight >= 0)
     if not sound.all():
         raise BrokenStage(
-            f"defense {stage}: {int((~sound).sum())} of {len(sound)} weights are NaN, infinite or negative"
-            f" in round {round_number}; a stage must return finite weights of at least 0"
+            stage,
+            f"{int((~sound).sum())} of {len(sound)} weights are NaN, infinite or negative;"
+            " a stage must return finite weights of at least 0",
         )
     if returned.rows is given.rows:
         return
@@ -59,8 +61,9 @@ def _hold(stage: str, given: Updates, returned: Updates, round_number: int) -> N
     finite = returned.rows.amax(1).isfinite() & returned.rows.amin(1).isfinite()
     if not finite.all():
         raise BrokenStage(
-            f"defense {stage}: {int((~finite).sum())} of {len(finite)} rows hold a NaN or an infinity"
-            f" in round {round_number}; a stage must return finite rows"
+            stage,
+            f"{int((~finite).sum())} of {len(finite)} rows hold a NaN or an infinity;"
+            " a stage must return finite rows",
         )
 
 
@@ -70,14 +73,14 @@ def _finite(stage: str, what: str, given: Tensor, returned: Tensor) -> Tensor:
     """
     if given.isfinite().all() and not returned.isfinite().all():
         raise BrokenStage(
-            f"defense {stage}: the {what} holds a NaN or an infinity; a stage must return finite parameters"
+            stage, f"the {what} holds a NaN or an infinity; a stage must return finite parameters"
         )
     return returned
 
 
 def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     """One defense that applies the stages from left to right. Its state is the tuple of theirs.
-    ``names`` are for its errors.
+    ``names`` are for its errors: what a stage raises is a :class:`BrokenStage` that names it.
 
     A stage sees only rows that the stages before it left some weight; where none is left, the round
     ends there. ``follow`` says how much each client counts in what is left: where a stage merges
@@ -86,6 +89,8 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     stage may say how the model predicts; raises BadInput otherwise.
     """
     called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
+    labels = [f"defense {name}" for name in called]
+    stages = tuple(map(_named, labels, stages))
     predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
     if len(predicting) > 1:
         both = " and ".join(called[number - 1] for number in predicting)
@@ -102,8 +107,9 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         shares, after = Shares(updates.client, updates.weight), list(states)
         for number, stage in enumerate(stages):
             given = updates
-            updates, after[number] = stage.apply(given, states[number], view)
-            _hold(called[number], given, updates, view.round + 1)
+            with located(view.round):
+                updates, after[number] = stage.apply(given, states[number], view)
+                _check_returned(labels[number], given, updates)
             if (updates.client >= 0).all():
                 shares = Shares(updates.client, updates.weight)
             updates = without_rejected(updates)
@@ -118,7 +124,7 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         return updates, states
 
     def finish(states: tuple[Any, ...], view: ServerView) -> Tensor:
-        for stage, state, name in zip(stages, states, called, strict=True):
+        for stage, state, name in zip(stages, states, labels, strict=True):
             if stage.finish:
                 view = dataclasses.replace(
                     view,
@@ -132,7 +138,7 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
             if stage.send:
                 params, after[number] = stage.send(states[number], view)
                 view = dataclasses.replace(
-                    view, params=_finite(called[number], "model that it sends", view.params, params)
+                    view, params=_finite(labels[number], "model that it sends", view.params, params)
                 )
         return view.params, tuple(after)
 
@@ -146,6 +152,11 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         predict=stages[predicting[0] - 1].predict if predicting else None,
         follow=follow,
     )
+
+
+def _named(label: str, stage: Defense) -> Defense:
+    local = name_errors(label, stage.local) if stage.local else None
+    return name_errors(label, stage)._replace(local=local)
 
 
 def _local_chain(stages: Sequence[Local]) -> Local:

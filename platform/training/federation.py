@@ -117,7 +117,7 @@ def build(spec: Spec, data: Data, where: torch.device) -> Federation:
         _embed(module, data.vectors, spec)
     attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
     knows = [plugins.attack_facts(item.name).knows for item in spec.attack]
-    attack = attack_chain(attacks, knows)
+    attack = attack_chain(attacks, knows, names=[item.name for item in spec.attack])
     if spec.dormant:  # nothing that a malicious client trains on or sends is left
         attack = Attack(
             init=attack.init,

@@ -26,6 +26,7 @@ from backstop.platform.contract import Attack, ClientView, Memory, Samples, Step
 from backstop.platform.params import BadInput
 from backstop.platform.training import network
 from backstop.platform.training.federation import Federation
+from backstop.platform.training.stage_errors import located
 
 Batches = list[Tensor]  # for each local step the indices of its samples
 TINY = 1e-12  # a weight that is less than any
@@ -138,11 +139,11 @@ def train(
     engine = _train_block if federation.net.vectorised else _train_loop
     if federation.attack.train is None:
         return engine(federation, number, clients, params, buffers, state, bad)
-    alone = [
-        _train_own(federation, number, client, params, buffers, state, bad)
-        for client in clients
-        if client in bad
-    ]
+    alone = []
+    for client in clients:
+        if client in bad:
+            with located(number - federation.spec.warmup, client):
+                alone.append(_train_own(federation, number, client, params, buffers, state, bad))
     others = [client for client in clients if client not in bad]
     found = [
         *alone,
@@ -196,6 +197,7 @@ class _Rules:
         spec, attack, local = federation.spec, federation.attack, federation.defense.local
         self.batch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
         self.noise: Callable[[], Tensor] | None = None
+        self.round, self.client = number - spec.warmup, client
         if client in bad:
             if poison := attack.poison:
                 draws = seeds.generator(spec.seed, "poison", number, client)
@@ -203,13 +205,20 @@ class _Rules:
         elif local:
             own = seeds.generator(spec.seed, "local", number, client)
             if change := local.batch:
-                memory = (
-                    local.prepare(_client_view(federation, number, client, params, buffers, own))
-                    if local.prepare
-                    else None
-                )
+                memory = None
+                if local.prepare:
+                    view = _client_view(federation, number, client, params, buffers, own)
+                    with located(self.round, client):
+                        memory = local.prepare(view)
                 self.batch = lambda x, y: change(memory, x, y, own)
             self.noise = lambda: torch.randn(len(params), generator=own).to(params.device)
+
+    def apply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of the client as it trains on it."""
+        if self.batch is None:
+            return x, y
+        with located(self.round, self.client):
+            return self.batch(x, y)
 
 
 def _client_view(
@@ -240,7 +249,7 @@ def _steps(federation: Federation, plan: Batches, rules: _Rules) -> Iterator[tup
     for batch in plan:
         index = batch.to(data.y.device)
         x, y = network.to_unit_interval(data.x[index]), data.y[index]
-        yield rules.batch(x, y) if rules.batch else (x, y)
+        yield rules.apply(x, y)
 
 
 def _train_own(
@@ -334,19 +343,20 @@ def _train_loop(
     replica = federation.replica
     trained = []
     for client in clients:
-        rules = _Rules(federation, number, client, params, buffers, state, bad)
-        steps = _steps(federation, batches(federation, number, client, client in bad), rules)
-        replica.load(params, buffers)
-        loss = _train_one(
-            federation,
-            replica,
-            steps,
-            params,
-            state,
-            client in bad,
-            rules.noise,
-            ("dropout", number, client),
-        )
+        with located(number - federation.spec.warmup, client):
+            rules = _Rules(federation, number, client, params, buffers, state, bad)
+            steps = _steps(federation, batches(federation, number, client, client in bad), rules)
+            replica.load(params, buffers)
+            loss = _train_one(
+                federation,
+                replica,
+                steps,
+                params,
+                state,
+                client in bad,
+                rules.noise,
+                ("dropout", number, client),
+            )
         trained.append((replica.params - params, replica.buffers - buffers, loss))
     rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
     return Trained(torch.tensor(list(clients)), rows, changes, losses)
@@ -412,11 +422,8 @@ def _train_block(
     attack, net, training = federation.attack, federation.net, federation.replica.module
     special = any(client in bad for client in clients) and _differs(federation)
     rules = [_Rules(federation, number, client, start, buffers, state, bad) for client in clients]
-    feed = _Feed(
-        federation,
-        [batches(federation, number, client, client in bad) for client in clients],
-        rules,
-    )
+    plans = [batches(federation, number, client, client in bad) for client in clients]
+    feed = _Feed(federation, plans, rules)
     local = federation.defense.local
     rule = local.gradient if local else None
     follows = torch.tensor(
@@ -445,14 +452,11 @@ def _train_block(
         loss = losses.sum()
         if special and attack.objective is not None:
             for row, count in enumerate(counts.int().tolist()):
-                if count:
-                    loss = loss + attack.objective(
-                        state,
-                        params[row] - start,
-                        x[row, :count],
-                        y[row, :count],
-                        logits[row, :count],
-                    )
+                if not count:
+                    continue
+                samples = x[row, :count], y[row, :count], logits[row, :count]
+                with located(number - federation.spec.warmup, clients[row]):
+                    loss = loss + attack.objective(state, params[row] - start, *samples)
         (grad,) = torch.autograd.grad(loss, params)
         # (k, 1): a client without a batch stays where it is
         alive = (counts > 0).float().unsqueeze(1)
@@ -527,7 +531,7 @@ class _Feed:
         self.data = federation.data.train
         self.index, self.weight = index.to(self.data.y.device), weight.to(self.data.y.device)
         self.changed = [
-            (row, rule.batch, plan)
+            (row, rule.apply, plan)
             for row, (rule, plan) in enumerate(zip(rules, plans, strict=True))
             if rule.batch
         ]

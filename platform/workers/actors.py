@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Data, Prediction, Samples
+from backstop.platform.contract import BrokenStage, Data, Prediction, Samples
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import federation, loading, local_sgd
 from backstop.platform.training.device import choose_device
@@ -214,6 +214,10 @@ class OnActors:
                 self.actors[slot] = self._start()
                 self._confirm(slot, self._tell(self.actors[slot]))
                 waiting.append(index)
+            except self.ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, BrokenStage):
+                    raise error.cause from error  # its one line instead of Ray's traceback
+                raise
             free.append(slot)
         return results
 
