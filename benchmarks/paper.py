@@ -10,7 +10,6 @@ drawn from the store's runs.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.results import pictures
-from backstop.platform.results.names import chain_label, display_names
+from backstop.platform.results.columns import ranked_rows
+from backstop.platform.results.document import load_document
+from backstop.platform.results.names import chain_label
 from backstop.platform.results.runs import read_runs, with_curves
 from backstop.platform.results.store import Store, locate_store
 
@@ -26,7 +27,11 @@ SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
 RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6, rescale=False)", "trimmed_mean(trim_fraction=0.45)"
+FEDAVG, MASK, TRIM = (
+    "fedavg",
+    "and_mask(mask_threshold=0.6, rescale=False)",
+    "trimmed_mean(trim_fraction=0.45)",
+)
 BOTH = "invariant(mask_threshold=0.6, trim_fraction=0.45)"
 NAMES = {
     FEDAVG: "FedAvg",
@@ -45,22 +50,22 @@ def title(document: Document) -> str:
     return str(document["cells"][0]["dataset"]).partition("(")[0]
 
 
-def kind(attack: str) -> str:
-    """What an attack is called on the page."""
-    names = attack.split("+")
-    if names[0].startswith("edge_case"):
+def kind(cell: Cell) -> str:
+    """What a cell's attack is called on the page."""
+    names = [stage["name"] for stage in cell["attack_stages"]] or [cell["attack"]]
+    if names[0] == "edge_case":
         return "strong edge case" if len(names) > 1 else "edge case"
-    return names[0].partition("(")[0]
+    return str(names[0])
 
 
 def cells(document: Document) -> dict[tuple[str, str], Cell]:
     """(attack as the page calls it, defense) → cell, dormant twins left out."""
-    return {(kind(cell["attack"]), cell["defense"]): cell for cell in document["cells"]}
+    return {(kind(cell), cell["defense"]): cell for cell in document["cells"]}
 
 
 def attacks(document: Document) -> list[str]:
     """The attacks of a task, the edge cases first."""
-    found = {kind(cell["attack"]) for cell in document["cells"]} - {"none"}
+    found = {kind(cell) for cell in document["cells"]} - {"none"}
     return sorted(found, key=lambda name: (name != "edge case", name != "strong edge case", name))
 
 
@@ -99,14 +104,14 @@ def table(document: Document) -> list[str]:
             "",
         )
     )
-    shown = display_names([item["defense"] for item in document["rows"]])
-    for item in document["rows"]:
-        defense = item["defense"]
+    for ranked in ranked_rows(document):
+        defense = ranked.defense.text
         rates = [percent(known[name, defense]["attack_success_rate"]) for name in names]
         accuracy = percent(known["none", defense]["clean_accuracy"])
         strong = percent(known["strong edge case", defense]["clean_accuracy"])
+        short = ranked.defense._replace(mark="")
         lines.append(
-            row(f"`{shown[defense]}`", accuracy, *rates, strong, f"{100 * item['der']:.1f}")
+            row(f"`{short}`", accuracy, *rates, strong, f"{100 * ranked.fields['der']:.1f}")
         )
     return [*lines, ""]
 
@@ -207,9 +212,7 @@ def draw_rounds(documents: Sequence[Document], store: Store, out: Path) -> None:
     grid = axes_of(figure, 2, len(documents))
     for column, document in enumerate(documents):
         strong = next(
-            cell["attack"]
-            for cell in document["cells"]
-            if kind(cell["attack"]) == "strong edge case"
+            cell["attack"] for cell in document["cells"] if kind(cell) == "strong edge case"
         )
         wanted = {
             defense: [
@@ -259,12 +262,10 @@ def draw_knobs(document: Document, out: Path) -> None:
 
     found: dict[str, dict[tuple[float, float], Cell]] = {}
     for cell in document["cells"]:
-        if cell["defense"].startswith("invariant"):
-            threshold, trim = (
-                float(part.partition("=")[2].rstrip(")"))
-                for part in cell["defense"].partition("(")[2].split(", ")
-            )
-            found.setdefault(cell["dataset"].partition("(")[0], {})[threshold, trim] = cell
+        if [stage["name"] for stage in cell["defense_stages"]] == ["invariant"]:
+            params = cell["defense_stages"][0]["params"]
+            knobs = params["mask_threshold"], params["trim_fraction"]
+            found.setdefault(cell["dataset"].partition("(")[0], {})[knobs] = cell
     figure = Figure(figsize=(13, 5.6), dpi=130, layout="constrained", facecolor="#ffffff")
     grid = axes_of(figure, 2, len(found) + 1)
     for line, (metric, colours, label) in enumerate(
@@ -295,7 +296,7 @@ def publish(store: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for suffix in ("json", "md"):
             shutil.copy(source / f"leaderboard.{suffix}", target)
-        document = json.loads((target / "leaderboard.json").read_text())
+        document = load_document(target / "leaderboard.json")
         (target / "leaderboard.png").write_bytes(pictures.ranking_picture(document))
         documents.append(document)
     *tasks, knobs = documents

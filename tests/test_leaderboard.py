@@ -16,10 +16,10 @@ from rich.console import Console
 
 from backstop.platform.params import BadInput
 from backstop.platform.results import ranking
+from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.document import encode_document, load_document
 from backstop.platform.results.files import write_leaderboard
 from backstop.platform.results.markdown import markdown
-from backstop.platform.results.names import display_names
 from backstop.platform.results.notes import footnotes
 from backstop.platform.results.runs import Run
 from backstop.platform.results.terminal import terminal_table
@@ -334,23 +334,14 @@ def test_the_terminal_table_keeps_the_names_at_any_width(width: int) -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for name in display_names(row["defense"] for row in document["rows"]).values():
-        for word in re.findall(r"[\w=.]+", name):
+    for row in ranked_rows(document):
+        for word in re.findall(r"[\w=.]+", str(row.defense)):
             assert word in text
     heads = ["DER", "accuracy", "worst", "under"]
     left_out = text.partition("too narrow for ")[2].replace("\n", " ")
     assert [head for head in heads if head in text] == heads, "shown, or named as left out"
     assert bool(left_out) == (width < 71)
     assert "DER" not in left_out or width < 30
-
-
-def test_short_names_leave_out_what_does_not_vary() -> None:
-    assert display_names(["krum(f=1)", "krum(f=2)+median(a=1e+16)", "median(a=1e+16)"]) == {
-        "krum(f=1)": "krum(f=1)",
-        "krum(f=2)+median(a=1e+16)": "krum(f=2)+median",
-        "median(a=1e+16)": "median",
-    }
-    assert display_names(["invariant(a=1)"]) == {"invariant(a=1)": "invariant"}
 
 
 def test_natural_success_is_the_dormant_twins_on_the_same_trigger() -> None:

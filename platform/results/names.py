@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backstop.platform.specs import notation
@@ -123,44 +123,3 @@ def _varied_parameters(stages: Sequence[Part]) -> set[tuple[str, str]]:
 def _with_only(stage: Part, varied: set[tuple[str, str]]) -> Part:
     kept = {key: value for key, value in stage.params.items() if (stage.name, key) in varied}
     return Part(stage.name, kept)
-
-
-def display_names(texts: Iterable[str]) -> dict[str, str]:
-    """Names for people: each chain without the parameters that are the same wherever its plug-in
-    occurs among the texts.
-
-    >>> display_names(["clip(norm=1, p=2)", "clip(norm=3, p=2)+median"])
-    {'clip(norm=1, p=2)': 'clip(norm=1)', 'clip(norm=3, p=2)+median': 'clip(norm=3)+median'}
-    """
-    split = {text: [_split(stage) for stage in stage_texts(text)] for text in texts}
-    seen: dict[tuple[str, str], set[str]] = {}
-    for chain in split.values():
-        for name, params in chain:
-            for key, value in params.items():
-                seen.setdefault((name, key), set()).add(value)
-
-    def one(name: str, params: Mapping[str, str]) -> str:
-        kept = [f"{key}={value}" for key, value in params.items() if len(seen[name, key]) > 1]
-        return f"{name}({', '.join(kept)})" if kept else name
-
-    return {text: "+".join(one(*stage) for stage in chain) for text, chain in split.items()}
-
-
-def stage_texts(text: str) -> list[str]:
-    """The stages of a text form: split at plus signs outside of parentheses (a value such as 1e+16
-    holds one too).
-    """
-    found, depth = [""], 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "+" and depth == 0:
-            found.append("")
-        else:
-            found[-1] += letter
-    return found
-
-
-def _split(stage: str) -> tuple[str, dict[str, str]]:
-    name, _, inside = stage.removesuffix(")").partition("(")
-    pairs = (item.partition("=") for item in inside.split(", ") if item)
-    return name, {key: value for key, _, value in pairs}
