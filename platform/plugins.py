@@ -74,7 +74,7 @@ class Plugin(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where the method comes from: the data sheet's paragraph on it; empty where there is none."""
+        """The data sheet's paragraph on where the method comes from; empty where there is none."""
         return self.section("Source")
 
     def section(self, title: str) -> str:
@@ -98,18 +98,17 @@ def sources(group: str) -> Mapping[str, str]:
     name are refused.
     """
     package = importlib.import_module(PACKAGES[group])
-    found = {
+    origins = {
         info.name: f"{PACKAGES[group]}.{info.name}:{info.name}"
         for info in pkgutil.iter_modules(package.__path__)
         if not info.name.startswith("_")
     }
     for point in entry_points(group=f"backstop.{group}"):
-        if point.name in found:
-            raise BadInput(
-                f"{SINGULAR[group]} {point.name!r} is defined twice: {found[point.name]} and {point.value}"
-            )
-        found[point.name] = point.value
-    return dict(sorted(found.items()))
+        if point.name in origins:
+            twice = f"{origins[point.name]} and {point.value}"
+            raise BadInput(f"{SINGULAR[group]} {point.name!r} is defined twice: {twice}")
+        origins[point.name] = point.value
+    return dict(sorted(origins.items()))
 
 
 def names(group: str) -> list[str]:
@@ -119,7 +118,7 @@ def names(group: str) -> list[str]:
 
 @lru_cache
 def find(group: str, name: str) -> Plugin:
-    """Import one plug-in. Raises BadInput for an unknown name and for a file that cannot be used."""
+    """Import one plug-in. Raises BadInput where the name is unknown or the file cannot be used."""
     known = sources(group)
     if name not in known:
         raise BadInput(f"unknown {SINGULAR[group]} {name!r}; {nearest(name, known)}")

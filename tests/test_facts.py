@@ -18,9 +18,8 @@ from tests.conftest import forget
 def drop(toys: Path, group: str, name: str, constants: str) -> Path:
     """A plug-in with these constants among the toys."""
     file = toys / group / f"{name}.py"
-    file.write_text(
-        f'"""Dropped."""\n\n{constants}\n\n\ndef {name}(*, size: int = 3) -> str:\n    return "it"\n'
-    )
+    factory = f'def {name}(*, size: int = 3) -> str:\n    return "it"\n'
+    file.write_text(f'"""Dropped."""\n\n{constants}\n\n\n{factory}')
     forget()
     return file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from backstop.platform.params import BadInput, nearest
 
 if TYPE_CHECKING:
     from backstop.platform.plugins import Plugin
+    from backstop.platform.specs.part import Part
 
 Item = Mapping[str, Any]  # a plug-in as one plain object
 SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
@@ -182,33 +183,43 @@ def data(options: argparse.Namespace) -> int:
 
     folder = loading.data_folder(options.data_dir)
     if options.name:
-        named = [parse_part(options.name)]
-        complete_part(named[0], "datasets")
+        parts = [parse_part(options.name)]
+        complete_part(parts[0], "datasets")
     else:
-        named = list(map(Part, plugins.names("datasets")))
-    found = [inventory.look(part, folder) for part in named]
+        parts = [Part(name) for name in plugins.names("datasets")]
     if options.download:
-        for part, item in zip(named, found, strict=True):
-            # without a name: what can be fetched
-            if options.name or (item["can_download"] and not item["usable"]):
-                inventory.download(part, folder)
-        found = [inventory.look(part, folder) for part in named]
-    whole = inventory.read(named[0], folder) if options.name and found[0]["usable"] else None
-    if whole is not None:
-        found[0] = {**found[0], "reading": readings.document(whole)}
+        _download(parts, folder, all_of_them=bool(options.name))
+    items = [inventory.look(part, folder) for part in parts]
+    reading = None
+    if options.name and items[0]["usable"]:
+        reading = inventory.read(parts[0], folder)
+        items[0] |= {"reading": readings.document(reading)}
     if options.json:
-        print_json(found)
+        print_json(items)
         return DONE
     width = max(open_console().width, 60)
-    for line in (
-        inventory.sheet(found[0], folder, width)
-        if options.name
-        else inventory.overview(found, folder, width)
-    ):
-        print(line)
-    for line in () if whole is None else readings.sheet(whole):
-        print(f"    {line}")
+    if not options.name:
+        _print_lines(inventory.overview(items, folder, width))
+        return DONE
+    _print_lines(inventory.sheet(items[0], folder, width))
+    if reading is not None:
+        _print_lines(f"    {line}" for line in readings.sheet(reading))
     return DONE
+
+
+def _download(parts: Sequence[Part], folder: Path, *, all_of_them: bool) -> None:
+    """Fetch what is missing; unless it has to be all of them, only what can be fetched."""
+    from backstop.platform.commands import inventory
+
+    for part in parts:
+        item = inventory.look(part, folder)
+        if all_of_them or (item["can_download"] and not item["usable"]):
+            inventory.download(part, folder)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def ui(options: argparse.Namespace) -> int:

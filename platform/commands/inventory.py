@@ -26,12 +26,13 @@ GROUPS = {  # of datasets, in the order in which they are shown: (heading, mark)
     "broken": ("cannot be used", "✗"),
 }
 NAMED = 3  # files that a summary names at most
+DOWNLOAD = re.compile(r"backstop data \S+ --download")
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def _dataset(part: Part) -> Dataset:
-    found: Dataset = plugins.build("datasets", part.name, part.params)
-    return found
+    dataset: Dataset = plugins.build("datasets", part.name, part.params)
+    return dataset
 
 
 def _row(folder: Path, file: File, role: str) -> dict[str, Any]:
@@ -47,11 +48,14 @@ def _row(folder: Path, file: File, role: str) -> dict[str, Any]:
         "hint": file.hint,
         "found": None,
     }
-    found = find_file(folder, file)
-    if isinstance(found, Path):
-        option = next(option for option in (file, *file.instead) if folder / option.path == found)
+    path_or_problem = find_file(folder, file)
+    if isinstance(path_or_problem, Path):
+        options = {folder / option.path: option for option in (*file.instead, file)}
+        option = options[path_or_problem]
         return row | {"state": "present", "md5": option.md5, "found": option.path}
-    return row | {"state": "corrupt", "problem": found} if found else row
+    if path_or_problem:
+        return row | {"state": "corrupt", "problem": path_or_problem}
+    return row
 
 
 def look(part: Part, folder: Path) -> dict[str, Any]:
@@ -100,18 +104,17 @@ def download(part: Part, folder: Path) -> None:
     if all(file_status(folder, file) == "present" for file in dataset.files):
         return
     if dataset.download is None:
-        raise BadInput(
-            f"dataset {name} has no downloader; {dataset.files[0].hint if dataset.files else 'it needs no files'}"
-        )
+        instead = dataset.files[0].hint if dataset.files else "it needs no files"
+        raise BadInput(f"dataset {name} has no downloader; {instead}")
     dataset.download(folder)
 
 
-def overview(found: Sequence[Item], folder: Path, width: int) -> Iterator[str]:
+def overview(items: Sequence[Item], folder: Path, width: int) -> Iterator[str]:
     """The lines that show all datasets in groups, files by their number."""
     yield _head(folder)
-    column = max(len(item["name"]) for item in found)
+    column = max(len(item["name"]) for item in items)
     for group, (heading, mark) in GROUPS.items():
-        members = [item for item in found if _group(item) == group]
+        members = [item for item in items if _group(item) == group]
         if members:
             yield from ("", heading)
         for item in members:
@@ -131,27 +134,24 @@ def sheet(item: Item, folder: Path, width: int) -> Iterator[str]:
     if _group(item) == "free":
         yield "    needs no files"
     rows = item["files"]
-    states, sums = (
-        max((len(_state(row)) for row in rows), default=0),
-        max((len(row["md5"] or "") for row in rows), default=0),
-    )
+    state_width = max((len(_state(row)) for row in rows), default=0)
+    md5_width = max((len(row["md5"] or "") for row in rows), default=0)
     for row in rows:
         instead = f", in place of {row['path']}" if row["found"] not in {None, row["path"]} else ""
         role = "" if row["role"] == "data" else f" ({row['role']})"
         columns = (
-            f"{_state(row):{states}}",
-            f"{row['md5'] or '':{sums}}",
+            f"{_state(row):{state_width}}",
+            f"{row['md5'] or '':{md5_width}}",
             f"{_path(row)}{instead}{role}",
         )
         yield f"    {'  '.join(filter(None, columns))}"
-        yield from _wrapped(row.get("problem", ""), " " * (6 + states), width)
+        yield from _wrapped(row.get("problem", ""), " " * (6 + state_width), width)
     yield from _hints(item, "    ", width)
 
 
 def _head(folder: Path) -> str:
-    return (
-        f"data folder: {folder.absolute()}{'' if folder.is_dir() else ' (there is no such folder)'}"
-    )
+    remark = "" if folder.is_dir() else " (there is no such folder)"
+    return f"data folder: {folder.absolute()}{remark}"
 
 
 def _group(item: Item) -> str:
@@ -159,16 +159,18 @@ def _group(item: Item) -> str:
         return "broken"
     if item["own"]:
         return "own"
-    return ("usable" if item["usable"] else "lacking") if item["files"] else "free"
+    if not item["files"]:
+        return "free"
+    return "usable" if item["usable"] else "lacking"
 
 
 def _summary(item: Item) -> str:
     """The first line of the data sheet without the name that stands before it."""
     head, colon, rest = item["summary"].partition(": ")
-    named = colon and head.lower().replace("-", "").replace(" ", "") == item["name"].replace(
-        "_", ""
-    )
-    return f"{rest[:1].upper()}{rest[1:]}" if named else str(item["summary"])
+    head_as_name = head.lower().replace("-", "").replace(" ", "")
+    if colon and head_as_name == item["name"].replace("_", ""):
+        return f"{rest[:1].upper()}{rest[1:]}"
+    return str(item["summary"])
 
 
 def _path(row: Item) -> str:
@@ -192,15 +194,13 @@ def _counted(item: Item) -> Iterator[str]:
         start = "" if role == "data" else f"{role}: "
         for state in dict.fromkeys(map(_state, rows)):
             same = [_path(row) for row in rows if _state(row) == state]
-            named = state == "corrupt" or (state == "missing" and len(same) < len(rows))
-            names = (
-                f": {', '.join(same[:NAMED])}{', …' if len(same) > NAMED else ''}" if named else ""
-            )
-            yield (
-                f"{start}{same[0]} {state}"
-                if len(rows) == 1
-                else f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
-            )
+            if len(rows) == 1:
+                yield f"{start}{same[0]} {state}"
+                continue
+            names = ""
+            if state == "corrupt" or (state == "missing" and len(same) < len(rows)):
+                names = f": {', '.join(same[:NAMED])}{', …' if len(same) > NAMED else ''}"
+            yield f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
 
 
 def _hints(item: Item, indent: str, width: int) -> Iterator[str]:
@@ -211,9 +211,7 @@ def _hints(item: Item, indent: str, width: int) -> Iterator[str]:
 
 def _wrapped(text: str, start: str, width: int) -> list[str]:
     """The lines of a text, the next under the first; a command stays on one line, to be copied."""
-    joined = re.sub(
-        r"backstop data \S+ --download", lambda found: found[0].replace(" ", NO_BREAK), text
-    )
+    joined = DOWNLOAD.sub(lambda command: command[0].replace(" ", NO_BREAK), text)
     indent = " " * len(start)
     lines = textwrap.wrap(
         joined,

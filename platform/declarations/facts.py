@@ -150,7 +150,7 @@ def read_facts(
     ('f',)
     >>> read_facts("attacks", {"KNOWS": "own"}, {}, "mine.py")
     Traceback (most recent call last):
-    backstop.platform.params.BadInput: mine.py: TRIGGER is missing; TRIGGER is true or false, whether it defines what success is
+    backstop.platform.params.BadInput: mine.py: TRIGGER is missing; TRIGGER is true or false, ...
     """
     found = {}
     for name, declared in _declared(group).items():

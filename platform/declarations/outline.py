@@ -91,10 +91,11 @@ def _read(node: ast.AST) -> list[str]:
 def _signature(definitions: list[ast.stmt]) -> ast.FunctionDef:
     """The function without its body and what it returns."""
     match definitions:
-        case [ast.FunctionDef(decorator_list=[]) as function]:
-            text = ast.Expr(ast.Constant(ast.get_docstring(function, clean=False) or ""))
-            stub = ast.FunctionDef(function.name, function.args, [text], [])
-            return ast.fix_missing_locations(stub)
+        case [ast.FunctionDef(decorator_list=[], body=[first, *_]) as function]:
+            described = ast.get_docstring(function) is not None
+            function.body = [first if described else ast.copy_location(ast.Pass(), first)]
+            function.returns = None
+            return function
     raise Unclear("no function of the plug-in's name, or one that is made in another way")
 
 

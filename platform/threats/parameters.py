@@ -1,4 +1,4 @@
-"""Parameters that several attacks share: one annotation each, so that they read the same everywhere.
+"""Parameters that several attacks share, one annotation each, so that they read alike.
 
 Nothing here imports torch: what an attack's signature says can be told without it.
 """
