@@ -99,7 +99,7 @@ def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
 
 
 def runs(store: str | Path, experiment: str) -> DataFrame:
-    """The finished runs of an experiment, a row each: what was run, its seconds, its final metrics."""
+    """The finished runs of an experiment, a row each: the spec, seconds and final metrics."""
     from backstop.platform.results.frames import runs_frame
 
     return runs_frame(_finished_runs(store, experiment)[1])

@@ -38,10 +38,10 @@ def name(page: Path) -> str:
 
 COMMANDS = sorted(
     {
-        (name(page), found[1].strip())
+        (name(page), command.strip())
         for page in PAGES
         for pattern in (LINE, INLINE)
-        for found in pattern.finditer(read(page))
+        for command in pattern.findall(read(page))
     }
 )
 MENTIONED = re.compile(r"backstop [a-z]+")  # a command's name alone is no command line
@@ -51,12 +51,7 @@ EXAMPLES = [
     if not PLACEHOLDER.search(line) and not MENTIONED.fullmatch(line)
 ]
 FORMS = sorted(
-    {
-        (name(page), found[1])
-        for page in PAGES
-        for found in FORM.finditer(read(page))
-        if "(" in found[1]
-    }
+    {(name(page), form) for page in PAGES for form in FORM.findall(read(page)) if "(" in form}
 )
 CHAINS = [(page, form) for page, form in FORMS if "=" in form and not PLACEHOLDER.search(form)]
 

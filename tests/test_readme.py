@@ -38,7 +38,7 @@ class Block(NamedTuple):
 
 
 BLOCKS = [
-    Block(found["language"], found["text"], bool(found["mark"])) for found in FENCE.finditer(README)
+    Block(fence["language"], fence["text"], bool(fence["mark"])) for fence in FENCE.finditer(README)
 ]
 PYTHON = [block.text for block in BLOCKS if block.language == "python"]
 MARKED = [block.text for block in BLOCKS if block.marked]
@@ -61,9 +61,9 @@ def backstop(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 def test_python_blocks_run_in_order() -> None:
     names: dict[str, Any] = {"__name__": "readme"}
     assert PYTHON
-    for number, text in enumerate(PYTHON):
+    for block, text in enumerate(PYTHON):
         # warnings are errors in every test
-        exec(compile(text, f"README.md block {number}", "exec"), names)
+        exec(compile(text, f"README.md block {block}", "exec"), names)
 
 
 def test_the_example_defense_is_a_plugin(tmp_path: Path) -> None:
@@ -95,12 +95,10 @@ def test_marked_console_blocks_run(tmp_path: Path) -> None:
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it(tmp_path: Path) -> None:
     done = backstop(["--help"], tmp_path)
     assert done.returncode == 0
-    known = {found[1] for found in re.finditer(r"^ {4}(\w+)(?: |$)", done.stdout, re.MULTILINE)}
-    table = {found[1] for found in re.finditer(r"^\| `backstop (\w+)", README, re.MULTILINE)}
-    assert table == known
-    assert {
-        found["verb"] for found in COMMAND.finditer("\n".join(block.text for block in BLOCKS))
-    } <= known
+    known = set(re.findall(r"^ {4}(\w+)(?: |$)", done.stdout, re.MULTILINE))
+    assert set(re.findall(r"^\| `backstop (\w+)", README, re.MULTILINE)) == known
+    text = "\n".join(block.text for block in BLOCKS)
+    assert {command["verb"] for command in COMMAND.finditer(text)} <= known
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README))))
