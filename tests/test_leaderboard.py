@@ -38,7 +38,7 @@ def figures(accuracy: float, success: float | None = None, **others: float) -> d
 
 
 def hand() -> list[Run]:
-    """Two attacks, three defenses, two seeds, in eighths and sixteenths: every mean below is exact."""
+    """Two attacks, three defenses, two seeds, in eighths and sixteenths: every mean is exact."""
     table = {
         # (attack, defense): (accuracy, success) for seeds 0 and 1
         (A, "fedavg"): [(0.875, 1.0), (1.0, 0.875)],  # means 0.9375, 0.9375
@@ -48,12 +48,13 @@ def hand() -> list[Run]:
         (A, "krum(f=1)"): [(1.0, 0.5), (1.0, 0.5)],  # accuracy is higher
         (B, "krum(f=1)"): [(0.875, 0.25), (0.875, 0.25)],
     }
-    found = [
+    attacked = [
         run(*cell, seed, figures(*pair))
         for cell, pairs in table.items()
         for seed, pair in enumerate(pairs)
     ]
-    return [*found, run("none", "fedavg", 0, figures(1.0)), run("none", "fedavg", 1, figures(0.75))]
+    clean = [run("none", "fedavg", seed, figures(value)) for seed, value in ((0, 1.0), (1, 0.75))]
+    return [*attacked, *clean]
 
 
 def rows(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -247,9 +248,10 @@ def test_a_changed_file_is_found_out() -> None:
     again["rows"][0]["der"] = 0.9
     where, changed = again["cells"][2], again["cells"][2]["clean_accuracy"]["mean"]
     assert changed - 0.25 == document["cells"][2]["clean_accuracy"]["mean"]
+    cell = f"cells[2] {where['attack']} × {where['defense']}"
     assert differences(again, recompute(again)) == [
         f"rows[0] krum(f=1) der: file 0.9, recomputed {document['rows'][0]['der']}",
-        f"cells[2] {where['attack']} × {where['defense']} clean_accuracy mean: file {changed}, recomputed {changed - 0.25}",
+        f"{cell} clean_accuracy mean: file {changed}, recomputed {changed - 0.25}",
     ]
     del again["runs"][-1]
     assert any("runs: file" in line or "cells" in line for line in differences(again, document))
@@ -481,9 +483,8 @@ def test_a_backdoor_that_faded_is_said_to_have_faded() -> None:
         )
     ]
     (cell,) = ranking.build_document(given, "x")["cells"]
-    assert (
-        cell["left_out"]
-        == "under FedAvg it has 5.0 % at the end, after 90.0 % while it attacked, its clean twin 4.0 %"
+    assert cell["left_out"] == (
+        "under FedAvg it has 5.0 % at the end, after 90.0 % while it attacked, its clean twin 4.0 %"
     )
 
 

@@ -130,6 +130,11 @@ def seed_of(run: Logged) -> int:
     return int(run.spec["seed"])
 
 
+def final_figure(run: Logged, name: str) -> float | None:
+    """A final figure of a run; None where it has none or that is not finite."""
+    return number_or_none(run.metrics.get(f"final/{name}"))
+
+
 def success_curve(run: Logged) -> Curve:
     """Attack success by round, where it was read."""
     return run.curves.get(f"round/{SUCCESS}", ())
@@ -148,11 +153,10 @@ def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
     members: dict[CellKey, list[Logged]] = {}
     for run in runs:
         members.setdefault(cell_key(run.spec), []).append(run)
-    measured = {
-        (key.setting, key.attack)
-        for key, listed in members.items()
-        if any(f"final/{SUCCESS}" in run.metrics for run in listed)
-    }
+    measured = set()
+    for key, listed in members.items():
+        if any(f"final/{SUCCESS}" in run.metrics for run in listed):
+            measured.add((key.setting, key.attack))
     return [
         _cell(key, listed, has_success=(key.setting, key.attack) in measured)
         for key, listed in members.items()
@@ -163,16 +167,17 @@ def _cell(key: CellKey, runs: Sequence[Logged], *, has_success: bool) -> Cell:
     """``has_success``: whether any run under the attack, whatever the defense, measured one."""
     attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
     seeds = {seed_of(run) for run in attacked}
-    applicable = (*FIGURES, UNTRIGGERED) if has_success else (ACCURACY,)
+    unattacked = {seed_of(run) for run in runs} - seeds
+    worst = WORST if has_success else {ACCURACY: WORST[ACCURACY]}
+    values = {}
+    for name in (*FIGURES, UNTRIGGERED):
+        values[name] = _by_seed(attacked, name, worst=worst.get(name))
     return Cell(
         key=key,
         spec=runs[0].spec,
         seeds=tuple(sorted(seeds)),
-        unattacked=tuple(sorted({seed_of(run) for run in runs} - seeds)),
-        values={
-            name: _by_seed(attacked, name, worst=WORST.get(name) if name in applicable else None)
-            for name in (*FIGURES, UNTRIGGERED)
-        },
+        unattacked=tuple(sorted(unattacked)),
+        values=values,
         success={seed_of(run): success_curve(run) for run in attacked},
         diverged=sum(bool(run.metrics.get("final/diverged")) for run in attacked),
     )
@@ -182,7 +187,7 @@ def _by_seed(runs: Sequence[Logged], name: str, *, worst: float | None) -> dict[
     """A final figure of each run that has it; ``worst`` for a diverged run that lacks it."""
     values = {}
     for run in runs:
-        value = number_or_none(run.metrics.get(f"final/{name}"))
+        value = final_figure(run, name)
         if value is None and run.metrics.get("final/diverged"):
             value = worst
         if value is not None:
@@ -205,10 +210,12 @@ def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
         final: dict[int, float] = {}
         by_round: dict[int, Mapping[int, float]] = {}
         for run in dormant.get(cell.key.setting, ()):
-            rate = number_or_none(run.metrics.get(f"final/{SUCCESS}"))
-            seed, same_trigger = seed_of(run), canonical_json(run.spec["attack"]) in triggers
-            if same_trigger and seed in cell.seeds and rate is not None:
-                final[seed], by_round[seed] = rate, dict(success_curve(run))
+            seed, rate = seed_of(run), final_figure(run, SUCCESS)
+            if seed not in cell.seeds or rate is None:
+                continue
+            if canonical_json(run.spec["attack"]) in triggers:
+                final[seed] = rate
+                by_round[seed] = dict(success_curve(run))
         return Twins(final, by_round)
 
     return twins_of

@@ -65,7 +65,6 @@ def _worst_success(row: RankedRow) -> tuple[float, ChainName] | None:
 ALL: tuple[Form, ...] = ("terminal", "markdown", "page", "latex")
 NARROW: tuple[Form, ...] = ("terminal", "latex")
 WIDE: tuple[Form, ...] = ("markdown", "page")
-PAGE: tuple[Form, ...] = ("page",)
 
 COLUMNS = (
     Column("rank", "#", "count", ALL),
@@ -73,7 +72,7 @@ COLUMNS = (
     Column("der", "DER", "score", ALL),
     Column("clean_accuracy", "accuracy", "figure", ALL),
     Column("attack_success_rate", "attack success", "figure", ALL),
-    Column("robust_accuracy", "robust accuracy", "figure", PAGE),
+    Column("robust_accuracy", "robust accuracy", "figure", ("page",)),
     Column("no_attack_accuracy", "accuracy without attack", "figure", WIDE),
     Column("worst_attack_success_rate", "worst", "share", NARROW),
     Column("worst_attack", "under", "chain", NARROW, "left", _worst_attack),
@@ -121,18 +120,15 @@ def ranked_rows(document: Mapping[str, Any]) -> list[RankedRow]:
     defenses = chain_names({row["defense"]: chains[row["defense"]] for row in rows})
     worst = {row["worst_attack"] for row in rows} - {None}
     attacks = chain_names({attack: chains[attack] for attack in worst})
-    return [
-        RankedRow(
-            row,
-            defenses[row["defense"]].marked(footnote_marks(row)),
-            attacks.get(row["worst_attack"]),
-        )
-        for row in rows
-    ]
+    named = []
+    for row in rows:
+        defense = defenses[row["defense"]].marked(footnote_marks(row))
+        named.append(RankedRow(row, defense, attacks.get(row["worst_attack"])))
+    return named
 
 
 def footnote_marks(row: Mapping[str, Any]) -> str:
     """The marks of a row that is not like the others: † lacks attacks that others have, ‡ holds
     diverged runs.
     """
-    return ("†" if row["missing"] else "") + ("‡" if row["diverged"] else "")
+    return "†" * bool(row["missing"]) + "‡" * bool(row["diverged"])

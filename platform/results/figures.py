@@ -75,21 +75,27 @@ def average(figures: Iterable[Figure | None]) -> Figure | None:
     known = [figure for figure in figures if figure is not None]
     if not known:
         return None
+    mean = math.fsum(figure.mean for figure in known) / len(known)
     total = np.zeros(DRAWS)
     for figure in known:
         total += figure.draws
-    mean = math.fsum(figure.mean for figure in known) / len(known)
     return Figure(mean, total / len(known))
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that are numbers, by name."""
-    return {name: float(value) for name, value in sorted(metrics.items()) if math.isfinite(value)}
+    finite = {}
+    for name, value in sorted(metrics.items()):
+        if math.isfinite(value):
+            finite[name] = float(value)
+    return finite
 
 
 def number_or_none(value: float | None) -> float | None:
     """The value as JSON takes it: None for NaN and infinities."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    if value is None or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def interval_of(figure: Figure | None) -> dict[str, float] | None:

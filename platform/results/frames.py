@@ -39,7 +39,8 @@ def leaderboard_frame(document: Mapping[str, Any]) -> pd.DataFrame:
     A figure with an interval takes three columns, such as ``clean_accuracy_mean``,
     ``clean_accuracy_low`` and ``clean_accuracy_high``; shares are from 0 to 1.
     """
-    return pd.DataFrame([_flat(row.fields) | _derived(row) for row in ranked_rows(document)])
+    rows = ranked_rows(document)
+    return pd.DataFrame([_flat(row.fields) | _derived(row) for row in rows])
 
 
 def cells_frame(document: Mapping[str, Any]) -> pd.DataFrame:
@@ -61,8 +62,9 @@ def runs_csv(document: Mapping[str, Any], runs: Iterable[Timed]) -> str:
     """The text of runs.csv: the document's runs, in its order."""
     by_id = {run.id: run for run in runs}
     listed = [by_id[item["id"]] for item in document["runs"]]
+    costs = {_cost_name(name) for run in listed for name in run.costs}
     frame = runs_frame(listed)
-    for cost in {_cost_name(name) for run in listed for name in run.costs}:
+    for cost in costs:
         frame[cost] = frame[cost].map("{:.3f}".format, na_action="ignore")
     return _csv(frame)
 
@@ -70,7 +72,9 @@ def runs_csv(document: Mapping[str, Any], runs: Iterable[Timed]) -> str:
 def exact_mean(values: pd.Series[float]) -> float:
     """The mean of the values that are there, of a sum without rounding; NaN where there is none."""
     known = values.dropna()
-    return math.fsum(known) / len(known) if len(known) else math.nan
+    if known.empty:
+        return math.nan
+    return math.fsum(known) / len(known)
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,13 +86,17 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
                 columns |= _ends(name, interval, ("low", "high"))
         elif field in INTERVALS:
             columns |= _ends(field, value, ("mean", "low", "high"))
+        elif value is None and field not in NOT_NUMBERS:
+            columns[field] = math.nan
         elif not field.endswith("_stages"):
-            columns[field] = math.nan if value is None and field not in NOT_NUMBERS else value
+            columns[field] = value
     return columns
 
 
 def _ends(name: str, interval: Mapping[str, float] | None, ends: Sequence[str]) -> dict[str, float]:
-    return {f"{name}_{end}": math.nan if interval is None else interval[end] for end in ends}
+    if interval is None:
+        interval = dict.fromkeys(ends, math.nan)
+    return {f"{name}_{end}": interval[end] for end in ends}
 
 
 def _derived(row: RankedRow) -> dict[str, Any]:
@@ -98,14 +106,16 @@ def _derived(row: RankedRow) -> dict[str, Any]:
         value = column.of(row)
         if column.kind == "figure":
             columns |= _ends(column.key, value, ("mean", "low", "high"))
+        elif isinstance(value, ChainName):
+            columns[column.key] = value.text
         else:
-            columns[column.key] = value.text if isinstance(value, ChainName) else value
+            columns[column.key] = value
     return columns
 
 
 def _run_record(run: Timed) -> dict[str, Any]:
     spec = run.spec
-    what: dict[str, Any] = {
+    record = {
         "id": run.id,
         "run_id": run.run_id,
         "dataset": part_label(spec["dataset"]),
@@ -116,9 +126,11 @@ def _run_record(run: Timed) -> dict[str, Any]:
         "dormant": bool(spec.get("dormant")),  # an attack's clean twin
         "fingerprint": run.fingerprint,
     }
-    costs = {_cost_name(name): value for name, value in sorted(run.costs.items())}
-    metrics = {name.removeprefix("final/"): value for name, value in sorted(run.metrics.items())}
-    return what | costs | metrics
+    for name, value in sorted(run.costs.items()):
+        record[_cost_name(name)] = value
+    for name, value in sorted(run.metrics.items()):
+        record[name.removeprefix("final/")] = value
+    return record
 
 
 def _cost_name(metric: str) -> str:
@@ -126,8 +138,11 @@ def _cost_name(metric: str) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    """Lists become texts with semicolons, what is missing becomes an empty cell."""
-    texts = frame.map(
-        lambda value: "; ".join(map(str, value)) if isinstance(value, list) else value
-    )
-    return texts.to_csv(index=False, lineterminator="\n")
+    """The frame's text; what is missing is an empty cell."""
+    return frame.map(_csv_cell).to_csv(index=False, lineterminator="\n")
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return value

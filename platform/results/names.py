@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,16 +65,20 @@ def chain_label(stages: Stages, role: str) -> str:
 
 def stages_of(stages: Stages) -> list[dict[str, Any]]:
     """The chain as a document holds it."""
-    return [{"name": stage["name"], "params": dict(stage["params"])} for stage in stages]
+    return [_stage_of(stage["name"], stage["params"]) for stage in stages]
+
+
+def _stage_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "params": dict(params)}
 
 
 def document_chains(document: Mapping[str, Any]) -> dict[str, Chain]:
     """The chains of a leaderboard by their texts."""
-    return {
-        cell[role]: chain_of(cell[f"{role}_stages"])
-        for cell in document["cells"]
-        for role in ("attack", "defense")
-    }
+    chains = {}
+    for cell in document["cells"]:
+        chains[cell["attack"]] = chain_of(cell["attack_stages"])
+        chains[cell["defense"]] = chain_of(cell["defense_stages"])
+    return chains
 
 
 def attack_names(document: Mapping[str, Any]) -> dict[str, ChainName]:
@@ -98,28 +103,29 @@ def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:
     >>> [str(name) for name in chain_names(chains).values()]
     ['clip(norm=1)', 'clip(norm=3)+median', 'fedavg']
     """
-    varied = _varied_parameters([stage for chain in chains.values() for stage in chain])
-    return {
-        text: ChainName(text, tuple(_with_only(stage, varied) for stage in chain))
-        for text, chain in chains.items()
-    }
+    stages = [stage for chain in chains.values() for stage in chain]
+    varied = _varied_parameters(stages)
+    names = {}
+    for text, chain in chains.items():
+        short = tuple(_with_only(stage, varied) for stage in chain)
+        names[text] = ChainName(text, short)
+    return names
 
 
 def _varied_parameters(stages: Sequence[Part]) -> set[tuple[str, str]]:
     """(plug-in, parameter) of which there are several values, or that a stage does not have."""
-    values: dict[tuple[str, str], list[str]] = {}
-    uses: dict[str, int] = {}
+    values = defaultdict(list)
     for name, params in stages:
-        uses[name] = uses.get(name, 0) + 1
         for key, value in params.items():
-            values.setdefault((name, key), []).append(notation.write(value))
-    return {
-        (name, key)
-        for (name, key), written in values.items()
-        if len(set(written)) > 1 or len(written) < uses[name]
-    }
+            values[name, key].append(notation.write(value))
+    uses = Counter(stage.name for stage in stages)
+    varied = set()
+    for (name, key), written in values.items():
+        if len(set(written)) > 1 or len(written) < uses[name]:
+            varied.add((name, key))
+    return varied
 
 
 def _with_only(stage: Part, varied: set[tuple[str, str]]) -> Part:
-    kept = {key: value for key, value in stage.params.items() if (stage.name, key) in varied}
-    return Part(stage.name, kept)
+    name, params = stage
+    return Part(name, {key: value for key, value in params.items() if (name, key) in varied})

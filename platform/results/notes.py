@@ -10,7 +10,7 @@ from backstop.platform.results.names import attack_names
 from backstop.platform.results.wording import plural
 from backstop.platform.specs.part import NOTHING
 
-Cell = Mapping[str, Any]
+Cells = Sequence[Mapping[str, Any]]
 
 
 def incomplete(document: Mapping[str, Any], most: int = 5) -> str:
@@ -45,12 +45,13 @@ def footnotes(document: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _left_out(document: Mapping[str, Any], attacked: Sequence[Cell]) -> list[str]:
+def _left_out(document: Mapping[str, Any], attacked: Cells) -> list[str]:
     names = attack_names(document)
     several_settings = len(document["settings"]) > 1
-    reasons = {
-        (cell["setting"], cell["attack"]): cell["left_out"] for cell in attacked if cell["left_out"]
-    }
+    reasons = {}
+    for cell in attacked:
+        if cell["left_out"]:
+            reasons[cell["setting"], cell["attack"]] = cell["left_out"]
     notes = []
     for (setting, attack), reason in reasons.items():
         where = f" (setting {setting})" if several_settings else ""
@@ -58,8 +59,11 @@ def _left_out(document: Mapping[str, Any], attacked: Sequence[Cell]) -> list[str
     return notes
 
 
-def _without_attackers(attacked: Sequence[Cell]) -> list[str]:
-    seeds = {seed for cell in attacked if cell["seeds"] for seed in cell["unattacked_seeds"]}
+def _without_attackers(attacked: Cells) -> list[str]:
+    seeds: set[int] = set()
+    for cell in attacked:
+        if cell["seeds"]:
+            seeds.update(cell["unattacked_seeds"])
     if not seeds:
         return []
     listed = ", ".join(map(str, sorted(seeds)))
@@ -67,7 +71,7 @@ def _without_attackers(attacked: Sequence[Cell]) -> list[str]:
     return [f"{runs} no malicious client took part in an attacked round; they count nowhere"]
 
 
-def _without_success(document: Mapping[str, Any], attacked: Sequence[Cell]) -> list[str]:
+def _without_success(document: Mapping[str, Any], attacked: Cells) -> list[str]:
     names = attack_names(document)
     silent = {
         str(names[cell["attack"]]) for cell in attacked if cell["seeds"] and cell[SUCCESS] is None
@@ -78,7 +82,7 @@ def _without_success(document: Mapping[str, Any], attacked: Sequence[Cell]) -> l
     return [f"without an attack success, counted in the accuracy only: {listed}"]
 
 
-def _not_judged(attacked: Sequence[Cell]) -> list[str]:
+def _not_judged(attacked: Cells) -> list[str]:
     attacks = {
         cell["attack"] for cell in attacked if cell["bites"] is None and cell[SUCCESS] is not None
     }

@@ -59,12 +59,14 @@ def _datasets_in_several_versions(runs: Sequence[Logged]) -> str:
     for run in runs:
         data, _, edge_cases = run.data.partition("+")
         name = part_label(run.spec["dataset"])
-        digests.setdefault(name, set()).update({data} - {""})
-        digests.setdefault(f"the edge cases of {name}", set()).update({edge_cases} - {""})
+        if data:
+            digests.setdefault(name, set()).add(data)
+        if edge_cases:
+            digests.setdefault(f"the edge cases of {name}", set()).add(edge_cases)
     return "; ".join(
-        f"{name} ({', '.join(sorted(listed))})"
-        for name, listed in sorted(digests.items())
-        if len(listed) > 1
+        f"{name} ({', '.join(sorted(versions))})"
+        for name, versions in sorted(digests.items())
+        if len(versions) > 1
     )
 
 
@@ -80,8 +82,5 @@ def code_digests(runs: Sequence[Logged]) -> dict[str, str]:
 def missing_runs(runs: Sequence[Logged], planned: Mapping[str, str]) -> list[dict[str, str]]:
     """The planned runs, spec id → the run in words, that are not there, ordered by their words."""
     finished = {run.id for run in runs}
-    missing = {spec_id: words for spec_id, words in planned.items() if spec_id not in finished}
-    return [
-        {"id": spec_id, "run": words}
-        for spec_id, words in sorted(missing.items(), key=lambda item: (item[1], item[0]))
-    ]
+    missing = [(words, spec_id) for spec_id, words in planned.items() if spec_id not in finished]
+    return [{"id": spec_id, "run": words} for words, spec_id in sorted(missing)]

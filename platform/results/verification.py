@@ -63,8 +63,8 @@ def _different_fields(path: str, old: object, new: object) -> Iterator[str]:
             yield from _different_fields(_joined(path, key), *below)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (old_item, new_item) in enumerate(zip(old, new, strict=True)):
-            place = f"{path}[{index}]{_item_name(old_item)}"
-            yield from _different_fields(place, old_item, new_item)
+            item_path = f"{path}[{index}]{_item_name(old_item)}"
+            yield from _different_fields(item_path, old_item, new_item)
     elif old != new or type(old) is not type(new):
         yield f"{path}: file {_brief(old)}, recomputed {_brief(new)}"
 
