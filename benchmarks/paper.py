@@ -2,7 +2,8 @@
 pictures, and the tables of docs/paper.md.
 
     backstop sweep paper_cifar10_small      (likewise paper_twitter_small, paper_phishing_small,
-    paper_knobs_small) python benchmarks/paper.py [STORE]
+                                             paper_knobs_small)
+    python benchmarks/paper.py [STORE]
 
 Everything between the page's two marks is written anew from the leaderboards; pictures by round are
 drawn from the store's runs.
@@ -12,26 +13,23 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backstop.platform.results import pictures
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.document import load_document
-from backstop.platform.results.names import chain_label
-from backstop.platform.results.runs import read_runs, with_curves
+from backstop.platform.results.names import chain_label, chain_of
+from backstop.platform.results.runs import Run, read_runs, with_curves
+from backstop.platform.results.series import knobs_of, mean_curve
 from backstop.platform.results.store import Store, locate_store
 
 SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
 RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-FEDAVG, MASK, TRIM = (
-    "fedavg",
-    "and_mask(mask_threshold=0.6, rescale=False)",
-    "trimmed_mean(trim_fraction=0.45)",
-)
+FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6, rescale=False)", "trimmed_mean(trim_fraction=0.45)"
 BOTH = "invariant(mask_threshold=0.6, trim_fraction=0.45)"
 NAMES = {
     FEDAVG: "FedAvg",
@@ -39,34 +37,46 @@ NAMES = {
     MASK: "AND-mask alone",
     BOTH: "both: invariant",
 }
-COLOURS = {FEDAVG: "#333333", TRIM: "#2a9d8f", MASK: "#e9a03b", BOTH: "#7b3fa0"}
-METRICS = ("round/attack_success_rate", "round/clean_accuracy")
+COLORS = {FEDAVG: "#333333", TRIM: "#2a9d8f", MASK: "#e9a03b", BOTH: "#7b3fa0"}
+METRICS = {
+    "round/attack_success_rate": "attack success, %",
+    "round/clean_accuracy": "accuracy, %",
+}
+EDGE, STRONG_EDGE, NO_ATTACK = "edge case", "strong edge case", "none"
 Document = Mapping[str, Any]
 Cell = Mapping[str, Any]
+Knobs = tuple[float, float]  # mask threshold τ, trim fraction
 
 
-def title(document: Document) -> str:
+def task(document: Document) -> str:
     """A task by the name of its dataset."""
-    return str(document["cells"][0]["dataset"]).partition("(")[0]
+    return dataset(document["cells"][0])
 
 
-def kind(cell: Cell) -> str:
+def dataset(cell: Cell) -> str:
+    """A cell's dataset without parameters."""
+    return str(cell["dataset"]).partition("(")[0]
+
+
+def attack_name(cell: Cell) -> str:
     """What a cell's attack is called on the page."""
-    names = [stage["name"] for stage in cell["attack_stages"]] or [cell["attack"]]
+    names = [stage["name"] for stage in cell["attack_stages"]]
+    if not names:
+        return NO_ATTACK
     if names[0] == "edge_case":
-        return "strong edge case" if len(names) > 1 else "edge case"
+        return STRONG_EDGE if len(names) > 1 else EDGE
     return str(names[0])
 
 
-def cells(document: Document) -> dict[tuple[str, str], Cell]:
-    """(attack as the page calls it, defense) → cell, dormant twins left out."""
-    return {(kind(cell), cell["defense"]): cell for cell in document["cells"]}
+def by_attack(document: Document) -> dict[tuple[str, str], Cell]:
+    """(attack as the page calls it, defense) → cell."""
+    return {(attack_name(cell), cell["defense"]): cell for cell in document["cells"]}
 
 
 def attacks(document: Document) -> list[str]:
     """The attacks of a task, the edge cases first."""
-    found = {kind(cell) for cell in document["cells"]} - {"none"}
-    return sorted(found, key=lambda name: (name != "edge case", name != "strong edge case", name))
+    names = {attack_name(cell) for cell in document["cells"]} - {NO_ATTACK}
+    return sorted(names, key=lambda name: (name != EDGE, name != STRONG_EDGE, name))
 
 
 def percent(figure: Mapping[str, float] | None) -> str:
@@ -85,34 +95,31 @@ def table(document: Document) -> list[str]:
     """One task: defenses by rank, accuracy without an attack, attack success under each, accuracy
     under the strong edge case.
     """
-    known, names = cells(document), attacks(document)
-    head = [
+    cells, names = by_attack(document), attacks(document)
+    successes = [f"success: {name}" for name in names]
+    heads = [
         "defense",
         "accuracy, no attack",
-        *(f"success: {name}" for name in names),
+        *successes,
         "accuracy under strong edge case",
         "DER",
     ]
-    lines = [f"### {title(document)}", "", row(*head), row(":---", *["---:"] * (len(head) - 1))]
-    twin = {name: known[name, FEDAVG]["natural_success"] for name in names}
-    lines.append(
-        row(
-            "*clean twin: what the inputs do without a backdoor*",
-            "",
-            *(percent(twin[name]) for name in names),
-            "",
-            "",
-        )
-    )
+    twins = [percent(cells[name, FEDAVG]["natural_success"]) for name in names]
+    lines = [
+        f"### {task(document)}",
+        "",
+        row(*heads),
+        row(":---", *["---:"] * (len(heads) - 1)),
+        row("*clean twin: what the inputs do without a backdoor*", "", *twins, "", ""),
+    ]
     for ranked in ranked_rows(document):
         defense = ranked.defense.text
-        rates = [percent(known[name, defense]["attack_success_rate"]) for name in names]
-        accuracy = percent(known["none", defense]["clean_accuracy"])
-        strong = percent(known["strong edge case", defense]["clean_accuracy"])
-        short = ranked.defense._replace(mark="")
-        lines.append(
-            row(f"`{short}`", accuracy, *rates, strong, f"{100 * ranked.fields['der']:.1f}")
-        )
+        name = ranked.defense._replace(mark="")
+        rates = [percent(cells[attack, defense]["attack_success_rate"]) for attack in names]
+        accuracy = percent(cells[NO_ATTACK, defense]["clean_accuracy"])
+        strong = percent(cells[STRONG_EDGE, defense]["clean_accuracy"])
+        score = f"{100 * ranked.fields['der']:.1f}"
+        lines.append(row(f"`{name}`", accuracy, *rates, strong, score))
     return [*lines, ""]
 
 
@@ -120,78 +127,84 @@ def ablation(documents: Sequence[Document]) -> list[str]:
     """The two halves of the aggregator and the whole: attack success, and accuracy under the same
     attack.
     """
-    heads = [
-        f"{title(document)}, {name}"
-        for document in documents
-        for name in ("edge case", "strong edge case")
-    ]
+    columns = [(document, name) for document in documents for name in (EDGE, STRONG_EDGE)]
+    heads = [f"{task(document)}, {name}" for document, name in columns]
     lines = [row("attack success / accuracy", *heads), row(":---", *["---:"] * len(heads))]
-    for defense, called in NAMES.items():
-        found = [
-            cells(document)[name, defense]
-            for document in documents
-            for name in ("edge case", "strong edge case")
-        ]
-        both = [
-            f"{100 * cell['attack_success_rate']['mean']:.1f} / {100 * cell['clean_accuracy']['mean']:.1f}"
-            for cell in found
-        ]
-        lines.append(row(called, *both))
+    for defense, label in NAMES.items():
+        cells = [by_attack(document)[name, defense] for document, name in columns]
+        lines.append(row(label, *map(success_and_accuracy, cells)))
     return [*lines, ""]
+
+
+def success_and_accuracy(cell: Cell) -> str:
+    """Both means in percent."""
+    success, accuracy = cell["attack_success_rate"]["mean"], cell["clean_accuracy"]["mean"]
+    return f"{100 * success:.1f} / {100 * accuracy:.1f}"
 
 
 def headline(documents: Sequence[Document]) -> list[str]:
     """Attack success and accuracy of FedAvg and of the invariant aggregator, averaged over the
     tasks, beside the paper's claim.
     """
-
-    def mean(figure: str, defense: str, which: Sequence[str]) -> float:
-        tasks = [
-            [
-                cells(document)[name, defense][figure]["mean"]
-                for name in attacks(document)
-                if name in which
-            ]
-            for document in documents
-        ]
-        return 100 * sum(sum(task) / len(task) for task in tasks) / len(tasks)
-
-    everything = sorted({name for document in documents for name in attacks(document)})
-    head = [
+    heads = (
         "mean over the three tasks",
         "FedAvg: success",
         "invariant: success",
         "lower by",
         "relative",
         "accuracy cost",
-    ]
-    lines = [row(*head), row(":---", *["---:"] * 5)]
-    for called, which in (
-        ("continuous edge cases", ["edge case"]),
-        ("strong edge cases", ["strong edge case"]),
-        ("all attacks", everything),
-    ):
-        before, after = (mean("attack_success_rate", defense, which) for defense in (FEDAVG, BOTH))
-        cost = mean("clean_accuracy", FEDAVG, which) - mean("clean_accuracy", BOTH, which)
-        drop = before - after
-        lines.append(
-            row(
-                called,
-                f"{before:.1f}",
-                f"{after:.1f}",
-                f"{drop:.1f} points",
-                f"{100 * drop / before:.1f} %",
-                f"{cost:.1f} points",
-            )
-        )
-    calm = [cells(document) for document in documents]
-    cost = sum(
-        known["none", FEDAVG]["clean_accuracy"]["mean"]
-        - known["none", BOTH]["clean_accuracy"]["mean"]
-        for known in calm
     )
-    lines.append(row("no attack", "", "", "", "", f"{100 * cost / len(calm):.1f} points"))
-    return [*lines, row("*the paper*", "", "", "61.6 %", "", "1.2 %"), ""]
+    all_attacks = {name for document in documents for name in attacks(document)}
+    groups = {
+        "continuous edge cases": {EDGE},
+        "strong edge cases": {STRONG_EDGE},
+        "all attacks": all_attacks,
+    }
+    cost = accuracy_cost(documents, {NO_ATTACK})
+    return [
+        row(*heads),
+        row(":---", *["---:"] * 5),
+        *(comparison(documents, label, group) for label, group in groups.items()),
+        row("no attack", "", "", "", "", f"{cost:.1f} points"),
+        row("*the paper*", "", "", "61.6 %", "", "1.2 %"),
+        "",
+    ]
+
+
+def comparison(documents: Sequence[Document], label: str, group: Collection[str]) -> str:
+    """A line of the headline: what the invariant aggregator changes under a group of attacks."""
+    before = mean_over_tasks(documents, "attack_success_rate", FEDAVG, group)
+    after = mean_over_tasks(documents, "attack_success_rate", BOTH, group)
+    drop = before - after
+    return row(
+        label,
+        f"{before:.1f}",
+        f"{after:.1f}",
+        f"{drop:.1f} points",
+        f"{100 * drop / before:.1f} %",
+        f"{accuracy_cost(documents, group):.1f} points",
+    )
+
+
+def accuracy_cost(documents: Sequence[Document], group: Collection[str]) -> float:
+    """Points of accuracy that the invariant aggregator costs against FedAvg."""
+    fedavg, invariant = (
+        mean_over_tasks(documents, "clean_accuracy", defense, group) for defense in (FEDAVG, BOTH)
+    )
+    return fedavg - invariant
+
+
+def mean_over_tasks(
+    documents: Sequence[Document], figure: str, defense: str, group: Collection[str]
+) -> float:
+    """A figure in percent: the mean over a task's attacks that are in the group, then over tasks."""
+    means = []
+    for document in documents:
+        cells = by_attack(document)
+        names = [name for name in (*attacks(document), NO_ATTACK) if name in group]
+        values = [cells[name, defense][figure]["mean"] for name in names]
+        means.append(sum(values) / len(values))
+    return 100 * sum(means) / len(means)
 
 
 def axes_of(figure: Any, rows: int, columns: int) -> Any:
@@ -210,48 +223,46 @@ def draw_rounds(documents: Sequence[Document], store: Store, out: Path) -> None:
 
     figure = Figure(figsize=(11, 5.6), dpi=130, layout="constrained", facecolor="#ffffff")
     grid = axes_of(figure, 2, len(documents))
-    for column, document in enumerate(documents):
-        strong = next(
-            cell["attack"] for cell in document["cells"] if kind(cell) == "strong edge case"
-        )
-        wanted = {
-            defense: [
-                run["id"]
-                for run in document["runs"]
-                if chain_label(run["spec"]["attack"], "attack") == strong
-                and chain_label(run["spec"]["defense"], "defense") == defense
-            ]
-            for defense in NAMES
-        }
-        runs = read_runs(store, str(document["experiment"]))
-        known = {
-            run.id: run
-            for run in with_curves(
-                store, runs, [item for ids in wanted.values() for item in ids], METRICS
-            )
-        }
-        for line, metric in enumerate(METRICS):
-            axes = grid[line][column]
-            for defense, ids in wanted.items():
-                points = [dict(known[item].curves[metric]) for item in ids]
-                steps = sorted(set(points[0]).intersection(*points[1:]))
-                heights = [
-                    100 * sum(curve[step] for curve in points) / len(points) for step in steps
-                ]
-                axes.plot(
-                    [step + 1 for step in steps],
-                    heights,
-                    color=COLOURS[defense],
-                    label=NAMES[defense],
-                    linewidth=1.8,
-                )
-            axes.set_ylim(-2, 102)
-            axes.grid(color="#dddddd", linewidth=0.6)
-            axes.set_title(title(document) if line == 0 else "", loc="left", fontweight="bold")
-            axes.set_ylabel(("attack success, %", "accuracy, %")[line] if column == 0 else "")
-            axes.set_xlabel("round after the warm-up" if line else "")
+    for column, document in zip(grid.T, documents, strict=True):
+        runs = runs_under_strong_edge_case(document, store)
+        column[0].set_title(task(document), loc="left", fontweight="bold")
+        column[1].set_xlabel("round after the warm-up")
+        for axes, metric in zip(column, METRICS, strict=True):
+            draw_curves(axes, runs, metric)
+    for axes, label in zip(grid[:, 0], METRICS.values(), strict=True):
+        axes.set_ylabel(label)
     grid[0][0].legend(frameon=False, fontsize=9)
     figure.savefig(out, metadata={"Software": None})
+
+
+def runs_under_strong_edge_case(document: Document, store: Store) -> dict[str, list[Run]]:
+    """Defense → its runs, with their metrics by round."""
+    cells = by_attack(document)
+    attack = cells[STRONG_EDGE, FEDAVG]["attack"]
+    ids: dict[str, list[str]] = {defense: [] for defense in NAMES}
+    for run in document["runs"]:
+        defense = chain_label(run["spec"]["defense"], "defense")
+        if defense in ids and chain_label(run["spec"]["attack"], "attack") == attack:
+            ids[defense].append(run["id"])
+    needed = [run_id for listed in ids.values() for run_id in listed]
+    logged = read_runs(store, str(document["experiment"]))
+    known = {run.id: run for run in with_curves(store, logged, needed, list(METRICS))}
+    return {defense: [known[run_id] for run_id in listed] for defense, listed in ids.items()}
+
+
+def draw_curves(axes: Any, runs: Mapping[str, Sequence[Run]], metric: str) -> None:
+    """A metric by round in percent, a line for each defense."""
+    for defense, label in NAMES.items():
+        points = mean_curve(runs[defense], metric)
+        axes.plot(
+            [step + 1 for step, _ in points],
+            [100 * value for _, value in points],
+            color=COLORS[defense],
+            label=label,
+            linewidth=1.8,
+        )
+    axes.set_ylim(-2, 102)
+    axes.grid(color="#dddddd", linewidth=0.6)
 
 
 def draw_knobs(document: Document, out: Path) -> None:
@@ -260,32 +271,44 @@ def draw_knobs(document: Document, out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    found: dict[str, dict[tuple[float, float], Cell]] = {}
-    for cell in document["cells"]:
-        if [stage["name"] for stage in cell["defense_stages"]] == ["invariant"]:
-            params = cell["defense_stages"][0]["params"]
-            knobs = params["mask_threshold"], params["trim_fraction"]
-            found.setdefault(cell["dataset"].partition("(")[0], {})[knobs] = cell
+    tasks = cells_by_knobs(document)
     figure = Figure(figsize=(13, 5.6), dpi=130, layout="constrained", facecolor="#ffffff")
-    grid = axes_of(figure, 2, len(found) + 1)
-    for line, (metric, colours, label) in enumerate(
+    grid = axes_of(figure, 2, len(tasks) + 1)
+    for line, (metric, palette, label) in zip(
+        grid,
         (
             ("attack_success_rate", "Oranges", "attack success"),
             ("clean_accuracy", "Blues", "accuracy"),
-        )
+        ),
+        strict=True,
     ):
-        maps = {
-            name: {key: 100 * cell[metric]["mean"] for key, cell in own.items()}
-            for name, own in found.items()
-        }
-        keys = set.intersection(*(set(own) for own in maps.values()))
-        maps["mean"] = {key: sum(own[key] for own in maps.values()) / len(maps) for key in keys}
-        for column, (name, values) in enumerate(maps.items()):
-            pictures.draw_heat_map(
-                grid[line][column], {key: value / 100 for key, value in values.items()}, colours
-            )
-            grid[line][column].set_title(f"{name}: {label} (%)", loc="left", fontsize=10)
+        for axes, (name, values) in zip(line, knob_maps(tasks, metric).items(), strict=True):
+            pictures.draw_heat_map(axes, values, palette)
+            axes.set_title(f"{name}: {label} (%)", loc="left", fontsize=10)
     figure.savefig(out, metadata={"Software": None})
+
+
+def cells_by_knobs(document: Document) -> dict[str, dict[Knobs, Cell]]:
+    """Task → (threshold τ, trim fraction) → the cell of ``invariant``."""
+    tasks: dict[str, dict[Knobs, Cell]] = {}
+    for cell in document["cells"]:
+        knobs = knobs_of(chain_of(cell["defense_stages"]))
+        if knobs is not None:
+            tasks.setdefault(dataset(cell), {})[knobs] = cell
+    return tasks
+
+
+def knob_maps(
+    tasks: Mapping[str, Mapping[Knobs, Cell]], metric: str
+) -> dict[str, dict[Knobs, float]]:
+    """Task → (threshold τ, trim fraction) → the metric's mean; then the mean of the tasks."""
+    maps = {
+        name: {knobs: cell[metric]["mean"] for knobs, cell in cells.items()}
+        for name, cells in tasks.items()
+    }
+    shared = set.intersection(*(set(values) for values in maps.values()))
+    mean = {knobs: sum(values[knobs] for values in maps.values()) / len(maps) for knobs in shared}
+    return {**maps, "mean": mean}
 
 
 def publish(store: Path) -> None:

@@ -139,13 +139,13 @@ def _rows_by_knobs(document: Mapping[str, Any]) -> dict[tuple[float, float], Map
     chains = document_chains(document)
     rows: dict[tuple[float, float], Mapping[str, Any]] = {}
     for row in document["rows"]:
-        knobs = _knobs(chains[row["defense"]])
+        knobs = knobs_of(chains[row["defense"]])
         if knobs is not None:
             rows.setdefault(knobs, row)
     return rows
 
 
-def _knobs(chain: Chain) -> tuple[float, float] | None:
+def knobs_of(chain: Chain) -> tuple[float, float] | None:
     """Mask threshold τ and trim fraction of ``invariant``; None of any other defense."""
     if [stage.name for stage in chain] != ["invariant"]:
         return None
