@@ -29,7 +29,11 @@ SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
 RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-FEDAVG, MASK, TRIM = "fedavg", "and_mask(mask_threshold=0.6, rescale=False)", "trimmed_mean(trim_fraction=0.45)"
+FEDAVG, MASK, TRIM = (
+    "fedavg",
+    "and_mask(mask_threshold=0.6, rescale=False)",
+    "trimmed_mean(trim_fraction=0.45)",
+)
 BOTH = "invariant(mask_threshold=0.6, trim_fraction=0.45)"
 NAMES = {
     FEDAVG: "FedAvg",
@@ -197,8 +201,8 @@ def accuracy_cost(documents: Sequence[Document], group: Collection[str]) -> floa
 def mean_over_tasks(
     documents: Sequence[Document], figure: str, defense: str, group: Collection[str]
 ) -> float:
-    """A figure in percent: the mean over a task's attacks that are in the group, then over tasks."""
-    means = []
+    """A figure in percent: the mean over a task's attacks of the group, then over the tasks."""
+    means: list[float] = []
     for document in documents:
         cells = by_attack(document)
         names = [name for name in (*attacks(document), NO_ATTACK) if name in group]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +24,27 @@ from backstop.platform.experiment import Experiment
 from backstop.platform.specs.part import to_chain
 from backstop.platform.training import network
 
+BASE = Spec(
+    clients=10,
+    per_round=10,
+    malicious=0.2,
+    selection="fixed",
+    alpha=None,
+    rounds=3,
+    batch=16,
+    optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
+    root_size=20,
+    eval_every=3,
+)
 TASKS = [
-    Spec(
-        dataset=Part(dataset), model=Part(model), clients=10, per_round=10, malicious=0.2, selection="fixed", alpha=None, rounds=3,
-        batch=16, optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}), root_size=20, eval_every=3,
-    )
-    for dataset, model in (("digits", "mlp"), ("patches", "cnn"))
-]  # fmt: skip
+    BASE.replace(dataset=Part("digits"), model=Part("mlp")),
+    BASE.replace(dataset=Part("patches"), model=Part("cnn")),
+]
 EXAMPLE = {"digits": 3, "patches": 0}  # the class of the image shown: the one of most contrast
+
+
+COLUMNS = ("clean", "triggered", "difference")
+WIDTH = 7  # columns of an attack: three for each task, and a gap
 
 
 def pair(spec: Spec) -> tuple[Tensor | None, Tensor]:
@@ -42,25 +56,29 @@ def pair(spec: Spec) -> tuple[Tensor | None, Tensor]:
         experiment.round()
     probe = experiment.probe()
     assert probe.triggered is not None
-    own = len(probe.triggered.x) != len(probe.clean.x)
-    contrast = probe.clean.x.float().flatten(1).std(1) * (
-        probe.clean.y == EXAMPLE[spec.dataset.name]
-    )
-    place = 0 if own else int(contrast.argmax())
-    return None if own else network.to_unit_interval(
-        probe.clean.x[place]
-    ), network.to_unit_interval(probe.triggered.x[place])
+    if len(probe.triggered.x) != len(probe.clean.x):
+        return None, network.to_unit_interval(probe.triggered.x[0])
+    of_class = probe.clean.y == EXAMPLE[spec.dataset.name]
+    contrast = probe.clean.x.float().flatten(1).std(1) * of_class
+    index = int(contrast.argmax())
+    before, after = probe.clean.x[index], probe.triggered.x[index]
+    return network.to_unit_interval(before), network.to_unit_interval(after)
 
 
-def shown(name: str) -> list[list[Tensor | None]]:
-    """The columns of one attack: for each task the image before and after, and their difference."""
-    columns = []
+def images_by_task(name: str) -> list[list[Tensor | None]]:
+    """One attack in each task: the image before and after, and their difference."""
+    tasks = []
     for task in TASKS:
         before, after = pair(task.replace(attack=to_chain(name, "attack")))
-        columns.append(
-            [before, after, None if before is None else (0.5 + 4 * (after - before)).clamp(0, 1)]
-        )
-    return columns
+        difference = None if before is None else (0.5 + 4 * (after - before)).clamp(0, 1)
+        tasks.append([before, after, difference])
+    return tasks
+
+
+def shows_in_images(name: str) -> bool:
+    """Whether the attack has a trigger that changes images; label_flip changes none."""
+    kinds = plugins.kinds("attacks", name) or ("image",)
+    return plugins.attack_facts(name).trigger and "image" in kinds and name != "label_flip"
 
 
 def draw(out: Path) -> None:
@@ -68,43 +86,38 @@ def draw(out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [
-        name
-        for name in plugins.names("attacks")
-        if plugins.attack_facts(name).trigger
-        and "image" in (plugins.kinds("attacks", name) or ("image",))
-        and name != "label_flip"
-    ]
+    names = [name for name in plugins.names("attacks") if shows_in_images(name)]
     half = -(-len(names) // 2)
     figure = Figure(figsize=(13, 1.0 * half + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(half, 13, squeeze=False)
+    grid = figure.subplots(half, 2 * WIDTH - 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for number, name in enumerate(names):
-        row, first = number % half, 7 * (number // half)
-        for task, columns in enumerate(shown(name)):
-            for place, image in enumerate(columns):
-                axes = grid[row, first + 3 * task + place]
-                if number % half == 0:
-                    axes.set_title(("clean", "triggered", "difference")[place], fontsize=8)
-                if image is not None:
-                    axes.imshow(
-                        image.permute(1, 2, 0).expand(-1, -1, 3).numpy(),
-                        interpolation="nearest",
-                        vmin=0,
-                        vmax=1,
-                    )
-        grid[row, first].text(
-            -0.1,
-            0.5,
-            name,
-            transform=grid[row, first].transAxes,
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
+    for position, name in enumerate(names):
+        block, row = divmod(position, half)
+        draw_attack(grid[row, WIDTH * block :], name, titled=row == 0)
     figure.savefig(out, dpi=110, metadata={"Software": None})
+
+
+def draw_attack(row: Any, name: str, *, titled: bool) -> None:
+    """The images of one attack side by side, its name at their left."""
+    images = [image for task in images_by_task(name) for image in task]
+    for axes, image, title in zip(row, images, COLUMNS * len(TASKS), strict=False):
+        if titled:
+            axes.set_title(title, fontsize=8)
+        if image is not None:
+            pixels = image.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+            axes.imshow(pixels, interpolation="nearest", vmin=0, vmax=1)
+    first = row[0]
+    first.text(
+        -0.1,
+        0.5,
+        name,
+        transform=first.transAxes,
+        ha="right",
+        va="center",
+        fontsize=9,
+    )
 
 
 if __name__ == "__main__":
