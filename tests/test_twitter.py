@@ -13,8 +13,9 @@ import torch
 
 from backstop.platform import plugins
 from backstop.platform.contract import Dataset
-from backstop.platform.datasets import twitter
 from backstop.platform.intake.files import file_status, locate_file
+from backstop.platform.intake.tweets import ORIGINAL, read_tweets
+from backstop.platform.intake.words import words_of
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 
@@ -103,7 +104,7 @@ def csv_folder(folder: Path, rows: Rows = TWEETS) -> Path:
     ],
 )
 def test_words_of_a_tweet(text: str, words: list[str]) -> None:
-    assert twitter._words(text) == words
+    assert words_of(text) == words
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,8 @@ def test_words_of_a_tweet(text: str, words: list[str]) -> None:
     [
         ("twitter/tweets.csv.gz", "csv"),
         ("twitter/tweets.csv", "csv"),
-        (f"twitter/{twitter.ORIGINAL}", "original"),
-        (twitter.ORIGINAL, "original"),
+        (f"twitter/{ORIGINAL}", "original"),
+        (ORIGINAL, "original"),
         ("twitter/leaf_sample.json", "leaf"),
     ],
 )
@@ -151,7 +152,7 @@ def test_a_folder_of_leaf_files(tmp_path: Path) -> None:
     for name, rows in zip(("b.json", "a.json"), halves, strict=True):
         leaf(tmp_path / "twitter/leaf" / name, rows)
     put(tmp_path / "twitter/leaf/readme.txt", "not read")
-    found = twitter._read(tmp_path / "twitter/leaf", "hint", block=False).tweets
+    found = read_tweets(tmp_path / "twitter/leaf", "hint", block=False).tweets
     assert sorted(found) == sorted(TWEETS) and {tuple(tweet) for tweet in found[:15]} == set(
         halves[1]
     )
@@ -162,7 +163,7 @@ def test_the_form_decides_which_file_is_read(tmp_path: Path) -> None:
     texts = {"csv": "one", "original": "two", "leaf": "three"}
     paths = {
         "csv": "twitter/tweets.csv",
-        "original": twitter.ORIGINAL,
+        "original": ORIGINAL,
         "leaf": "twitter/leaf_sample.json",
     }
     for form, write in (("leaf", leaf), ("original", original), ("csv", table)):
@@ -212,7 +213,7 @@ def test_the_vocabulary_is_that_of_the_training_part_in_the_order_of_frequency(
 ) -> None:
     data = build(words=15).load(csv_folder(tmp_path))
     drawn = torch.randperm(40, generator=generator(0, "twitter", "draw")).tolist()
-    train = [twitter._words(TWEETS[index][2]) for index in drawn[8:]]
+    train = [words_of(TWEETS[index][2]) for index in drawn[8:]]
     counts = {word: sum(tweet.count(word) for tweet in train) for tweet in train for word in tweet}
     ranked = sorted(sorted(counts), key=counts.__getitem__, reverse=True)[:14]
     assert list((data.vocabulary or {}).items()) == list(
@@ -417,11 +418,11 @@ def test_word_vectors_that_are_not_there(tmp_path: Path) -> None:
             "line 2 holds the byte 0xff, which is no UTF-8",
         ),
         (
-            twitter.ORIGINAL,
+            ORIGINAL,
             "1,7,Mon,NO_QUERY,a,b\n",
             "ValueError: line 1 has the label '1', which is none of 0, 4 and 2",
         ),
-        (twitter.ORIGINAL, "4,a,b\n", "ValueError: line 1 has not enough values, 3"),
+        (ORIGINAL, "4,a,b\n", "ValueError: line 1 has not enough values, 3"),
         ("leaf_sample.json", "{", "JSONDecodeError"),
         ("leaf_sample.json", "[]", "TypeError"),
         ("leaf_sample.json", '{"users": ["a"], "user_data": {}}', "KeyError: 'a'"),
@@ -480,11 +481,9 @@ def test_the_published_sample_in_the_form_of_leaf(data_folder: Path) -> None:
             "twitter/leaf_sample.json or twitter/tweets.csv.gz is not in the data folder; set "
             "BACKSTOP_DATA"
         )
-    sample = twitter._read(locate_file(data_folder, dataset.files[0]), "hint", block=False).tweets
+    sample = read_tweets(locate_file(data_folder, dataset.files[0]), "hint", block=False).tweets
     every = set(
-        twitter._read(
-            locate_file(data_folder, build(form="csv").files[0]), "hint", block=True
-        ).tweets
+        read_tweets(locate_file(data_folder, build(form="csv").files[0]), "hint", block=True).tweets
     )
     assert len(sample) == 1381 and set(sample) <= every
     data = dataset.load(data_folder)

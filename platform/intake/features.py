@@ -1,0 +1,117 @@
+"""Columns as the features of a model, by what the training part holds; what became of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from backstop.platform.contract import Column
+from backstop.platform.intake.columns import Mask, Source, Taken, codes_of
+from backstop.platform.params import BadInput
+
+if TYPE_CHECKING:
+    from backstop.platform.intake.columns import Values
+
+NAMED = 5  # columns of numbers with a unit that the load's line names at most
+KIND_NAMES = {"number": "numbers", "truth value": "truth values", "category": "categories"}
+
+
+def make_features(
+    inputs: Sequence[Taken], train: Mask, categories: int, source: Source
+) -> tuple[npt.NDArray[np.float32], list[Column]]:
+    """(N, F): the features of all columns, without those that have one single value in the training
+    part; and what became of each column.
+    """
+    features: list[npt.NDArray[np.float32]] = []
+    columns: list[Column] = []
+    for taken in inputs:
+        own = [values.to_numpy(np.float32) for values in _values(taken, train, categories)]
+        own = [feature for feature in own if (feature[train] != feature[train][0]).any()]
+        features += own
+        columns.append(_column(taken, len(own), train))
+    if not features:
+        raise BadInput(
+            f"{source.path}: no column of inputs has two different values in the training part"
+        )
+    return np.stack(features, axis=1), columns
+
+
+def _values(taken: Taken, train: Mask, categories: int) -> list[Values]:
+    fields = taken.fields
+    if taken.kind == "category":
+        return _of_text(fields, train, categories)
+    known = fields[train].dropna()
+    median = known.median() if len(known) else 0.0
+    return [fields.fillna(median), fields.isna()]
+
+
+def _of_text(column: Values, train: Mask, categories: int) -> list[Values]:
+    """One feature for each of the most frequent values, and one for all others."""
+    values = column.fillna("")  # no other value is empty
+    counts = {str(value): int(count) for value, count in values[train].value_counts().items()}
+    own = sorted(counts, key=lambda value: (-counts[value], value))[:categories]
+    return [*(values == value for value in own), ~values.isin(own)]
+
+
+def _column(taken: Taken, features: int, train: Mask) -> Column:
+    """What became of a column."""
+    kind: Literal["number", "truth value", "category", "left out"] = taken.kind
+    detail = []
+    if not features:
+        kind = "left out"
+        several = len(set(taken.fields[train].dropna())) > 1
+        detail.append(
+            "its numbers are one in float32" if several else "one single value in the training part"
+        )
+    else:
+        if kind == "category":
+            detail.append(f"{taken.fields.nunique()} values")
+            if taken.unit:
+                detail.append(f"each a number with {taken.unit!r} after it")
+        absent = int(taken.fields.isna().sum())
+        if absent:
+            detail.append(f"{absent} missing")
+    return Column(taken.name, kind, features, ", ".join(detail))
+
+
+def with_units(inputs: Sequence[Taken], columns: Sequence[Column]) -> list[str]:
+    """One note for all columns of numbers with a unit, so that the load's line has room for it."""
+    categories = {column.name for column in columns if column.kind == "category"}
+    measured = [taken for taken in inputs if taken.unit and taken.name in categories]
+    notes = [
+        f"column {taken.name!r}: every value is a number with {taken.unit!r} after it;"
+        f" read as {taken.fields.nunique()} categories"
+        for taken in measured[:NAMED]
+    ]
+    if len(measured) > NAMED:
+        notes.append(f"{len(measured) - NAMED} more such columns")
+    return ["; ".join(notes)] if notes else []
+
+
+def like_labels(taken: Taken, y: npt.NDArray[np.int64]) -> list[str]:
+    """What is to be said of a column whose values are the classes in other words."""
+    codes = codes_of(taken.fields) + 1
+    classes = int(y.max()) + 1
+    if len(np.unique(codes)) == classes == len(np.unique(codes * classes + y)):
+        return [
+            f"column {taken.name!r} is the label in other words: every value goes with one class"
+        ]
+    return []
+
+
+def summary(features: int, columns: Sequence[Column]) -> str:
+    """The columns by kind.
+
+    >>> summary(3, [Column("a", "number", 1), Column("b", "left out", 0)])
+    "3 features from columns: 1 of numbers, left out 'b'"
+    """
+    counts = Counter[str](column.kind for column in columns)
+    kinds = [f"{counts[kind]} of {name}" for kind, name in KIND_NAMES.items() if counts[kind]]
+    left = [repr(column.name) for column in columns if column.kind == "left out"]
+    if left:
+        kinds.append(f"left out {', '.join(left[:3])}{', …' if len(left) > 3 else ''}")
+    return f"{features} features from columns: {', '.join(kinds)}"

@@ -1,0 +1,225 @@
+"""A csv text as named columns of fields, each row with the line in which it begins."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from backstop.platform.contract import Column
+from backstop.platform.intake.files import csv_records
+from backstop.platform.params import BadInput
+
+SEPARATORS: Mapping[str, str] = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+LEAST_ROWS = 10  # that a table has
+LINE_END = r"\r\n|\n|\r"
+SEPARATOR_LINE = re.compile(rf"sep=([,;|\t])(?:{LINE_END})")  # the first line of some programs
+
+Row = tuple[int, list[str]]  # the line in which it begins, and its fields
+
+
+class Layout(NamedTuple):
+    """How a csv text is laid out."""
+
+    separator: str = ","
+    header: bool = True  # whether the first line names the columns
+    quotes: bool = True  # whether quotation marks enclose fields
+    skip: int = 0  # lines to leave out at the start
+
+
+class Grid(NamedTuple):
+    """The fields of a csv text, and what became of its columns on the way."""
+
+    names: list[str]
+    columns: list[list[str]]
+    lines: npt.NDArray[np.int64]  # the line in which each row begins
+    left_out: list[Column]
+    notes: list[str]
+
+
+def read_grid(content: str, path: Path, layout: Layout, hint: str) -> Grid:
+    """Names and columns. BadInput, with the line, where rows and names do not fit."""
+    declared = SEPARATOR_LINE.match(content)
+    if declared:
+        layout = layout._replace(separator=declared[1], skip=max(layout.skip, 1))
+    body = content
+    for _ in range(layout.skip):
+        body = re.split(LINE_END, body, maxsplit=1)[-1]
+    _check_separator(body, layout.separator, path)
+    rows = _records(body, path, layout)
+    if len(rows) < 2:
+        raise BadInput(f"{path} cannot be read: it has {len(rows)} rows; {hint}")
+    header_line, names, rows = _header(rows, layout)
+    rows, names = _without_last_separator(rows, names)
+    _check_lengths(rows, len(names), header_line, path)
+    columns = [list(column) for column in zip(*(fields for _, fields in rows), strict=True)]
+    grid = Grid(names, columns, np.array([line for line, _ in rows], np.int64), [], [])
+    if layout.header and _like_data(names, columns):
+        listed = ", ".join(names[:4])
+        grid.notes.append(
+            f"the header line looks like data ({listed}): if it is, table(header=none)"
+        )
+    elif names[-1] and names.count(names[-1]) > 1:
+        raise BadInput(
+            f"{path}: line {header_line} names {names[-1]!r} twice,"
+            f" the column of the labels; {hint}"
+        )
+    grid = _named(grid)
+    if len(grid.names) < 2:
+        raise BadInput(
+            f"{path} has {len(grid.names)} column;"
+            f" a table has labels and at least one column of inputs; {hint}"
+        )
+    return grid
+
+
+def _records(body: str, path: Path, layout: Layout) -> list[Row]:
+    skip = layout.skip
+    try:
+        records = csv_records(body, layout.separator, quotes=layout.quotes)
+        return [(line + skip, fields) for line, fields in records]
+    except ValueError as error:
+        # nothing else in the message is a number
+        problem = re.sub(r"\d+", lambda line: str(int(line[0]) + skip), str(error))
+        remedy = _without_quotes(body, layout.separator) if layout.quotes else ""
+        raise BadInput(f"{path}: {problem}; correct it{remedy}") from None
+
+
+def _header(rows: list[Row], layout: Layout) -> tuple[int, list[str], list[Row]]:
+    """The line of the header, 0 where there is none; the names; the other rows."""
+    header_line, first = rows[0]
+    if layout.header:
+        return header_line, first, rows[1:]
+    return 0, [f"c{number}" for number in range(1, len(first) + 1)], rows
+
+
+def _check_separator(body: str, separator: str, path: Path) -> None:
+    """BadInput where the first two lines have another separator, equally often, and the first does
+    not have this one.
+    """
+    first, second = ([line for line in body.splitlines() if line.strip()] + ["", ""])[:2]
+    if separator in first:
+        return
+    expected = next(name for name, mark in SEPARATORS.items() if mark == separator)
+    for name, mark in SEPARATORS.items():
+        if first.count(mark) == second.count(mark) > 0:
+            raise BadInput(
+                f"{path}: the first line has no {expected} between fields but {name}s:"
+                f" table(separator={name})"
+            )
+
+
+def _without_quotes(body: str, separator: str) -> str:
+    """What to do where every line has as many fields when quotation marks are text."""
+    counts = {line.count(separator) for line in body.splitlines() if line.strip()}
+    return ", or take the marks as text: table(quotes=false)" if len(counts) == 1 else ""
+
+
+def _without_last_separator(rows: list[Row], names: list[str]) -> tuple[list[Row], list[str]]:
+    """Without the empty field after a separator at the end of every row, and of the header line
+    where it has one.
+    """
+    width = len(names)
+    while width > 1 and names[-1] == "" and all(_ends_at(fields, width) for _, fields in rows):
+        names, width = names[:-1], width - 1
+        rows = [(line, fields[:width]) for line, fields in rows]
+    if all(len(fields) == width + 1 and fields[-1] == "" for _, fields in rows):
+        rows = [(line, fields[:-1]) for line, fields in rows]
+    return rows, names
+
+
+def _ends_at(fields: list[str], width: int) -> bool:
+    """Whether the last of ``width`` fields is missing, or empty and followed by no other."""
+    return len(fields) < width or fields[width - 1 :] == [""]
+
+
+def _check_lengths(rows: list[Row], width: int, header_line: int, path: Path) -> None:
+    uneven = [(line, len(fields)) for line, fields in rows if len(fields) != width]
+    if not uneven:
+        return
+    line, count = uneven[0]
+    hint = "correct it"
+    if len(uneven) == len(rows) and len({count for _, count in uneven}) == 1:
+        lines = max(header_line, 1)
+        hint = f"if the names come later, leave out what stands before them: table(skip={lines})"
+        if count == width + 1 and header_line:
+            hint += "; if the first field names the row, give it a name"
+    elif (line, len(uneven)) == (rows[-1][0], 1):
+        hint = "it is the last one, so the file may be cut short"
+    fields = "one field" if count == 1 else f"{count} fields"
+    raise BadInput(
+        f"{path}: line {line} has {fields}, and the first line of the table has {width};"
+        f" {hint} ({len(uneven)} of {len(rows)} rows)"
+    )
+
+
+def _like_data(names: list[str], columns: list[list[str]]) -> bool:
+    """Whether at least half of the names are numbers or stand among the values of their column."""
+    alike = sum(
+        is_number(name) or (name != "" and name in column)
+        for name, column in zip(names, columns, strict=True)
+    )
+    return 2 * alike >= len(names)
+
+
+def _named(grid: Grid) -> Grid:
+    """Every column with a name of its own; those without a name that say nothing are left out."""
+    kept = Grid([], [], grid.lines, [], [*grid.notes])
+    for number, (name, column) in enumerate(zip(grid.names, grid.columns, strict=True), start=1):
+        position = f"column {number}"
+        if not name and not any(column):
+            kept.left_out.append(Column(position, "left out", 0, "no name, and empty"))
+            continue
+        if not name and counts_rows(_numbers(column)):
+            kept.left_out.append(Column(position, "left out", 0, "no name, and counts the rows"))
+            kept.notes.append(f"{position} has no name and counts the rows: left out")
+            continue
+        own = name or position
+        if own in kept.names:
+            own = _other_name(own, {*kept.names, *grid.names})
+            kept.notes.append(
+                f"the name {(name or position)!r} stands twice: {position} is {own!r}"
+            )
+        elif not name:
+            kept.notes.append(f"{position} has no name")
+        kept.names.append(own)
+        kept.columns.append(column)
+    return kept
+
+
+def _other_name(name: str, taken: set[str]) -> str:
+    return next(other for k in range(1, len(taken) + 2) if (other := f"{name}.{k}") not in taken)
+
+
+def is_number(word: str) -> bool:
+    """Whether a word reads as a finite number."""
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
+def _numbers(column: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The column as numbers, empty where it holds anything else."""
+    try:
+        return np.array([float(word) for word in column])
+    except ValueError:
+        return np.empty(0)
+
+
+def counts_rows(numbers: npt.NDArray[np.float64]) -> bool:
+    """Whether the numbers, in any order, go up in equal steps from a whole one.
+
+    >>> counts_rows(np.arange(12.0)), counts_rows(np.arange(12.0) ** 2)
+    (True, False)
+    """
+    if len(numbers) < LEAST_ROWS:
+        return False
+    steps = np.diff(np.sort(numbers))
+    equal = steps[0] > 0 and (steps == steps[0]).all()
+    return bool(equal and numbers[0] == round(numbers[0]))

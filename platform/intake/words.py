@@ -1,0 +1,122 @@
+"""Texts as token ids: the words of a text, a vocabulary by frequency, word vectors."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backstop.platform.intake.files import naming_file
+from backstop.platform.params import BadInput
+
+UNKNOWN = "<unknown>"
+UNKNOWN_ID = 1  # 0 pads
+REPEATED = re.compile(r"(\w)\1\1+")  # digits too, which changes no word
+TOKEN = re.compile(
+    r"(https?://\S+|ww\.\S+)"  # ww. was www.
+    r"|((?<!\w)@\w+)"
+    r"|(\d+(?:[.,:]\d+)*)"
+    r"|[^\W\d_]+(?:'[^\W\d_]+)*"
+    r"|[!?]"
+)
+GROUP_NAMES = ("", "<url>", "<user>", "<number>")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, as the data sheet of the tweets says.
+
+    >>> words_of("LOOOL, it&#39;s 9.30 @ work... www.a.org me@b.net ÄRGER")
+    ['lool', "it's", '<number>', 'work', '<url>', 'me', 'b', 'net', 'ärger']
+    """
+    plain = REPEATED.sub(r"\1\1", html.unescape(text).lower().replace("’", "'"))
+    return [
+        GROUP_NAMES[match.lastindex] if match.lastindex else match[0]
+        for match in TOKEN.finditer(plain)
+    ]
+
+
+def make_vocabulary(texts: Iterable[Sequence[str]], words: int) -> dict[str, int]:
+    """Word → token id: the unknown word, then the most frequent words, ties in alphabetical order.
+
+    >>> make_vocabulary([["a", "b"], ["b", "c"]], 3)
+    {'<unknown>': 1, 'b': 2, 'a': 3}
+    """
+    counts = Counter(chain.from_iterable(texts))
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return {
+        word: number
+        for number, word in enumerate([UNKNOWN, *ranked[: words - 1]], start=UNKNOWN_ID)
+    }
+
+
+def token_ids(texts: Iterable[Sequence[str]], vocabulary: Mapping[str, int], length: int) -> Tensor:
+    """Token ids (N, length), padded on the right with 0.
+
+    >>> token_ids([["b"], ["x", "b"]], {"<unknown>": 1, "b": 2}, 2)
+    tensor([[2, 0],
+            [1, 2]])
+    """
+    rows = [[vocabulary.get(word, UNKNOWN_ID) for word in text] for text in texts]
+    sizes = np.array([len(row) for row in rows], np.int64)
+    x = np.zeros((len(rows), length), np.int64)
+    x[np.arange(length) < sizes[:, None]] = list(chain.from_iterable(rows))
+    return torch.from_numpy(x)
+
+
+def unseen(rows: Tensor, seen: Tensor) -> Tensor:
+    """Which rows of token ids (N, L) are not among those seen: (N,) bool."""
+    known = {row.tobytes() for row in seen.numpy()}
+    return torch.tensor([row.tobytes() not in known for row in rows.numpy()], dtype=torch.bool)
+
+
+def read_vectors(
+    path: Path, vocabulary: Mapping[str, int], size: int, generator: torch.Generator, hint: str
+) -> Tensor:
+    """Initial values of an embedding (size, dim): the vectors of a file for the words that it has.
+
+    Draws for the others, of the same spread; the mean for the unknown word, zeros for padding.
+    """
+    vectors = _vectors(path, vocabulary, hint)
+    if not vectors:
+        raise BadInput(f"{path} has none of the {len(vocabulary)} words of the tweets; {hint}")
+    numbers = np.stack(list(vectors.values()))
+    # numpy's sums, unlike torch's, do not depend on the number of threads
+    deviation = float(numbers.std(dtype=np.float64))
+    rows = torch.randn(size, numbers.shape[1], generator=generator) * deviation
+    rows[list(vectors)] = torch.from_numpy(numbers)
+    rows[0] = 0
+    rows[UNKNOWN_ID] = torch.from_numpy(numbers.mean(0, dtype=np.float64))
+    return rows
+
+
+def _vectors(
+    path: Path, vocabulary: Mapping[str, int], hint: str
+) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]]:
+    """Token id → vector, for the words of the vocabulary that the file has."""
+    vectors: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
+    dim = 0
+    with naming_file(path, hint), path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            word, _, rest = line.partition(" ")
+            token = vocabulary.get(word, UNKNOWN_ID)
+            if token == UNKNOWN_ID:
+                continue
+            try:
+                vector = np.array(rest.split(), np.float32)
+            except ValueError:
+                vector = np.empty(0, np.float32)
+            dim = dim or len(vector)
+            if not dim or len(vector) != dim or not np.isfinite(vector).all():
+                raise BadInput(
+                    f"{path}: line {number} is not a word and {dim or 'some'} finite numbers;"
+                    f" {hint}"
+                )
+            vectors[token] = vector
+    return vectors
