@@ -45,7 +45,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock. The file is only read. Raises OSError where it is missing."""
+    """Whether a process holds the lock; the file is only read. Raises OSError without one."""
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -331,12 +331,12 @@ def own(*, path: str = "mine.csv") -> Dataset:
 def test_data_shows_every_state(
     capsys: pytest.CaptureFixture[str], toys: Path, elsewhere: Path
 ) -> None:
-    from backstop.platform.intake.files import sha256_of
+    from backstop.platform.intake.files import md5_of
 
     for name in ("pictures", "sheet"):
         (toys / f"datasets/{name}.py").unlink()
     for name, source in (
-        ("shelf", SHELF.format(md5=sha256_of(b"right"))),
+        ("shelf", SHELF.format(md5=md5_of(b"right"))),
         ("own", OWN),
         ("broken", "import nothing_of_this_name\n"),
     ):
@@ -374,7 +374,7 @@ def test_data_shows_every_state(
         "            'nothing_of_this_name'",
     ]
     assert cli.main(["data", "shelf"]) == 0
-    right, wrong = sha256_of(b"right"), sha256_of(b"wrong")
+    right, wrong = md5_of(b"right"), md5_of(b"wrong")
     head, *lines = capsys.readouterr().out.splitlines()
     assert (
         f" corrupt {right} b1 {folder / 'b1'} is corrupt: its md5 is {wrong}, not {right} "

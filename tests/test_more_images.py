@@ -23,7 +23,7 @@ from backstop.platform import plugins
 from backstop.platform.contract import Data, Dataset, Samples
 from backstop.platform.datasets import cifar10, cifar100, emnist, fashion_mnist
 from backstop.platform.intake import checks
-from backstop.platform.intake.files import idx, naming_file, sha256_of
+from backstop.platform.intake.files import idx, md5_of, naming_file
 from backstop.platform.params import BadInput
 
 Bytes = npt.NDArray[np.uint8]
@@ -77,13 +77,13 @@ def test_an_idx_file(pack: Callable[[bytes], bytes]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is no idx file of bytes"),
-        (b"damaged", "it is no idx file of bytes"),
-        (b"\0\0\x0d\x03" + packed(pictures(1))[4:], "it is no idx file of bytes"),  # floats
+        (b"", "not a uint8 IDX file"),
+        (b"damaged", "not a uint8 IDX file"),
+        (b"\0\0\x0d\x03" + packed(pictures(1))[4:], "not a uint8 IDX file"),  # floats
         (packed(pictures(1)[:, :27]), r"it has the shape \(1, 27, 28\), not \(N, 28, 28\), N > 0"),
         (packed(pictures(1)[0]), r"it has the shape \(28, 28\), not \(N, 28, 28\)"),
         (packed(pictures(0)), r"it has the shape \(0, 28, 28\)"),
-        (packed(pictures(2))[:-1], "it has 1567 values, not the 1568 that its head announces"),
+        (packed(pictures(2))[:-1], "it has 1567 values, not the 1568 that its header declares"),
         (packed(pictures(2)) + b"x", "it has 1569 values, not the 1568"),
         (packed(pictures(2))[:10], "buffer"),
         (gzip.compress(packed(pictures(2)))[:-20], "end-of-stream"),
@@ -131,7 +131,7 @@ def wardrobe(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: bytes) ->
         )
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.path).write_bytes(content)
-        files.append(file._replace(md5=sha256_of(content)))
+        files.append(file._replace(md5=md5_of(content)))
     monkeypatch.setattr(fashion_mnist, "FILES", tuple(files))
     return parts
 
@@ -233,7 +233,7 @@ def put(folder: Path, files: dict[str, bytes], form: str, monkeypatch: pytest.Mo
             for name, content in files.items():
                 archive.writestr(f"gzip/{name}.gz", gzip.compress(content))
         monkeypatch.setattr(
-            emnist, "ARCHIVE", emnist.ARCHIVE._replace(md5=sha256_of(raw / "gzip.zip"))
+            emnist, "ARCHIVE", emnist.ARCHIVE._replace(md5=md5_of(raw / "gzip.zip"))
         )
     for name, content in {} if form == "zip" else files.items():
         (raw / f"{name}{form}").write_bytes(gzip.compress(content) if form else content)
@@ -301,7 +301,7 @@ NO_ZERO = packed(np.arange(1, 11, dtype=np.uint8))
             "digits",
             "test-labels-idx1",
             b"damaged",
-            "emnist-digits-test-labels-idx1-ubyte cannot be read: ValueError: it is no idx file",
+            "emnist-digits-test-labels-idx1-ubyte cannot be read: ValueError: not a uint8 IDX file",
         ),
         (
             "digits",
@@ -411,7 +411,7 @@ def hundred(
         content = old_pickle(value)
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.path).write_bytes(content)
-        files.append(file._replace(md5=sha256_of(content)))
+        files.append(file._replace(md5=md5_of(content)))
     monkeypatch.setattr(cifar100, "FILES", tuple(files))
 
 

@@ -15,7 +15,7 @@ from backstop.platform import plugins
 from backstop.platform.contract import Data, Samples, Scalar
 from backstop.platform.datasets import phishing
 from backstop.platform.intake import readings
-from backstop.platform.intake.files import file_status, sha256_of
+from backstop.platform.intake.files import file_status, md5_of
 from backstop.platform.intake.tables import held_out, parted
 from backstop.platform.params import BadInput
 
@@ -110,8 +110,8 @@ def test_phishing_from_any_form(form: str, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "phishing").mkdir()
     path = tmp_path / "phishing" / (form if form.endswith("arff") else "uci_phishing_websites.csv")
     path.write_bytes((csv if form == "csv" else arff).encode())
-    monkeypatch.setattr(phishing, "CHECKSUM", sha256_of(wanted.tobytes()))
-    monkeypatch.setattr(phishing, "FILE", phishing.FILE._replace(md5=sha256_of(csv.encode())))
+    monkeypatch.setattr(phishing, "CHECKSUM", md5_of(wanted.tobytes()))
+    monkeypatch.setattr(phishing, "FILE", phishing.FILE._replace(md5=md5_of(csv.encode())))
     data = load_phishing(tmp_path, test=0.25)
     assert (data.train.x.shape, data.test.x.shape) == ((18, 4), (6, 4)) and not rows(
         data.train

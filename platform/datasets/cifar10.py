@@ -50,9 +50,9 @@ from backstop.platform.disk import replacing
 from backstop.platform.intake.checks import check_inputs, checked
 from backstop.platform.intake.files import (
     locate_file,
+    md5_of,
     naming_download,
     naming_file,
-    sha256_of,
     unpickle,
 )
 from backstop.platform.params import BadInput, Range
@@ -63,10 +63,15 @@ MEAN = (0.491400, 0.482158, 0.446531)  # of the whole train part, x / 255
 STD = (0.247032, 0.243485, 0.261588)
 TRUCK = 9
 BATCH = 10000  # images in a file
-HINT = "put the folder cifar-10-batches-py of cifar-10-python.tar.gz into the data folder, or run: backstop data cifar10 --download"
+HINT = (
+    "put the folder cifar-10-batches-py of cifar-10-python.tar.gz into the data folder, or run:"
+    " backstop data cifar10 --download"
+)
 EDGE_HINT = (
-    "put southwest_images_new_train.pkl and southwest_images_new_test.pkl of Wang et al. 2020 (github.com/ksreenivasan/OOD_Federated_Learning),"
-    " or southwest.npz with uint8 (N, 32, 32, 3) arrays train and test, into edge_case under the data folder"
+    "put southwest_images_new_train.pkl and southwest_images_new_test.pkl of Wang et al. 2020"
+    " (github.com/ksreenivasan/OOD_Federated_Learning),"
+    " or southwest.npz with uint8 (N, 32, 32, 3) arrays train and test,"
+    " into edge_case under the data folder"
 )
 # name: (md5 of the file, md5 of its records: label, then 3,072 pixels, as in the published binary
 # version)
@@ -154,12 +159,12 @@ def _cached(path: Path) -> Bytes:
     kept = CACHE / f"{path.stem}.npy"
     try:
         records: Bytes = np.load(kept.expanduser(), allow_pickle=False).reshape(-1, 3073)
-        if sha256_of(records.tobytes()) == wanted:
+        if md5_of(records.tobytes()) == wanted:
             return records
     except (OSError, ValueError, EOFError, RuntimeError):
         pass  # no cache yet, a damaged one, or no home folder: unpack
     records = _unpacked(path)
-    found = sha256_of(records.tobytes())
+    found = md5_of(records.tobytes())
     if found != wanted:
         raise BadInput(
             f"{path} is corrupt: the md5 of its records is {found}, not {wanted}; {HINT}"

@@ -33,7 +33,10 @@ from backstop.platform.intake.files import locate_file, naming_download, naming_
 
 VERSION = 1
 KINDS = ("image",)
-HINT = "put the folder cifar-100-python of cifar-100-python.tar.gz into the data folder, or run: backstop data cifar100 --download"
+HINT = (
+    "put the folder cifar-100-python of cifar-100-python.tar.gz into the data folder, or run:"
+    " backstop data cifar100 --download"
+)
 FILES = (
     File("cifar-100-python/train", "16019d7e3df5f24257cddd939b257f8d", HINT),
     File("cifar-100-python/test", "f0ef6b0ae62326f3e7ffdfab6717acfc", HINT),

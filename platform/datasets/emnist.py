@@ -27,8 +27,8 @@ published, out of which they are read. Nothing is written. Only the archive has 
 checksum: of single files the form is checked, and that every class of the split occurs.
 
 Example:
->>> [file.path for file in emnist(split="letters").files[2:]]
-['EMNIST/raw/emnist-letters-test-images-idx3-ubyte', 'EMNIST/raw/emnist-letters-test-labels-idx1-ubyte']
+>>> emnist(split="letters").files[2].path
+'EMNIST/raw/emnist-letters-test-images-idx3-ubyte'
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ VERSION = 1
 KINDS = ("image",)
 FOLDER = "EMNIST/raw"
 HINT = (
-    "put gzip.zip of EMNIST (biometrics.nist.gov/cs_links/EMNIST/gzip.zip) into EMNIST/raw under the data folder,"
+    "put gzip.zip of EMNIST (biometrics.nist.gov/cs_links/EMNIST/gzip.zip) into EMNIST/raw under"
+    " the data folder,"
     " or run: backstop data emnist --download"
 )
 ARCHIVE = File(f"{FOLDER}/gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e", HINT)
@@ -97,7 +98,8 @@ def emnist(
             found = len(samples.y.unique())
             if found != data.classes:
                 raise BadInput(
-                    f"dataset emnist(split={split}): the {part} labels are of {found} classes, not of all {data.classes}: "
+                    f"dataset emnist(split={split}): the {part} labels are of {found} classes,"
+                    f" not of all {data.classes}: "
                     f"the files are not those of the split; {HINT}"
                 )
         return data

@@ -34,7 +34,8 @@ from backstop.platform.intake.files import idx, locate_file, naming_download, na
 VERSION = 1
 KINDS = ("image",)
 HINT = (
-    "put the four gz files of Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) into FashionMNIST/raw under the data folder,"
+    "put the four gz files of Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) into"
+    " FashionMNIST/raw under the data folder,"
     " or run: backstop data fashion_mnist --download"
 )
 CHECKSUMS = {  # of the gz files

@@ -31,7 +31,10 @@ VERSION = 1
 KINDS = ("image",)
 MEAN = (0.130660,)  # of the train part, x / 255
 STD = (0.308108,)
-HINT = "put the four gz files of MNIST into MNIST/raw under the data folder, or run: backstop data mnist --download"
+HINT = (
+    "put the four gz files of MNIST into MNIST/raw under the data folder, or run:"
+    " backstop data mnist --download"
+)
 CHECKSUMS = {  # name: (md5 of the gz file, md5 of what it holds)
     "train-images-idx3-ubyte": (
         "f68b3c2dcbeaaa9fbdd348bbdeb94873",

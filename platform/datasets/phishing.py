@@ -22,8 +22,8 @@ Dataset.arff`` under its own name or as ``uci_phishing_websites.arff``. All form
 a checksum of their rows, which does not see blanks and the names of the features.
 
 Example:
->>> [file.path for file in (phishing().files[0], *phishing().files[0].instead)]
-['phishing/uci_phishing_websites.csv', 'phishing/uci_phishing_websites.arff', 'phishing/Training Dataset.arff']
+>>> phishing().files[0].path, phishing().files[0].instead[1].path
+('phishing/uci_phishing_websites.csv', 'phishing/Training Dataset.arff')
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, File
 from backstop.platform.intake.checks import checked
-from backstop.platform.intake.files import locate_file, naming_file, sha256_of
+from backstop.platform.intake.files import locate_file, md5_of, naming_file
 from backstop.platform.intake.tables import held_out, parted
 from backstop.platform.params import BadInput, Range
 from backstop.platform.seeds import generator
@@ -45,7 +45,8 @@ from backstop.platform.seeds import generator
 VERSION = 1
 KINDS = ("table",)
 HINT = (
-    "put Training Dataset.arff of UCI's Phishing Websites (https://doi.org/10.24432/C51W2X), or uci_phishing_websites.csv with the same rows,"
+    "put Training Dataset.arff of UCI's Phishing Websites (https://doi.org/10.24432/C51W2X),"
+    " or uci_phishing_websites.csv with the same rows,"
     " into phishing under the data folder"
 )
 FILE = File(
@@ -95,7 +96,7 @@ def _rows(path: Path) -> Tensor:
             skiprows=int(path.suffix == ".csv"),
             ndmin=2,
         )
-    found = sha256_of(rows.tobytes())
+    found = md5_of(rows.tobytes())
     if found != CHECKSUM:
         raise BadInput(
             f"{path} holds other rows, {rows.shape}: their md5 is {found}, not {CHECKSUM}; {HINT}"

@@ -28,11 +28,11 @@ training part. In detail:
   in any case (n/a, #N/A, -, none, …). Among numbers they become the median, with a 0/1 feature "is
   missing" if the training part has some; among text they are a value of their own.
 - Labels and clients are text, as they stand without the blanks around them: 1 and 01 are two, NA is
-one. Rows without a label are left out.
+  one. Rows without a label are left out.
 - A feature with one single value in the training part is left out, and so is a column without a
-name that is empty or counts the rows.
+  name that is empty or counts the rows.
 - Numbers are kept to float32's seven digits, not clipped or transformed: the platform subtracts the
-mean and divides by the standard deviation.
+  mean and divides by the standard deviation.
 - Rows of other lengths than the header line, a label named twice, quotation marks that are not
   closed and bytes of another encoding are refused with the line. Blank lines, a byte-order mark, a
   first line ``sep=;`` and a separator at the end of every row mean nothing.

@@ -56,13 +56,15 @@ def checked(data: Data, name: str) -> Data:
         _check_labels(samples, data.classes, f"{where}: {part}")
         if samples.x.shape[1:] != data.train.x.shape[1:] or samples.x.dtype != data.train.x.dtype:
             raise BadInput(
-                f"{where}: {part} inputs are {_form(samples.x)}, train inputs are {_form(data.train.x)}"
+                f"{where}: {part} inputs are {_form(samples.x)},"
+                f" train inputs are {_form(data.train.x)}"
             )
     _check_scale(data, where)
     if data.client is not None:
         if data.client.dtype != torch.int64 or data.client.shape != data.train.y.shape:
             raise BadInput(
-                f"{where}: clients are {_form(data.client)}; they are int64, one for each of the {len(data.train.y)} train samples"
+                f"{where}: clients are {_form(data.client)}; they are int64,"
+                f" one for each of the {len(data.train.y)} train samples"
             )
         if data.client.min() < 0:
             raise BadInput(f"{where}: client {int(data.client.min())} is negative")
@@ -80,7 +82,8 @@ def check_inputs(x: Tensor, kind: str, where: str) -> None:
         raise BadInput(f"{where} inputs hold NaN or infinity")
     if kind == "image" and x.dtype == torch.float32 and (x.min() < 0 or x.max() > 1):
         raise BadInput(
-            f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g}; float32 images stay in [0, 1]"
+            f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g};"
+            " float32 images stay in [0, 1]"
         )
     if kind == "text" and x.min() < 0:
         raise BadInput(f"{where} inputs hold the negative token id {int(x.min())}")
@@ -96,7 +99,8 @@ def _check_labels(samples: Samples, classes: int, where: str) -> None:
         raise BadInput(f"{where} has {len(x)} inputs and {len(y)} labels")
     if y.min() < 0 or y.max() >= classes:
         raise BadInput(
-            f"{where} labels reach from {int(y.min())} to {int(y.max())}; they are in 0..{classes - 1}"
+            f"{where} labels reach from {int(y.min())} to {int(y.max())};"
+            f" they are in 0..{classes - 1}"
         )
 
 
@@ -106,11 +110,13 @@ def _check_scale(data: Data, where: str) -> None:
     wanted = data.train.x.shape[1]
     if data.mean is None or data.std is None or len(data.mean) != wanted or len(data.std) != wanted:
         raise BadInput(
-            f"{where}: mean and std have one value for each of the {wanted} channels or features, or are both None"
+            f"{where}: mean and std have one value for each of the {wanted} channels or features,"
+            " or are both None"
         )
     if not all(map(math.isfinite, (*data.mean, *data.std))) or min(data.std) <= 0:
         raise BadInput(
-            f"{where}: mean and std are finite and std is positive; they are {data.mean} and {data.std}"
+            f"{where}: mean and std are finite and std is positive;"
+            f" they are {data.mean} and {data.std}"
         )
 
 

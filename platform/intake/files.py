@@ -34,14 +34,17 @@ FOREIGN = {  # how files begin that are no text
     b"%PDF": "a PDF document",
 }
 POINTERS = {
-    b"version https://git-lfs": "a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
-    b"/annex/objects/": "a pointer of git-annex and not the file itself; fetch it with git annex get",
+    b"version https://git-lfs": (
+        "a Git LFS pointer, not the file itself; fetch it with git lfs pull"
+    ),
+    b"/annex/objects/": "a git-annex pointer, not the file itself; fetch it with git annex get",
 }
-PAGE = "a web page and not the file itself; get it anew, perhaps after a login"
-FIELD = 2**24  # characters of one field of a csv file, at most
+OFFICE = ("xl/", "word/", "ppt/")  # folders in the archives that office documents are
+WEB_PAGE = "a web page, not the file itself; download it again, perhaps after a login"
+LONGEST_FIELD = 2**24  # characters of one field of a csv file
 
 
-def sha256_of(content: Path | bytes) -> str:
+def md5_of(content: Path | bytes) -> str:
     """The md5 (hex) of a file or of bytes: against damage, not against forgery."""
     if isinstance(content, bytes):
         return hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -53,18 +56,21 @@ def file_status(folder: Path, file: File) -> Literal["present", "missing", "corr
     """What the data folder holds: ``corrupt`` where a file is there that cannot be read or has
     another checksum.
     """
-    found = find_file(folder, file)
-    return "present" if isinstance(found, Path) else "corrupt" if found else "missing"
+    path_or_problem = find_file(folder, file)
+    if isinstance(path_or_problem, Path):
+        return "present"
+    return "corrupt" if path_or_problem else "missing"
 
 
 def locate_file(folder: Path, file: File) -> Path:
     """The file, or the first of those that serve as well, that is there and whole. BadInput where
     there is none.
     """
-    found = find_file(folder, file)
-    if isinstance(found, Path):
-        return found
-    raise BadInput(f"{found or f'{folder / file.path} is missing'}; {file.hint}")
+    path_or_problem = find_file(folder, file)
+    if isinstance(path_or_problem, Path):
+        return path_or_problem
+    problem = path_or_problem or f"{folder / file.path} is missing"
+    raise BadInput(f"{problem}; {file.hint}")
 
 
 def find_file(folder: Path, file: File) -> Path | str:
@@ -77,15 +83,14 @@ def find_file(folder: Path, file: File) -> Path | str:
         try:
             if not path.exists():
                 continue
-            found = option.md5 and sha256_of(path)
+            md5 = option.md5 and md5_of(path)
         except OSError as error:
             problem = problem or f"{path} cannot be read: {error.strerror}"
             continue
-        if found == option.md5:
+        if md5 == option.md5:
             return path
-        problem = (
-            problem or _foreign(path) or f"{path} is corrupt: its md5 is {found}, not {option.md5}"
-        )
+        corrupt = f"{path} is corrupt: its md5 is {md5}, not {option.md5}"
+        problem = problem or _foreign(path) or corrupt
     return problem
 
 
@@ -136,27 +141,25 @@ def read_text(
         if content.startswith(start):
             raise BadInput(f"{path} is {what}")
     if _web_page(content):
-        raise BadInput(f"{path} is {PAGE}")
+        raise BadInput(f"{path} is {WEB_PAGE}")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     elif content.startswith(b"\xef\xbb\xbf"):
         encoding = "utf-8-sig"
     try:
-        found = content.decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if otherwise is None:
-            number = len(content[: error.start].splitlines()) or 1
+            line = len(content[: error.start].splitlines()) or 1
             byte = content[error.start : error.start + 1].hex()
             raise BadInput(
-                f"{path}: line {number} holds the byte 0x{byte}, which is no {encoding.upper()}{hint}"
+                f"{path}: line {line} holds the byte 0x{byte}, which is no {encoding.upper()}{hint}"
             ) from None
-        found = content.decode(otherwise)
-    if "\0" in found:
-        number = found[: found.index("\0")].count("\n") + 1
-        raise BadInput(
-            f"{path}: line {number} holds a zero byte, so the file is damaged or no text"
-        )
-    return found
+        text = content.decode(otherwise)
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise BadInput(f"{path}: line {line} holds a zero byte, so the file is damaged or no text")
+    return text
 
 
 def _web_page(content: bytes) -> bool:
@@ -179,7 +182,7 @@ def _foreign(path: Path, hint: str = "") -> str:
         return ""
     what = next(
         (what for start, what in POINTERS.items() if content.startswith(start)),
-        PAGE if _web_page(content) else "",
+        WEB_PAGE if _web_page(content) else "",
     )
     return f"{path} is {what}{hint}" if what else ""
 
@@ -192,21 +195,22 @@ def _unpacked(path: Path) -> bytes:
     if not content.startswith(b"PK\x03\x04"):
         return content
     with zipfile.ZipFile(BytesIO(content)) as archive:
-        names = archive.namelist()
-        if any(
-            name.startswith(("xl/", "word/", "ppt/")) or name == "content.xml" for name in names
-        ):
-            raise BadInput(
-                f"{path} is an Excel workbook or another office document; save the sheet as csv"
-            )
-        names = [
-            name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")
-        ]
-        if len(names) != 1:
-            raise BadInput(
-                f"{path} is a zip archive of {len(names)} files, {', '.join(names[:4])}; unpack the one that is meant"
-            )
-        return archive.read(names[0])
+        return archive.read(_only_file(archive, path))
+
+
+def _only_file(archive: zipfile.ZipFile, path: Path) -> str:
+    names = archive.namelist()
+    if any(name.startswith(OFFICE) or name == "content.xml" for name in names):
+        raise BadInput(
+            f"{path} is an Excel workbook or another office document; save the sheet as csv"
+        )
+    files = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(files) != 1:
+        raise BadInput(
+            f"{path} is a zip archive of {len(files)} files, {', '.join(files[:4])};"
+            " unpack the one that is meant"
+        )
+    return files[0]
 
 
 def csv_records(
@@ -221,7 +225,7 @@ def csv_records(
     >>> list(csv_records('a,b\n\n"1,5", x\n'))
     [(1, ['a', 'b']), (3, ['1,5', 'x'])]
     """
-    csv.field_size_limit(FIELD)
+    csv.field_size_limit(LONGEST_FIELD)
     rows = csv.reader(
         StringIO(content, newline=""),
         delimiter=separator,
@@ -311,7 +315,7 @@ def unpickle(content: bytes) -> Any:
 
 
 def idx(content: bytes, *sides: int) -> npt.NDArray[np.uint8]:
-    """The bytes of an idx file, packed by gzip or not: an array (N, sides …), read-only. ValueError
+    """The bytes of an IDX file, packed by gzip or not: an array (N, sides …), read-only. ValueError
     where they are anything else.
 
     The file is two zero bytes, the type (8: uint8), the number of axes, their big-endian lengths,
@@ -323,13 +327,13 @@ def idx(content: bytes, *sides: int) -> npt.NDArray[np.uint8]:
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
     if content[:3] != b"\0\0\x08":
-        raise ValueError("it is no idx file of bytes")
+        raise ValueError("not a uint8 IDX file")
     shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
     if len(shape) != 1 + len(sides) or shape[1:] != sides or not shape[0]:
         raise ValueError(f"it has the shape {shape}, not {('N', *sides)}, N > 0".replace("'", ""))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
     if len(values) != math.prod(shape):
         raise ValueError(
-            f"it has {len(values)} values, not the {math.prod(shape)} that its head announces"
+            f"it has {len(values)} values, not the {math.prod(shape)} that its header declares"
         )
     return values.reshape(shape)

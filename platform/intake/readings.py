@@ -12,9 +12,9 @@ from typing import Any
 from backstop.platform.contract import Data, Reading
 from backstop.platform.intake.tables import repeats
 
-LISTED = 8  # classes and reasons that one line names at most
+MOST_LISTED = 8  # classes and reasons that one line names at most
 FORMS = {"image": "pixels", "table": "features", "text": "token ids"}
-SAID = 2  # notes that one line has room for
+MOST_NOTES = 2  # notes that one line has room for
 
 
 def of(data: Data, name: str) -> Reading:
@@ -39,84 +39,91 @@ def of(data: Data, name: str) -> Reading:
     )
 
 
-def line(found: Reading) -> str:
+def line(reading: Reading) -> str:
     """One line that says what was read.
 
-    >>> line(Reading("mine.csv", 9, {"no label": 1}, {"no": 5, "yes": 3}, 6, 2, form="5 features", notes=("a",)))
-    'read mine.csv: 9 rows, 1 dropped (no label); 2 classes: no 5, yes 3; 5 features; 6 to train on, 2 to test; note: a'
+    >>> line(Reading("a.csv", 9, {"no label": 1}, {"no": 5, "yes": 3}, 6, 2, form="5 features"))[:60]
+    'read a.csv: 9 rows, 1 dropped (no label); 2 classes: no 5, y'
     """
     pieces = [
-        _rows_line(found),
-        _classes(found.classes),
-        found.form,
-        _parts(found),
-        _repeated(found),
+        _rows_line(reading),
+        _classes(reading.classes),
+        reading.form,
+        _parts(reading),
+        _repeated(reading),
     ]
-    if found.notes:
-        more = f"; {len(found.notes) - SAID} more: backstop data" if len(found.notes) > SAID else ""
-        pieces.append(f"note: {'; '.join(found.notes[:SAID])}{more}")
-    return f"read {found.source}: " + "; ".join(filter(None, pieces))
+    if reading.notes:
+        more = (
+            f"; {len(reading.notes) - MOST_NOTES} more: backstop data"
+            if len(reading.notes) > MOST_NOTES
+            else ""
+        )
+        pieces.append(f"note: {'; '.join(reading.notes[:MOST_NOTES])}{more}")
+    return f"read {reading.source}: " + "; ".join(filter(None, pieces))
 
 
-def sheet(found: Reading) -> Iterator[str]:
+def sheet(reading: Reading) -> Iterator[str]:
     """The lines that say all of it."""
-    yield f"read {found.source}: {_rows_line(found)}"
-    yield from (f"  dropped: {count} {reason}" for reason, count in found.dropped.items())
-    yield f"  {_classes(found.classes, len(found.classes))}"
-    yield f"  {'; '.join(filter(None, [found.form, _parts(found), _repeated(found)]))}"
-    width = max((len(column.name) for column in found.columns), default=0)
-    for column in found.columns:
+    yield f"read {reading.source}: {_rows_line(reading)}"
+    yield from (f"  dropped: {count} {reason}" for reason, count in reading.dropped.items())
+    yield f"  {_classes(reading.classes, len(reading.classes))}"
+    yield f"  {'; '.join(filter(None, [reading.form, _parts(reading), _repeated(reading)]))}"
+    width = max((len(column.name) for column in reading.columns), default=0)
+    for column in reading.columns:
         features = f"{column.features} feature{'s' * (column.features != 1)}"
         taken = column.kind if column.kind == "left out" else f"{column.kind}, {features}"
         yield f"  {column.name:{width}}  {taken}{f': {column.detail}' if column.detail else ''}"
-    yield from (f"  note: {note}" for note in found.notes)
+    yield from (f"  note: {note}" for note in reading.notes)
 
 
-def document(found: Reading) -> dict[str, Any]:
+def document(reading: Reading) -> dict[str, Any]:
     """All of it as a plain object."""
     return {
-        **found._asdict(),
-        "columns": [column._asdict() for column in found.columns],
-        "notes": list(found.notes),
+        **reading._asdict(),
+        "columns": [column._asdict() for column in reading.columns],
+        "notes": list(reading.notes),
     }
 
 
-def tag(found: Reading, limit: int) -> str:
+def tag(reading: Reading, limit: int) -> str:
     """The document as JSON of at most ``limit`` characters; the columns of a wide table are counted
     instead of listed.
     """
-    full = document(found)
-    kinds = Counter(column.kind for column in found.columns)
-    shorter = {**full, "columns": dict(kinds), "notes": full["notes"][:LISTED]}
-    for option in (full, shorter, {**shorter, "classes": len(found.classes)}):
+    full = document(reading)
+    kinds = Counter(column.kind for column in reading.columns)
+    shorter = {**full, "columns": dict(kinds), "notes": full["notes"][:MOST_LISTED]}
+    for option in (full, shorter, {**shorter, "classes": len(reading.classes)}):
         text = json.dumps(option, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= limit:
             return text
-    return line(found)[:limit]
+    return line(reading)[:limit]
 
 
-def _rows_line(found: Reading) -> str:
-    lost = sum(found.dropped.values())
-    reasons = list(found.dropped)[:LISTED]
+def _rows_line(reading: Reading) -> str:
+    lost = sum(reading.dropped.values())
+    reasons = list(reading.dropped)[:MOST_LISTED]
     counted = [
-        reason if len(reasons) == 1 else f"{found.dropped[reason]} {reason}" for reason in reasons
+        reason if len(reasons) == 1 else f"{reading.dropped[reason]} {reason}" for reason in reasons
     ]
-    return f"{found.rows} rows" + (
-        f", {lost} dropped ({', '.join(counted)})" if lost else ", none dropped"
-    )
+    if not lost:
+        return f"{reading.rows} rows, none dropped"
+    return f"{reading.rows} rows, {lost} dropped ({', '.join(counted)})"
 
 
-def _classes(classes: Mapping[str, int], most: int = LISTED) -> str:
+def _classes(classes: Mapping[str, int], most: int = MOST_LISTED) -> str:
     named = ", ".join(f"{name} {count}" for name, count in list(classes.items())[:most])
     return f"{len(classes)} classes: {named}{', …' if len(classes) > most else ''}"
 
 
-def _parts(found: Reading) -> str:
-    return f"{found.train} to train on, {found.test} to test"
+def _parts(reading: Reading) -> str:
+    return f"{reading.train} to train on, {reading.test} to test"
 
 
-def _repeated(found: Reading) -> str:
+def _repeated(reading: Reading) -> str:
     """Equal rows: how many there are, and how many of them are on both sides of the split."""
-    if not found.copies and not found.across:
+    if not reading.copies and not reading.across:
         return ""
-    return f"{found.copies} training rows are copies, {found.across} test rows stand in the training part too"
+    return (
+        f"{reading.copies} training rows are copies,"
+        f" {reading.across} test rows stand in the training part too"
+    )

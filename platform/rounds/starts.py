@@ -24,10 +24,11 @@ from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
 
-WAY_OUT = (
+REMEDY = (
     "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
 )
-LEAST = 2**12  # bytes: a file system that has no block left says so
+SCHEDULE = ("attack_start", "attack_stop", "attack_every", "attackers")
+PROBE_BYTES = 2**12  # a file system that has no block left says so
 
 
 def cache() -> Path:
@@ -38,15 +39,15 @@ def cache() -> Path:
     try:
         return Path(given).expanduser() / "starts"
     except RuntimeError as error:  # no HOME, and a user whom the system does not know
-        raise BadInput(f"{given}: {error}; {WAY_OUT}") from None
+        raise BadInput(f"{given}: {error}; {REMEDY}") from None
 
 
 def check_usable() -> None:
-    """Check that checkpoints and warm-ups can be kept. Raises BadInput before anything is trained."""
+    """Raise BadInput where checkpoints and warm-ups cannot be kept, before anything is trained."""
     with _keeping():
         cache().mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=cache()) as file:
-            file.write(bytes(LEAST))
+            file.write(bytes(PROBE_BYTES))
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def _keeping() -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"{cache()} cannot be written: {error.strerror or error}; {WAY_OUT}"
+            f"{cache()} cannot be written: {error.strerror or error}; {REMEDY}"
         ) from None
 
 
@@ -83,13 +84,11 @@ def check_writable(file: str) -> Path:
     trained.
     """
     path = Path(file).expanduser()
-    if (
-        path.is_dir()
-        or not path.parent.is_dir()
-        or not os.access(path if path.exists() else path.parent, os.W_OK)
-    ):
+    written = path if path.exists() else path.parent
+    if path.is_dir() or not path.parent.is_dir() or not os.access(written, os.W_OK):
         raise BadInput(
-            f"--save {file!r} cannot be written; give the path of a file in a folder that exists, e.g. model.safetensors"
+            f"--save {file!r} cannot be written; give the path of a file in a folder that exists,"
+            " e.g. model.safetensors"
         )
     check_usable()
     return path
@@ -110,26 +109,27 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
         with path.open("rb") as file:
             packed = file.read(2) == b"PK"
         if packed:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            found = found.get("state_dict", found)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = tensors.get("state_dict", tensors)
         else:
             from safetensors.torch import load_file
 
-            found = load_file(path)
-        if not found or not all(isinstance(item, Tensor) for item in found.values()):
+            tensors = load_file(path)
+        if not tensors or not all(isinstance(item, Tensor) for item in tensors.values()):
             raise BadInput(f"{path} holds no named tensors; {START_HINT}")
-        return dict(found)
+        return dict(tensors)
 
 
 def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
     """Name → tensor of a kept checkpoint, looked for in the cache and in ``starts`` of the data
     folder.
     """
-    places = [cache() / name, folder / "starts" / name]
-    path = next((place for place in places if place.is_file()), None)
+    kept, supplied = cache() / name, folder / "starts" / name
+    path = next((path for path in (kept, supplied) if path.is_file()), None)
     if path is None:
         raise BadInput(
-            f"start={name} is neither in {places[0].parent} nor in {places[1].parent}; give its file once: --start FILE"
+            f"start={name} is neither in {kept.parent} nor in {supplied.parent};"
+            " give its file once: --start FILE"
         )
     if f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}" != name:
         raise BadInput(
@@ -139,12 +139,17 @@ def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
 
 
 def warmup_spec(spec: Spec) -> Spec:
-    """The warm-up of a spec as a spec of its own: the same federation without attack and defense."""
-    plain = Spec()
+    """The warm-up of a spec as a spec: the same federation without attack and defense."""
+    unscheduled = {name: getattr(Spec(), name) for name in SCHEDULE}
     return spec.replace(
-        attack=(), defense=(), dormant=False, attack_start=plain.attack_start, attack_stop=plain.attack_stop, attack_every=plain.attack_every,
-        attackers=plain.attackers, warmup=0, rounds=spec.warmup, eval_every=spec.warmup,
-    )  # fmt: skip
+        **unscheduled,
+        attack=(),
+        defense=(),
+        dormant=False,
+        warmup=0,
+        rounds=spec.warmup,
+        eval_every=spec.warmup,
+    )
 
 
 def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -153,7 +158,7 @@ def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tup
 
     ``make`` is given a folder in which it may keep what it has so far.
     """
-    path = _place(key)
+    path = _warm_path(key)
     # without the lock: a cache that can only be read is enough for a warm-up that is there
     warm = _made(path)
     if warm is not None:
@@ -174,11 +179,11 @@ def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tup
 
 def check_makeable(key: str) -> None:
     """Check that a warm-up is there or can be kept. Raises BadInput."""
-    if not _place(key).is_file():
+    if not _warm_path(key).is_file():
         check_usable()
 
 
-def _place(key: str) -> Path:
+def _warm_path(key: str) -> Path:
     return cache() / "warm" / f"{key}.pt"
 
 

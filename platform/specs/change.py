@@ -21,6 +21,8 @@ from backstop.platform.specs.part import (
 )
 from backstop.platform.specs.spec import Spec, complete_optimizer, scalar_fields
 
+SINGLE_PARTS = ("dataset", "model", "optimizer")
+
 
 def strength_stage(chain: Sequence[Part]) -> tuple[Part, str] | None:
     """The last stage of an attack that declares a STRENGTH, and the parameter that it names."""
@@ -42,41 +44,43 @@ def attack_strength(spec: Spec) -> float | None:
 
 
 def change_spec(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
-    """The spec with one thing changed: a scalar (``rounds``; a ``start`` may be the path of a
-    checkpoint), a part (``dataset``, ``attack`` …) in text form, a parameter
-    (``defense.invariant.mask_threshold``, ``optimizer.lr``) or ``attack.strength``. ``where`` is
-    the option that asks for it.
+    """The spec with one thing changed, named by its key; ``where`` is the option that asks for it.
+
+    A key names a scalar (``rounds``), a part (``dataset``, ``attack`` …), whose new value is a text
+    form, a parameter (``defense.invariant.mask_threshold``, ``optimizer.lr``) or
+    ``attack.strength``.
     """
     head, *rest = key.split(".")
-    known = scalar_fields()
-    if not rest and head in known:
-        return spec.replace(**{head: check(known[head], new, where)})
-    if not rest and head in ("dataset", "model", "optimizer"):
-        return spec.replace(**{head: parse_part(str(new))})
-    if not rest and head in NOTHING:
-        return spec.replace(**{head: to_chain(NOTHING[head] if new is None else str(new), head)})
-    if head in ("dataset", "model", "optimizer") and len(rest) == 1:
-        old = getattr(spec, head)
-        return spec.replace(**{head: Part(old.name, {**old.params, rest[0]: new})})
     if head in NOTHING and rest:
         return spec.replace(**{head: _change_stage(getattr(spec, head), head, key, rest, new)})
-    raise BadInput(
-        f"unknown key {key!r}; {nearest(key, [*known, 'dataset', 'model', 'optimizer', 'attack', 'defense'])}"
-    )
+    if head in SINGLE_PARTS and len(rest) == 1:
+        part = getattr(spec, head)
+        return spec.replace(**{head: Part(part.name, {**part.params, rest[0]: new})})
+    scalars = scalar_fields()
+    if rest or head not in {*scalars, *SINGLE_PARTS, *NOTHING}:
+        raise BadInput(
+            f"unknown key {key!r}; {nearest(key, [*scalars, *SINGLE_PARTS, 'attack', 'defense'])}"
+        )
+    if head in scalars:
+        return spec.replace(**{head: check(scalars[head], new, where)})
+    if head in SINGLE_PARTS:
+        return spec.replace(**{head: parse_part(str(new))})
+    return spec.replace(**{head: to_chain(NOTHING[head] if new is None else str(new), head)})
 
 
 def _change_stage(
     chain: tuple[Part, ...], role: str, key: str, rest: list[str], new: Scalar
 ) -> tuple[Part, ...]:
-    found = named_parameter(chain, role, rest)
-    if found is None:
-        known = [f"{role}.{item.name}.…" for item in chain]
+    named = named_parameter(chain, role, rest)
+    if named is None:
+        known = [f"{role}.{stage.name}.…" for stage in chain]
         raise BadInput(
             f"unknown key {key!r} for {role} {chain_text(chain, role)}; {nearest(key, known)}"
         )
-    name, parameter = found
+    name, parameter = named
     return tuple(
-        Part(name, {**item.params, parameter: new}) if item.name == name else item for item in chain
+        Part(name, {**stage.params, parameter: new}) if stage.name == name else stage
+        for stage in chain
     )
 
 
@@ -120,13 +124,13 @@ def grid(base: Spec, **axes: Iterable[Any]) -> list[Spec]:
     for name in listed:
         if name not in known:
             raise BadInput(f"grid: unknown field {name!r}; {nearest(name, known)}")
-    found = []
+    specs = []
     for combination in product(*listed.values()):
         changes: dict[str, Any] = dict(zip(listed, combination, strict=True))
         for name, given in changes.items():
             if name in NOTHING:
                 changes[name] = to_chain(given, name)
-            elif name in ("dataset", "model", "optimizer"):
+            elif name in SINGLE_PARTS:
                 changes[name] = parse_part(given)
-        found.append(base.replace(**changes))
-    return found
+        specs.append(base.replace(**changes))
+    return specs

@@ -1,13 +1,13 @@
 """The text form of plug-ins with parameters: its grammar, its reader and its writer.
 
     chain   = [stage {"+" stage}]
-    stage   = name ["(" [key "=" value {"," key "=" value}] ")"] | "(" chain ")" for the first, "("
-    stage ")" for the others name    = letters, digits and _, no digit first; a word that Python
-    reserves is a name like any other value   = quoted | bare
-    quoted  = '…' or "…", in which a backslash starts an escape as in Python; an r before it: no
-    escapes
-    bare    = anything up to the next comma or closing parenthesis, without blanks, =, quotes; pairs
-    of brackets may stand in it
+    stage   = name ["(" [key "=" value {"," key "=" value}] ")"]
+            | "(" chain ")" for the first, "(" stage ")" for the others
+    name    = letters, digits and _, no digit first; a word that Python reserves is no exception
+    value   = quoted | bare
+    quoted  = '…' or "…", in which a backslash starts an escape as in Python; r'…': no escapes
+    bare    = anything up to the next comma or closing parenthesis, without blanks, = and quotes;
+              pairs of brackets may stand in it
 
 A bare value is a number if it looks like one, one of :data:`WORDS`, else text as it stands:
 ``mine.csv``, ``../data/2019-07.csv``, ``class``, ``007``. A quoted value is always text. Blanks
@@ -88,20 +88,20 @@ def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
 
     >>> stages("table(path=mine.csv, label=class)")
     (('table', {'path': 'mine.csv', 'label': 'class'}),)
-    >>> stages("table(path=my file.csv)")
+    >>> stages("f(x=a b)")
     Traceback (most recent call last):
-    backstop.platform.params.BadInput: "table(path=my file.csv)": quote the value of path: "table(path='my file.csv')"
+    backstop.platform.params.BadInput: "f(x=a b)": quote the value of x: "f(x='a b')"
     """
     reader = _Reader(text)
     if not text.strip():
         reader.refuse("it is empty")
-    found = tuple(reader.chain())
+    chain = tuple(reader.chain())
     reader.blanks()
-    if reader.place < len(text):
+    if reader.position < len(text):
         reader.refuse()
     if reader.loose:
         reader.refuse_loose()
-    return found
+    return chain
 
 
 class _Loose(NamedTuple):
@@ -113,16 +113,16 @@ class _Loose(NamedTuple):
 
 
 class _Reader:
-    """Walks along the text; ``place`` is where it is."""
+    """Walks along the text; ``position`` is where it is."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.place = 0
+        self.position = 0
         self.loose: list[_Loose] = []
 
     def refuse(self, reason: str = "") -> NoReturn:
         """Say what the form is, and why or where the text leaves it."""
-        rest = self.text[self.place :].strip()
+        rest = self.text[self.position :].strip()
         reason = reason or (
             "it breaks off" if not rest else f"it leaves that form at {rest[:40]!r}"
         )
@@ -141,14 +141,14 @@ class _Reader:
         raise BadInput(f"{shown[0]}: quote the value of {keys}: {shown[1]}")
 
     def blanks(self) -> None:
-        while self.text[self.place : self.place + 1].isspace():
-            self.place += 1
+        while self.text[self.position : self.position + 1].isspace():
+            self.position += 1
 
     def take(self, sign: str) -> bool:
         """Whether the sign comes next, blanks aside; it is passed if it does."""
         self.blanks()
-        taken = self.text.startswith(sign, self.place)
-        self.place += len(sign) * taken
+        taken = self.text.startswith(sign, self.position)
+        self.position += len(sign) * taken
         return taken
 
     def chain(self) -> Iterator[tuple[str, dict[str, Value]]]:
@@ -166,17 +166,17 @@ class _Reader:
 
     def name(self) -> str:
         self.blanks()
-        match = NAME.match(self.text, self.place)
+        match = NAME.match(self.text, self.position)
         if match is None:
             self.refuse()
-        self.place = match.end()
+        self.position = match.end()
         return match[0]
 
     def parameters(self) -> dict[str, Value]:
         """What stands between the parentheses, the closing one included."""
         given: dict[str, Value] = {}
         while not self.take(")"):
-            start = self.place
+            start = self.position
             key = self.name()
             if not self.take("="):
                 self.refuse(f"{self.text[start : start + 40]!r} does not start with key=value")
@@ -184,15 +184,15 @@ class _Reader:
                 self.refuse(f"{key} stands twice")
             given[key] = self.value(key)
             self.blanks()
-            if self.text[self.place : self.place + 1] != ")" and not self.take(","):
+            if self.text[self.position : self.position + 1] != ")" and not self.take(","):
                 self.refuse()
         return given
 
     def value(self, key: str) -> Value:
         self.blanks()
-        start, stop = self.place, self.end()
+        start, stop = self.position, self.end()
         stop = start + len(self.text[start:stop].rstrip())
-        self.place = stop
+        self.position = stop
         while _wrapped(self.text[start:stop]):  # parentheses around one value mean nothing
             start, stop = start + 1, stop - 1
         given = self.text[start:stop].strip()
@@ -206,36 +206,36 @@ class _Reader:
         """Where the comma or parenthesis stands that ends the value, outside quotes and brackets
         where those are closed.
         """
-        place, open_ = self.place, list[str]()
-        while open_ or self.text[place : place + 1] not in {",", ")"}:
-            if place >= len(self.text):
+        position, open_ = self.position, list[str]()
+        while open_ or self.text[position : position + 1] not in {",", ")"}:
+            if position >= len(self.text):
                 self.refuse("a parenthesis, bracket or quotation mark is not closed")
-            sign = self.text[place]
-            quoted = QUOTED.match(self.text, place) if sign in "'\"" else None
+            sign = self.text[position]
+            quoted = QUOTED.match(self.text, position) if sign in "'\"" else None
             if quoted:
-                place = quoted.end()
+                position = quoted.end()
                 continue
             if sign in CLOSING:
                 open_.append(CLOSING[sign])
             elif open_ and sign == open_[-1]:
                 open_.pop()
-            place += 1
-        return place
+            position += 1
+        return position
 
 
 def _unquoted(text: str) -> str | None:
     """The text between quotation marks, of several such texts in a row joined; None where there is
     anything else.
     """
-    found, place = "", 0
-    while place < len(text):
-        match = QUOTED.match(text, place)
+    unquoted, position = "", 0
+    while position < len(text):
+        match = QUOTED.match(text, position)
         if match is None:
             return None
         body = match[0].lstrip("rRuU")[1:-1]
-        found += body if match[0][0] in "rR" else ESCAPE.sub(_character, body)
-        place = match.end() + len(text[match.end() :]) - len(text[match.end() :].lstrip())
-    return found if place else None
+        unquoted += body if match[0][0] in "rR" else ESCAPE.sub(_character, body)
+        position = match.end() + len(text[match.end() :]) - len(text[match.end() :].lstrip())
+    return unquoted if position else None
 
 
 def _character(escape: re.Match[str]) -> str:
@@ -276,12 +276,12 @@ def _wrapped(text: str) -> bool:
 def _outside(text: str) -> str:
     """The text without what stands in its pairs of brackets, the outermost brackets included."""
     kept, open_ = "", list[str]()
-    place = 0
-    while place < len(text):
-        sign = text[place]
-        quoted = QUOTED.match(text, place) if open_ and sign in "'\"" else None
+    position = 0
+    while position < len(text):
+        sign = text[position]
+        quoted = QUOTED.match(text, position) if open_ and sign in "'\"" else None
         if quoted:
-            place = quoted.end()
+            position = quoted.end()
             continue
         if sign in CLOSING:
             open_.append(CLOSING[sign])
@@ -289,7 +289,7 @@ def _outside(text: str) -> str:
             open_.pop()
         elif not open_:
             kept += sign
-        place += 1
+        position += 1
     return kept
 
 

@@ -24,7 +24,8 @@ class Part(NamedTuple):
         """
         if not self.params:
             return self.name
-        return f"{self.name}({', '.join(f'{key}={notation.write(value)}' for key, value in sorted(self.params.items()))})"
+        params = [f"{key}={notation.write(value)}" for key, value in sorted(self.params.items())]
+        return f"{self.name}({', '.join(params)})"
 
 
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
@@ -54,10 +55,10 @@ def chain_text(stages: Sequence[Part], role: str) -> str:
 
 def parse_part(given: Part | str) -> Part:
     """One part from either form."""
-    found = parse_chain(given) if isinstance(given, str) else (given,)
-    if len(found) != 1:
-        raise BadInput(f"{given!r} names {len(found)} plug-ins where exactly one is needed")
-    return found[0]
+    parts = parse_chain(given) if isinstance(given, str) else (given,)
+    if len(parts) != 1:
+        raise BadInput(f"{given!r} names {len(parts)} plug-ins where exactly one is needed")
+    return parts[0]
 
 
 def to_chain(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part, ...]:
@@ -65,17 +66,16 @@ def to_chain(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part,
     if isinstance(given, str) and not given.strip():
         raise BadInput(f"{role} {given!r} names no stage; no {role} at all is {NOTHING[role]}")
     if isinstance(given, str):
-        found = parse_chain(given)
+        chain = parse_chain(given)
     elif isinstance(given, Part):
-        found = (given,)
+        chain = (given,)
     else:
-        found = tuple(parse_part(item) for item in given)
-    return tuple(item for item in found if item.name != NOTHING[role])
+        chain = tuple(parse_part(stage) for stage in given)
+    return tuple(stage for stage in chain if stage.name != NOTHING[role])
 
 
 def complete_part(given: Part, group: str) -> Part:
     """The part with defaults filled in and every parameter checked."""
-    plugin = plugins.find(group, given.name)
-    return Part(
-        given.name, fill(plugin.parameters, given.params, f"{plugins.SINGULAR[group]} {given.name}")
-    )
+    declared = plugins.find(group, given.name).parameters
+    where = f"{plugins.SINGULAR[group]} {given.name}"
+    return Part(given.name, fill(declared, given.params, where))

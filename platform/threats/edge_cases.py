@@ -54,7 +54,8 @@ def edge_cases(
     def external(view: AttackView) -> tuple[Samples, Samples] | None:
         if pool == "external" and view.edge_cases is None:
             raise BadInput(
-                f"attack {name}: pool='external', but the dataset has no edge cases; pool is auto, external or tail"
+                f"attack {name}: pool='external', but the dataset has no edge cases;"
+                " pool is auto, external or tail"
             )
         if pool == "tail" or view.edge_cases is None:
             return None
@@ -70,7 +71,8 @@ def edge_cases(
         edge = x[find(x, view)]
         if not len(edge) and (view.clients or view.test is not None):
             raise BadInput(
-                f"attack {name}: none of {whose(view)} {len(x)} samples of source={source} is an edge case"
+                f"attack {name}: none of {whose(view)} {len(x)} samples of source={source} is an"
+                " edge case"
             )
         return edge
 
@@ -88,7 +90,8 @@ def edge_cases(
         if view.clients and not (view.data.y == source).any():
             held = sorted(set(view.data.y.tolist()))
             raise BadInput(
-                f"attack {name}: no malicious client holds a sample of source={source}; they hold {held}"
+                f"attack {name}: no malicious client holds a sample of source={source};"
+                f" they hold {held}"
             )
         return _labelled(found(view.data, view), wanted)
 

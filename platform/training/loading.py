@@ -38,7 +38,8 @@ def _load(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> Da
     data = dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
     if len(data.train.y.unique()) < 2:
         raise BadInput(
-            f"dataset {name}: all {len(data.train.y)} training samples have one label, {int(data.train.y[0])}; nothing can be learned"
+            f"dataset {name}: all {len(data.train.y)} training samples have one label,"
+            f" {int(data.train.y[0])}; nothing can be learned"
         )
     data = data._replace(reading=readings.of(data, name))
     assert data.reading is not None

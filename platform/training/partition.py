@@ -28,7 +28,8 @@ def hold_out(total: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """
     if not 0 <= size < total:
         raise BadInput(
-            f"spec: root_size={size} is not allowed; the dataset has {total} training samples, so root_size is in [0, {total})"
+            f"spec: root_size={size} is not allowed; the dataset has {total} training samples,"
+            f" so root_size is in [0, {total})"
         )
     order = torch.randperm(total, generator=generator(seed, "root"))
     return order[:size].sort().values, order[size:].sort().values
@@ -51,7 +52,8 @@ def deal(
     total = len(y)
     if clients > total:
         raise BadInput(
-            f"spec: clients={clients} is more than the {total} training samples that are left for them; at most one client each"
+            f"spec: clients={clients} is more than the {total} training samples that are left for"
+            " them; at most one client each"
         )
     if alpha is None:
         owner = _iid(total, clients, seed)
@@ -61,7 +63,8 @@ def deal(
         owner = _natural(own, clients, seed)
     elif isinstance(alpha, str):
         raise BadInput(
-            f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none, shards or natural"
+            f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none,"
+            " shards or natural"
         )
     else:
         owner = _dirichlet(y, data.classes, clients, alpha, seed)
@@ -102,7 +105,8 @@ def cohort(
     """
     if not 1 <= per_round <= clients:
         raise BadInput(
-            f"spec: per_round={per_round} is not allowed; with clients={clients} it is in [1, {clients}]"
+            f"spec: per_round={per_round} is not allowed; with clients={clients} it is in [1,"
+            f" {clients}]"
         )
     source = generator(seed, "cohort", round)
     if selection == "random":
@@ -143,7 +147,8 @@ def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
     """
     if 2 * clients > len(y):
         raise BadInput(
-            f"spec: alpha=shards gives every client two shards; {len(y)} training samples do for clients={len(y) // 2}, not {clients}"
+            "spec: alpha=shards gives every client two shards;"
+            f" {len(y)} training samples do for clients={len(y) // 2}, not {clients}"
         )
     source = generator(seed, "partition")
     shuffled = torch.randperm(len(y), generator=source)
@@ -164,12 +169,14 @@ def _natural(own: Tensor | None, clients: int, seed: int) -> Tensor:
     """
     if own is None:
         raise BadInput(
-            "spec: alpha=natural is not allowed; this dataset has no clients of its own, so alpha is a number, none or shards"
+            "spec: alpha=natural is not allowed; this dataset has no clients of its own,"
+            " so alpha is a number, none or shards"
         )
     known, position = torch.unique(own, return_inverse=True)
     if len(known) < clients:
         raise BadInput(
-            f"spec: alpha=natural with clients={clients} is not allowed; this dataset has {len(known)} clients of its own"
+            f"spec: alpha=natural with clients={clients} is not allowed;"
+            f" this dataset has {len(known)} clients of its own"
         )
     chosen = (
         torch.randperm(len(known), generator=generator(seed, "partition"))[:clients].sort().values
@@ -197,7 +204,8 @@ def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -
             break
     else:
         raise BadInput(
-            f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
+            f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of"
+            f" {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
             " raise alpha, take fewer clients, or take alpha=shards"
         )
     shuffled = torch.randperm(len(y), generator=generator(seed, "partition"))
