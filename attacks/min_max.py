@@ -34,13 +34,12 @@ tensor([[1., 0.]])
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 from torch import Tensor
 
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.threats.collusion import all_alike, harmful_direction
+from backstop.platform.threats.parameters import Direction
 from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
@@ -52,7 +51,7 @@ UNTARGETED = True
 
 def min_max(
     *,
-    direction: Annotated[Literal["std", "unit", "sign"], "what the mean moves against, p"] = "std",
+    direction: Direction = "std",
 ) -> Attack:
     """The honest mean moved as far as the largest distance allows."""
 

@@ -48,6 +48,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.threats.collusion import all_alike, harmful_direction
+from backstop.platform.threats.parameters import Direction
 from backstop.platform.threats.rehearsal import benign_rows
 
 VERSION = 2
@@ -59,7 +60,7 @@ UNTARGETED = True
 
 def min_sum(
     *,
-    direction: Annotated[Literal["std", "unit", "sign"], "what the mean moves against, p"] = "std",
+    direction: Direction = "std",
     bound: Annotated[Literal["smallest", "largest"], "whose sum is the bound"] = "smallest",
 ) -> Attack:
     """The honest mean moved as far as an honest client's sum of squared distances allows."""

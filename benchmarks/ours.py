@@ -41,7 +41,7 @@ def measure(spec: Spec, clients: Clients) -> dict[str, list[float]]:
             clients=spec.clients,
             per_round=spec.per_round,
             selection=spec.selection,
-            bad=experiment.built.malicious,
+            malicious=experiment.built.malicious,
             seed=spec.seed,
             round=number,
         )

@@ -64,7 +64,7 @@ def write(name: str, rounds: int, to: Path) -> None:
             clients=spec.clients,
             per_round=spec.per_round,
             selection=spec.selection,
-            bad=built.malicious,
+            malicious=built.malicious,
             seed=spec.seed,
             round=number,
         ).numpy()

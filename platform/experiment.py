@@ -98,7 +98,7 @@ class Experiment:
         """What the warm-up of a spec is a function of: its clean experiment, the dataset's bytes
         and the kind of machine.
         """
-        return f"{starts.warmup_spec(spec).id}-{loading.digest(spec.dataset, self.folder, self.built.device)}"
+        return f"{starts.warmup_spec(spec).id}-{loading.machine_digest(spec.dataset, self.folder, self.built.device)}"
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         state = State(0, params, buffers, None, None)

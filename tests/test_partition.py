@@ -253,7 +253,7 @@ def test_a_cohort(selection: str) -> None:
 
     def drawn(number: int, seed: int = 0) -> list[int]:
         found = cohort(
-            clients=50, per_round=10, selection=selection, bad=bad, seed=seed, round=number
+            clients=50, per_round=10, selection=selection, malicious=bad, seed=seed, round=number
         )
         assert found.dtype == torch.int64
         return found.tolist()
@@ -276,7 +276,7 @@ def test_a_fixed_cohort_holds_its_share_of_malicious_clients(
     bad = malicious_clients(50, share, seed=0)
     for number in range(10):
         found = cohort(
-            clients=50, per_round=per_round, selection="fixed", bad=bad, seed=0, round=number
+            clients=50, per_round=per_round, selection="fixed", malicious=bad, seed=0, round=number
         )
         assert len(found) == per_round and int(torch.isin(found, bad).sum()) == count
 
@@ -287,7 +287,7 @@ def test_a_random_cohort_does_not_depend_on_who_is_malicious() -> None:
             clients=50,
             per_round=10,
             selection="random",
-            bad=malicious_clients(50, share, seed=0),
+            malicious=malicious_clients(50, share, seed=0),
             seed=0,
             round=2,
         )
@@ -310,7 +310,7 @@ def test_impossible_cohorts_are_refused(per_round: int, selection: str, message:
             clients=50,
             per_round=per_round,
             selection=selection,
-            bad=torch.arange(3),
+            malicious=torch.arange(3),
             seed=0,
             round=0,
         )

@@ -57,7 +57,8 @@ def stamp(trigger: Trigger, x: Tensor) -> Tensor:
     """Images under the trigger, (1 - m) ⊙ x + m ⊙ p: x (t, C, H, W) each under its own, or (b, C,
     H, W) all under one of t = 1.
 
-    >>> stamp(Trigger(torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.8, 1.0]]]])), torch.zeros(2, 1, 1, 2)).flatten(1)
+    >>> trigger = Trigger(torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.8, 1.0]]]]))
+    >>> stamp(trigger, torch.zeros(2, 1, 1, 2)).flatten(1)
     tensor([[0.8000, 0.5000],
             [0.8000, 0.5000]])
     """
@@ -88,8 +89,8 @@ def invert(
     size = min(batch, len(x))
     groups = targets.to(x.device).split(max(TOGETHER // size, 1))
     rule = _Price(cost, threshold, patience, up)
-    found = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
-    return Trigger(*(torch.cat(column) for column in zip(*found, strict=True)))
+    parts = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
+    return Trigger(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 class _Price(NamedTuple):
@@ -117,7 +118,7 @@ def _invert(
     free = best = x.new_zeros(count, 1 + channels, *sides)
     least, price = x.new_full((count,), torch.inf), x.new_full((count,), rule.first)
     streak = x.new_zeros(count)  # successes in a row; failures below zero
-    wanted = targets.repeat_interleave(size)
+    labels = targets.repeat_interleave(size)
     optimizer = adam(lr=lr, beta1=0.5, beta2=0.9)
     memory = optimizer.start(free)
     for step in range(steps):
@@ -129,9 +130,9 @@ def _invert(
         logits = model(params, stamped.flatten(0, 1))
         norm = trigger.mask.sum((1, 2, 3))
         (grad,) = torch.autograd.grad(
-            cross_entropy(logits, wanted, reduction="sum") / size + (price * norm).sum(), values
+            cross_entropy(logits, labels, reduction="sum") / size + (price * norm).sum(), values
         )
-        reached = (logits.argmax(1) == wanted).view(count, size).float().mean(1) >= rule.threshold
+        reached = (logits.argmax(1) == labels).view(count, size).float().mean(1) >= rule.threshold
         norm = norm.detach().where(reached, torch.inf)
         better = (norm < least) | least.isinf()
         best, least = (

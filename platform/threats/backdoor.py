@@ -64,9 +64,8 @@ def bars(
     size, gap = usual if size is None else size, apart if gap is None else gap
     down, across = (max(min(gap, room - shift - 2), 0) for room in (height, width))
     size = max(min(size, (width - shift - across) // 2), 1)
-    starts = [
-        (top, left) for top in (shift, shift + 1 + down) for left in (shift, shift + size + across)
-    ]
+    tops, lefts = (shift, shift + 1 + down), (shift, shift + size + across)
+    starts = [(top, left) for top in tops for left in lefts]
     return [
         (top, left + step)
         for top, left in starts
@@ -107,7 +106,8 @@ def target_labels(
     """The labels (b,) that the attacker wants for samples of the true labels (b,); -1 where a
     sample is not attacked.
 
-    >>> target_labels(torch.tensor([0, 1, 2]), "next", None, 3), target_labels(torch.tensor([0, 1, 2]), 0, 1, 3)
+    >>> y = torch.tensor([0, 1, 2])
+    >>> target_labels(y, "next", None, 3), target_labels(y, 0, 1, 3)
     (tensor([1, 2, 0]), tensor([-1,  0, -1]))
     """
     label = (y + 1) % classes if target == "next" else torch.full_like(y, target)
@@ -160,14 +160,12 @@ def backdoor(
         picked = chosen(y, source, share)
         if not len(picked):
             return x, y
-        stamped = (
-            at_client(state.own, x[picked], index, generator)
-            if at_client
-            else stamp(state.own, x[picked], generator)
-        )
-        return x.index_copy(0, picked, stamped), y.index_copy(
-            0, picked, target_labels(y[picked], target, None, state.classes)
-        )
+        if at_client:
+            stamped = at_client(state.own, x[picked], index, generator)
+        else:
+            stamped = stamp(state.own, x[picked], generator)
+        labels = target_labels(y[picked], target, None, state.classes)
+        return x.index_copy(0, picked, stamped), y.index_copy(0, picked, labels)
 
     return Attack(
         init=start,

@@ -19,7 +19,7 @@ samples of a batch are replaced; batches are shuffled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from backstop.platform.robust import round_count
 
 # (samples of the source class (N, …), view) → indices (k,) of the edge cases
 Find = Callable[[Tensor, AttackView], Tensor]
+Pool = Literal["auto", "external", "tail"]  # which edge cases
 
 
 def edge_cases(
@@ -39,7 +40,7 @@ def edge_cases(
     target: int | None,
     source: int,
     share: float,
-    pool: Literal["auto", "external", "tail"] = "tail",
+    pool: Pool = "tail",
 ) -> Attack:
     """The attack that trains edge cases as another class. ``pool`` says which: ``tail``, those that
     ``find`` finds; ``external``, the dataset's; ``auto``, the dataset's where it has some. Without
@@ -49,51 +50,15 @@ def edge_cases(
     Raises BadInput, when the attack starts, where source and target are one class or none of the
     data's, or there is no edge case; when the test set is built, where the test set holds none.
     """
-    wanted = int(source == 0) if target is None else target
-
-    def external(view: AttackView) -> tuple[Samples, Samples] | None:
-        if pool == "external" and view.edge_cases is None:
-            raise BadInput(
-                f"attack {name}: pool='external', but the dataset has no edge cases;"
-                " pool is auto, external or tail"
-            )
-        if pool == "tail" or view.edge_cases is None:
-            return None
-        train, test = view.edge_cases()
-        return (
-            (train, test)
-            if target is None
-            else (_labelled(train.x, target), _labelled(test.x, target))
-        )
-
-    def found(given: Samples, view: AttackView) -> Tensor:
-        x = given.x[given.y == source]
-        edge = x[find(x, view)]
-        if not len(edge) and (view.clients or view.test is not None):
-            raise BadInput(
-                f"attack {name}: none of {whose(view)} {len(x)} samples of source={source} is an"
-                " edge case"
-            )
-        return edge
+    cases = _Cases(name, find, target, source, pool)
 
     def init(view: AttackView) -> Samples:
-        outside = external(view)
+        external = cases.external(view)
         check_label(target, view.classes, f"attack {name}: target")
-        if outside:
-            return outside[0]
-        check_label(source, view.classes, f"attack {name}: source")
-        check_label(wanted, view.classes, f"attack {name}: target")
-        if wanted == source:
-            raise BadInput(
-                f"attack {name}: source={source} and target={target} must be two classes"
-            )
-        if view.clients and not (view.data.y == source).any():
-            held = sorted(set(view.data.y.tolist()))
-            raise BadInput(
-                f"attack {name}: no malicious client holds a sample of source={source};"
-                f" they hold {held}"
-            )
-        return _labelled(found(view.data, view), wanted)
+        if external:
+            return external[0]
+        cases.check_classes(view)
+        return _labelled(cases.tail(view.data, view), cases.label)
 
     def poison(
         edge: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator
@@ -103,19 +68,74 @@ def edge_cases(
         rounds = -(-count // len(edge.x))
         orders = [torch.randperm(len(edge.x), generator=generator) for _ in range(rounds)]
         drawn = torch.cat(orders)[:count].to(edge.y.device)
-        return torch.cat([edge.x[drawn].to(x), x[count:]]), torch.cat(
-            [edge.y[drawn].to(y), y[count:]]
-        )
+        inputs = torch.cat([edge.x[drawn].to(x), x[count:]])
+        return inputs, torch.cat([edge.y[drawn].to(y), y[count:]])
 
     def triggered(_edge: Samples, view: AttackView) -> TestSet:
-        outside = external(view)
-        if outside:
-            return TestSet(outside[1].x, outside[1].y, torch.full_like(outside[1].y, -1))
+        external = cases.external(view)
+        if external:
+            x, label = external[1]
+            return TestSet(x, label, torch.full_like(label, -1))
         assert view.test is not None  # the platform gives it while the test set is built
-        x = found(view.test, view)
-        return TestSet(x, _labelled(x, wanted).y, _labelled(x, source).y)
+        x = cases.tail(view.test, view)
+        return TestSet(x, _labelled(x, cases.label).y, _labelled(x, source).y)
 
     return Attack(init=init, poison=poison, test_set=triggered)
+
+
+class _Cases(NamedTuple):
+    """Which inputs are edge cases, and what they are to be taken for."""
+
+    name: str
+    find: Find
+    target: int | None
+    source: int
+    pool: Pool
+
+    @property
+    def label(self) -> int:
+        """What edge cases of the tail are labelled."""
+        return int(self.source == 0) if self.target is None else self.target
+
+    def external(self, view: AttackView) -> tuple[Samples, Samples] | None:
+        """The dataset's own, for training and for the test; None where they are not to be used."""
+        if self.pool == "external" and view.edge_cases is None:
+            raise BadInput(
+                f"attack {self.name}: pool='external', but the dataset has no edge cases;"
+                " pool is auto, external or tail"
+            )
+        if self.pool == "tail" or view.edge_cases is None:
+            return None
+        train, test = view.edge_cases()
+        if self.target is None:
+            return train, test
+        return _labelled(train.x, self.target), _labelled(test.x, self.target)
+
+    def tail(self, given: Samples, view: AttackView) -> Tensor:
+        """Those among the samples of the source class."""
+        x = given.x[given.y == self.source]
+        edge = x[self.find(x, view)]
+        if not len(edge) and (view.clients or view.test is not None):
+            raise BadInput(
+                f"attack {self.name}: none of {whose(view)} {len(x)} samples of"
+                f" source={self.source} is an edge case"
+            )
+        return edge
+
+    def check_classes(self, view: AttackView) -> None:
+        """Raise BadInput where source and target are no two classes, or nobody holds the source."""
+        check_label(self.source, view.classes, f"attack {self.name}: source")
+        check_label(self.label, view.classes, f"attack {self.name}: target")
+        if self.label == self.source:
+            raise BadInput(
+                f"attack {self.name}: source={self.source} and target={self.target} must be two"
+                " classes"
+            )
+        if view.clients and not (view.data.y == self.source).any():
+            raise BadInput(
+                f"attack {self.name}: no malicious client holds a sample of source={self.source};"
+                f" they hold {sorted(set(view.data.y.tolist()))}"
+            )
 
 
 def whose(view: AttackView) -> str:

@@ -29,3 +29,4 @@ EdgeShare = Annotated[
     Range(0, 1, low_open=True, search=(0.05, 1)),
     "share of each batch replaced by edge cases",
 ]
+Direction = Annotated[Literal["std", "unit", "sign"], "what the mean moves against, p"]

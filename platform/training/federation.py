@@ -82,7 +82,7 @@ class Federation(NamedTuple):
             clients=spec.clients,
             per_round=spec.per_round,
             selection=spec.selection,
-            bad=self.malicious,
+            malicious=self.malicious,
             seed=spec.seed,
             round=number,
             certain=self.attackers(number) if in_turn else None,

@@ -29,8 +29,8 @@ def data_folder(given: str | Path | None = None) -> Path:
 
 def dataset(part: Part) -> Dataset:
     """The dataset plug-in of a spec."""
-    found: Dataset = plugins.build("datasets", part.name, part.params)
-    return found
+    plugin: Dataset = plugins.build("datasets", part.name, part.params)
+    return plugin
 
 
 @lru_cache(maxsize=2)
@@ -58,17 +58,17 @@ def what_was_read(part: Part, folder: Path, limit: int) -> str:
     """What the dataset made of its files, as JSON of at most ``limit`` characters; the dataset is
     loaded if it is not kept.
     """
-    found = load(part, folder).reading
-    assert found is not None
-    return readings.tag(found, limit)
+    reading = load(part, folder).reading
+    assert reading is not None
+    return readings.tag(reading, limit)
 
 
 @lru_cache(maxsize=2)
 def _edge_cases(
     name: str, params: tuple[tuple[str, object], ...], folder: Path
 ) -> tuple[Tensor, Tensor] | None:
-    found = dataset(Part(name, dict(params))).edge_cases  # type: ignore[arg-type]
-    return found(folder) if found else None
+    read = dataset(Part(name, dict(params))).edge_cases  # type: ignore[arg-type]
+    return read(folder) if read else None
 
 
 def edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
@@ -93,11 +93,11 @@ def _edge_content(name: str, params: tuple[tuple[str, object], ...], folder: Pat
 
 def _hashed(tensors: Iterable[Tensor], words: str) -> str:
     """The first 16 hexadecimal digits of a sha256 over words, types, shapes and values."""
-    found = hashlib.sha256(words.encode())
+    digest = hashlib.sha256(words.encode())
     for tensor in tensors:
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.contiguous().numpy().data)
-    return found.hexdigest()[:16]
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def content(part: Part, folder: Path) -> str:
@@ -113,7 +113,7 @@ def edge_content(part: Part, folder: Path) -> str:
     return _edge_content(part.name, tuple(sorted(part.params.items())), folder)
 
 
-def digest(part: Part, folder: Path, where: torch.device) -> str:
+def machine_digest(part: Part, folder: Path, where: torch.device) -> str:
     """What besides a spec decides on the bytes of its experiment: the decoded data, the versions
     and the kind of device.
     """

@@ -7,6 +7,7 @@ face the same federation.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def deal(
     a split is impossible.
     """
     every = torch.arange(len(data.train.y)) if among is None else among
-    y, own = data.train.y[every], None if data.client is None else data.client[every]
+    y = data.train.y[every]
     total = len(y)
     if clients > total:
         raise BadInput(
@@ -60,7 +61,7 @@ def deal(
     elif alpha == "shards":
         owner = _shards(y, clients, seed)
     elif alpha == "natural":
-        owner = _natural(own, clients, seed)
+        owner = _natural(None if data.client is None else data.client[every], clients, seed)
     elif isinstance(alpha, str):
         raise BadInput(
             f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none,"
@@ -70,11 +71,8 @@ def deal(
         owner = _dirichlet(y, data.classes, clients, alpha, seed)
     order = torch.argsort(owner, stable=True)  # stable: ascending within each client
     left_out = int((owner < 0).sum())
-    return list(
-        torch.split(
-            every[order[left_out:]], torch.bincount(owner[owner >= 0], minlength=clients).tolist()
-        )
-    )
+    sizes = torch.bincount(owner[owner >= 0], minlength=clients).tolist()
+    return list(torch.split(every[order[left_out:]], sizes))
 
 
 def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
@@ -90,7 +88,7 @@ def cohort(
     clients: int,
     per_round: int,
     selection: str,
-    bad: Tensor,
+    malicious: Tensor,
     seed: int,
     round: int,  # noqa: A002 -- the Record's name
     certain: Tensor | None = None,
@@ -98,7 +96,7 @@ def cohort(
     """The ascending ids (int64) of the clients that train in a round.
 
     ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws
-    per_round · m / clients malicious clients (halves rounded up) of the ``m`` in ``bad`` and fills
+    per_round · m / clients malicious clients (halves rounded up) of the ``m`` in ``malicious`` and fills
     up with honest ones. Of the ``certain`` clients each is there: it takes the place of the last
     client drawn, under ``fixed`` of the last malicious one, so the others are those of a cohort
     without it. Raises BadInput where there are fewer clients than are wanted.
@@ -117,10 +115,10 @@ def cohort(
             f"spec: selection={selection!r} is not allowed; selection is random or fixed"
         )
     honest = torch.ones(clients, dtype=torch.bool)
-    honest[bad] = False
-    usual = attackers_in_cohort(clients, per_round, len(bad))
+    honest[malicious] = False
+    usual = attackers_in_cohort(clients, per_round, len(malicious))
     count = max(usual, 0 if certain is None else len(certain))
-    groups = ((bad, count), (honest.nonzero().flatten(), per_round - count))
+    groups = ((malicious, count), (honest.nonzero().flatten(), per_round - count))
     first, rest = (
         group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups
     )
@@ -154,12 +152,9 @@ def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
     shuffled = torch.randperm(len(y), generator=source)
     ordered = shuffled[torch.argsort(y[shuffled], stable=True)]
     owner = torch.empty_like(y)
-    for number, shard in zip(
-        torch.randperm(2 * clients, generator=source).tolist(),
-        ordered.tensor_split(2 * clients),
-        strict=True,
-    ):
-        owner[shard] = number // 2
+    draws = torch.randperm(2 * clients, generator=source).tolist()
+    for drawn, shard in zip(draws, ordered.tensor_split(2 * clients), strict=True):
+        owner[shard] = drawn // 2
     return owner
 
 
@@ -178,9 +173,8 @@ def _natural(own: Tensor | None, clients: int, seed: int) -> Tensor:
             f"spec: alpha=natural with clients={clients} is not allowed;"
             f" this dataset has {len(known)} clients of its own"
         )
-    chosen = (
-        torch.randperm(len(known), generator=generator(seed, "partition"))[:clients].sort().values
-    )
+    drawn = torch.randperm(len(known), generator=generator(seed, "partition"))
+    chosen = drawn[:clients].sort().values
     owner = torch.full((len(known),), -1)
     owner[chosen] = torch.arange(clients)
     return owner[position]
@@ -193,25 +187,30 @@ def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -
     Non-Identical Data Distribution for Federated Visual Classification", 2019. Drawn anew until no
     client is empty.
     """
+    counts = _dirichlet_counts(y, classes, clients, alpha, seed)
+    shuffled = torch.randperm(len(y), generator=generator(seed, "partition"))
+    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]  # by class, at random within
+    owner = torch.empty_like(y)
+    of_class = torch.arange(clients).repeat(classes)
+    owner[ordered] = of_class.repeat_interleave(torch.from_numpy(counts).flatten())
+    return owner
+
+
+def _dirichlet_counts(
+    y: Tensor, classes: int, clients: int, alpha: float, seed: int
+) -> npt.NDArray[np.int64]:
+    """How many samples of each class each client gets, (classes, clients)."""
     sizes = torch.bincount(y, minlength=classes).numpy()[:, None]  # (classes, 1)
     for attempt in range(ATTEMPTS):
         draws = np.random.default_rng(stream(seed, "partition", attempt))
         shares = draws.dirichlet(np.full(clients, alpha), size=classes)  # (classes, clients)
         ends = np.minimum(np.cumsum(shares, axis=1) * sizes, sizes).astype(np.int64)
         ends[:, -1:] = sizes
-        counts = np.diff(ends, axis=1, prepend=0)
+        counts: npt.NDArray[np.int64] = np.diff(ends, axis=1, prepend=0)
         if counts.sum(axis=0).min() > 0:
-            break
-    else:
-        raise BadInput(
-            f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of"
-            f" {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
-            " raise alpha, take fewer clients, or take alpha=shards"
-        )
-    shuffled = torch.randperm(len(y), generator=generator(seed, "partition"))
-    ordered = shuffled[torch.argsort(y[shuffled], stable=True)]  # by class, at random within
-    owner = torch.empty_like(y)
-    owner[ordered] = (
-        torch.arange(clients).repeat(classes).repeat_interleave(torch.from_numpy(counts).flatten())
+            return counts
+    raise BadInput(
+        f"spec: alpha={alpha:g} leaves one of clients={clients} without samples in each of"
+        f" {ATTEMPTS} Dirichlet splits of {len(y)} samples;"
+        " raise alpha, take fewer clients, or take alpha=shards"
     )
-    return owner

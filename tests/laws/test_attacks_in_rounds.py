@@ -92,7 +92,7 @@ def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name
         clients=spec.clients,
         per_round=spec.per_round,
         selection=spec.selection,
-        bad=built.malicious,
+        malicious=built.malicious,
         seed=spec.seed,
         round=0,
     )
