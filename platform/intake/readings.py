@@ -42,8 +42,8 @@ def of(data: Data, name: str) -> Reading:
 def line(reading: Reading) -> str:
     """One line that says what was read.
 
-    >>> line(Reading("a.csv", 9, {"no label": 1}, {"no": 5, "yes": 3}, 6, 2, form="5 features"))[:60]
-    'read a.csv: 9 rows, 1 dropped (no label); 2 classes: no 5, y'
+    >>> line(Reading("a.csv", 9, {"no label": 1}, {"no": 5, "yes": 3}, 6, 2))
+    'read a.csv: 9 rows, 1 dropped (no label); 2 classes: no 5, yes 3; 6 to train on, 2 to test'
     """
     pieces = [
         _rows_line(reading),

@@ -50,8 +50,9 @@ class Spec:
     alpha: Annotated[
         float | Literal["natural", "shards"] | None,
         Range(0, MANY, low_open=True),
-        "a number: Dirichlet concentration, by which each class is dealt over the clients (not each client's mix of classes drawn),"
-        " so clients differ in size; none: IID; shards: two label shards a client; natural: the dataset's own clients",
+        "a number: Dirichlet concentration, by which each class is dealt over the clients"
+        " (not each client's mix of classes drawn), so clients differ in size;"
+        " none: IID; shards: two label shards a client; natural: the dataset's own clients",
     ] = 0.5
     rounds: Annotated[int, Range(1, MANY), "communication rounds"] = 30
     local_epochs: Annotated[
@@ -83,20 +84,21 @@ class Spec:
     ] = "all"
     dormant: Annotated[
         bool,
-        "malicious clients make their trigger but train and send as honest ones: the attack's clean twin",
+        "malicious clients make their trigger but train and send as honest ones:"
+        " the attack's clean twin",
     ] = False
     eval_every: Annotated[int, Range(1, MANY), "evaluate every k-th round and the last"] = 1
     root_size: Annotated[
         int, Range(0, MANY), "training samples the server holds out of the clients' data"
     ] = 100
     block: Annotated[
-        int, Range(1, MANY), "clients trained together by the vectorised engine (at most per_round)"
+        int, Range(1, MANY), "clients trained together by the vectorized engine (at most per_round)"
     ] = 20
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property
     def resolved(self) -> Spec:
-        """The spec with all defaults filled in, or BadInput; worked out once, see :func:`validate`."""
+        """The spec with all defaults filled in, or BadInput; worked out once (:func:`validate`)."""
         resolved = _resolve(self)
         resolved.__dict__["resolved"] = resolved  # what came out of here need not go in again
         return resolved
@@ -146,16 +148,16 @@ def scalar_fields() -> dict[str, Parameter]:
 
 def spec_title(spec: Spec) -> str:
     """The cell of a spec in words: attack × defense."""
-    return f"{chain_text(spec.attack, 'attack')}{DORMANT * spec.dormant} × {chain_text(spec.defense, 'defense')}"
+    attack = chain_text(spec.attack, "attack") + DORMANT * spec.dormant
+    return f"{attack} × {chain_text(spec.defense, 'defense')}"
 
 
 def complete_optimizer(given: Part) -> Part:
     """The optimizer with defaults filled in and every parameter checked."""
     if given.name not in OPTIMIZERS:
         raise BadInput(f"unknown optimizer {given.name!r}; {nearest(given.name, OPTIMIZERS)}")
-    return Part(
-        given.name, fill(schema(OPTIMIZERS[given.name]), given.params, f"optimizer {given.name}")
-    )
+    declared = schema(OPTIMIZERS[given.name])
+    return Part(given.name, fill(declared, given.params, f"optimizer {given.name}"))
 
 
 def validate(spec: Spec) -> Spec:
@@ -168,54 +170,80 @@ def validate(spec: Spec) -> Spec:
 
 def _resolve(spec: Spec) -> Spec:
     """The work of :func:`validate`."""
-    spec = spec.replace(
-        **{
-            name: check(parameter, getattr(spec, name), "spec")
-            for name, parameter in scalar_fields().items()
-        }
-    )
-    spec = spec.replace(
-        dataset=complete_part(spec.dataset, "datasets"),
-        model=complete_part(spec.model, "models"),
-        attack=tuple(complete_part(item, "attacks") for item in to_chain(spec.attack, "attack")),
-        defense=tuple(
-            complete_part(item, "defenses") for item in to_chain(spec.defense, "defense")
-        ),
-        optimizer=complete_optimizer(spec.optimizer),
-    )
-    if spec.per_round > spec.clients:
-        raise BadInput(
-            f"spec: per_round={spec.per_round} is more than clients={spec.clients}; at most all clients train in a round"
-        )
-    if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
-        raise BadInput(
-            f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}"
-        )
+    spec = _completed(spec)
+    _check_schedule(spec)
     _check_attackers(spec)
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
     if spec.start is not None and not START_NAME.fullmatch(spec.start):
         raise BadInput(
-            f"spec: start={spec.start!r} is not allowed; start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
+            f"spec: start={spec.start!r} is not allowed;"
+            f" start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
         )
-    kinds = set(plugins.kinds("datasets", spec.dataset.name))
-    for group, item in [
+    _check_kinds(spec)
+    _check_defense(spec)
+    _check_triggers(spec)
+    return spec
+
+
+def _completed(spec: Spec) -> Spec:
+    """The spec with all defaults filled in, each value checked by itself."""
+    scalars = {
+        name: check(parameter, getattr(spec, name), "spec")
+        for name, parameter in scalar_fields().items()
+    }
+    spec = spec.replace(**scalars)
+    attack, defense = to_chain(spec.attack, "attack"), to_chain(spec.defense, "defense")
+    return spec.replace(
+        dataset=complete_part(spec.dataset, "datasets"),
+        model=complete_part(spec.model, "models"),
+        attack=tuple(complete_part(stage, "attacks") for stage in attack),
+        defense=tuple(complete_part(stage, "defenses") for stage in defense),
+        optimizer=complete_optimizer(spec.optimizer),
+    )
+
+
+def _parts_by_group(spec: Spec) -> list[tuple[str, Part]]:
+    """The plug-ins of a spec: (group, part)."""
+    return [
+        ("datasets", spec.dataset),
         ("models", spec.model),
-        *(("attacks", item) for item in spec.attack),
-        *(("defenses", item) for item in spec.defense),
-    ]:
-        takes = plugins.kinds(group, item.name)
+        *(("attacks", stage) for stage in spec.attack),
+        *(("defenses", stage) for stage in spec.defense),
+    ]
+
+
+def _check_schedule(spec: Spec) -> None:
+    if spec.per_round > spec.clients:
+        raise BadInput(
+            f"spec: per_round={spec.per_round} is more than clients={spec.clients};"
+            " at most all clients train in a round"
+        )
+    if spec.attack_stop is not None and spec.attack_stop <= spec.attack_start:
+        raise BadInput(
+            f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}"
+        )
+
+
+def _check_kinds(spec: Spec) -> None:
+    """Model, attack and defense must take the kind of data that the dataset has."""
+    kinds = set(plugins.kinds("datasets", spec.dataset.name))
+    for group, part in _parts_by_group(spec)[1:]:
+        takes = plugins.kinds(group, part.name)
         if takes and kinds and not kinds & set(takes):
             raise BadInput(
-                f"{plugins.SINGULAR[group]} {item.name} takes {' and '.join(takes)} data; dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data"
+                f"{plugins.SINGULAR[group]} {part.name} takes {' and '.join(takes)} data;"
+                f" dataset {spec.dataset.name} is {' or '.join(sorted(kinds))} data"
             )
-    _check_defense(spec)
-    triggers = [item.name for item in spec.attack if plugins.attack_facts(item.name).trigger]
+
+
+def _check_triggers(spec: Spec) -> None:
+    triggers = [stage.name for stage in spec.attack if plugins.attack_facts(stage.name).trigger]
     if len(triggers) > 1:
         raise BadInput(
-            f"attack {chain_text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the trigger; keep one of them"
+            f"attack {chain_text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the"
+            " trigger; keep one of them"
         )
-    return spec
 
 
 def attacker_count(clients: int, share: float) -> int:
@@ -263,33 +291,43 @@ def _check_defense(spec: Spec) -> None:
     """What a chain of defenses needs: a root set where a stage asks for one, and rows of the kind
     that each stage takes.
     """
-    left, by, chain = "clients", "", "+".join(item.name for item in spec.defense)
-    predicting: list[str] = []
-    for item in spec.defense:
-        facts = plugins.defense_facts(item.name)
+    _check_predictions(spec)
+    chain = "+".join(stage.name for stage in spec.defense)
+    rows, by = "clients", ""  # what the stages so far leave, and the last that changed it
+    for name in (stage.name for stage in spec.defense):
+        facts = plugins.defense_facts(name)
         if "root" in facts.needs and not spec.root_size:
             raise BadInput(
-                f"defense {item.name} needs the server's root set; root_size=0 leaves none, allowed is at least 1"
+                f"defense {name} needs the server's root set;"
+                " root_size=0 leaves none, allowed is at least 1"
             )
-        switch = facts.predicts
-        if switch and item.params[switch]:
-            predicting.append(item.name)
+        if rows == "row" and facts.takes != "row":
+            raise BadInput(
+                f"defense {chain}: {by} leaves one merged row and {name} compares rows;"
+                f" put {name} first"
+            )
+        if rows == "mixtures" and facts.takes == "clients":
+            raise BadInput(
+                f"defense {chain}: {by} mixes the clients' rows and {name} needs each client's own;"
+                f" put {name} first"
+            )
+        if facts.gives != "rows":
+            rows, by = facts.gives, name
+
+
+def _check_predictions(spec: Spec) -> None:
+    """At most one stage says how the final model predicts."""
+    predicting: list[str] = []
+    for stage in spec.defense:
+        switch = plugins.defense_facts(stage.name).predicts
+        if switch and stage.params[switch]:
+            predicting.append(stage.name)
         if len(predicting) > 1:
+            chain = "+".join(stage.name for stage in spec.defense)
             raise BadInput(
-                f"defense {chain}: {' and '.join(predicting)} both say how the final model predicts; keep one of them,"
-                f" or turn that off: {item.name}({switch}=0)"
+                f"defense {chain}: {' and '.join(predicting)} both say how the final model"
+                f" predicts; keep one of them, or turn that off: {stage.name}({switch}=0)"
             )
-        takes, gives = facts.takes, facts.gives
-        if left == "row" and takes != "row":
-            raise BadInput(
-                f"defense {chain}: {by} leaves one merged row and {item.name} compares rows; put {item.name} first"
-            )
-        if left == "mixtures" and takes == "clients":
-            raise BadInput(
-                f"defense {chain}: {by} mixes the clients' rows and {item.name} needs each client's own; put {item.name} first"
-            )
-        if gives != "rows":
-            left, by = gives, item.name
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
@@ -317,17 +355,18 @@ def spec_from_json(document: Mapping[str, Any]) -> Spec:
         if name not in known:
             raise BadInput(f"spec: unknown field {name!r}; {nearest(name, known)}")
     try:
-        found: dict[str, Any] = {
-            name: tuple(Part(p["name"], p["params"]) for p in item)
-            if isinstance(item, list)
-            else Part(item["name"], item["params"])
-            if isinstance(item, dict)
-            else item
-            for name, item in document.items()
-        }
+        values = {name: _from_json(item) for name, item in document.items()}
     except (KeyError, TypeError):
         raise BadInput('spec: a plug-in is written {"name": …, "params": {…}}') from None
-    return Spec(**found)
+    return Spec(**values)
+
+
+def _from_json(item: Any) -> Any:
+    if isinstance(item, list):
+        return tuple(Part(stage["name"], stage["params"]) for stage in item)
+    if isinstance(item, dict):
+        return Part(item["name"], item["params"])
+    return item
 
 
 def canonical_json(spec: Spec) -> str:
@@ -335,14 +374,9 @@ def canonical_json(spec: Spec) -> str:
     the platform's own numbers.
     """
     spec = validate(spec)
-    used = [
-        ("datasets", spec.dataset),
-        ("models", spec.model),
-        *(("attacks", s) for s in spec.attack),
-        *(("defenses", s) for s in spec.defense),
-    ]
     versions = {
-        f"{group}.{item.name}": plugins.find(group, item.name).version for group, item in used
+        f"{group}.{part.name}": plugins.find(group, part.name).version
+        for group, part in _parts_by_group(spec)
     }
     return json.dumps(
         {"spec": spec_to_json(spec), "versions": versions, "engine": ENGINE},
@@ -358,4 +392,7 @@ def spec_id(spec: Spec) -> str:
 
 
 START_NAME = re.compile("sha256-[0-9a-f]{64}")
-START_HINT = "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes, or a state dict saved by torch.save"
+START_HINT = (
+    "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes,"
+    " or a state dict saved by torch.save"
+)

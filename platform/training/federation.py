@@ -33,29 +33,29 @@ class Federation(NamedTuple):
     defense: Defense  # all stages as one
     device: torch.device
 
-    def attacked(self, number: int) -> bool:
+    def attacked(self, round_index: int) -> bool:
         """Whether malicious clients attack in this round, counted from the first of the warm-up."""
-        return bool(self.spec.attack) and self._shot(number) is not None
+        return bool(self.spec.attack) and self._attack_index(round_index) is not None
 
-    def _shot(self, number: int) -> int | None:
-        """Which of the scheduled attacks falls into a round, counted from 0; None where none does."""
+    def _attack_index(self, round_index: int) -> int | None:
+        """Which of the scheduled attacks falls into a round, from 0; None where none does."""
         spec = self.spec
-        since = number - spec.warmup - spec.attack_start
-        over = spec.attack_stop is not None and number - spec.warmup >= spec.attack_stop
+        since = round_index - spec.warmup - spec.attack_start
+        over = spec.attack_stop is not None and round_index - spec.warmup >= spec.attack_stop
         if since < 0 or over or since % spec.attack_every:
             return None
         return since // spec.attack_every
 
-    def attackers(self, number: int) -> Tensor:
+    def attackers(self, round_index: int) -> Tensor:
         """Ascending ids of the malicious clients that may attack in a round: with
         ``attackers=in_turn`` the one whose turn it is, none outside the schedule.
         """
-        shot = self._shot(number)
-        if shot is None or not len(self.malicious):
+        attack_index = self._attack_index(round_index)
+        if attack_index is None or not len(self.malicious):
             return self.malicious[:0]
         if self.spec.attackers == "all":
             return self.malicious
-        turn = shot % len(self.malicious)
+        turn = attack_index % len(self.malicious)
         return self.malicious[turn : turn + 1]
 
     def attack_turns(self) -> tuple[int, ...]:
@@ -67,12 +67,12 @@ class Federation(NamedTuple):
         if not spec.attack or spec.dormant:
             return ()
         turns = []
-        for number in range(spec.warmup, spec.warmup + spec.rounds):
-            present = torch.isin(self.cohort(number), self.attackers(number))
+        for round_index in range(spec.warmup, spec.warmup + spec.rounds):
+            present = torch.isin(self.cohort(round_index), self.attackers(round_index))
             turns.append(int(present.sum()))
         return tuple(accumulate(turns))
 
-    def cohort(self, number: int) -> Tensor:
+    def cohort(self, round_index: int) -> Tensor:
         """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's
         first. They follow from the schedule, whatever the attack, so its clean twin has the same.
         """
@@ -84,23 +84,22 @@ class Federation(NamedTuple):
             selection=spec.selection,
             malicious=self.malicious,
             seed=spec.seed,
-            round=number,
-            certain=self.attackers(number) if in_turn else None,
+            round=round_index,
+            certain=self.attackers(round_index) if in_turn else None,
         )
 
     def lonely(self, where: str, remedy: str) -> str:
         """Why training cannot go on where it comes to a batch of one sample, and what to do."""
         return (
-            f"model {self.spec.model}: {where}, and of one sample its BatchNorm has one value a channel,"
-            f" so no variance; {remedy}, or take a model without BatchNorm"
+            f"model {self.spec.model}: {where}, and of one sample its BatchNorm has one value a"
+            f" channel, so no variance; {remedy}, or take a model without BatchNorm"
         )
 
     def optimizer(self, lr: float | None = None) -> Optimizer:
         """A new optimizer of the spec, with another learning rate where one is given."""
         part = self.spec.optimizer
-        return OPTIMIZERS[part.name](
-            **({**part.params, "lr": lr} if lr is not None else part.params)
-        )
+        changed = {} if lr is None else {"lr": lr}
+        return OPTIMIZERS[part.name](**{**part.params, **changed})
 
 
 def build(spec: Spec, data: Data, where: torch.device) -> Federation:
@@ -183,6 +182,5 @@ def _move(data: Data, where: torch.device) -> Data:
     def moved(samples: Samples) -> Samples:
         return Samples(samples.x.to(where), samples.y.to(where))
 
-    return data._replace(
-        train=moved(data.train), test=moved(data.test), root=moved(data.root) if data.root else None
-    )
+    root = moved(data.root) if data.root else None
+    return data._replace(train=moved(data.train), test=moved(data.test), root=root)

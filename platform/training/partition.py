@@ -96,10 +96,10 @@ def cohort(
     """The ascending ids (int64) of the clients that train in a round.
 
     ``random`` draws uniformly without replacement, whoever is malicious; ``fixed`` draws
-    per_round · m / clients malicious clients (halves rounded up) of the ``m`` in ``malicious`` and fills
-    up with honest ones. Of the ``certain`` clients each is there: it takes the place of the last
-    client drawn, under ``fixed`` of the last malicious one, so the others are those of a cohort
-    without it. Raises BadInput where there are fewer clients than are wanted.
+    per_round · m / clients (halves rounded up) of the m ``malicious`` clients and fills up with
+    honest ones. Of the ``certain`` clients each is there: it takes the place of the last client
+    drawn, under ``fixed`` of the last malicious one, so the others are those of a cohort without
+    it. Raises BadInput where the federation has fewer clients than the round needs.
     """
     if not 1 <= per_round <= clients:
         raise BadInput(
