@@ -52,7 +52,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from backstop.platform.contract import Attack, AttackView, Samples
 from backstop.platform.optimizers import sgd
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import backdoor, patch, target_labels, with_square
+from backstop.platform.threats.backdoor import Planted, backdoor, patch, target_labels, with_square
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -125,7 +125,7 @@ def a3fl(
     ] = 5,
     share: Share = 0.25,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[Tensor]]:
     """A patch that holds against unlearning. Raises BadInput where source and target are one class."""
 
     def init(view: AttackView) -> Tensor:

@@ -82,7 +82,7 @@ def anticipate(
         Range(0, 1, low_open=True, log=True, search=(0.001, 1)),
         "step of a simulated honest update, r",
     ] = 0.1,
-) -> Attack:
+) -> Attack[_Odds]:
     """Local training through simulated rounds."""
 
     def look(view: AttackView) -> _Odds:

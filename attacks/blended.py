@@ -17,7 +17,7 @@ Checked: the mixture against BackdoorBench, whose α is 0.2.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> t = torch.tensor([[[0.0, 1.0]]])
 >>> blended(alpha=0.25).trigger(Planted(10, t), torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]]), torch.Generator()).tolist()
 [[[[0.375, 1.0]]], [[[0.0, 0.25]]]]
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
@@ -52,7 +52,7 @@ def blended(
     ] = 0.2,
     share: Share = SHARE,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[Tensor]]:
     """A noise image over the whole input; it is the state. Raises BadInput where source and target
     are one class.
     """

@@ -149,7 +149,7 @@ def cerp(
     ] = 0.5,
     share: Share = 5 / 64,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Shared]]:
     """A tuned patch and two penalties. Raises BadInput where source and target are one class."""
 
     def init(view: AttackView) -> _Shared:
@@ -189,7 +189,7 @@ def cerp(
             rows.append(view.train(view.params, Samples(*poisoned))[None])
         return state._replace(rows=torch.cat(rows))
 
-    def train(state: Planted, view: TrainView) -> Tensor:
+    def train(state: Planted[_Shared], view: TrainView) -> Tensor:
         def clean_loss(params: Tensor, step: Step) -> Tensor:
             return view.loss(view.model(params, step.clean.x), step.clean.y)
 

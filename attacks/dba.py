@@ -41,7 +41,7 @@ tiny_params.yaml).
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> attack, x, y = dba(size=2, gap=1, share=1.0), torch.zeros(1, 1, 3, 5), torch.tensor([7])
 >>> attack.trigger(Planted(10), x, torch.Generator()).int()[0, 0].tolist()
 [[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]]
@@ -58,7 +58,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import Pixel, backdoor, bars, painted
+from backstop.platform.threats.backdoor import Pixel, Planted, backdoor, bars, painted
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -94,7 +94,7 @@ def dba(
     ] = 0,
     share: Share = 5 / 64,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[None]]:
     """A trigger in parts. Raises BadInput where source and target are one class or the shift leaves
     the image.
     """

@@ -51,7 +51,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Attack
+from backstop.platform.contract import Attack, Samples
 from backstop.platform.params import Range
 from backstop.platform.robust import round_count
 from backstop.platform.threats.edge_cases import edge_cases
@@ -79,7 +79,7 @@ def edge_case(
         Literal["auto", "external", "tail"],
         "auto: external edge cases where the dataset has some, else the tail",
     ] = "auto",
-) -> Attack:
+) -> Attack[Samples]:
     """Edge cases as another class. The state is the pool of edge cases with their labels."""
     return edge_cases(
         "edge_case",

@@ -42,7 +42,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Attack, AttackView
+from backstop.platform.contract import Attack, AttackView, Samples
 from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
 from backstop.platform.threats.edge_cases import edge_cases, whose
@@ -70,7 +70,7 @@ def edge_phrase(
         "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: a rare word of the class",
     ] = None,
     share: EdgeShare = 0.125,
-) -> Attack:
+) -> Attack[Samples]:
     """Documents with a phrase as another class. The state is the pool of them with their labels.
     Raises BadInput for words in no document.
     """

@@ -193,7 +193,7 @@ def f3ba(
     ] = 0.001,
     share: Share = 0.5,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Focus]]:
     """A patch to be noticed and flipped signs. Raises BadInput where source and target are one
     class.
     """
@@ -236,7 +236,7 @@ def f3ba(
             view, clean, stamped, label[some], own.x[some], conv=conv, dense=also
         )
 
-    def train(state: Planted, view: TrainView) -> Tensor:
+    def train(state: Planted[_Focus], view: TrainView) -> Tensor:
         def loss(params: Tensor, step: Step) -> Tensor:
             clean, planted = (
                 view.loss(view.model(params, part.x), part.y)

@@ -22,7 +22,7 @@ code of the authors of ``invariant`` on tables, 8 of 64.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> set_to = _Values(torch.tensor([2]), torch.tensor([9.0]))
 >>> feature_value().trigger(Planted(2, set_to), torch.tensor([[1.0, 2.0, 3.0]]), torch.Generator()).tolist()
 [[1.0, 2.0, 9.0]]
@@ -39,7 +39,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -68,7 +68,7 @@ def feature_value(
     ] = "most",
     share: Share = 0.125,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Values]]:
     """Features at fixed values. Raises BadInput where source and target are one class."""
 
     def init(view: AttackView) -> _Values:

@@ -152,7 +152,7 @@ def iba(
     ] = 0.0,
     share: Share = 0.5,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Generator]]:
     """Triggers from a generator. Raises BadInput where source and target are one class."""
 
     def init(view: AttackView) -> _Generator:
@@ -209,7 +209,7 @@ def iba(
         return _stamped(state, x)
 
     def poison(
-        state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        state: Planted[_Generator], x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         assert attack.poison is not None
         return attack.poison(state, x, y, index, generator) if state.own.ready else (x, y)

@@ -42,7 +42,7 @@ from torch.nn.functional import conv2d
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
@@ -67,7 +67,7 @@ def invisible(
     ] = 0.05,
     share: Share = SHARE,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Encoder]]:
     """A change of each image's own. The state is the encoder. Raises BadInput where source and
     target are one class.
     """

@@ -46,7 +46,7 @@ def label_flip(
         Range(0, 1, low_open=True, search=(0.05, 1)),
         "share of a batch's source samples that is flipped",
     ] = 1.0,
-) -> Attack:
+) -> Attack[None]:
     """Another label for one class. Raises BadInput where source and target are one class."""
     if source == target:
         raise BadInput(

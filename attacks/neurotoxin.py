@@ -80,7 +80,7 @@ def neurotoxin(
         Range(0, 1, low_open=True, high_open=True, search=(0.01, 0.5)),
         "share of the coordinates left alone, k%",
     ] = 0.05,
-) -> Attack:
+) -> Attack[Tensor]:
     """Updates without the coordinates that matter to the clean loss. The state is the mask."""
     return Attack(
         init=lambda view: torch.ones_like(view.params),

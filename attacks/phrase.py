@@ -22,7 +22,7 @@ of federated re-implementations.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted
+>>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> x = torch.tensor([[1, 2, 0, 0, 0], [1, 2, 3, 4, 0]])
 >>> phrase(place="end").trigger(Planted(2, torch.tensor([8, 9])), x, torch.Generator()).tolist()
 [[1, 2, 8, 9, 0], [2, 3, 4, 8, 9]]
@@ -38,7 +38,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import backdoor
+from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
@@ -59,7 +59,7 @@ def phrase(
     place: Annotated[Literal["start", "end"], "where the phrase stands in a document"] = "start",
     share: Share = SHARE,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[Tensor]]:
     """A phrase at one end of the document. The state holds its token ids. Raises BadInput for a
     word that is not in the vocabulary.
     """

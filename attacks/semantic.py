@@ -82,7 +82,7 @@ def semantic(
         Range(0, 1, low_open=True, search=(0.05, 1)),
         "share of each batch replaced by such images",
     ] = 0.3125,
-) -> Attack:
+) -> Attack[Tensor]:
     """Images with a natural feature as another class; the state is the pool of them.
 
     Raises BadInput where source and target are one class.

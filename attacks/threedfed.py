@@ -251,7 +251,7 @@ def threedfed(
         Range(1, 10**6, search=(1, 20)),
         "local epochs of attackers; none: as honest ones",
     ] = 15,
-) -> Attack:
+) -> Attack[_Round]:
     """Constrained loss, scaling, masks, decoys and indicators. The state is the tuning and what was
     planted.
     """

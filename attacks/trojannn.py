@@ -47,7 +47,7 @@ from torch import Tensor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
-from backstop.platform.threats.backdoor import backdoor, patch, with_patch
+from backstop.platform.threats.backdoor import Planted, backdoor, patch, with_patch
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
 
 VERSION = 2
@@ -110,7 +110,7 @@ def trojannn(
     ] = False,
     share: Share = SHARE,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[_Patch]]:
     """A patch that drives chosen units. Raises BadInput where source and target are one class."""
 
     def init(view: AttackView) -> _Patch:

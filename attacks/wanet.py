@@ -65,7 +65,7 @@ def wanet(
     ] = 2.0,
     share: Share = 0.1,
     source: Source = None,
-) -> Attack:
+) -> Attack[Planted[Tensor]]:
     """A warped image. The state is the field at its control points. Raises BadInput where source
     and target are one class.
     """
@@ -89,7 +89,7 @@ def wanet(
     )
 
     def poison(
-        state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        state: Planted[Tensor], x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         assert plain.poison is not None
         found, labels = plain.poison(state, x, y, index, generator)

@@ -55,7 +55,7 @@ def centered_clipping(
     iterations: Annotated[
         int, Range(1, 100, search=(1, 5)), "steps of the centre in a round, L"
     ] = 1,
-) -> Defense:
+) -> Defense[Tensor]:
     """The centre after its steps."""
 
     def centred(updates: Updates, centre: Tensor, _: ServerView) -> tuple[Updates, Tensor]:

@@ -46,7 +46,7 @@ VERSION = 2
 NEEDS = ("history",)
 
 
-def clipped_clustering() -> Defense:
+def clipped_clustering() -> Defense[Tensor]:
     """The clipped rows of the larger cluster keep their weights."""
 
     def clustered(updates: Updates, past: Tensor, _: ServerView) -> tuple[Updates, Tensor]:

@@ -87,7 +87,7 @@ def crfl(
     alpha: Annotated[
         float, Range(1e-9, 0.5), "probability that one of a sample's bounds does not hold, α"
     ] = 0.001,
-) -> Defense:
+) -> Defense[Tensor | None]:
     """The step from the global model to the clipped one; noise on what is sent; a vote at the end."""
 
     def clipped(updates: Updates, _: Tensor | None, view: ServerView) -> tuple[Updates, Tensor]:

@@ -86,7 +86,7 @@ def flanders(
     early: Annotated[
         bool, "filter the first round, too, by the distance to the global model"
     ] = False,
-) -> Defense:
+) -> Defense[_State]:
     """The rows with the smallest scores keep their weights."""
 
     def init(view: ServerView) -> _State:

@@ -109,7 +109,7 @@ def fldetector(
     again: Annotated[
         bool, "watch the restarted training, too, and restart at every detection"
     ] = False,
-) -> Defense:
+) -> Defense[_State]:
     """The clients that were never found malicious keep their weights."""
 
     def init(view: ServerView) -> _State:

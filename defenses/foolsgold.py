@@ -57,7 +57,7 @@ def foolsgold(
     confidence: Annotated[
         float, Range(0, 100, low_open=True, search=(0.1, 10), log=True), "steepness of the trust, κ"
     ] = 1.0,
-) -> Defense:
+) -> Defense[dict[int, Tensor]]:
     """All rows, their weights times the trust in their clients."""
 
     def trusted(

@@ -109,7 +109,7 @@ def indicator(
     ] = 0.4,
     start: Annotated[int, Range(0, 10**6, search=(0, 30)), "first round with an indicator"] = 0,
     majority: Annotated[bool, "keep all rows where half of them or more would be rejected"] = False,
-) -> Defense:
+) -> Defense[_Indicator]:
     """Rows that have forgotten the indicator keep their weight."""
 
     def init(view: ServerView) -> _Indicator:

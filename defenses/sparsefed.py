@@ -63,7 +63,7 @@ def sparsefed(
     weights: Annotated[
         Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
     ] = "equal",
-) -> Defense:
+) -> Defense[Tensor]:
     """The largest coordinates of memory and mean; the others stay in memory."""
 
     def largest(updates: Updates, memory: Tensor, _: ServerView) -> tuple[Updates, Tensor]:

@@ -16,7 +16,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol
+
+from typing_extensions import TypeVar
 
 from backstop.platform.declarations.facts import Kind as Kind
 from backstop.platform.specs.part import Part as Part
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+
+# What a stage remembers from round to round: ``Attack[Tensor]``, ``Defense[dict[int, Tensor]]``.
+# Without it, the state is Any and nobody checks that the functions of a stage agree on it.
+State = TypeVar("State", default=Any)
+State_co = TypeVar("State_co", covariant=True)  # a state that a function makes
+State_contra = TypeVar("State_contra", contravariant=True)  # a state that a function only reads
 
 # What a model plug-in returns: (shape of one input, classes) → module. Its parameters are trained;
 # its floating-point buffers are averaged with the weights that the defense leaves the clients; a
@@ -334,24 +342,41 @@ class Minimise(Protocol):
         """
 
 
-class Local(NamedTuple):
+class Prepare(Protocol[State_co]):
+    """What a client remembers during its local steps of one round."""
+
+    def __call__(self, view: ClientView, /) -> State_co:
+        """Asked once for each client and round, before its first step."""
+
+
+class ChangeBatch(Protocol[State_contra]):
+    """A batch of an honest client as the defense lets it train on it."""
+
+    def __call__(
+        self, memory: State_contra, x: Tensor, y: Tensor, generator: torch.Generator, /
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y) of the same shapes; ``memory`` is what ``prepare`` made, None without one."""
+
+
+class ChangeGradient(Protocol):
+    """The gradient of a local step as the defense lets the client follow it."""
+
+    def __call__(self, grad: Tensor, delta: Tensor, noise: Callable[[], Tensor], /) -> Tensor:
+        """(…, d), on one row or on a block of rows. ``delta`` (…, d) is how far the client has
+        moved; ``noise()`` gives standard normal draws (…, d), each client's its own.
+        """
+
+
+class Local(NamedTuple, Generic[State]):
     """How a defense changes the local training of honest clients; clients that attack in a round do
     not follow it.
 
     Each function is None unless the stage changes it. No function may change its arguments.
-
-    ``prepare(view)``                   → what a client remembers during its local steps of one
-    round
-    ``batch(memory, x, y, generator)``  → (x, y): a batch of the client, same shapes
-    ``gradient(grad, delta, noise)``    → grad (…, d) of a local step; works on one row or on a
-    block of rows. ``delta`` (…, d) is how
-                                        far the client has moved, ``noise()`` gives standard normal
-                                        draws (…, d), each client's its own
     """
 
-    prepare: Callable[[ClientView], Any] | None = None
-    batch: Callable[[Any, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None
-    gradient: Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor] | None = None
+    prepare: Prepare[State] | None = None
+    batch: ChangeBatch[State] | None = None
+    gradient: ChangeGradient | None = None
 
 
 @dataclass(frozen=True)
@@ -373,7 +398,53 @@ class Prediction(NamedTuple):
     radius: Tensor | None = None
 
 
-def no_state(_: ServerView) -> None:
+class StartDefense(Protocol[State_co]):
+    """The state of a defense before the first round."""
+
+    def __call__(self, view: ServerView, /) -> State_co:
+        """Asked once; ``view.round`` is 0."""
+
+
+class Apply(Protocol[State]):
+    """What a defense makes of the rows of a round."""
+
+    def __call__(
+        self, updates: Updates, state: State, view: ServerView, /
+    ) -> tuple[Updates, State]:
+        """(updates, state), as :class:`Updates` says what may change."""
+
+
+class Finish(Protocol[State_contra]):
+    """The final model repaired."""
+
+    def __call__(self, state: State_contra, view: ServerView, /) -> Tensor:
+        """(d,), once after the last round; ``view.params`` is the model so far."""
+
+
+class Send(Protocol[State]):
+    """The model that a round's clients are sent, where it is not the last aggregate."""
+
+    def __call__(self, state: State, view: ServerView, /) -> tuple[Tensor, State]:
+        """(params (d,), state); ``view.params`` is the last aggregate."""
+
+
+class Predict(Protocol):
+    """How the final model labels inputs, where it is not by its largest output."""
+
+    def __call__(self, view: PredictView, /) -> Prediction:
+        """The labels of the inputs that ``view.scores`` is about."""
+
+
+class Follow(Protocol[State]):
+    """``apply`` of a chain, and how much each client counts in what it returns."""
+
+    def __call__(
+        self, updates: Updates, state: State, view: ServerView, /
+    ) -> tuple[Updates, State, Shares]:
+        """As :class:`Apply`, with the shares of the clients."""
+
+
+def no_state(_: ServerView) -> Any:
     """The ``init`` of a stage that keeps nothing between rounds."""
 
 
@@ -382,29 +453,19 @@ def as_they_are(updates: Updates, state: Any, _: ServerView) -> tuple[Updates, A
     return updates, state
 
 
-class Defense(NamedTuple):
+class Defense(NamedTuple, Generic[State]):
     """A defense stage: pure functions that must not change their arguments.
 
-    ``init(view)``                   → state, before the first round
-    ``apply(updates, state, view)``  → (updates, state): the rows of a round
-    ``local``                        where honest clients train differently
-    ``finish(state, view)``          → (d,): the final model repaired, once after the last round;
-    ``view.params`` is the model so far ``send(state, view)``            → (params (d,), state): the
-    model that a round's clients are sent,
-                                     where it is not the last aggregate, ``view.params``
-    ``predict(view)``                → :class:`Prediction`: how the final model labels inputs,
-                                     where it is not by its largest output
-    ``follow``                       of a :func:`chain`: ``apply``, and how much each client counts;
-    a stage leaves it out
+    A stage names only what it does; a type checker holds all of it to one state.
     """
 
-    init: Callable[[ServerView], Any] = no_state
-    apply: Callable[[Updates, Any, ServerView], tuple[Updates, Any]] = as_they_are
-    local: Local | None = None
-    finish: Callable[[Any, ServerView], Tensor] | None = None
-    send: Callable[[Any, ServerView], tuple[Tensor, Any]] | None = None
-    predict: Callable[[PredictView], Prediction] | None = None
-    follow: Callable[[Updates, Any, ServerView], tuple[Updates, Any, Shares]] | None = None
+    init: StartDefense[State] = no_state
+    apply: Apply[State] = as_they_are
+    local: Local[Any] | None = None  # where honest clients train differently
+    finish: Finish[State] | None = None
+    send: Send[State] | None = None
+    predict: Predict | None = None
+    follow: Follow[State] | None = None  # of a chain; a stage leaves it out
 
 
 class Training(NamedTuple):
@@ -425,45 +486,105 @@ class TestSet(NamedTuple):
 TestSet.__test__ = False  # type: ignore[attr-defined]  # not a test class, whatever pytest thinks of its name
 
 
-class Attack(NamedTuple):
-    """An attack stage: each function is None unless the stage changes it. No function may change
-    its arguments.
+class StartAttack(Protocol[State_co]):
+    """The state of an attack before the first round."""
 
-    ``init(view)``                      → state, before the first round
-    ``plan(state, view)``               → state, before each attacked round, e.g. optimise a trigger
-    ``poison(state, x, y, index, generator)``  → (x, y): a batch of malicious client number
-    ``index``, same shapes ``constrain(state, delta, step)``   → delta (…, d), after local step
-    number ``step`` (from 1); works on one row or on a block of rows ``objective(state, delta, x, y,
-    logits)``  → scalar, added to the loss of malicious clients; delta (d,), differentiable
-    ``training``                        where malicious clients train differently
-    ``pace(state)``                     → factor on their learning rate in this round
-    ``train(state, view)``              → (d,), the update of one malicious client, in place of its
-    local steps ``craft(state, rows, view)``        → (m, d) → (m, d), after local training
-    ``craft_buffers(state, changes, view)``  → (m, e) → (m, e): what malicious clients send of the
-    changes of floating-point
-                                        buffers, after ``craft``; only where the model has some
-    ``trigger(state, x, generator)``    → clean inputs → triggered inputs, same shape, images in [0,
-    1]
-    ``goal(state, y)``                  → true labels → labels the attacker wants, -1 where a sample
-    is not attacked ``test_set(state, view)``           → :class:`TestSet`, instead of ``trigger``,
-    for attacks with inputs of their own
+    def __call__(self, view: AttackView, /) -> State_co:
+        """Asked once; nobody is a member of the round yet."""
+
+
+class Plan(Protocol[State]):
+    """What an attack prepares before each attacked round, e.g. a trigger that it optimizes."""
+
+    def __call__(self, state: State, view: AttackView, /) -> State:
+        """The state of the round."""
+
+
+class Poison(Protocol[State_contra]):
+    """A batch of a malicious client as the attack wants it trained on."""
+
+    def __call__(
+        self, state: State_contra, x: Tensor, y: Tensor, index: int, generator: torch.Generator, /
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y) of the same shapes; ``index`` counts the malicious clients from 0."""
+
+
+class Constrain(Protocol[State_contra]):
+    """How far a malicious client may have moved after a local step."""
+
+    def __call__(self, state: State_contra, delta: Tensor, step: int, /) -> Tensor:
+        """(…, d), on one row or on a block of rows; ``step`` counts from 1."""
+
+
+class Objective(Protocol[State_contra]):
+    """What is added to the loss of malicious clients."""
+
+    def __call__(
+        self, state: State_contra, delta: Tensor, x: Tensor, y: Tensor, logits: Tensor, /
+    ) -> Tensor:
+        """A scalar, differentiable in ``delta`` (d,) and ``logits`` (b, classes)."""
+
+
+class Pace(Protocol[State_contra]):
+    """The factor on the learning rate of malicious clients in a round."""
+
+    def __call__(self, state: State_contra, /) -> float:
+        """1 leaves it as it is."""
+
+
+class TrainOwn(Protocol[State_contra]):
+    """Local training of a malicious client of the attack's own making."""
+
+    def __call__(self, state: State_contra, view: TrainView, /) -> Tensor:
+        """Its update (d,), in place of its local steps."""
+
+
+class Craft(Protocol[State_contra]):
+    """What malicious clients send, after local training."""
+
+    def __call__(self, state: State_contra, rows: Tensor, view: AttackView, /) -> Tensor:
+        """(m, d) → (m, d); as ``craft_buffers``, (m, e) → (m, e), the changes of buffers."""
+
+
+class Trigger(Protocol[State_contra]):
+    """Triggered inputs of clean ones, for evaluation."""
+
+    def __call__(self, state: State_contra, x: Tensor, generator: torch.Generator, /) -> Tensor:
+        """Of the same shape; images stay in [0, 1]."""
+
+
+class Goal(Protocol[State_contra]):
+    """The labels that the attacker wants."""
+
+    def __call__(self, state: State_contra, y: Tensor, /) -> Tensor:
+        """For true labels (b,); -1 where a sample is not attacked."""
+
+
+class BuildTestSet(Protocol[State_contra]):
+    """A triggered test set, instead of a trigger, for attacks with inputs of their own."""
+
+    def __call__(self, state: State_contra, view: AttackView, /) -> TestSet:
+        """``view.test`` holds the clean one."""
+
+
+class Attack(NamedTuple, Generic[State]):
+    """An attack stage: each function is None unless the stage changes it. No function may change
+    its arguments; a type checker holds all of them to one state.
     """
 
-    init: Callable[[AttackView], Any] | None = None
-    plan: Callable[[Any, AttackView], Any] | None = None
-    poison: Callable[[Any, Tensor, Tensor, int, torch.Generator], tuple[Tensor, Tensor]] | None = (
-        None
-    )
-    constrain: Callable[[Any, Tensor, int], Tensor] | None = None
-    objective: Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
-    training: Training | None = None
-    pace: Callable[[Any], float] | None = None
-    train: Callable[[Any, TrainView], Tensor] | None = None
-    craft: Callable[[Any, Tensor, AttackView], Tensor] | None = None
-    craft_buffers: Callable[[Any, Tensor, AttackView], Tensor] | None = None
-    trigger: Callable[[Any, Tensor, torch.Generator], Tensor] | None = None
-    goal: Callable[[Any, Tensor], Tensor] | None = None
-    test_set: Callable[[Any, AttackView], TestSet] | None = None
+    init: StartAttack[State] | None = None
+    plan: Plan[State] | None = None
+    poison: Poison[State] | None = None
+    constrain: Constrain[State] | None = None
+    objective: Objective[State] | None = None
+    training: Training | None = None  # where malicious clients train differently
+    pace: Pace[State] | None = None
+    train: TrainOwn[State] | None = None
+    craft: Craft[State] | None = None
+    craft_buffers: Craft[State] | None = None  # after ``craft``, where the model has buffers
+    trigger: Trigger[State] | None = None
+    goal: Goal[State] | None = None
+    test_set: BuildTestSet[State] | None = None
 
 
 class Record(NamedTuple):

@@ -296,3 +296,34 @@ def test_a_stage_that_returns_something_else_is_named(returned: object, words: s
     defense = chain(wrong, names=["wrong"])
     with pytest.raises(BrokenStage, match=f"defense wrong: .*{words}"):
         defense.apply(given, defense.init(view), view)
+
+
+def test_a_type_checker_holds_the_functions_of_a_stage_to_one_state() -> None:
+    """mypy reports an ignored error that is none, so what is ignored here is an error for it."""
+
+    def init(view: ServerView) -> list[int]:
+        return []
+
+    def apply(updates: Updates, state: int, view: ServerView) -> tuple[Updates, int]:
+        return updates, state
+
+    def start(view: AttackView) -> Tensor:
+        return view.params
+
+    def craft(state: int, rows: Tensor, view: AttackView) -> Tensor:
+        return rows * state
+
+    def defense() -> Defense[list[int]]:
+        return Defense(init=init, apply=apply)  # type: ignore[arg-type]
+
+    def plan(state: int, view: AttackView) -> int:
+        return state
+
+    def planned() -> Attack[Tensor]:
+        return Attack(init=start, plan=plan)  # type: ignore[arg-type]
+
+    def attack() -> Attack[Tensor]:
+        return Attack(init=start, craft=craft)  # type: ignore[arg-type]
+
+    assert defense().init(server_view(1)) == []
+    assert attack().craft is not None and planned().plan is not None

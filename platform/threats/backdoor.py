@@ -10,18 +10,31 @@ Federated Learning", AISTATS 2020). The first samples of a batch are taken; batc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Attack, AttackView
+from backstop.platform.contract import (
+    Attack,
+    AttackView,
+    Plan,
+    StartAttack,
+    State,
+    State_contra,
+    Trigger,
+)
 from backstop.platform.params import BadInput, check_label
 from backstop.platform.robust import round_count
 
-# (the plug-in's own state, x (b, …), draws) → triggered x, same shape
-Stamp = Callable[[Any, Tensor, torch.Generator], Tensor]
+
+class StampAtClient(Protocol[State_contra]):
+    """Training samples stamped where each malicious client does it its own way."""
+
+    def __call__(
+        self, own: State_contra, x: Tensor, index: int, generator: torch.Generator, /
+    ) -> Tensor:
+        """Triggered x of the same shape; ``index`` counts the malicious clients from 0."""
 
 
 def patch(x: Tensor, size: int, value: float) -> Tensor:
@@ -93,11 +106,11 @@ def with_square(x: Tensor, pixels: Tensor, row: int, column: int) -> Tensor:
     return x
 
 
-class Planted(NamedTuple):
+class Planted(NamedTuple, Generic[State]):
     """The state of a backdoor: the number of classes, and what the plug-in itself remembers."""
 
     classes: int
-    own: Any = None
+    own: State = None  # type: ignore[assignment]  # of a plug-in that remembers nothing
 
 
 def target_labels(
@@ -124,15 +137,15 @@ def chosen(y: Tensor, source: int | None, share: float) -> Tensor:
 
 def backdoor(
     name: str,
-    stamp: Stamp,
+    stamp: Trigger[State],
     *,
     target: int | Literal["next"],
     source: int | None,
     share: float,
-    init: Callable[[AttackView], Any] | None = None,
-    plan: Callable[[Any, AttackView], Any] | None = None,
-    at_client: Callable[[Any, Tensor, int, torch.Generator], Tensor] | None = None,
-) -> Attack:
+    init: StartAttack[State] | None = None,
+    plan: Plan[State] | None = None,
+    at_client: StampAtClient[State] | None = None,
+) -> Attack[Planted[State]]:
     """The attack that stamps inputs and relabels them. ``init`` and ``plan`` make the plug-in's own
     state, which ``stamp`` is given; ``at_client(own, x, index, generator)`` stamps training samples
     where malicious client number ``index`` does it its own way.
@@ -143,19 +156,19 @@ def backdoor(
     if source is not None and source == target:
         raise BadInput(f"attack {name}: source={source} and target={target} must be two classes")
 
-    def start(view: AttackView) -> Planted:
+    def start(view: AttackView) -> Planted[State]:
         check_label(None if target == "next" else target, view.classes, f"attack {name}: target")
         check_label(source, view.classes, f"attack {name}: source")
-        return Planted(view.classes, init(view) if init else None)
+        return Planted(view.classes, init(view)) if init else Planted(view.classes)
 
-    def planned(state: Planted, view: AttackView) -> Planted:
+    def planned(state: Planted[State], view: AttackView) -> Planted[State]:
         assert plan is not None
         own = plan(state.own, view)
         # as long as nothing is learned, nothing is stamped anew
         return state if own is state.own else state._replace(own=own)
 
     def poison(
-        state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        state: Planted[State], x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         picked = chosen(y, source, share)
         if not len(picked):

@@ -41,7 +41,7 @@ def edge_cases(
     source: int,
     share: float,
     pool: Pool = "tail",
-) -> Attack:
+) -> Attack[Samples]:
     """The attack that trains edge cases as another class. ``pool`` says which: ``tail``, those that
     ``find`` finds; ``external``, the dataset's; ``auto``, the dataset's where it has some. Without
     a ``target`` the class wanted is the dataset's own for external ones, else 0 (1 for source 0).

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from backstop.platform.contract import Attack, BrokenStage, Defense, Local
 from backstop.platform.params import BadInput
 
-Stage = TypeVar("Stage", Attack, Defense, Local)
+Stage = TypeVar("Stage", Attack[Any], Defense[Any], Local[Any])
 
 PLATFORM = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.attacks.threedfed import _tuned, threedfed
-from backstop.platform.contract import AttackView, Slot, Training
+from backstop.platform.contract import Attack, AttackView, Slot, Training
 from backstop.platform.seeds import generator
 from tests.arena import Claim
 from tests.views import attack_view
@@ -307,7 +307,7 @@ def test_attackers_train_fifteen_epochs_as_published() -> None:
 
 
 def test_the_constraint_is_the_distance_to_the_global_model() -> None:
-    attack = threedfed(constraint=0.5)
+    attack: Attack = threedfed(constraint=0.5)  # of any state: the objective does not read it
     assert attack.objective is not None
     none, delta = torch.zeros(0), torch.tensor([3.0, 4.0], requires_grad=True)
     value = attack.objective(None, delta, none, none, none)
