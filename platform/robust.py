@@ -197,8 +197,9 @@ def median(rows: Tensor) -> Tensor:
 def mean_around_median(rows: Tensor, count: int) -> Tensor:
     """Per coordinate the mean of the ``count`` values that are nearest to the median.
 
-    rows (n, d) → (d,). Needs ``1 <= count <= n``. Nearest values are consecutive in ascending order: from all n, the end that is farther from the
-    median is taken off until ``count`` are left, the upper end where both are equally far.
+    rows (n, d) → (d,). Needs ``1 <= count <= n``. Nearest values are consecutive in ascending
+    order: from all n, the end that is farther from the median is taken off until ``count`` are
+    left, the upper end where both are equally far.
 
     >>> mean_around_median(torch.tensor([[1.0], [2.0], [4.0], [90.0]]), 2)
     tensor([3.])
@@ -427,9 +428,9 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
 def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:
     """Row numbers from the best to the worst Krum score, and the number f of attackers assumed.
 
-    Ties stand in row order. The score of a row is the sum of its squared distances to the n - f - 2 nearest other rows, at
-    least one where there is one. Without f it is the largest with 2f + 2 < n. rows (n, d) → (n,)
-    int64. Source: see the data sheet of ``krum``.
+    Ties stand in row order. The score of a row is the sum of its squared distances to the n - f - 2
+    nearest other rows, at least one where there is one. Without f it is the largest with 2f + 2 <
+    n. rows (n, d) → (n,) int64. Source: see the data sheet of ``krum``.
 
     >>> krum_order(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), 1)[0]
     tensor([1, 2, 0, 3])

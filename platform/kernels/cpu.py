@@ -161,8 +161,9 @@ def squares(rows: Floats, first: int, last: int, out: Doubles) -> None:
 def squared_distances(rows: Floats, first: int, last: int, out: Doubles) -> None:
     """Add the squared distances of all pairs i < j to out (n, n).
 
-    They are direct differences, four pairs at a time. The last pairs of a row go through the same loop, with its last partner in the empty places: a
-    second loop for them would round differently, and equal rows would not have equal distances.
+    They are direct differences, four pairs at a time. The last pairs of a row go through the same
+    loop, with its last partner in the empty places: a second loop for them would round differently,
+    and equal rows would not have equal distances.
     """
     n = len(rows)
     for start in range(first, last, RUN):

@@ -1,7 +1,7 @@
 """The same work as in ``cpu.py`` in torch calls, for rows on a GPU.
 
-It goes piece by piece, so that little memory is needed beside the rows. Up to NETWORK_ROWS rows are ordered by a sorting network of minima and maxima, which is exact, and
-more of them by a sort.
+It goes piece by piece, so that little memory is needed beside the rows. Up to NETWORK_ROWS rows are
+ordered by a sorting network of minima and maxima, which is exact, and more of them by a sort.
 """
 
 from __future__ import annotations
