@@ -59,7 +59,7 @@ ONSETS = (
     "dh",
     "gh",
 )
-# 100: two decimal digits of a word's number make one
+# 100: two decimal digits make one
 SYLLABLES = [onset + vowel for onset in ONSETS for vowel in "aeiou"]
 
 
@@ -79,31 +79,23 @@ def topics(
     """A mixture of topics as a dataset. The data folder is not read."""
 
     def load(_: Path) -> Data:
-        taste = torch.randn(
-            classes, words, generator=generator(seed, "topics", "taste"), dtype=torch.float64
-        )
+        named = generator(seed, "topics", "taste")
+        taste = torch.randn(classes, words, generator=named, dtype=torch.float64)
         # (classes, words): inverted to draw words
         ladder = ((separation * taste).exp() / torch.arange(1, words + 1)).cumsum(1)
 
         def draw(part: str, count: int) -> Samples:
             y = torch.arange(count) % classes
-            height = torch.rand(
-                count, length, generator=generator(seed, "topics", part), dtype=torch.float64
-            )
-            size = torch.randint(
-                max(length // 2, 1),
-                length + 1,
-                (count, 1),
-                generator=generator(seed, "topics", part, "lengths"),
-            )
+            named = generator(seed, "topics", part)
+            height = torch.rand(count, length, generator=named, dtype=torch.float64)
+            shortest = max(length // 2, 1)
+            named = generator(seed, "topics", part, "lengths")
+            size = torch.randint(shortest, length + 1, (count, 1), generator=named)
             x = torch.zeros(count, length, dtype=torch.int64)
             for topic, steps in enumerate(ladder):
-                x[y == topic] = (
-                    torch.searchsorted(steps, height[y == topic] * steps[-1], right=True).clamp_max(
-                        words - 1
-                    )
-                    + 1
-                )
+                reached = height[y == topic] * steps[-1]
+                index = torch.searchsorted(steps, reached, right=True).clamp_max(words - 1)
+                x[y == topic] = index + 1
             return Samples(torch.where(torch.arange(length) < size, x, 0), y)
 
         data = Data(
@@ -111,18 +103,19 @@ def topics(
             draw("test", max(samples // 4, classes)),
             classes=classes,
             kind="text",
-            vocabulary={_word(number, words): number for number in range(1, words + 1)},
+            vocabulary={_word(token, words): token for token in range(1, words + 1)},
         )
         return checked(data, "topics")
 
     return Dataset(load=load)
 
 
-def _word(number: int, words: int) -> str:
-    """A pronounceable word for each number from 1 to ``words``, all different: the digits of a
-    multiple of the number, in pairs.
+def _word(token: int, words: int) -> str:
+    """A pronounceable word for each token from 1 to ``words``, all different.
+
+    A pair of digits of a multiple of the token is a syllable.
     """
     pairs = max((len(str(words)) + 1) // 2, 2)
     # 7919 shares no factor with 100, so this permutes the numbers below 100^pairs
-    digits = number * 7919 % 100**pairs
-    return "".join(SYLLABLES[digits // 100**place % 100] for place in range(pairs))
+    digits = token * 7919 % 100**pairs
+    return "".join(SYLLABLES[digits // 100**pair % 100] for pair in range(pairs))

@@ -1,5 +1,6 @@
-"""What an experiment costs: seconds by phase and the peak memory of a defense. Costs stand beside
-the metrics, never among them.
+"""What an experiment costs: seconds by phase and the peak memory of a defense.
+
+Costs stand beside the metrics, never among them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # only a device that torch has already found needs it
+if TYPE_CHECKING:  # only a device that torch knows already needs it
     import torch
 
 SECONDS, MEMORY = "time/", "memory/"  # times add up, of memory the largest counts
@@ -21,28 +22,29 @@ RESET_PEAK = "5"  # proc(5), clear_refs: sets the peak resident set size to the 
 def add(so_far: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
     """Both together.
 
-    >>> add({"time/train_s": 1.0, "memory/aggregate_mib": 30.0}, {"time/train_s": 2.0, "memory/aggregate_mib": 20.0})
+    >>> first = {"time/train_s": 1.0, "memory/aggregate_mib": 30.0}
+    >>> add(first, {"time/train_s": 2.0, "memory/aggregate_mib": 20.0})
     {'time/train_s': 3.0, 'memory/aggregate_mib': 30.0}
     """
-    found = dict(so_far)
+    both = dict(so_far)
     for name, value in more.items():
-        old = found.get(name, 0.0)
-        found[name] = max(old, value) if name.startswith(MEMORY) else old + value
-    return found
+        old = both.get(name, 0.0)
+        both[name] = max(old, value) if name.startswith(MEMORY) else old + value
+    return both
 
 
 def totals(costs: Mapping[str, float]) -> dict[str, float]:
-    """The names under which a whole run's costs are stored: ``time/total_train_s``,
-    ``memory/peak_aggregate_mib``.
+    """A whole run's costs under the names that they are stored by.
+
+    >>> totals({"time/train_s": 3.0, "memory/aggregate_mib": 30.0})
+    {'time/total_train_s': 3.0, 'memory/peak_aggregate_mib': 30.0}
     """
-    return {
-        (
-            f"{MEMORY}peak_{name.removeprefix(MEMORY)}"
-            if name.startswith(MEMORY)
-            else f"{SECONDS}total_{name.removeprefix(SECONDS)}"
-        ): value
-        for name, value in costs.items()
-    }
+    stored = {}
+    for name, value in costs.items():
+        kind, _, phase = name.partition("/")
+        word = "peak" if name.startswith(MEMORY) else "total"
+        stored[f"{kind}/{word}_{phase}"] = value
+    return stored
 
 
 def phase_name(total: str) -> str:
@@ -59,20 +61,19 @@ def phase_name(total: str) -> str:
 def measured(
     phase: str, device: torch.device, into: dict[str, float], *, memory: bool = False
 ) -> Iterator[None]:
-    """Add a phase's seconds to ``into``, and the most memory (MiB) it held at once beyond what was
-    there before.
+    """Add a phase's seconds to ``into``, and the most memory (MiB) that it held at once.
 
-    On a CPU that is the growth of the peak resident set, where the system lets a process reset it:
+    Memory is what the phase held beyond what was there before. On a CPU that is the growth of the peak resident set, where the system lets a process reset it:
     pages that the allocator had kept from before are not counted, so it is a lower bound for small
     phases.
     """
     before = _start(device) if memory else None
     started = time.perf_counter()
     yield
-    found = {f"{SECONDS}{phase}_s": time.perf_counter() - started}
+    costs = {f"{SECONDS}{phase}_s": time.perf_counter() - started}
     if before is not None:
-        found[f"{MEMORY}{phase}_mib"] = max(_peak(device) - before, 0) / MIB
-    into |= add(into, found)
+        costs[f"{MEMORY}{phase}_mib"] = max(_peak(device) - before, 0) / MIB
+    into |= add(into, costs)
 
 
 def _start(device: torch.device) -> int | None:

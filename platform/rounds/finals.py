@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from backstop.platform.contract import Record
 
-SHARE = 10  # the last 1/SHARE of the evaluations counts, and at least one
+LAST_SHARE = 10  # the last 1/LAST_SHARE of the evaluations counts, and at least one
 PREFIXES = ("round/", "defense/")
+REPAIRED = "repaired/"
 TURNS = "attack/turns"
 KEPT = "defense/kept_weight_"
 BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
@@ -21,7 +22,7 @@ Amount = TypeVar("Amount", float, NDArray[np.float64])
 
 
 def defense_effectiveness(asr_reduction: Amount, accuracy_cost: Amount) -> Amount:
-    """DER in [0, 1]: what a defense takes from the attack's success, less what it costs in accuracy.
+    """DER in [0, 1]: what a defense takes from attack success, less what it costs in accuracy.
 
     Both are against undefended FedAvg, numbers or arrays of them; 0.5 is no better than FedAvg.
 
@@ -53,8 +54,10 @@ def lifetime(
     stop: int | None,
     every: int = 1,
 ) -> dict[str, float]:
-    """How long a backdoor takes and how long it lasts, in rounds, to the resolution of the
-    evaluations, measured against what the same inputs achieve when nobody attacks.
+    """How long a backdoor takes and how long it lasts, in rounds.
+
+    It is told to the resolution of the evaluations, and measured against what the same inputs
+    achieve when nobody attacks.
 
     ``rates`` are (round, attack success) of the attacked run, ``twin`` round → attack success of
     its clean twin; ``start``, ``stop`` and ``every`` are the attack's schedule. What counts is the
@@ -71,7 +74,8 @@ def lifetime(
     0.0
     """
     paired = [(at, rate - twin[at], twin[at]) for at, rate in rates if at in twin]
-    during = [item for item in paired if start <= item[0] < (math.inf if stop is None else stop)]
+    end = math.inf if stop is None else stop
+    during = [item for item in paired if start <= item[0] < end]
     half_way = (at for at, excess, natural in during if 0 < excess >= (1 - natural) / 2)
     planted = next(half_way, None)
     if planted is None:
@@ -89,58 +93,63 @@ def lifetime(
 
 
 def final(records: Sequence[Record]) -> dict[str, float]:
-    """``final/<name>`` for each ``round/<name>`` and ``defense/<name>``: the mean over the last
-    max(1, 10 %) evaluations.
+    """``final/<name>`` for each ``round/<name>`` and ``defense/<name>``.
+
+    It is the mean over the last tenth of the evaluations, and over one at least.
 
     Where the defense repaired the final model, ``final/<name>`` is the repaired model's figure
     (``repaired/<name>``) and the mean of the rounds before it is ``final/unrepaired_<name>``. An
-    evaluation without the metric does not count towards its mean. A metric whose mean is not finite
+    evaluation without the metric does not count in its mean. A metric whose mean is not finite
     is left out. ``final/diverged`` is 1 when any round reported a NaN or an infinity, 0 otherwise.
     ``final/attack_turns``, where there is an attack, is how often a malicious client attacked in
     all: 0 says that the attack never happened.
 
-    >>> final([Record("", 0, {"round/clean_accuracy": 0.5}), Record("", 1, {"round/clean_accuracy": 0.75})])
+    >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
+    >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
     {'final/clean_accuracy': 0.75, 'final/diverged': 0.0}
     """
-    last = records[-max(1, len(records) // SHARE) :]
-    found: dict[str, float] = {}
-    for key in sorted(
-        {key for record in last for key in record.metrics if key.startswith(PREFIXES)}
-    ):
-        values = [float(record.metrics[key]) for record in last if key in record.metrics]
+    figures = _means(records[-max(1, len(records) // LAST_SHARE) :])
+    at_the_end = records[-1].metrics if records else {}
+    for key, value in at_the_end.items():
+        if key.startswith(REPAIRED):
+            name = key.removeprefix(REPAIRED)
+            if f"final/{name}" in figures:
+                figures[f"final/unrepaired_{name}"] = figures.pop(f"final/{name}")
+            if math.isfinite(value):
+                figures[f"final/{name}"] = value
+    if TURNS in at_the_end:
+        figures["final/attack_turns"] = at_the_end[TURNS]
+    figures["final/diverged"] = float(any(diverged(record.metrics) for record in records))
+    return figures
+
+
+def _means(records: Sequence[Record]) -> dict[str, float]:
+    """The finite means of the rounds' and the defense's figures, under their final names."""
+    keys = {key for record in records for key in record.metrics if key.startswith(PREFIXES)}
+    means = {}
+    for key in sorted(keys):
+        values = [float(record.metrics[key]) for record in records if key in record.metrics]
         if finite(values):
-            found[f"final/{key.partition('/')[2]}"] = math.fsum(values) / len(values)
-    repaired = {
-        key.partition("/")[2]: value
-        for record in records[-1:]
-        for key, value in record.metrics.items()
-        if key.startswith("repaired/")
-    }
-    for name, value in repaired.items():
-        if f"final/{name}" in found:
-            found[f"final/unrepaired_{name}"] = found.pop(f"final/{name}")
-        if math.isfinite(value):
-            found[f"final/{name}"] = value
-    if records and TURNS in records[-1].metrics:
-        found["final/attack_turns"] = records[-1].metrics[TURNS]
-    found["final/diverged"] = float(any(diverged(record.metrics) for record in records))
-    return found
+            means[f"final/{key.partition('/')[2]}"] = math.fsum(values) / len(values)
+    return means
 
 
 def unmoved(records: Sequence[Record]) -> str:
-    """A sentence where the defense left no client any weight in every evaluated round, else
-    nothing.
+    """A sentence where the defense left no client any weight in every evaluated round, or nothing.
 
-    >>> unmoved([Record("", 0, {"defense/kept_weight_benign": 0.0, "defense/kept_weight_malicious": 0.0})])
-    "the defense gave every client's row weight 0 in all evaluated rounds (1): nothing was aggregated in them"
+    >>> unmoved([Record("", 0, {"defense/kept_weight_benign": 0.0})]).partition(":")[0]
+    "the defense gave every client's row weight 0 in all evaluated rounds (1)"
     """
-    kept = [
-        [value for name, value in record.metrics.items() if name.startswith(KEPT)]
-        for record in records
-    ]
-    if not kept or not all(values and not any(values) for values in kept):
+    for record in records:
+        kept = [value for name, value in record.metrics.items() if name.startswith(KEPT)]
+        if not kept or any(kept):
+            return ""
+    if not records:
         return ""
-    return f"the defense gave every client's row weight 0 in all evaluated rounds ({len(kept)}): nothing was aggregated in them"
+    return (
+        f"the defense gave every client's row weight 0 in all evaluated rounds ({len(records)}): "
+        "nothing was aggregated in them"
+    )
 
 
 def doubts(final: Mapping[str, float]) -> list[str]:

@@ -11,26 +11,26 @@ from backstop import __version__
 from backstop.platform.params import BadInput
 
 
-def choose_device(wanted: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on; ``auto`` takes a GPU where there is one."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise BadInput(f"device {wanted!r} is not allowed; auto, cpu or cuda")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise BadInput(f"device {name!r} is not allowed; auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
         raise BadInput("device 'cuda' is not there: torch sees no GPU; use --device cpu")
-    return torch.device(wanted)
+    return torch.device(name)
 
 
 def fingerprint(where: torch.device) -> str:
-    """What besides the spec decides the bytes: the versions and the kind of device. Different ones
-    are not ranked together.
+    """What besides the spec decides the bytes: the versions and the kind of device.
+
+    Runs of different ones are not ranked together.
     """
-    kind = (
-        torch.cuda.get_device_name(where)
-        if where.type == "cuda"
-        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    )
+    if where.type == "cuda":
+        kind = torch.cuda.get_device_name(where)
+    else:
+        kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     # defenses compute with them
     others = ", ".join(f"{name} {version(name)}" for name in ("numba", "scikit-learn"))
     return f"backstop {__version__}, torch {torch.__version__}, {others}, {where.type} ({kind})"

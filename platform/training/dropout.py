@@ -1,5 +1,6 @@
-"""Dropout whose mask is a pure function of a key: the same in the loop and under vmap, on any
-process and device.
+"""Dropout whose mask is a pure function of a key.
+
+It is the same in the loop and under vmap, in any process and on any device.
 
 y_i = x_i · [u_i ≥ p] / (1 - p),  u_i uniform on [0, 1) from the key, the layer's number and the
 position i; y = x in evaluation mode.
@@ -20,8 +21,9 @@ BITS = 53  # of a draw
 
 
 class Dropout(nn.Module):
-    """Local training sets ``key`` () int64 before each step, to a number named by (seed, round,
-    client, step).
+    """A layer whose ``key`` () int64 local training sets before each step.
+
+    The key is a number named by (seed, round, client, step).
     """
 
     key: Tensor
@@ -33,13 +35,15 @@ class Dropout(nn.Module):
         self.register_buffer("key", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values (b, …) with some of them dropped; a mask of a sample does not depend on how
-        many samples follow it.
+        """The values (b, …) with some of them dropped.
+
+        The mask of a sample does not depend on how many samples follow it.
         """
         if not self.training:
             return x
-        place = torch.arange(x.numel(), device=x.device).view(x.shape) * 2 + 1
-        kept = _draw(_draw(_draw(self.key) + self.layer) + place) >= int(self.share * 2**BITS)
+        position = torch.arange(x.numel(), device=x.device).view(x.shape) * 2 + 1
+        drawn = _draw(_draw(_draw(self.key) + self.layer) + position)
+        kept = drawn >= int(self.share * 2**BITS)
         return x * kept / (1 - self.share)
 
 

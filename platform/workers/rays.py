@@ -1,7 +1,6 @@
-"""Where Ray is, checked before anything is started: a cluster by its address, or a folder for a
-local Ray's sockets.
+"""Where Ray is, checked before anything is started.
 
-Ray itself waits minutes for a cluster that is not there, and ends in a traceback where a path is
+It is a cluster, known by its address, or a Ray of our own, which needs a folder for its sockets. Ray itself waits minutes for a cluster that is not there, and ends in a traceback where a path is
 too long for a socket.
 """
 
@@ -23,8 +22,14 @@ SHORT = ("/tmp", "/var/tmp")  # noqa: S108 -- where Ray's own files go when the 
 # sys/un.h
 LONGEST = (104 if sys.platform == "darwin" else 108) - 1
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+):([0-9]{1,5})")
-EXAMPLES = "the address of a cluster is host:port, such as 10.0.0.5:6379, or auto for the one started on this machine"
-OTHERWISE = "start it with `ray start --head`, or leave RAY_ADDRESS and --ray-address out for a private local Ray"
+EXAMPLES = (
+    "the address of a cluster is host:port, such as 10.0.0.5:6379, "
+    "or auto for the one started on this machine"
+)
+OTHERWISE = (
+    "start it with `ray start --head`, "
+    "or leave RAY_ADDRESS and --ray-address out for a private local Ray"
+)
 # What an HTTP/2 client says first, with an empty SETTINGS frame; a server's first frame is SETTINGS
 # too: RFC 9113 sections 3.4 and 6.5
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -32,24 +37,26 @@ SETTINGS = 4
 
 
 def check(address: str | None) -> str | Path:
-    """The host:port of the cluster that was asked for, which answers; for None and ``local`` the
-    folder in which a Ray of our own keeps its files. Raises BadInput, after TIMEOUT seconds at
-    most, with what was given and what to do.
+    """The host:port of the cluster that was asked for, which answers.
+
+    For None and ``local`` it is the folder in which a Ray of our own keeps its files. Raises
+    BadInput, after TIMEOUT seconds at most, with what was given and what to do.
     """
     if not address or address == "local":
         return room()
     given = f"RAY_ADDRESS or --ray-address {address!r}"
     if address.startswith("ray://"):
         raise BadInput(
-            f"{given}: Ray's client cannot run a sweep; give the same command on a node of the cluster; {EXAMPLES}"
+            f"{given}: Ray's client cannot run a sweep; "
+            f"give the same command on a node of the cluster; {EXAMPLES}"
         )
-    place = _started_here() if address == "auto" else address
-    found = ADDRESS.fullmatch(place)
-    if not found or not 0 < int(found[2]) < 2**16:
+    endpoint = _started_here() if address == "auto" else address
+    match = ADDRESS.fullmatch(endpoint)
+    if not match or not 0 < int(match[2]) < 2**16:
         raise BadInput(f"{given} is not allowed; {EXAMPLES}")
-    if problem := _silent(found[1].strip("[]"), int(found[2])):
-        raise BadInput(f"{given}: there is no Ray cluster at {place}: {problem}; {OTHERWISE}")
-    return place
+    if problem := _silent(match[1].strip("[]"), int(match[2])):
+        raise BadInput(f"{given}: there is no Ray cluster at {endpoint}: {problem}; {OTHERWISE}")
+    return endpoint
 
 
 def temporary() -> Path:
@@ -59,8 +66,9 @@ def temporary() -> Path:
 
 
 def room() -> Path:
-    """The folder for a local Ray's files: the usual one, or a short one where a socket's path would
-    be too long in it.
+    """The folder for a local Ray's files.
+
+    It is the usual one, or a short one where a socket's path would be too long in it.
     """
     usual = temporary()
     for folder in (usual, *map(Path, SHORT)):
@@ -68,13 +76,15 @@ def room() -> Path:
             return folder
     longest = LONGEST - _socket_bytes(Path("/"))
     raise BadInput(
-        f"the temporary folder {usual} is too long for Ray's sockets; set RAY_TMPDIR to a path of at most {longest} bytes"
+        f"the temporary folder {usual} is too long for Ray's sockets; "
+        f"set RAY_TMPDIR to a path of at most {longest} bytes"
     )
 
 
 def _socket_bytes(folder: Path) -> int:
-    """Bytes in the longest path of a socket that Ray makes: it names a session by the time and the
-    process.
+    """Bytes in the longest path of a socket that Ray makes.
+
+    Ray names a session by the time and the process.
     """
     session = f"session_2026-01-31_23-59-59_000000_{os.getpid()}"
     return len(os.fsencode(folder / "ray" / session / "sockets" / "plasma_store"))
