@@ -63,9 +63,9 @@ def measured(
 ) -> Iterator[None]:
     """Add a phase's seconds to ``into``, and the most memory (MiB) that it held at once.
 
-    Memory is what the phase held beyond what was there before. On a CPU that is the growth of the peak resident set, where the system lets a process reset it:
-    pages that the allocator had kept from before are not counted, so it is a lower bound for small
-    phases.
+    Memory is what the phase held beyond what was there before. On a CPU that is the growth of the
+    peak resident set, where the system lets a process reset it: pages that the allocator had kept
+    from before are not counted, so it is a lower bound for small phases.
     """
     before = _start(device) if memory else None
     started = time.perf_counter()

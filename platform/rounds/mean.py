@@ -9,7 +9,8 @@ from torch import Tensor
 def weighted_mean(rows: Tensor, weight: Tensor) -> Tensor:
     """The weighted mean of rows (n, d) → (d,), added row by row in order.
 
-    So it has the same bits with any number of threads. Rows of weight 0 are not read; without any weight the mean is zero.
+    So it has the same bits with any number of threads. Rows of weight 0 are not read; without any
+    weight the mean is zero.
     """
     total = weight.sum().item()
     mean = rows.new_zeros(rows.shape[1])  # there may be no row left

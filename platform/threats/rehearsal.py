@@ -11,10 +11,10 @@ from backstop.platform.contract import AttackView, Samples
 def honest_rows(view: AttackView, count: int) -> Tensor:
     """``count`` updates (count, d) as honest clients might send them.
 
-    They come from local training on clean data from the global model. Row i is trained on the data of malicious client i modulo their number: on all of it the first
-    time, then on samples of it drawn with replacement, so that rows differ as clients' do. As many
-    local trainings as rows: the cost of as many honest clients. Empty where the adversary has no
-    data.
+    They come from local training on clean data from the global model. Row i is trained on the data
+    of malicious client i modulo their number: on all of it the first time, then on samples of it
+    drawn with replacement, so that rows differ as clients' do. As many local trainings as rows: the
+    cost of as many honest clients. Empty where the adversary has no data.
     """
     holders = [index for index, size in enumerate(view.sizes) if size]
     if not holders or not count:

@@ -1,6 +1,7 @@
 """Where Ray is, checked before anything is started.
 
-It is a cluster, known by its address, or a Ray of our own, which needs a folder for its sockets. Ray itself waits minutes for a cluster that is not there, and ends in a traceback where a path is
+It is a cluster, known by its address, or a Ray of our own, which needs a folder for its sockets.
+Ray itself waits minutes for a cluster that is not there, and ends in a traceback where a path is
 too long for a socket.
 """
 
