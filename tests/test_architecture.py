@@ -319,7 +319,8 @@ def floors(page: str) -> list[list[str]]:
     return [line.split("  ")[0].split() for line in reversed(picture.splitlines())]
 
 
-HOUSE = floors((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+HOUSE = floors(PAGE)
 FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 
 
@@ -362,6 +363,18 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 def test_every_room_stands_in_the_picture_once() -> None:
     drawn = [room for rooms in HOUSE for room in rooms]
     assert sorted(drawn) == sorted({room(module_name(file)) for file in SOURCES})
+
+
+@pytest.mark.parametrize("file", PLATFORM, ids=name)
+def test_every_file_is_explained(file: Path) -> None:
+    rooms = PAGE.partition("## Rooms")[2].partition("\n## ")[0]
+    if file.parent.name == "platform":
+        assert f"`{file.name}`" in rooms, (
+            f"docs/architecture.md does not say what {file.name} holds"
+        )
+    elif file.name != "__init__.py":
+        here = rooms.partition(f"- `{file.parent.name}/`")[2].partition("\n- ")[0]
+        assert f"`{file.stem}`" in here, f"docs/architecture.md does not say what {file} holds"
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
