@@ -148,9 +148,9 @@ def read_facts(
 
     >>> read_facts("defenses", {"NEEDS": ("f",), "LARGEST": 3}, {}, "krum.py").needs
     ('f',)
-    >>> read_facts("attacks", {"KNOWS": "own"}, {}, "mine.py")
+    >>> read_facts("attacks", {"TRIGGER": 1}, {}, "mine.py")
     Traceback (most recent call last):
-    backstop.platform.params.BadInput: mine.py: TRIGGER is missing; TRIGGER is true or false, ...
+    backstop.platform.params.BadInput: mine.py: TRIGGER=1 is not allowed; TRIGGER is true or false
     """
     found = {}
     for name, declared in _declared(group).items():
