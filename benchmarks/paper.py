@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.results import pictures
+from backstop.platform.results.by_knobs import Knobs, knobs_of
+from backstop.platform.results.by_round import mean_curve
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.document import load_document
 from backstop.platform.results.names import chain_label, chain_of
 from backstop.platform.results.runs import Run, read_runs, with_curves
-from backstop.platform.results.series import knobs_of, mean_curve
 from backstop.platform.results.store import Store, locate_store
 
 SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
@@ -49,7 +50,6 @@ METRICS = {
 EDGE, STRONG_EDGE, NO_ATTACK = "edge case", "strong edge case", "none"
 Document = Mapping[str, Any]
 Cell = Mapping[str, Any]
-Knobs = tuple[float, float]  # mask threshold τ, trim fraction
 
 
 def task(document: Document) -> str:

@@ -18,6 +18,9 @@ import pytest
 from backstop.platform.contract import Part
 from backstop.platform.params import BadInput
 from backstop.platform.results import (
+    by_knobs,
+    by_round,
+    by_strength,
     canvas,
     columns,
     labels,
@@ -25,7 +28,6 @@ from backstop.platform.results import (
     page,
     pictures,
     ranking,
-    series,
 )
 from backstop.platform.results.columns import Column, Kind
 from backstop.platform.results.document import Document
@@ -143,19 +145,19 @@ def test_a_bare_experiment_has_a_page() -> None:
 
 
 def test_the_map_needs_two_by_two(document: Document, given: list[Run]) -> None:
-    cells = series.knob_map(document, "attack_success_rate")
+    cells = by_knobs.knob_map(document, "attack_success_rate")
     assert set(cells) == {(tau, trim) for tau in (0.2, 0.4, 0.6, 0.8) for trim in (0.1, 0.2, 0.3)}
     one = [item for item in given if "0.6" in str(item.spec["defense"]) or not item.spec["defense"]]
-    assert series.knob_map(ranking.build_document(one, "x"), "attack_success_rate") == {}
+    assert by_knobs.knob_map(ranking.build_document(one, "x"), "attack_success_rate") == {}
 
 
 def test_curves_are_asked_for_only_where_they_are_drawn(
     document: Document, given: list[Run]
 ) -> None:
-    scene = series.strongest_attack(document)
+    scene = by_round.strongest_attack(document)
     assert scene is not None
     assert scene.attack == "badnets(size=3, target=0)+model_replacement(strength=5.0)"
-    drawn = series.curve_run_ids(document)
+    drawn = by_round.curve_run_ids(document)
     assert len(drawn) == 2 * len(marks.best_per_family(document)) == 2 * 7
     names = {chain_label(item.spec["defense"], "defense") for item in given if item.id in drawn}
     assert names == {mark.row["defense"] for mark in marks.best_per_family(document)}
@@ -215,16 +217,16 @@ def test_files(
         store: Store, runs: list[Run], ids: list[str], metrics: tuple[str, ...]
     ) -> list[Run]:
         asked.append(ids)
-        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, series.CURVES)
+        assert (store.uri, runs, metrics) == ("sqlite:///there.db", bare, by_round.CURVES)
         return given
 
     monkeypatch.setattr(page, "with_curves", curves)
     store = Store("sqlite:///there.db", "")
-    assert page.write(document, bare, store, tmp_path / "new").read_text() == text
-    assert asked == [series.curve_run_ids(document)]
+    assert page.write_page(document, bare, store, tmp_path / "new").read_text() == text
+    assert asked == [by_round.curve_run_ids(document)]
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
-        page.write(document, bare, store, tmp_path / "file")
+        page.write_page(document, bare, store, tmp_path / "file")
 
 
 @pytest.mark.skipif(
@@ -307,7 +309,7 @@ def test_attacks_that_differ_in_strength_only_make_a_curve() -> None:
         for share, strength in ((0.1, 1.0), (0.1, 3.0), (0.1, 10.0), (0.2, 10.0))
     ]
     document = ranking.build_document(given, "demo")
-    (group,) = series.strength_groups(document)
+    (group,) = by_strength.strength_groups(document)
     assert group.text == chain.format(0.1, "…")
     assert group.attacks == {value: chain.format(0.1, value) for value in (1.0, 3.0, 10.0)}
     assert "Attack success by strength: badnets+model_replacement(strength=…)" in page.page(
@@ -329,7 +331,7 @@ def test_a_clean_twin_is_no_line_of_the_attack() -> None:
     )
     document = ranking.build_document([*runs(), twin], "demo")
     assert twin.id in {item["id"] for item in document["runs"]}
-    assert twin.id not in series.curve_run_ids(document)
+    assert twin.id not in by_round.curve_run_ids(document)
 
 
 KRUM = ChainName("krum(f=3, m=<1>)", (Part("krum", {"f": 3}),))

@@ -38,7 +38,10 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
     out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
     files = []
     if options.out or not read_only(store):
-        files = [*write_leaderboard(document, runs, out), page.write(document, runs, store, out)]
+        files = [
+            *write_leaderboard(document, runs, out),
+            page.write_page(document, runs, store, out),
+        ]
     if options.json:
         print_json(document)
     else:

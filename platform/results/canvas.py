@@ -27,9 +27,9 @@ THEME = {
     PAPER: "var(--paper)",
     "#0072b2": "var(--blue)",  # too dark on black
 }
-WIDTH = 4.6  # inches: about a phone's width at the size of the text around it
+SVG_WIDTH = 4.6  # inches: about a phone's width at the size of the text around it
 WHITE = "#ffffff"
-SETTINGS = {
+DRAWING_SETTINGS = {
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
@@ -61,21 +61,27 @@ def _settings(salt: str) -> Iterator[None]:
     """Matplotlib settings of our own: no user file, no clock, no random ids."""
     import matplotlib as mpl
 
-    own: dict[Any, Any] = {**SETTINGS, "svg.hashsalt": salt}
+    own: dict[Any, Any] = {**DRAWING_SETTINGS, "svg.hashsalt": salt}
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(own)
         yield
 
 
-def draw_svg(label: str, draw: Callable[[Axes], object], *, salt: str, height: float) -> Markup:
+def draw_svg(
+    label: str,
+    draw: Callable[[Axes], object],
+    *,
+    salt: str,
+    height: float,
+) -> Markup:
     """A drawing as an SVG element for the page; the label is what a screen reader says of it."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
     stream = io.StringIO()
     with _settings(salt):
-        figure = Canvas(figsize=(WIDTH, height), layout="constrained")
+        figure = Canvas(figsize=(SVG_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         figure.savefig(

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
+from backstop.platform.results.by_knobs import knob_map
+from backstop.platform.results.by_round import CURVES, Drawn, lines_by_round, strongest_attack
+from backstop.platform.results.by_strength import lines_by_strength
 from backstop.platform.results.canvas import draw_svg
+from backstop.platform.results.document import Document
 from backstop.platform.results.names import attack_names
 from backstop.platform.results.pictures import (
     draw_by_round,
     draw_by_strength,
     draw_heat_map,
     draw_scatter,
-)
-from backstop.platform.results.series import (
-    CURVES,
-    Drawn,
-    knob_map,
-    lines_by_round,
-    lines_by_strength,
-    strongest_attack,
 )
 
 SCATTER_CAPTION = (
@@ -39,7 +35,7 @@ class Illustration(NamedTuple):
     svg: Markup
 
 
-def overview(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illustration]:
+def ranking_at_a_glance(document: Document, runs: Sequence[Drawn]) -> list[Illustration]:
     """Accuracy against attack success, and both by round under the strongest attack."""
     if not document["rows"]:
         return []
@@ -53,7 +49,7 @@ def overview(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illustr
     return [first, *_by_round(document, runs)]
 
 
-def _by_round(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illustration]:
+def _by_round(document: Document, runs: Sequence[Drawn]) -> list[Illustration]:
     scene = strongest_attack(document)
     if scene is None:
         return []
@@ -76,7 +72,7 @@ def _by_round(document: Mapping[str, Any], runs: Sequence[Drawn]) -> list[Illust
     return illustrations
 
 
-def by_strength(document: Mapping[str, Any]) -> list[Illustration]:
+def by_strength(document: Document) -> list[Illustration]:
     """Attack success over attack strength: where does each defense break?"""
     illustrations = []
     for attack, lines in lines_by_strength(document):
@@ -90,7 +86,7 @@ def by_strength(document: Mapping[str, Any]) -> list[Illustration]:
     return illustrations
 
 
-def knob_maps(document: Mapping[str, Any]) -> list[Illustration]:
+def knob_maps(document: Document) -> list[Illustration]:
     """Attack success and accuracy over the two parameters of ``invariant``."""
     illustrations = []
     for metric, title, palette in (

@@ -49,11 +49,8 @@ AROUND = (
     Offset(-7, 9, "right"),
     Offset(-7, -9, "right"),
 )
-OFFSETS = [
-    Offset(reach * offset.x, reach * offset.y, offset.side)
-    for reach in (1.0, 1.9, 3.0)
-    for offset in AROUND
-]
+REACHES = (1.0, 1.9, 3.0)
+OFFSETS = [Offset(reach * x, reach * y, side) for reach in REACHES for x, y, side in AROUND]
 
 
 class _Room(NamedTuple):
@@ -64,8 +61,9 @@ class _Room(NamedTuple):
 
     def covered(self, box: Bbox) -> float:
         """How much the box would cover of what is there, and how much of it would be outside."""
-        outside = box.width * box.height - _overlap(box, self.frame)
-        return sum(_overlap(box, other) for other in self.taken) + OUTSIDE * outside
+        outside = _area(box) - _overlap(box, self.frame)
+        over_others = sum(_overlap(box, other) for other in self.taken)
+        return over_others + OUTSIDE * outside
 
 
 def place_labels(
@@ -99,7 +97,9 @@ def _box_around(axes: Axes, point: tuple[float, float]) -> Bbox:
     from matplotlib.transforms import Bbox
 
     center = axes.transData.transform(point)
-    return Bbox.from_extents(*(center - POINT_RADIUS), *(center + POINT_RADIUS))
+    low = center - POINT_RADIUS
+    high = center + POINT_RADIUS
+    return Bbox([low, high])
 
 
 def _place_label(axes: Axes, label: Label, room: _Room, renderer: Any) -> None:
@@ -109,12 +109,12 @@ def _place_label(axes: Axes, label: Label, room: _Room, renderer: Any) -> None:
     covered = [round(room.covered(box), 3) for box in boxes]
     best = covered.index(min(covered))
     box, offset = boxes[best], OFFSETS[best]
-    if covered[best] > CROWDED * box.width * box.height:
+    if covered[best] > CROWDED * _area(box):
         text.remove()  # the ranking has its name
         return
     text.set(position=(offset.x, offset.y), ha=offset.side)
     room.taken.append(box)
-    if max(abs(offset.x), abs(offset.y)) > FAR:
+    if abs(offset.x) > FAR or abs(offset.y) > FAR:
         _lead_back(axes, label, offset)
 
 
@@ -140,12 +140,14 @@ def _possible_boxes(axes: Axes, label: Label, size: Bbox) -> list[Bbox]:
     figure = axes.get_figure(root=True)
     assert figure is not None
     pixels = figure.dpi / 72
-    x, y = axes.transData.transform((label.x, label.y))
+    point = label.x, label.y
+    x, y = axes.transData.transform(point)
+    width, height = size.width, size.height
     boxes = []
     for offset in OFFSETS:
-        left = x + offset.x * pixels - size.width * SIDES[offset.side]
-        low = y + offset.y * pixels - size.height / 2
-        boxes.append(Bbox.from_bounds(left, low, size.width, size.height))
+        left = x + offset.x * pixels - width * SIDES[offset.side]
+        low = y + offset.y * pixels - height / 2
+        boxes.append(Bbox.from_bounds(left, low, width, height))
     return boxes
 
 
@@ -167,6 +169,10 @@ def _lead_back(axes: Axes, label: Label, offset: Offset) -> None:
     )
 
 
+def _area(box: Bbox) -> float:
+    return float(box.width * box.height)
+
+
 def _overlap(one: Bbox, other: Bbox) -> float:
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)
@@ -177,7 +183,7 @@ def spread_labels(heights: Sequence[float], gap: float, low: float, high: float)
     """The heights moved as little as a simple sweep can so that neighbors are a gap apart and all
     are in range.
     """
-    order = sorted(range(len(heights)), key=lambda index: (heights[index], index))
+    order = sorted(range(len(heights)), key=lambda index: heights[index])  # stable
     moved = [heights[index] for index in order]
     floor = low
     for position, height in enumerate(moved):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from backstop.platform.results.canvas import INK
 from backstop.platform.results.columns import ranked_rows
+from backstop.platform.results.document import Document
 from backstop.platform.specs.part import NOTHING
 
 UNATTACKED, UNDEFENDED = NOTHING["attack"], NOTHING["defense"]
@@ -33,7 +34,14 @@ class Mark(NamedTuple):
         return f"{self.family[: LONGEST_NAME - 1]}…"
 
 
-def marks(document: Mapping[str, Any]) -> list[Mark]:
+class Line(NamedTuple):
+    """A row's line in a picture."""
+
+    mark: Mark
+    points: Sequence[tuple[float, float]]
+
+
+def marks(document: Document) -> list[Mark]:
     """The rows by rank; the best six families and FedAvg have colors, all others are gray."""
     rows = ranked_rows(document)
     colors = _family_colors([row.defense.family for row in rows])
@@ -41,16 +49,18 @@ def marks(document: Mapping[str, Any]) -> list[Mark]:
     listed = []
     for row in rows:
         family = row.defense.family
-        listed.append(Mark(row.fields, family, colors.get(family, OTHERS), family not in seen))
+        color = colors.get(family, OTHERS)
+        listed.append(Mark(row.fields, family, color, best=family not in seen))
         seen.add(family)
     return listed
 
 
 def _family_colors(families: Sequence[str]) -> dict[str, str]:
     defended = dict.fromkeys(family for family in families if family != UNDEFENDED)
-    return dict(zip(defended, PALETTE, strict=False)) | {UNDEFENDED: INK}
+    colors = dict(zip(defended, PALETTE, strict=False))
+    return {**colors, UNDEFENDED: INK}
 
 
-def best_per_family(document: Mapping[str, Any]) -> list[Mark]:
+def best_per_family(document: Document) -> list[Mark]:
     """The best row of each family that has a color of its own, by rank."""
     return [mark for mark in marks(document) if mark.best and mark.color != OTHERS]

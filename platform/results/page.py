@@ -8,26 +8,25 @@ only our own drawings are markup.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from backstop.platform.results import illustrations
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
+from backstop.platform.results.by_round import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
-from backstop.platform.results.document import write_text
+from backstop.platform.results.document import Document, write_text
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.notes import footnotes, incomplete
 from backstop.platform.results.runs import Run, with_curves
-from backstop.platform.results.series import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.store import Store
 from backstop.platform.results.wording import percent, plural
 
 
-def page(document: Mapping[str, Any], runs: Sequence[Drawn]) -> str:
+def page(document: Document, runs: Sequence[Drawn]) -> str:
     """The whole page. Runs need their curves only for :func:`curve_run_ids`."""
     experiment = str(document["experiment"])
     return _template().render(
@@ -39,7 +38,7 @@ def page(document: Mapping[str, Any], runs: Sequence[Drawn]) -> str:
         cell_text=cell_text,
         ranking=ranked_rows(document),
         footnotes=footnotes(document),
-        overview=illustrations.overview(document, runs),
+        overview=illustrations.ranking_at_a_glance(document, runs),
         matrix=attack_table(document),
         matrix_note=BY_ATTACK_NOTE,
         lifetimes=lifetimes(document),
@@ -63,7 +62,7 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html")
 
 
-def _facts(document: Mapping[str, Any]) -> dict[str, str]:
+def _facts(document: Document) -> dict[str, str]:
     """Where the figures come from, in words."""
     cells = document["cells"]
     tasks = sorted({f"{cell['dataset']} ({cell['model']})" for cell in cells})
@@ -82,7 +81,12 @@ def _facts(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def write(document: Mapping[str, Any], runs: Sequence[Run], store: Store, folder: Path) -> Path:
+def write_page(
+    document: Document,
+    runs: Sequence[Run],
+    store: Store,
+    folder: Path,
+) -> Path:
     """Write leaderboard.html, with the metrics by round that it draws from the store. Raises
     BadInput when it cannot be written.
     """

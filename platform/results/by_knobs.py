@@ -1,0 +1,45 @@
+"""Figures by the two knobs of ``invariant``: mask threshold τ and trim fraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backstop.platform.results.document import Document
+from backstop.platform.results.names import Chain, document_chains
+
+Knobs = tuple[float, float]  # τ, trim fraction
+
+
+def knob_map(document: Document, metric: str) -> dict[Knobs, float]:
+    """The mean of a metric in the best row at each pair of knobs; empty unless at least 2 × 2 are
+    there.
+    """
+    rows = _rows_by_knobs(document)
+    taus = {tau for tau, _ in rows}
+    trims = {trim for _, trim in rows}
+    if len(taus) < 2 or len(trims) < 2:
+        return {}
+    figures = {knobs: row[metric] for knobs, row in rows.items()}
+    return {knobs: figure["mean"] for knobs, figure in figures.items() if figure is not None}
+
+
+def _rows_by_knobs(document: Document) -> dict[Knobs, Mapping[str, Any]]:
+    chains = document_chains(document)
+    rows: dict[Knobs, Mapping[str, Any]] = {}
+    for row in document["rows"]:
+        knobs = knobs_of(chains[row["defense"]])
+        if knobs is not None:
+            rows.setdefault(knobs, row)
+    return rows
+
+
+def knobs_of(chain: Chain) -> Knobs | None:
+    """The knobs of ``invariant`` alone; None of any other defense."""
+    if [stage.name for stage in chain] != ["invariant"]:
+        return None
+    params = chain[0].params
+    tau, trim = params.get("mask_threshold"), params.get("trim_fraction")
+    if not isinstance(tau, (int, float)) or not isinstance(trim, (int, float)):
+        return None
+    return float(tau), float(trim)

@@ -1,0 +1,120 @@
+"""Attack success by the strength of an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import NamedTuple
+
+from backstop.platform import plugins
+from backstop.platform.results.by_attack import mean_success
+from backstop.platform.results.document import Document
+from backstop.platform.results.frames import cells_frame
+from backstop.platform.results.marks import Line, best_per_family
+from backstop.platform.results.names import (
+    Chain,
+    ChainName,
+    chain_names,
+    chain_of,
+    document_chains,
+)
+from backstop.platform.specs import notation
+from backstop.platform.specs.part import Part, chain_text
+
+FEWEST_STRENGTHS = 3  # that make a line worth drawing
+ANY = "…"  # stands for a strength that varies
+
+
+class StrengthGroup(NamedTuple):
+    """Attacks that differ in the strength of one stage only."""
+
+    text: str
+    chain: Chain  # with … in place of the strength
+    attacks: Mapping[float, str]  # strength → attack, from weak to strong
+
+
+def strength_groups(document: Document) -> list[StrengthGroup]:
+    """Attacks that differ in one stage's STRENGTH only, at least three of them."""
+    chains: dict[str, Chain] = {}
+    attacks: dict[str, dict[float, str]] = {}
+    for cell in document["cells"]:
+        attack = chain_of(cell["attack_stages"])
+        for strength, chain in _without_strength(attack):
+            text = _readable(chain_text(chain, "attack"))
+            chains[text] = chain
+            attacks.setdefault(text, {})[strength] = cell["attack"]
+    groups = []
+    for text, members in sorted(attacks.items()):
+        if len(members) >= FEWEST_STRENGTHS:
+            weak_to_strong = dict(sorted(members.items()))
+            groups.append(StrengthGroup(text, chains[text], weak_to_strong))
+    return groups
+
+
+def _without_strength(chain: Chain) -> Iterator[tuple[float, Chain]]:
+    """For each stage that has a strength: that, and the chain with … in its place."""
+    for position, stage in enumerate(chain):
+        knob = _strength_parameter(stage.name)
+        if knob is None:
+            continue
+        strength = stage.params.get(knob)
+        if isinstance(strength, (int, float)):
+            blank = Part(stage.name, {**stage.params, knob: ANY})
+            before, after = chain[:position], chain[position + 1 :]
+            yield float(strength), (*before, blank, *after)
+
+
+def _strength_parameter(attack: str) -> str | None:
+    """The parameter that says how strong the attack is; None of an attack without one, and of one
+    that is not installed here.
+    """
+    if attack not in plugins.names("attacks"):
+        return None
+    return plugins.attack_facts(attack).strength
+
+
+def _readable(text: str) -> str:
+    """The text of a chain with … in it, which is no value that needs quotes."""
+    return text.replace(notation.write(ANY), ANY)
+
+
+def lines_by_strength(document: Document) -> list[tuple[str, list[Line]]]:
+    """For each group of attacks its name and a line for the best of each family of defenses; points
+    are (strength, attack success in percent).
+    """
+    groups = strength_groups(document)
+    names = _names(document, groups)
+    success = mean_success(cells_frame(document))
+    drawn = []
+    for group in groups:
+        lines = _lines(document, group, success)
+        if lines:
+            name = _readable(str(names[group.text]))
+            drawn.append((name, lines))
+    return drawn
+
+
+def _names(document: Document, groups: list[StrengthGroup]) -> dict[str, ChainName]:
+    """Names of the groups, with the parameters that tell them from their own attacks too."""
+    chains = document_chains(document)
+    named: dict[str, Chain] = {}
+    for group in groups:
+        named[group.text] = group.chain
+        for attack in group.attacks.values():
+            named[attack] = chains[attack]
+    return chain_names(named)
+
+
+def _lines(
+    document: Document, group: StrengthGroup, success: Mapping[Hashable, float]
+) -> list[Line]:
+    lines = []
+    for mark in best_per_family(document):
+        defense = mark.row["defense"]
+        points = []
+        for strength, attack in group.attacks.items():
+            rate = success.get((attack, defense))
+            if rate is not None:
+                points.append((strength, 100 * rate))
+        if len(points) >= 2:
+            lines.append(Line(mark, points))
+    return lines
