@@ -41,14 +41,8 @@ defense.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples, Updates
->>> own = Samples(torch.zeros(1), torch.zeros(1))
->>> view = SimpleNamespace(params=torch.zeros(1), sizes=(1,), members=torch.tensor([0]), total=3, server_lr=1.0, own=lambda index: own)
->>> view.train = lambda params, data: torch.zeros(1)
->>> view.unpoisoned = lambda: torch.zeros(1, 1)
->>> view.generator = torch.Generator()
->>> view.defend = lambda rows: Updates(rows, torch.ones(3), torch.arange(3))  # no defense
+>>> from backstop.platform.examples import attack_view, updates
+>>> view = attack_view(update=torch.zeros(1), defend=updates)  # no defense
 >>> adaptive(margin=1.0).craft(None, torch.tensor([[5.0]]), view).round()  # one of three replaces the model
 tensor([[15.]])
 """

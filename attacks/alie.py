@@ -24,8 +24,8 @@ one fewer. Their program takes z as given, 1.5 by default; the quantile is the p
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
 >>> alie(z=1.5).craft(None, torch.zeros(1, 2), view)
 tensor([[-0.5000,  1.0000]])
 >>> f"{_most(n=50, m=24):.2f}"  # s = 2, (50 - 24 - 2) / (50 - 24) = 0.923

@@ -26,8 +26,10 @@ Cost: one honest local training for each malicious client of the round.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(unpoisoned=lambda: torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
+>>> from dataclasses import replace
+>>> from backstop.platform.examples import attack_view
+>>> own = torch.tensor([[0.0, 1.0], [2.0, 1.0]])  # what honest clients would send
+>>> view = replace(attack_view(), unpoisoned=lambda: own)
 >>> alie_backdoor(z=1.5).craft(None, torch.tensor([[9.0, 9.0], [3.0, 9.0]]), view)  # 1 + 1.5 · 1
 tensor([[2.5000, 1.0000],
         [2.5000, 1.0000]])

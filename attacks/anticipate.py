@@ -38,16 +38,13 @@ of a simulated step is itself differentiated.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from torch.nn.functional import cross_entropy
 >>> from backstop.platform.contract import Samples
->>> def model(params, x):
-...     return torch.stack([params[0] * x, -params[0] * x], 1)
->>> view = SimpleNamespace(params=torch.zeros(1), model=model, loss=cross_entropy)
->>> local, batch = torch.ones(1, requires_grad=True), Samples(torch.ones(1), torch.tensor([0]))
+>>> from backstop.platform.examples import train_view
+>>> view, local = train_view(torch.zeros(2)), torch.tensor([1.0, -1.0], requires_grad=True)
+>>> batch = Samples(torch.ones(1, 1), torch.tensor([0]))  # the logits are the parameters
 >>> way = _models(view, local, batch, _Odds(0.5, 1.0), rounds=1, rate=1.0)
->>> [round(after.item(), 4) for after in way]  # h(0) = 1, so 1/2 · 1 + 1/2 · 1; then 1 + 2 / (1 + e^2)
-[1.0, 1.2384]
+>>> [round(after[0].item(), 4) for after in way]  # h(0) = 1/2: 1/2 · 1 + 1/2 · 1/2; then 3/4 + 1 / (1 + e^1.5)
+[0.75, 0.9324]
 """
 
 from __future__ import annotations

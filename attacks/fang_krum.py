@@ -33,8 +33,8 @@ coordinates.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[-1.0], [1.0], [3.0], [9.0]]), generator=torch.Generator().manual_seed(0))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[-1.0], [1.0], [3.0], [9.0]]))
 >>> fang_krum().craft(None, torch.zeros(1, 1), view)  # λ_0 = √(8 / 2) + 9 = 11; Krum picks -11 / 16
 tensor([[-0.6875]])
 """

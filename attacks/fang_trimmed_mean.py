@@ -23,8 +23,8 @@ re-implementations, from which b = 2 is.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[-3.0, 2.0], [-1.0, 4.0]]), generator=torch.Generator().manual_seed(0))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[-3.0, 2.0], [-1.0, 4.0]]))
 >>> row = fang_trimmed_mean(b=2.0).craft(None, torch.zeros(1, 2), view)[0]
 >>> -1.0 <= row[0].item() <= -0.5, 1.0 <= row[1].item() <= 2.0
 (True, True)

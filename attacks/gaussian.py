@@ -17,8 +17,8 @@ Checked: the draw against its formula in NumPy; the paper's σ = 200 is remember
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(generator=torch.Generator().manual_seed(0))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view()
 >>> row = gaussian(std=2.0).craft(None, torch.zeros(1, 10_000), view)
 >>> f"mean {row.mean().abs():.1f}, standard deviation {row.std():.1f}"
 'mean 0.0, standard deviation 2.0'

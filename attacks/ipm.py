@@ -17,8 +17,8 @@ and 2.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
 >>> ipm(epsilon=0.5).craft(None, torch.zeros(1, 2), view)
 tensor([[-1.0000,  0.5000]])
 """

@@ -24,8 +24,8 @@ and whom it picks.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [9.0, 0.0]]))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [9.0, 0.0]]))
 >>> mimic().craft(None, torch.zeros(2, 2), view)
 tensor([[9., 0.],
         [9., 0.]])

@@ -26,8 +26,8 @@ bound, directions and which of them is run on which data.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
 >>> min_max(direction="unit").craft(None, torch.zeros(1, 2), view)  # 2 from the farther
 tensor([[1., 0.]])
 """

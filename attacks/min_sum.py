@@ -31,8 +31,8 @@ bound, directions and which of them is run on which data.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> view = SimpleNamespace(honest=torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0]]))
+>>> from backstop.platform.examples import attack_view
+>>> view = attack_view(honest=torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.0]]))
 >>> min_sum(direction="unit").craft(None, torch.zeros(1, 2), view)  # 4 + 0 + 4: no room
 tensor([[3., 0.]])
 >>> far = min_sum(direction="unit", bound="largest")

@@ -41,9 +41,9 @@ Cost: one honest local training for each malicious client of the round.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
+>>> from backstop.platform.examples import attack_view
 >>> own = torch.tensor([1.0, -1.0, 2.0])  # what an honest client would send
->>> view = SimpleNamespace(unpoisoned=lambda: own[None])
+>>> view = attack_view(update=own)
 >>> sign_aligned(strength=10.0).craft(None, torch.tensor([[1.5, -1.25, 1.5]]), view)  # clip([6, -3.5, -3], ±[2, 2, 4])
 tensor([[ 2., -2., -3.]])
 """

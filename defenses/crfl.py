@@ -37,12 +37,11 @@ smooth_mnist.py, bounds and radius against certify_mnist.py, from which the valu
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[2.0, 4.0], [4.0, 4.0]]), torch.ones(2), torch.arange(2))
->>> view = SimpleNamespace(params=torch.tensor([3.0, 4.0]), server_lr=1.0, generator=torch.Generator())
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[2.0, 4.0], [4.0, 4.0]]))
+>>> view = server_view(torch.tensor([3.0, 4.0]))
 >>> defense = crfl(norm=5.0, noise=0.1)
->>> after, state = defense.apply(updates, defense.init(view), view)
+>>> after, state = defense.apply(given, defense.init(view), view)
 >>> after.rows, defense.finish(state, view)  # (6, 8) is clipped to (3, 4): the model stays, and the noise is not in it
 (tensor([[0., 0.]]), tensor([3., 4.]))
 """

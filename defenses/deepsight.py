@@ -36,13 +36,11 @@ Needs: model calls, and inputs of the root set for their shape and range; no lab
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples, Slot, Updates
->>> view = SimpleNamespace(params=torch.zeros(4), head=(Slot("weight", 0, (4, 1)),), root=Samples(torch.rand(2, 1), torch.zeros(2)),
-...                        model=lambda params, x: x * params, generator=torch.Generator().manual_seed(0))
+>>> from backstop.platform.examples import server_view, updates
+>>> view = server_view(torch.zeros(4))
 >>> signs = torch.tensor([[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]])
 >>> rows = torch.cat([signs, signs, torch.tensor([[9.0, 0.0, 0.0, 0.0]])])
->>> after, _ = deepsight(samples=8).apply(Updates(rows, torch.ones(9), torch.arange(9)), None, view)
+>>> after, _ = deepsight(samples=8).apply(updates(rows), None, view)
 >>> after.weight, after.rows[8]  # the last one learned a single label
 (tensor([1., 1., 1., 1., 1., 1., 1., 1., 0.]), tensor([2., 0., 0., 0.]))
 """

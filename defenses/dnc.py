@@ -24,11 +24,10 @@ Needs: the assumed number of attackers f.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), torch.ones(4), torch.arange(4))
->>> view = SimpleNamespace(generator=torch.Generator())
->>> dnc(f=1).apply(updates, None, view)[0].weight.tolist()
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]))
+>>> view = server_view()
+>>> dnc(f=1).apply(given, None, view)[0].weight.tolist()
 [1.0, 1.0, 1.0, 0.0]
 """
 

@@ -25,10 +25,9 @@ too. The paper's text was out of reach: the line on local models in its algorith
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[3.0, 4.0], [6.0, 8.5], [0.0, -5.0]]), torch.ones(3), torch.arange(3))
->>> after, _ = flame(noise=0.0).apply(updates, None, SimpleNamespace(generator=torch.Generator()))
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[3.0, 4.0], [6.0, 8.5], [0.0, -5.0]]))
+>>> after, _ = flame(noise=0.0).apply(given, None, server_view())
 >>> after.weight, after.rows[2]  # the median norm is 5
 (tensor([1., 1., 0.]), tensor([ 0., -5.]))
 """

@@ -30,12 +30,11 @@ Needs: history, each row from one client, and the assumed number of attackers f.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0], [1.5], [-4.0]]), torch.ones(3), torch.arange(3))
->>> view = SimpleNamespace(params=torch.zeros(1), generator=torch.Generator())
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[1.0], [1.5], [-4.0]]))
+>>> view = server_view(torch.zeros(1))
 >>> defense = flanders(f=1, early=True)
->>> after, state = defense.apply(updates, defense.init(view), view)
+>>> after, state = defense.apply(given, defense.init(view), view)
 >>> after.weight, sorted(state.rounds[0].models)  # the first forecast is the global model
 (tensor([1., 1., 0.]), [0, 1])
 """

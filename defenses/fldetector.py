@@ -54,13 +54,12 @@ Needs: history, and each row from one client.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
+>>> from backstop.platform.examples import server_view, updates
 >>> defense, w, state = fldetector(window=2, warm=0), torch.tensor([8.0]), None
 >>> for t in range(4):  # each honest client moves half of the way to 0; client 3 jumps about, which shows in round 3
 ...     rows = torch.tensor([[-0.5], [-0.5], [-0.5], [(-1.0) ** t]]) * w
-...     view = SimpleNamespace(params=w, server_lr=1.0, generator=torch.Generator())
-...     after, state = defense.apply(Updates(rows, torch.ones(4), torch.arange(4)), state or defense.init(view), view)
+...     view = server_view(w)
+...     after, state = defense.apply(updates(rows), state or defense.init(view), view)
 ...     w = w + after.rows[:3].mean(0)
 >>> after.weight, w
 (tensor([1., 1., 1., 0.]), tensor([8.]))

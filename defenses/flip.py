@@ -36,13 +36,14 @@ Needs: honest clients that train this way; images.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
+>>> from backstop.platform.contract import PredictView
 >>> triggers = Trigger(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]), torch.ones(2, 1, 1, 2))  # class 0: left pixel, class 1: right
 >>> change, x, y = flip(share=0.5).local.batch, torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1])
 >>> change(triggers, x, y, torch.Generator())[0].flatten(1).tolist()
 [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
 >>> logits = torch.tensor([[0.9, 0.05, 0.05], [0.3, 0.4, 0.3]]).log()
->>> flip(confidence=0.5).predict(SimpleNamespace(params=None, scores=lambda params: logits)).label
+>>> view = PredictView(torch.zeros(1), lambda params: logits, torch.Generator())
+>>> flip(confidence=0.5).predict(view).label
 tensor([ 0, -1])
 """
 

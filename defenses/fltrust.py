@@ -24,13 +24,12 @@ Needs: the server's root set D_0.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples, Updates
+>>> from backstop.platform.contract import Samples
+>>> from backstop.platform.examples import server_view, updates
 >>> root = Samples(torch.zeros(5, 1), torch.zeros(5))
->>> view = SimpleNamespace(params=torch.zeros(2), root=root, train=lambda params, root: torch.tensor([3.0, 4.0]),
-...                        generator=torch.Generator())
->>> updates = Updates(torch.tensor([[12.0, 16.0], [1.25, 0.0], [-20.0, 0.0]]), torch.ones(3), torch.arange(3))
->>> after, _ = fltrust().apply(updates, None, view)
+>>> view = server_view(root=root, update=torch.tensor([3.0, 4.0]))
+>>> given = updates(torch.tensor([[12.0, 16.0], [1.25, 0.0], [-20.0, 0.0]]))
+>>> after, _ = fltrust().apply(given, None, view)
 >>> after.rows
 tensor([[ 3.,  4.],
         [ 5.,  0.],

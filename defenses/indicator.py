@@ -41,10 +41,8 @@ between rounds.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples
->>> view = SimpleNamespace(params=torch.zeros(2), model=lambda params, x: x * params, classes=2, round=0,
-...                        root=Samples(torch.tensor([[0.0], [1.0]]), None), generator=torch.Generator().manual_seed(0))
+>>> from backstop.platform.examples import server_view
+>>> view = server_view(torch.zeros(2))
 >>> defense = indicator(samples=10, epochs=1)
 >>> sent, state = defense.send(defense.init(view), view)
 >>> state.planted, bool(sent.any())

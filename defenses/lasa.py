@@ -23,11 +23,12 @@ both radii are.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Slot, Updates
+>>> from dataclasses import replace
+>>> from backstop.platform.contract import Slot
+>>> from backstop.platform.examples import server_view, updates
 >>> rows = torch.tensor([[3.0, 0.0, 4.0], [3.0, 1.0, 4.0], [4.0, 1.0, 3.0], [-3.0, 0.0, 4.0]])
->>> view = SimpleNamespace(layout=(Slot("weight", 0, (2,)), Slot("bias", 2, (1,))))
->>> lasa(sparsity=0.34).apply(Updates(rows, torch.ones(4), torch.arange(4)), None, view)[0].rows.round(decimals=2)
+>>> view = replace(server_view(), layout=(Slot("weight", 0, (2,)), Slot("bias", 2, (1,))))
+>>> lasa(sparsity=0.34).apply(updates(rows), None, view)[0].rows.round(decimals=2)
 tensor([[2.9700, 0.0000, 3.9700]])
 """
 

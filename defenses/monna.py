@@ -21,11 +21,10 @@ Needs: a root set whose training moves the model as honest clients do.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), torch.ones(4), torch.arange(4))
->>> view = SimpleNamespace(params=None, root=None, train=lambda params, samples: torch.tensor([2.0]))
->>> monna(f=2).apply(updates, None, view)[0].weight.tolist()
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[0.0], [1.0], [1.5], [90.0]]))
+>>> view = server_view(update=torch.tensor([2.0]))
+>>> monna(f=2).apply(given, None, view)[0].weight.tolist()
 [0.0, 1.0, 1.0, 0.0]
 """
 

@@ -29,10 +29,9 @@ the authors' code was not found and the paper's text was out of reach.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [8.0, 8.0], [8.0, 9.0]]), torch.ones(5), torch.arange(5))
->>> after, _ = rflbat().apply(updates, None, SimpleNamespace(generator=torch.Generator().manual_seed(0)))
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [8.0, 8.0], [8.0, 9.0]]))
+>>> after, _ = rflbat().apply(given, None, server_view())
 >>> after.weight.tolist()
 [1.0, 1.0, 1.0, 0.0, 0.0]
 """

@@ -28,11 +28,10 @@ clipping.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
+>>> from backstop.platform.examples import server_view, updates
 >>> rows = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0], [-1.0, -2.0], [90.0, 90.0]])
->>> updates, view = Updates(rows, torch.ones(5), torch.arange(5)), SimpleNamespace(generator=torch.Generator())
->>> signguard().apply(updates, None, view)[0].weight.tolist()
+>>> given, view = updates(rows), server_view()
+>>> signguard().apply(given, None, view)[0].weight.tolist()
 [1.0, 1.0, 1.0, 0.0, 0.0]
 """
 

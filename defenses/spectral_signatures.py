@@ -25,12 +25,12 @@ Needs: model calls, and the root set.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Samples, Updates
+>>> from backstop.platform.contract import Samples
+>>> from backstop.platform.examples import server_view, updates
 >>> root = Samples(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]))
->>> view = SimpleNamespace(params=torch.zeros(1), root=root, features=lambda params, x: x + params)
->>> updates = Updates(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), torch.ones(4), torch.arange(4))
->>> after, _ = spectral_signatures(share=0.25).apply(updates, None, view)  # τ: 9, 4, 1, 36
+>>> view = server_view(torch.zeros(1), root=root)
+>>> given = updates(torch.tensor([[0.0], [1.0], [2.0], [9.0]]))
+>>> after, _ = spectral_signatures(share=0.25).apply(given, None, view)  # τ: 9, 4, 1, 36
 >>> after.weight.tolist()
 [1.0, 1.0, 1.0, 0.0]
 """

@@ -23,11 +23,10 @@ OOD_Federated_Learning.
 
 Example:
 >>> import torch
->>> from types import SimpleNamespace
->>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), torch.ones(2), torch.arange(2))
->>> view = SimpleNamespace(generator=torch.Generator())
->>> weak_dp(norm=1.0, noise=0.0).apply(updates, None, view)[0].rows
+>>> from backstop.platform.examples import server_view, updates
+>>> given = updates(torch.tensor([[0.5, 0.0], [3.0, 4.0]]))
+>>> view = server_view()
+>>> weak_dp(norm=1.0, noise=0.0).apply(given, None, view)[0].rows
 tensor([[0.5500, 0.4000]])
 """
 

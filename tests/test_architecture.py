@@ -445,6 +445,11 @@ def test_no_catch_all_parameters_in_plugins(file: Path) -> None:
             )
 
 
+@pytest.mark.parametrize("file", PLUGINS, ids=name)
+def test_examples_are_given_the_views_of_the_contract(file: Path) -> None:
+    assert "SimpleNamespace" not in file.read_text(encoding="utf-8"), "see platform/examples.py"
+
+
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_everything_public_is_documented(file: Path) -> None:
     module = tree(file)
