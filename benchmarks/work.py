@@ -42,7 +42,7 @@ ATTACKED = IMAGE.replace(malicious=0.2, attack=(Part("badnets"),), defense=(Part
 def problem(name: str) -> str:
     """Why this work cannot be done here; empty where it can."""
     try:
-        loading.load(CLEAN[name].dataset, loading.data_folder())
+        loading.load_dataset(CLEAN[name].dataset, loading.data_folder())
     except BadInput as error:
         return str(error).replace(str(loading.data_folder()), "$BACKSTOP_DATA")
     return ""
@@ -53,8 +53,8 @@ def write(name: str, rounds: int, to: Path) -> None:
     the cohorts, the first model.
     """
     spec = validate(CLEAN[name])
-    built = federation.build(
-        spec, loading.load(spec.dataset, loading.data_folder()), choose_device("cpu")
+    built = federation.build_federation(
+        spec, loading.load_dataset(spec.dataset, loading.data_folder()), choose_device("cpu")
     )
     owner = np.full(len(built.data.train.y), -1)
     for client, shard in enumerate(built.shards):

@@ -68,8 +68,8 @@ class Experiment:
         self.folder = folder
         self.clients: Clients = clients or InProcess()
         with one_thread():
-            data = loading.load(self.spec.dataset, folder)
-            self.built = federation.build(self.spec, data, choose_device(device))
+            data = loading.load_dataset(self.spec.dataset, folder)
+            self.built = federation.build_federation(self.spec, data, choose_device(device))
             self.attack_turns = self.built.attack_turns()
             self.secret = cache(partial(_malicious_data, self.built))
             self.read_edge_cases = False
@@ -186,7 +186,7 @@ class Experiment:
 
         def labelled() -> tuple[Samples, Samples]:
             self.read_edge_cases = True
-            pair = loading.edge_cases(self.spec.dataset, self.folder)
+            pair = loading.load_edge_cases(self.spec.dataset, self.folder)
             assert pair is not None
             train, test = (network.to_unit_interval(x).to(self.built.device) for x in pair)
             return tuple(

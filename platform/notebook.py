@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from backstop.platform.results.runs import Run
     from backstop.platform.results.store import Store
 
-WIDTH = 110  # columns of a leaderboard as text
+TEXT_WIDTH = 110  # columns of a leaderboard as text
 
 
 class RunResult(NamedTuple):
@@ -50,9 +50,9 @@ class Leaderboard:
 
         from backstop.platform.results.terminal import terminal_table
 
-        console = Console(width=WIDTH, force_jupyter=False)
+        console = Console(width=TEXT_WIDTH, force_jupyter=False)
         with console.capture() as text:
-            console.print(terminal_table(self.document, WIDTH))
+            console.print(terminal_table(self.document, TEXT_WIDTH))
         return text.get().rstrip()
 
     def frame(self) -> DataFrame:

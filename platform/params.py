@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 RATIO = re.compile(r"([0-9]{1,9})/([1-9][0-9]{0,8})")  # of two counts, as 8/33
-LISTED = 100  # known names that a message lists at most
+NAMES_LISTED = 100  # known names that a message lists at most
 
 
 class BadInput(Exception):  # noqa: N818 -- it names what happened, and the command line's exit code 2
@@ -84,8 +84,8 @@ def nearest(given: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     if matches:
         return f"did you mean {matches[0]!r}?"
-    if len(names) > LISTED:
-        names = [*names[:LISTED], "…"]
+    if len(names) > NAMES_LISTED:
+        names = [*names[:NAMES_LISTED], "…"]
     return f"known: {', '.join(names) or 'none'}"
 
 

@@ -124,7 +124,7 @@ def find(group: str, name: str) -> Plugin:
         raise BadInput(f"unknown {SINGULAR[group]} {name!r}; {nearest(name, known)}")
     module, _, attribute = known[name].partition(":")
     try:
-        return read(importlib.import_module(module), group, attribute or name, name)
+        return read_plugin(importlib.import_module(module), group, attribute or name, name)
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
@@ -133,7 +133,7 @@ def find(group: str, name: str) -> Plugin:
         ) from error
 
 
-def read(module: ModuleType, group: str, attribute: str, name: str) -> Plugin:
+def read_plugin(module: ModuleType, group: str, attribute: str, name: str) -> Plugin:
     """A plug-in from its module."""
     factory = getattr(module, attribute)
     parameters = schema(factory)
@@ -154,7 +154,7 @@ def describe(group: str, name: str) -> Plugin:
     try:
         file = own_file(group, name)
         module = outline(file, name, constants(group))
-        described = read(module, group, name, name)
+        described = read_plugin(module, group, name, name)
     except BadInput:
         raise
     except Exception:  # noqa: BLE001 -- whatever it is, the import says what is wrong, if anything
@@ -276,4 +276,4 @@ def load_file(path: str, group: str) -> Plugin:
         raise BadInput(f"{where} raised {type(error).__name__}: {error}") from error
     if not callable(getattr(module, file.stem, None)):
         raise BadInput(f"{where} has no function {file.stem}(), named as the file")
-    return read(module, group, file.stem, file.stem)
+    return read_plugin(module, group, file.stem, file.stem)

@@ -838,7 +838,7 @@ def test_one_line_at_every_load_and_only_one(capsys: pytest.CaptureFixture[str])
     loading._load.cache_clear()
     part = Part("table", {"path": "telco.csv"})
     for _ in range(2):
-        loading.load(part, TABLES)
+        loading.load_dataset(part, TABLES)
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert err.startswith(
@@ -852,7 +852,7 @@ def test_datasets_that_say_nothing_are_described_by_their_tensors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loading._load.cache_clear()
-    data = loading.load(Part("digits"), tmp_path)
+    data = loading.load_dataset(Part("digits"), tmp_path)
     found = readings.of(data, "digits")
     assert (
         found.rows == len(data.train.y) + len(data.test.y)
@@ -874,7 +874,7 @@ def test_one_class_is_refused_whatever_the_dataset(monkeypatch: pytest.MonkeyPat
         BadInput,
         match=r"dataset table: all 192 training samples have one label, 0; nothing can be learned",
     ):
-        loading.load(Part("table"), TABLES)
+        loading.load_dataset(Part("table"), TABLES)
 
 
 def test_the_tag_holds_all_of_it_and_fits(tmp_path: Path) -> None:
@@ -922,7 +922,7 @@ def test_backstop_data_says_all_of_it(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_part_of_a_spec_names_such_a_file() -> None:
     part = parse_part("table(path=nohead.csv, header=none, missing='-', label=c4)")
     assert complete_part(part, "datasets").params["header"] is None
-    assert loading.load(part, TABLES).classes == 2
+    assert loading.load_dataset(part, TABLES).classes == 2
 
 
 def test_text_is_decoded_once_and_by_its_mark(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from backstop.platform.results import columns, frames, ranking
-from backstop.platform.results.columns import COLUMNS, Column, Form, columns_in
+from backstop.platform.results.columns import COLUMNS, BoardColumn, Form, columns_in
 from backstop.platform.results.latex import latex, latex_text
 from backstop.platform.results.markdown import markdown
 from backstop.platform.results.terminal import terminal_table
@@ -37,7 +37,7 @@ def printed(document: Document) -> str:
 def test_a_new_column_is_one_entry(monkeypatch: pytest.MonkeyPatch, document: Document) -> None:
     """Every form shows it without a change of its own; the csv and the frame have it at the end."""
     forms: tuple[Form, ...] = ("terminal", "markdown", "page", "latex")
-    price = Column(
+    price = BoardColumn(
         "price", "price paid", "share", forms, value=lambda row: row.fields["accuracy_cost"] / 2
     )
     monkeypatch.setattr(columns, "COLUMNS", (*COLUMNS, price))
@@ -58,8 +58,10 @@ def test_a_new_column_is_one_entry(monkeypatch: pytest.MonkeyPatch, document: Do
 def test_a_new_figure_takes_three_columns_of_the_csv(
     monkeypatch: pytest.MonkeyPatch, document: Document
 ) -> None:
-    twice = Column("again", "again", "figure", (), value=lambda row: row.fields["clean_accuracy"])
-    absent = Column("absent", "absent", "figure", (), value=lambda row: None)
+    twice = BoardColumn(
+        "again", "again", "figure", (), value=lambda row: row.fields["clean_accuracy"]
+    )
+    absent = BoardColumn("absent", "absent", "figure", (), value=lambda row: None)
     monkeypatch.setattr(columns, "COLUMNS", (*COLUMNS, twice, absent))
     frame = frames.leaderboard_frame(document)
     assert frame["again_low"].equals(frame["clean_accuracy_low"])

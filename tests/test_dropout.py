@@ -92,7 +92,9 @@ def test_a_mask_does_not_depend_on_later_samples_nor_on_vmap() -> None:
 
 
 def built(spec: Spec) -> Federation:
-    return federation.build(validate(spec), loading.load(spec.dataset, Path()), torch.device("cpu"))
+    return federation.build_federation(
+        validate(spec), loading.load_dataset(spec.dataset, Path()), torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("weights", [None, "3-1-1-1-1-1-1-1-1-0.25"])

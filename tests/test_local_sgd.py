@@ -57,7 +57,9 @@ def built(spec: Spec) -> Federation:
     from backstop.platform.specs.spec import validate
 
     spec = validate(spec)
-    return federation.build(spec, loading.load(spec.dataset, Path("unused")), torch.device("cpu"))
+    return federation.build_federation(
+        spec, loading.load_dataset(spec.dataset, Path("unused")), torch.device("cpu")
+    )
 
 
 def by_hand(fed: Federation, number: int, client: int) -> tuple[Tensor, Tensor]:

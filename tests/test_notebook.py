@@ -49,7 +49,7 @@ def test_a_run_is_that_of_its_spec_and_is_stored_nowhere() -> None:
 
 def test_a_leaderboard_is_shown_as_a_table(board: backstop.Leaderboard) -> None:
     assert repr(board).startswith("made up: 20 defenses, 3 attacked cells, 2 seeds")
-    assert all(len(line) <= notebook.WIDTH for line in repr(board).splitlines())
+    assert all(len(line) <= notebook.TEXT_WIDTH for line in repr(board).splitlines())
     frame = board.frame()
     assert list(frame["rank"]) == list(range(1, 21))
     assert len(board.cells()) == len(board.document["cells"])

@@ -61,7 +61,7 @@ def test_what_the_signature_rests_on_is_kept_and_nothing_else(tmp_path: Path) ->
     assert module.VERSION == 2
     assert module.mine() is None
     assert {"torch", "UNUSED"}.isdisjoint(vars(module))
-    parameters = plugins.read(module, "defenses", "mine", "mine").parameters
+    parameters = plugins.read_plugin(module, "defenses", "mine", "mine").parameters
     assert (parameters["size"].default, parameters["size"].allowed) == (4, "an integer in [1, 80]")
 
 

@@ -29,7 +29,7 @@ from backstop.platform.results import (
     pictures,
     ranking,
 )
-from backstop.platform.results.columns import Column, Kind
+from backstop.platform.results.columns import BoardColumn, ColumnKind
 from backstop.platform.results.document import Document
 from backstop.platform.results.names import ChainName, chain_label
 from backstop.platform.results.runs import Run
@@ -372,14 +372,14 @@ SHOWN = {  # kind of a column → value in a row, how the page shows it
 }
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("kind", get_args(ColumnKind))
 def test_a_new_column_of_any_kind_stands_in_the_page(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
+    kind: ColumnKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [run("badnets", "fedavg", 0, {"clean_accuracy": 0.5})]
     document = ranking.build_document(given, "one")
     value, shown = SHOWN[kind]
-    new = Column("new", "a <new> column", kind, ("page",), value=lambda _: value)
+    new = BoardColumn("new", "a <new> column", kind, ("page",), value=lambda _: value)
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, new))
     text = page.page(document, [])
     assert ">a &lt;new&gt; column</th>" in text

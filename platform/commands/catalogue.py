@@ -192,16 +192,16 @@ def data(options: argparse.Namespace) -> int:
     items = [inventory.look(part, folder) for part in parts]
     reading = None
     if options.name and items[0]["usable"]:
-        reading = inventory.read(parts[0], folder)
+        reading = inventory.read_dataset(parts[0], folder)
         items[0] |= {"reading": readings.document(reading)}
     if options.json:
         print_json(items)
         return DONE
     width = max(open_console().width, 60)
     if not options.name:
-        _print_lines(inventory.overview(items, folder, width))
+        _print_lines(inventory.overview_lines(items, folder, width))
         return DONE
-    _print_lines(inventory.sheet(items[0], folder, width))
+    _print_lines(inventory.sheet_lines(items[0], folder, width))
     if reading is not None:
         _print_lines(f"    {line}" for line in readings.sheet(reading))
     return DONE

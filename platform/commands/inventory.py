@@ -17,8 +17,8 @@ from backstop.platform.intake.files import file_status, find_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part
 
-Item = Mapping[str, Any]
-GROUPS = {  # of datasets, in the order in which they are shown: (heading, mark)
+DatasetItem = Mapping[str, Any]
+HEADINGS = {  # of datasets, in the order in which they are shown: (heading, mark)
     "free": ("need no files", "✓"),
     "usable": ("in the data folder", "✓"),
     "lacking": ("missing or corrupt", "✗"),
@@ -91,7 +91,7 @@ def look(part: Part, folder: Path) -> dict[str, Any]:
     }
 
 
-def read(part: Part, folder: Path) -> Reading:
+def read_dataset(part: Part, folder: Path) -> Reading:
     """What the dataset makes of its files. Raises BadInput where they cannot be read."""
     return readings.of(_dataset(part).load(folder), part.name)
 
@@ -109,11 +109,11 @@ def download(part: Part, folder: Path) -> None:
     dataset.download(folder)
 
 
-def overview(items: Sequence[Item], folder: Path, width: int) -> Iterator[str]:
+def overview_lines(items: Sequence[DatasetItem], folder: Path, width: int) -> Iterator[str]:
     """The lines that show all datasets in groups, files by their number."""
     yield _head(folder)
     column = max(len(item["name"]) for item in items)
-    for group, (heading, mark) in GROUPS.items():
+    for group, (heading, mark) in HEADINGS.items():
         members = [item for item in items if _group(item) == group]
         if members:
             yield from ("", heading)
@@ -126,10 +126,10 @@ def overview(items: Sequence[Item], folder: Path, width: int) -> Iterator[str]:
                 yield from _hints(item, " " * len(start), width)
 
 
-def sheet(item: Item, folder: Path, width: int) -> Iterator[str]:
+def sheet_lines(item: DatasetItem, folder: Path, width: int) -> Iterator[str]:
     """The lines that show one dataset with each of its files."""
     yield _head(folder)
-    _, mark = GROUPS[_group(item)]
+    _, mark = HEADINGS[_group(item)]
     yield from _wrapped(item.get("error") or _summary(item), f"{mark} {item['name']}: ", width)
     if _group(item) == "free":
         yield "    needs no files"
@@ -154,7 +154,7 @@ def _head(folder: Path) -> str:
     return f"data folder: {folder.absolute()}{remark}"
 
 
-def _group(item: Item) -> str:
+def _group(item: DatasetItem) -> str:
     if "error" in item:
         return "broken"
     if item["own"]:
@@ -164,7 +164,7 @@ def _group(item: Item) -> str:
     return "usable" if item["usable"] else "lacking"
 
 
-def _summary(item: Item) -> str:
+def _summary(item: DatasetItem) -> str:
     """The first line of the data sheet without the name that stands before it."""
     head, colon, rest = item["summary"].partition(": ")
     head_as_name = head.lower().replace("-", "").replace(" ", "")
@@ -173,16 +173,16 @@ def _summary(item: Item) -> str:
     return str(item["summary"])
 
 
-def _path(row: Item) -> str:
+def _path(row: DatasetItem) -> str:
     return str(row["found"] or row["path"])
 
 
-def _state(row: Item) -> str:
+def _state(row: DatasetItem) -> str:
     """The state of a file in words."""
     return "present, md5 ok" if row["state"] == "present" and row["md5"] else str(row["state"])
 
 
-def _counted(item: Item) -> Iterator[str]:
+def _counted(item: DatasetItem) -> Iterator[str]:
     """How many files are in which state, data first. Named are those that are out of order among
     others, and a single one.
     """
@@ -203,7 +203,7 @@ def _counted(item: Item) -> Iterator[str]:
             yield f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
 
 
-def _hints(item: Item, indent: str, width: int) -> Iterator[str]:
+def _hints(item: DatasetItem, indent: str, width: int) -> Iterator[str]:
     """How to get what is missing, each way once."""
     for hint in dict.fromkeys(row["hint"] for row in item["files"] if row["state"] != "present"):
         yield from _wrapped(hint, f"{indent}→ ", width)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 # Modules of ours that import nothing heavy: names from them may stand in a signature.
-LIGHT = {"backstop.platform.params", "backstop.platform.threats.parameters"}
+TORCH_FREE = {"backstop.platform.params", "backstop.platform.threats.parameters"}
 # What is there wherever Backstop runs; an import of anything else may fail, which only it can tell.
 INSTALLED = {"backstop", "numpy", "torch"} | sys.stdlib_module_names
 
@@ -118,6 +118,6 @@ def _check_light(statement: ast.stmt) -> None:
         case ast.Assign() | ast.AnnAssign():
             return
         case ast.ImportFrom(module=str(module)):
-            if module in LIGHT or module.partition(".")[0] in sys.stdlib_module_names:
+            if module in TORCH_FREE or module.partition(".")[0] in sys.stdlib_module_names:
                 return
     raise Unclear(f"line {statement.lineno}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from backstop.platform.contract import Data, Samples
 from backstop.platform.params import BadInput
 
-FORMS = {
+TENSOR_FORMS = {
     "image": (4, (torch.uint8, torch.float32), "uint8 or float32 (N, C, H, W)"),
     "table": (2, (torch.float32,), "float32 (N, F)"),
     "text": (2, (torch.int64,), "int64 (N, L)"),
@@ -75,7 +75,7 @@ def check_inputs(x: Tensor, kind: str, where: str) -> None:
     """BadInput unless the inputs have the form and the values that the contract gives to their
     kind.
     """
-    axes, types, form = FORMS[kind]
+    axes, types, form = TENSOR_FORMS[kind]
     if x.ndim != axes or x.dtype not in types or 0 in x.shape:
         raise BadInput(f"{where} inputs are {_form(x)}; {kind} data is {form}, not empty")
     if x.dtype == torch.float32 and not bool(torch.isfinite(x).all()):

@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform.optimizers import adam
 
 THRESHOLD = 0.99  # share of the batch that a successful trigger sends to its target
-PATIENCE = 5  # steps
+PRICE_PATIENCE = 5  # steps
 UP = 2.0  # factor on the price; it falls by UP^1.5
 # stamped images in one forward pass, as long as one target has no more: bounds the memory
 TOGETHER = 512
@@ -76,7 +76,7 @@ def invert(
     cost: float = 1e-3,
     batch: int = 32,
     threshold: float = THRESHOLD,
-    patience: int = PATIENCE,
+    patience: int = PRICE_PATIENCE,
     up: float = UP,
 ) -> Trigger:
     """The triggers for ``targets`` (t,) on the images ``x``; a step looks at the next ``batch`` of

@@ -18,7 +18,7 @@ ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
 UNTRIGGERED = "untriggered_target_rate"
 FIGURES = (ACCURACY, SUCCESS, "robust_accuracy")
 # of a diverged run that lacks the figure
-WORST = {ACCURACY: 0.0, SUCCESS: 1.0, "robust_accuracy": 0.0}
+WORST_VALUES = {ACCURACY: 0.0, SUCCESS: 1.0, "robust_accuracy": 0.0}
 VARIED_FIELDS = ("attack", "defense", "seed", "dormant")  # what a setting leaves open
 
 Curve = Sequence[tuple[int, float]]  # (round, value)
@@ -102,7 +102,7 @@ class Twins(NamedTuple):
     by_round: Mapping[int, Mapping[int, float]]  # seed → round → attack success
 
 
-def canonical_json(value: object) -> str:
+def json_text(value: object) -> str:
     """The one text of a JSON value."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -116,7 +116,7 @@ def setting_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def setting(spec: Mapping[str, Any]) -> str:
     """The name of a spec's setting: the first digits of its content's sha256."""
-    return hashlib.sha256(canonical_json(setting_fields(spec)).encode()).hexdigest()[:12]
+    return hashlib.sha256(json_text(setting_fields(spec)).encode()).hexdigest()[:12]
 
 
 def cell_key(spec: Mapping[str, Any]) -> CellKey:
@@ -143,8 +143,8 @@ def success_curve(run: Logged) -> Curve:
 def run_order(run: Logged) -> tuple[str, str, str, int, str, str]:
     """The order of runs: by what they are, never by when or where they ran."""
     key = cell_key(run.spec)
-    fields = canonical_json(setting_fields(run.spec))
-    metrics = canonical_json(finite_metrics(run.metrics))
+    fields = json_text(setting_fields(run.spec))
+    metrics = json_text(finite_metrics(run.metrics))
     return fields, key.attack, key.defense, seed_of(run), run.id, metrics
 
 
@@ -168,7 +168,7 @@ def _cell(key: CellKey, runs: Sequence[Logged], *, has_success: bool) -> Cell:
     attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
     seeds = {seed_of(run) for run in attacked}
     unattacked = {seed_of(run) for run in runs} - seeds
-    worst = WORST if has_success else {ACCURACY: WORST[ACCURACY]}
+    worst = WORST_VALUES if has_success else {ACCURACY: WORST_VALUES[ACCURACY]}
     values = {}
     for name in (*FIGURES, UNTRIGGERED):
         values[name] = _by_seed(attacked, name, worst=worst.get(name))
@@ -206,14 +206,14 @@ def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
 
     def twins_of(cell: Cell) -> Twins:
         attack = cell.spec["attack"]
-        triggers = {canonical_json([stage]) for stage in attack} | {canonical_json(attack)}
+        triggers = {json_text([stage]) for stage in attack} | {json_text(attack)}
         final: dict[int, float] = {}
         by_round: dict[int, Mapping[int, float]] = {}
         for run in dormant.get(cell.key.setting, ()):
             seed, rate = seed_of(run), final_figure(run, SUCCESS)
             if seed not in cell.seeds or rate is None:
                 continue
-            if canonical_json(run.spec["attack"]) in triggers:
+            if json_text(run.spec["attack"]) in triggers:
                 final[seed] = rate
                 by_round[seed] = dict(success_curve(run))
         return Twins(final, by_round)

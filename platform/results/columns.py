@@ -14,7 +14,7 @@ from backstop.platform.results.names import ChainName, chain_names, document_cha
 from backstop.platform.results.wording import percent, spread
 
 Form = Literal["terminal", "markdown", "page", "latex"]
-Kind = Literal[
+ColumnKind = Literal[
     "count",  # a whole number
     "share",  # a number from 0 to 1, in percent, or None
     "score",  # a share that the page draws as a bar too
@@ -33,12 +33,12 @@ class RankedRow(NamedTuple):
     worst_attack: ChainName | None
 
 
-class Column(NamedTuple):
+class BoardColumn(NamedTuple):
     """One column of the leaderboard."""
 
     key: str  # its name in the csv and in a DataFrame
     heading: str  # its name for people
-    kind: Kind  # of its values: each renderer writes a kind in its own way
+    kind: ColumnKind  # of its values: each renderer writes a kind in its own way
     shown_in: tuple[Form, ...]
     alignment: Literal["left", "right"] = "right"
     value: Callable[[RankedRow], Any] | None = None  # None: the document's field of that name
@@ -67,32 +67,32 @@ NARROW: tuple[Form, ...] = ("terminal", "latex")
 WIDE: tuple[Form, ...] = ("markdown", "page")
 
 COLUMNS = (
-    Column("rank", "#", "count", ALL),
-    Column("defense", "defense", "chain", ALL, "left", _defense),
-    Column("der", "DER", "score", ALL),
-    Column("clean_accuracy", "accuracy", "figure", ALL),
-    Column("attack_success_rate", "attack success", "figure", ALL),
-    Column("robust_accuracy", "robust accuracy", "figure", ("page",)),
-    Column("no_attack_accuracy", "accuracy without attack", "figure", WIDE),
-    Column("worst_attack_success_rate", "worst", "share", NARROW),
-    Column("worst_attack", "under", "chain", NARROW, "left", _worst_attack),
-    Column("worst_attack", "worst attack", "share of chain", WIDE, "left", _worst_success),
-    Column("needs", "needs", "words", WIDE, "left"),
+    BoardColumn("rank", "#", "count", ALL),
+    BoardColumn("defense", "defense", "chain", ALL, "left", _defense),
+    BoardColumn("der", "DER", "score", ALL),
+    BoardColumn("clean_accuracy", "accuracy", "figure", ALL),
+    BoardColumn("attack_success_rate", "attack success", "figure", ALL),
+    BoardColumn("robust_accuracy", "robust accuracy", "figure", ("page",)),
+    BoardColumn("no_attack_accuracy", "accuracy without attack", "figure", WIDE),
+    BoardColumn("worst_attack_success_rate", "worst", "share", NARROW),
+    BoardColumn("worst_attack", "under", "chain", NARROW, "left", _worst_attack),
+    BoardColumn("worst_attack", "worst attack", "share of chain", WIDE, "left", _worst_success),
+    BoardColumn("needs", "needs", "words", WIDE, "left"),
 )
 
 
-def columns_in(form: Form) -> list[Column]:
+def columns_in(form: Form) -> list[BoardColumn]:
     """The columns that a form shows, in order."""
     return [column for column in COLUMNS if form in column.shown_in]
 
 
-def derived_columns(row: RankedRow) -> list[Column]:
+def derived_columns(row: RankedRow) -> list[BoardColumn]:
     """The columns that are worked out of the document's fields, in order."""
     return [column for column in COLUMNS if column.key not in row.fields]
 
 
 def cell_text(
-    column: Column,
+    column: BoardColumn,
     row: RankedRow,
     figure_text: Callable[[Mapping[str, float]], str] = spread,
 ) -> str:

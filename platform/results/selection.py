@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.cells import Logged, canonical_json
+from backstop.platform.results.cells import Logged, json_text
 from backstop.platform.results.names import part_label
 from backstop.platform.specs.spec import spec_from_json
 
@@ -16,7 +16,7 @@ def latest_version(ordered: Sequence[Logged]) -> list[Logged]:
     """
     by_spec: dict[str, dict[str, Logged]] = {}
     for run in ordered:
-        by_spec.setdefault(canonical_json(run.spec), {}).setdefault(run.id, run)
+        by_spec.setdefault(json_text(run.spec), {}).setdefault(run.id, run)
     return [_todays(versions) for versions in by_spec.values()]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backstop.platform.results.columns import (
-    Column,
+    BoardColumn,
     RankedRow,
     cell_text,
     columns_in,
@@ -31,7 +31,7 @@ class _Layout(NamedTuple):
 
     names: Sequence[Text]
     name_width: int
-    columns: Sequence[Column]
+    columns: Sequence[BoardColumn]
 
 
 def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
@@ -60,7 +60,7 @@ def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
     return table
 
 
-def _fit(rows: Sequence[RankedRow], columns: Sequence[Column], width: int) -> _Layout:
+def _fit(rows: Sequence[RankedRow], columns: Sequence[BoardColumn], width: int) -> _Layout:
     """First the names are broken into short lines, then columns go, the last one first."""
     names = [_name_lines(row.defense) for row in rows]
     widths = [_column_width(column, rows) for column in columns]
@@ -75,11 +75,11 @@ def _fit(rows: Sequence[RankedRow], columns: Sequence[Column], width: int) -> _L
     return _Layout(names, widths[first], others)
 
 
-def _defense_index(columns: Sequence[Column]) -> int:
+def _defense_index(columns: Sequence[BoardColumn]) -> int:
     return next(index for index, column in enumerate(columns) if column.key == "defense")
 
 
-def _column_width(column: Column, rows: Sequence[RankedRow]) -> int:
+def _column_width(column: BoardColumn, rows: Sequence[RankedRow]) -> int:
     texts = [_heading(column), *(_cell(column, row).plain for row in rows)]
     return max(len(line) for text in texts for line in text.split("\n"))
 
@@ -89,11 +89,11 @@ def _table_width(widths: Sequence[int]) -> int:
     return 2 + sum(widths) + GAP * (len(widths) - 1)
 
 
-def _heading(column: Column) -> str:
+def _heading(column: BoardColumn) -> str:
     return column.heading.replace(" ", "\n")
 
 
-def _cell(column: Column, row: RankedRow) -> Text:
+def _cell(column: BoardColumn, row: RankedRow) -> Text:
     value = column.of(row)
     if isinstance(value, ChainName):
         return Text(value.on_lines())
@@ -112,7 +112,7 @@ def _name_lines(name: ChainName, *, narrow: bool = False) -> Text:
     return Text(str(name))
 
 
-def _add_column(table: Table, column: Column, name_width: int) -> None:
+def _add_column(table: Table, column: BoardColumn, name_width: int) -> None:
     if column.key == "defense":
         table.add_column(column.heading, min_width=name_width, overflow="fold")
     elif column.alignment == "left":
@@ -140,7 +140,7 @@ def _title(document: Mapping[str, Any]) -> Text:
     return title
 
 
-def _caption(document: Mapping[str, Any], hidden: Sequence[Column]) -> str:
+def _caption(document: Mapping[str, Any], hidden: Sequence[BoardColumn]) -> str:
     notes = [
         "percent; means over the attacks, ± half the 95 % interval over seeds",
         *footnotes(document),

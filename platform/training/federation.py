@@ -102,7 +102,7 @@ class Federation(NamedTuple):
         return OPTIMIZERS[part.name](**{**part.params, **changed})
 
 
-def build(spec: Spec, data: Data, where: torch.device) -> Federation:
+def build_federation(spec: Spec, data: Data, where: torch.device) -> Federation:
     """Everything that stays the same, from a validated spec and its dataset."""
     root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
     data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))

@@ -47,7 +47,7 @@ def _load(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> Da
     return data
 
 
-def load(part: Part, folder: Path) -> Data:
+def load_dataset(part: Part, folder: Path) -> Data:
     """The decoded dataset; the last two are kept, so that the trials of a sweep decode it once. One
     line on stderr says what was read.
     """
@@ -58,7 +58,7 @@ def what_was_read(part: Part, folder: Path, limit: int) -> str:
     """What the dataset made of its files, as JSON of at most ``limit`` characters; the dataset is
     loaded if it is not kept.
     """
-    reading = load(part, folder).reading
+    reading = load_dataset(part, folder).reading
     assert reading is not None
     return readings.tag(reading, limit)
 
@@ -71,7 +71,7 @@ def _edge_cases(
     return read(folder) if read else None
 
 
-def edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
+def load_edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
     """The dataset's own edge cases for training and for testing, kept like the dataset itself; None
     where it has none.
     """

@@ -22,7 +22,7 @@ from backstop.platform.training.dropout import Dropout
 Layout = tuple[Slot, ...]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # statistics of a batch
 # batch size times parameters up to which a local step on a CPU is mostly overhead
-LIGHT = 1_000_000
+LIGHT_MODEL = 1_000_000
 
 
 def size(layout: Layout) -> int:
@@ -258,7 +258,7 @@ def vectorised(module: nn.Module, device: torch.device, batch: int) -> bool:
     37,506 with batches of 64).
     """
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
-    light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT
+    light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT_MODEL
     statistics = any(isinstance(part, NORMS) for part in module.modules())
     return not (recurrent or statistics or _averaged(module)) and (
         device.type != "cpu" or (light and not convolutional(module))

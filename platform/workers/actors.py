@@ -50,7 +50,7 @@ class Worker:
         """
         if self.staged is None or self.staged[0] != key:
             self.staged = (key, unpack(arrays))
-        self.built = federation.build(spec, self.staged[1], self.device)
+        self.built = federation.build_federation(spec, self.staged[1], self.device)
         self.sets = {"clean": Staged(self.built.net, self.built.data.test.x)}
 
     def probe(self, triggered: Any) -> None:
@@ -162,7 +162,7 @@ class OnActors:
         self.built = built
         key = f"{folder}:{built.spec.dataset}"
         if self.data is None or self.data[0] != key:
-            self.data = (key, self.ray.put(pack(loading.load(built.spec.dataset, folder))))
+            self.data = (key, self.ray.put(pack(loading.load_dataset(built.spec.dataset, folder))))
         self.experiment = (built.spec, *self.data)
         self.shown, self.kept = None, {}
         opened = [self._tell(actor) for actor in self.actors]
