@@ -12,6 +12,7 @@ import pytest
 
 from backstop.platform.contract import Part, Search, Spec
 from backstop.platform.params import BadInput
+from backstop.platform.specs import spec as specs
 from backstop.platform.specs.change import attack_strength
 from backstop.platform.specs.part import complete_part, to_chain
 from backstop.platform.sweeps.plan import Finals, Queue
@@ -105,6 +106,20 @@ def test_the_runs_of_a_search_are_counted_before_and_after(
             }
         )
     assert source.expected() == len(ran) == in_all
+
+
+def test_a_search_validates_each_of_its_specs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, calls = specs._resolve, 0
+
+    def counted(spec: Spec) -> Spec:
+        nonlocal calls
+        calls += 1
+        return resolve(spec)
+
+    monkeypatch.setattr(specs, "_resolve", counted)
+    source = drive(Search(base=BASE, free=KNOBS, trials=6, width=3, seeds=(0, 1)))
+    assert len(source.trials) == 6
+    assert calls == 6 * 2 * 2  # a defended and an undefended one for each proposal and seed
 
 
 def test_it_searches() -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import optuna
 
@@ -72,33 +72,32 @@ def parameter(base: Spec, key: str) -> Parameter:
     if not rest and head in scalar_fields():
         return scalar_fields()[head]
     if head in NOTHING and rest:
-        chain = base.attack if head == "attack" else base.defense
-        found = named_parameter(chain, head, rest)
-        if found is not None:
-            stage, name = found
-            known = plugins.find(GROUPS[head], stage).parameters
-            if name in known:
-                return known[name]
-            raise BadInput(
-                f"search: {head} {stage} has no parameter {name!r}; {nearest(name, known)}"
-            )
-        names = [part.name for part in chain]
-        raise BadInput(
-            f"search: {key!r} is not in {head} {chain_text(chain, head)}; {nearest('.'.join(rest[:1]), names)}"
-        )
-    if (
-        head == "optimizer"
-        and len(rest) == 1
-        and rest[0] in schema(OPTIMIZERS[base.optimizer.name])
-    ):
-        return schema(OPTIMIZERS[base.optimizer.name])[rest[0]]
+        return _stage_parameter(base, head, key, rest)
+    if head == "optimizer" and len(rest) == 1:
+        declared = schema(OPTIMIZERS[base.optimizer.name])
+        if rest[0] in declared:
+            return declared[rest[0]]
     if head in ("dataset", "model") and len(rest) == 1:
-        known = plugins.find(GROUPS[head], getattr(base, head).name).parameters
-        if rest[0] in known:
-            return known[rest[0]]
-    raise BadInput(
-        f"search: unknown free parameter {key!r}; {nearest(key, [*scalar_fields(), 'attack.strength'])}"
-    )
+        declared = dict(plugins.find(GROUPS[head], getattr(base, head).name).parameters)
+        if rest[0] in declared:
+            return declared[rest[0]]
+    hint = nearest(key, [*scalar_fields(), "attack.strength"])
+    raise BadInput(f"search: unknown free parameter {key!r}; {hint}")
+
+
+def _stage_parameter(base: Spec, role: str, key: str, rest: list[str]) -> Parameter:
+    chain = base.attack if role == "attack" else base.defense
+    named = named_parameter(chain, role, rest)
+    if named is None:
+        hint = nearest(".".join(rest[:1]), [stage.name for stage in chain])
+        raise BadInput(f"search: {key!r} is not in {role} {chain_text(chain, role)}; {hint}")
+    stage, name = named
+    declared = plugins.find(GROUPS[role], stage).parameters
+    if name not in declared:
+        raise BadInput(
+            f"search: {role} {stage} has no parameter {name!r}; {nearest(name, declared)}"
+        )
+    return declared[name]
 
 
 def distribution(key: str, declared: Parameter) -> optuna.distributions.BaseDistribution:
@@ -120,6 +119,20 @@ def distribution(key: str, declared: Parameter) -> optuna.distributions.BaseDist
     return optuna.distributions.IntDistribution(int(low), int(high), log=bounds.log)
 
 
+class _Pair(NamedTuple):
+    """A proposal for one seed, and what it is compared with."""
+
+    undefended: Spec
+    defended: Spec
+
+
+class _Proposal(NamedTuple):
+    """What Optuna proposed, and the specs that were made of it."""
+
+    trial: optuna.Trial
+    pairs: list[_Pair]  # one for each seed
+
+
 class Proposals:
     """A search as a source of generations. Each proposal is run for every seed, beside undefended
     FedAvg of that seed.
@@ -130,9 +143,8 @@ class Proposals:
         range.
         """
         if search.objective not in OBJECTIVES:
-            raise BadInput(
-                f"search: unknown objective {search.objective!r}; {nearest(search.objective, OBJECTIVES)}"
-            )
+            hint = nearest(search.objective, OBJECTIVES)
+            raise BadInput(f"search: unknown objective {search.objective!r}; {hint}")
         self.search, self.score = search, OBJECTIVES[search.objective]
         self.space = {key: distribution(key, parameter(search.base, key)) for key in search.free}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -147,31 +159,34 @@ class Proposals:
             )
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
         self.left = search.trials
-        self.open: list[optuna.Trial] = []
+        self.open: list[_Proposal] = []
         # proposals in order, with what they were told
         self.trials: list[tuple[dict[str, Scalar], float]] = []
         self.asked: set[str] = set()  # ids
 
     def spec(self, values: Mapping[str, Any], seed: int) -> Spec:
         """The base with the proposed values."""
-        found = self.search.base.replace(seed=seed)
+        spec = self.search.base.replace(seed=seed)
         for key, value in values.items():
-            found = change_spec(found, key, value)
-        return found
+            spec = change_spec(spec, key, value)
+        return spec
 
     def ask(self) -> list[Spec]:
         """The specs of the next ``width`` proposals, for every seed; FedAvg of each seed comes
         first.
         """
-        self.open = [self.study.ask(self.space) for _ in range(min(self.search.width, self.left))]
+        width = min(self.search.width, self.left)
+        self.open = [self._propose(self.study.ask(self.space)) for _ in range(width)]
         self.left -= len(self.open)
-        proposed = [
-            self.spec(trial.params, seed) for trial in self.open for seed in self.search.seeds
-        ]
-        asked = [spec.replace(defense=()) for spec in proposed] + proposed
-        generation = {spec.id: spec for spec in asked}
+        pairs = [pair for proposal in self.open for pair in proposal.pairs]
+        undefended = {pair.undefended.id: pair.undefended for pair in pairs}
+        generation = undefended | {pair.defended.id: pair.defended for pair in pairs}
         self.asked |= generation.keys()
         return list(generation.values())
+
+    def _propose(self, trial: optuna.Trial) -> _Proposal:
+        specs = [self.spec(trial.params, seed) for seed in self.search.seeds]
+        return _Proposal(trial, [_Pair(spec.replace(defense=()), spec) for spec in specs])
 
     def expected(self) -> int:
         """Runs in all, those asked for and those to come. Proposals to come count as if no two were
@@ -185,26 +200,23 @@ class Proposals:
 
     def tell(self, results: Mapping[str, Finals | None]) -> None:
         """Tell the generation that is open, in the order in which it was asked for."""
-        for trial in self.open:
-            score = self._score(
-                [self.spec(trial.params, seed) for seed in self.search.seeds], results
-            )
+        for trial, pairs in self.open:
+            score = self._score(pairs, results)
             self.study.tell(trial, score)
             self.trials.append((dict(trial.params), score))
         self.open = []
 
-    def _score(self, proposed: list[Spec], results: Mapping[str, Finals | None]) -> float:
+    def _score(self, pairs: Sequence[_Pair], results: Mapping[str, Finals | None]) -> float:
         """The mean objective over the seeds; the worst finite value where a run failed, diverged or
         has no such metric.
         """
-        pairs = [
-            (results[spec.replace(defense=()).id] or {}, results[spec.id] or {})
-            for spec in proposed
+        finals = [
+            (results[pair.undefended.id] or {}, results[pair.defended.id] or {}) for pair in pairs
         ]
-        if not all(math.isfinite(value) for _, run in pairs for value in run.values()):
+        if not all(math.isfinite(value) for _, run in finals for value in run.values()):
             return WORST  # max(0, NaN) is 0: it would pass for a good run
         try:
-            scores = [self.score(baseline, run) for baseline, run in pairs]
+            scores = [self.score(baseline, run) for baseline, run in finals]
         except KeyError:
             return WORST
         return sum(scores) / len(scores)
