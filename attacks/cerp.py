@@ -57,6 +57,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from backstop.platform.contract import Attack, AttackView, Samples, Slot, Step, TrainView
 from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, bars, painted, target_labels
+from backstop.platform.threats.collusion import own_samples
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -179,8 +180,7 @@ def cerp(
     def rehearsed(state: _Shared, view: AttackView) -> _Shared:
         assert attack.poison is not None
         rows = [state.rows]
-        for index in view.members.tolist():
-            own = view.own(index)
+        for index, own in own_samples(view):
             # the first of a batch are poisoned
             order = torch.randperm(len(own.y), generator=view.generator).to(own.y.device)
             poisoned = attack.poison(

@@ -61,6 +61,7 @@ from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import adam
 from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
+from backstop.platform.threats.collusion import own_samples
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -167,8 +168,7 @@ def iba(
     def clients(view: AttackView) -> list[_Local]:
         """Those of the round that have a sample to attack."""
         there = []
-        for index in view.members.tolist():
-            own = view.own(index)
+        for _, own in own_samples(view):
             goal = target_labels(own.y, target, source, view.classes)
             attacked = goal >= 0
             if attacked.any():

@@ -115,11 +115,9 @@ def cifar10(
     def load(folder: Path) -> Data:
         train = [_records(folder, file) for file in full]
         train.append(_records(folder, last)[: samples - BATCH * len(full)])
-        parts = (
-            _samples(*map(torch.from_numpy, train)),
-            _samples(torch.from_numpy(_records(folder, FILES[-1]))),
-        )
-        return checked(Data(*parts, classes=10, kind="image", mean=MEAN, std=STD), "cifar10")
+        test = [_records(folder, FILES[-1])]
+        data = Data(_samples(train), _samples(test), 10, "image", mean=MEAN, std=STD)
+        return checked(data, "cifar10")
 
     return Dataset(
         load=load,
@@ -131,10 +129,12 @@ def cifar10(
     )
 
 
-def _samples(*records: Tensor) -> Samples:
+def _samples(records: list[Bytes]) -> Samples:
+    batches = [torch.from_numpy(batch) for batch in records]
     # a copy, so that the pixels lie side by side
-    x = torch.cat([batch[:, 1:] for batch in records])
-    return Samples(x.reshape(-1, 3, 32, 32), torch.cat([batch[:, 0] for batch in records]).long())
+    x = torch.cat([batch[:, 1:] for batch in batches])
+    y = torch.cat([batch[:, 0] for batch in batches])
+    return Samples(x.reshape(-1, 3, 32, 32), y.long())
 
 
 def _records(folder: Path, file: File) -> Bytes:
@@ -155,19 +155,19 @@ def _cached(path: Path) -> Bytes:
     """The records of a compact batch: from the cache where it is whole, else unpacked and put
     there.
     """
-    wanted = CHECKSUMS[path.stem][1]
+    checksum = CHECKSUMS[path.stem][1]
     kept = CACHE / f"{path.stem}.npy"
     try:
         records: Bytes = np.load(kept.expanduser(), allow_pickle=False).reshape(-1, 3073)
-        if md5_of(records.tobytes()) == wanted:
+        if md5_of(records.tobytes()) == checksum:
             return records
     except (OSError, ValueError, EOFError, RuntimeError):
         pass  # no cache yet, a damaged one, or no home folder: unpack
     records = _unpacked(path)
-    found = md5_of(records.tobytes())
-    if found != wanted:
+    md5 = md5_of(records.tobytes())
+    if md5 != checksum:
         raise BadInput(
-            f"{path} is corrupt: the md5 of its records is {found}, not {wanted}; {HINT}"
+            f"{path} is corrupt: the md5 of its records is {md5}, not {checksum}; {HINT}"
         )
     with suppress(OSError, RuntimeError):  # a cache that cannot be written only costs time
         _keep(kept.expanduser(), records)
@@ -213,18 +213,13 @@ def _images(path: Path, part: str) -> Tensor:
                 images = packed[part]
         else:
             images = unpickle(path.read_bytes())
-    if (
-        not isinstance(images, np.ndarray)
-        or images.dtype != np.uint8
-        or images.ndim != 4
-        or images.shape[1:] != (32, 32, 3)
-        or not len(images)
-    ):
-        form = (
-            f"{images.dtype} {images.shape}"
-            if isinstance(images, np.ndarray)
-            else type(images).__name__
-        )
+    if not isinstance(images, np.ndarray):
+        form = type(images).__name__
+    elif images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
+        form = f"{images.dtype} {images.shape}"
+    else:
+        form = ""
+    if form:
         raise BadInput(f"{path}: {part} is {form}; it is a uint8 array (N, 32, 32, 3); {EDGE_HINT}")
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     check_inputs(x, "image", f"{path}: {part}")

@@ -95,10 +95,10 @@ def emnist(
             f"emnist(split={split})",
         )
         for part, samples in (("train", train), ("test", test)):
-            found = len(samples.y.unique())
-            if found != data.classes:
+            present = len(samples.y.unique())
+            if present != data.classes:
                 raise BadInput(
-                    f"dataset emnist(split={split}): the {part} labels are of {found} classes,"
+                    f"dataset emnist(split={split}): the {part} labels are of {present} classes,"
                     f" not of all {data.classes}: "
                     f"the files are not those of the split; {HINT}"
                 )

@@ -96,9 +96,9 @@ def _rows(path: Path) -> Tensor:
             skiprows=int(path.suffix == ".csv"),
             ndmin=2,
         )
-    found = md5_of(rows.tobytes())
-    if found != CHECKSUM:
+    md5 = md5_of(rows.tobytes())
+    if md5 != CHECKSUM:
         raise BadInput(
-            f"{path} holds other rows, {rows.shape}: their md5 is {found}, not {CHECKSUM}; {HINT}"
+            f"{path} holds other rows, {rows.shape}: their md5 is {md5}, not {CHECKSUM}; {HINT}"
         )
     return torch.from_numpy(rows)

@@ -107,10 +107,10 @@ def _check_labels(samples: Samples, classes: int, where: str) -> None:
 def _check_scale(data: Data, where: str) -> None:
     if data.mean is None and data.std is None:
         return
-    wanted = data.train.x.shape[1]
-    if data.mean is None or data.std is None or len(data.mean) != wanted or len(data.std) != wanted:
+    width = data.train.x.shape[1]
+    if data.mean is None or data.std is None or len(data.mean) != width or len(data.std) != width:
         raise BadInput(
-            f"{where}: mean and std have one value for each of the {wanted} channels or features,"
+            f"{where}: mean and std have one value for each of the {width} channels or features,"
             " or are both None"
         )
     if not all(map(math.isfinite, (*data.mean, *data.std))) or min(data.std) <= 0:

@@ -35,9 +35,9 @@ def larger_of_two(rows: Tensor, linkage: Literal["average", "complete"] = "avera
         # the first of the smallest: one < other
         nearest = int(distance.fill_diagonal_(torch.inf).argmin())
         one, other = divmod(nearest, len(members))
-        joined = (
-            apart[one] + apart[other] if linkage == "average" else apart[one].maximum(apart[other])
-        )
+        joined = apart[one].maximum(apart[other])
+        if linkage == "average":
+            joined = apart[one] + apart[other]
         apart[one] = apart[:, one] = joined
         left = torch.arange(len(members)) != other
         apart = apart[left][:, left]

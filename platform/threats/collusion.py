@@ -33,12 +33,15 @@ def all_alike(row: Tensor, rows: Tensor) -> Tensor:
     return row.to(rows).nan_to_num().repeat(len(rows), 1)
 
 
-def own_batches(view: AttackView, size: int) -> Iterator[tuple[int, Samples]]:
-    """The samples of each malicious client of this round, at most ``size`` at a time: (number of
-    the client, samples).
-    """
+def own_samples(view: AttackView) -> Iterator[tuple[int, Samples]]:
+    """The malicious clients of this round: (number of the client, its samples)."""
     for index in view.members.tolist():
-        own = view.own(index)
+        yield index, view.own(index)
+
+
+def own_batches(view: AttackView, size: int) -> Iterator[tuple[int, Samples]]:
+    """As :func:`own_samples`, at most ``size`` samples at a time."""
+    for index, own in own_samples(view):
         for x, y in zip(own.x.split(size), own.y.split(size), strict=True):
             if len(y):
                 yield index, Samples(x, y)

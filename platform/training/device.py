@@ -18,7 +18,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in ("cpu", "cuda"):
         raise BadInput(f"device {name!r} is not allowed; auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device 'cuda' is not there: torch sees no GPU; use --device cpu")
+        raise BadInput("device 'cuda' is not available: torch sees no GPU; use --device cpu")
     return torch.device(name)
 
 
