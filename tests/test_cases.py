@@ -386,9 +386,9 @@ def test_the_same_rows_in_every_wrapping_are_the_same_data() -> None:
         (
             "lfs.csv",
             {},
-            r" is a pointer of Git LFS and not the file itself; fetch it with git lfs pull",
+            r" is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
         ),
-        ("page.csv", {}, r" is a web page and not the file itself"),
+        ("page.csv", {}, r" is a web page, not the file itself"),
         (
             "excel.csv",
             {},
@@ -805,13 +805,13 @@ def test_a_file_in_the_working_folder_is_not_the_one_in_the_data_folder(
 
 STANDING_IN = {
     b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n": (
-        "is a pointer of Git LFS and not the file itself"
+        "is a Git LFS pointer, not the file itself"
     ),
     b"/annex/objects/MD5E-s170498071--c58f30108f718f92721af3b95e74349a\n": (
-        "is a pointer of git-annex and not the file itself"
+        "is a git-annex pointer, not the file itself"
     ),
     b"\n<!DOCTYPE html><html><body>Please log in</body></html>": (
-        "is a web page and not the file itself"
+        "is a web page, not the file itself"
     ),
 }
 
