@@ -17,8 +17,11 @@ SPECIAL = str.maketrans(
         **{sign: rf"\{sign}" for sign in "&%$#_{}"},
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "±": r"$\pm$",
+        "×": r"$\times$",
         "–": "--",
+        "…": r"\dots{}",
         "†": r"\textdagger{}",
         "‡": r"\textdaggerdbl{}",
         "\n": " ",
@@ -55,9 +58,10 @@ def latex_text(text: object) -> str:
 
 
 def _notes(document: Mapping[str, Any]) -> list[str]:
-    absent = incomplete(document)
-    about = "In percent; means over the attacks, ± half the 95 % interval over seeds"
-    return [*([absent] if absent else []), about, *footnotes(document)]
+    notes = ["In percent; means over the attacks, ± half the 95 % interval over seeds"]
+    if absent := incomplete(document):
+        notes.insert(0, absent)
+    return notes + footnotes(document)
 
 
 def _line(cells: Sequence[str]) -> str:

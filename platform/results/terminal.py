@@ -63,16 +63,17 @@ def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
 def _fit(rows: Sequence[RankedRow], columns: Sequence[BoardColumn], width: int) -> _Layout:
     """First the names are broken into short lines, then columns go, the last one first."""
     names = [_name_lines(row.defense) for row in rows]
+    name_index = _defense_index(columns)
     widths = [_column_width(column, rows) for column in columns]
-    first, others = _defense_index(columns), list(columns)
-    widths[first] = NAME_WIDTH
+    widths[name_index] = NAME_WIDTH
     if _table_width(widths) > width:
         names = [_name_lines(row.defense, narrow=True) for row in rows]
-        lines = [line for name in names for line in name.plain.split("\n")]
-        widths[first] = min(NAME_WIDTH, max(map(len, lines), default=NAME_WIDTH))
-    while len(others) > first + 1 and _table_width(widths[: len(others)]) > width:
-        others.pop()
-    return _Layout(names, widths[first], others)
+        longest = max((_longest_line(name.plain) for name in names), default=NAME_WIDTH)
+        widths[name_index] = min(NAME_WIDTH, longest)
+    shown = len(columns)
+    while shown > name_index + 1 and _table_width(widths[:shown]) > width:
+        shown -= 1
+    return _Layout(names, widths[name_index], columns[:shown])
 
 
 def _defense_index(columns: Sequence[BoardColumn]) -> int:
@@ -81,7 +82,11 @@ def _defense_index(columns: Sequence[BoardColumn]) -> int:
 
 def _column_width(column: BoardColumn, rows: Sequence[RankedRow]) -> int:
     texts = [_heading(column), *(_cell(column, row).plain for row in rows)]
-    return max(len(line) for text in texts for line in text.split("\n"))
+    return max(map(_longest_line, texts))
+
+
+def _longest_line(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def _table_width(widths: Sequence[int]) -> int:
@@ -105,7 +110,8 @@ def _name_lines(name: ChainName, *, narrow: bool = False) -> Text:
     narrow; a chain is broken between its stages where it is long.
     """
     if name.parameters:
-        below = ("\n" if narrow else ", ").join(name.parameters)
+        separator = "\n" if narrow else ", "
+        below = separator.join(name.parameters)
         return Text.assemble(name.family + name.mark, (f"\n{below}", "not bold dim"))
     if narrow or len(str(name)) - len(name.mark) >= LONG_CHAIN:
         return Text(name.on_lines())
