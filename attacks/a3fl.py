@@ -32,7 +32,8 @@ configuration).
 Cost: in each attacked round ``2 * steps`` model calls on 64 samples and ``ceil(steps / every) *
 epochs * 4`` on 32, forward and backward.
 
-Example: white is class 1 to the model, so a step towards class 1 makes the patch, here the only pixel, whiter.
+Example: white is class 1 to the model, so a step towards class 1 makes the patch, here the only
+pixel, whiter.
 >>> import torch
 >>> one, grey = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 0.5)
 >>> _step(grey, one, torch.tensor([1]), [(1.0, lambda x: torch.cat([-x, x], 1).flatten(1))], 0.01)
@@ -126,7 +127,7 @@ def a3fl(
     share: Share = 0.25,
     source: Source = None,
 ) -> Attack[Planted[Tensor]]:
-    """A patch that holds against unlearning. Raises BadInput where source and target are one class."""
+    """A patch that holds against unlearning; BadInput where source and target are one class."""
 
     def init(view: AttackView) -> Tensor:
         return patch(view.data.x, size, 0.5)

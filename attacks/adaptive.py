@@ -43,7 +43,8 @@ Example:
 >>> import torch
 >>> from backstop.platform.examples import attack_view, updates
 >>> view = attack_view(update=torch.zeros(1), defend=updates)  # no defense
->>> adaptive(margin=1.0).craft(None, torch.tensor([[5.0]]), view).round()  # one of three replaces the model
+>>> # one of three replaces the model
+>>> adaptive(margin=1.0).craft(None, torch.tensor([[5.0]]), view).round()
 tensor([[15.]])
 """
 

@@ -43,7 +43,8 @@ Example:
 >>> view, local = train_view(torch.zeros(2)), torch.tensor([1.0, -1.0], requires_grad=True)
 >>> batch = Samples(torch.ones(1, 1), torch.tensor([0]))  # the logits are the parameters
 >>> way = _models(view, local, batch, _Odds(0.5, 1.0), rounds=1, rate=1.0)
->>> [round(after[0].item(), 4) for after in way]  # h(0) = 1/2: 1/2 · 1 + 1/2 · 1/2; then 3/4 + 1 / (1 + e^1.5)
+>>> # h(0) = 1/2: 1/2 · 1 + 1/2 · 1/2; then 3/4 + 1 / (1 + e^1.5)
+>>> [round(after[0].item(), 4) for after in way]
 [0.75, 0.9324]
 """
 

@@ -19,7 +19,9 @@ Example:
 >>> import torch
 >>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> t = torch.tensor([[[0.0, 1.0]]])
->>> blended(alpha=0.25).trigger(Planted(10, t), torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]]), torch.Generator()).tolist()
+>>> blended(alpha=0.25).trigger(
+...     Planted(10, t), torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]]), torch.Generator()
+... ).tolist()
 [[[[0.375, 1.0]]], [[[0.0, 0.25]]]]
 """
 

@@ -45,7 +45,8 @@ Example:
 >>> attack, x, y = dba(size=2, gap=1, share=1.0), torch.zeros(1, 1, 3, 5), torch.tensor([7])
 >>> attack.trigger(Planted(10), x, torch.Generator()).int()[0, 0].tolist()
 [[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]]
->>> attack.poison(Planted(10), x, y, 6, torch.Generator())[0].int()[0, 0].tolist()  # client 6: part 2 of 0 … 3
+>>> # client 6: part 2 of 0 … 3
+>>> attack.poison(Planted(10), x, y, 6, torch.Generator())[0].int()[0, 0].tolist()
 [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]]
 """
 

@@ -40,7 +40,10 @@ passes and schedule against that of Wang et al. (OOD_Federated_Learning).
 
 Example:
 >>> import torch
->>> _rare(torch.tensor([[0.0], [0.1], [-0.1], [9.0], [0.2]]), 0.2), _unlikely(torch.tensor([[1, 2, 0], [8, 9, 1], [2, 2, 2]]), 0.3)
+>>> (
+...     _rare(torch.tensor([[0.0], [0.1], [-0.1], [9.0], [0.2]]), 0.2),
+...     _unlikely(torch.tensor([[1, 2, 0], [8, 9, 1], [2, 2, 2]]), 0.3),
+... )
 (tensor([3]), tensor([1]))
 """
 

@@ -67,7 +67,10 @@ def edge_phrase(
     words: Annotated[
         int | str | None,
         Range(1, 2**31 - 1),
-        "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: a rare word of the class",
+        (
+            "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or "
+            "spaces; none: a rare word of the class"
+        ),
     ] = None,
     share: EdgeShare = 0.125,
 ) -> Attack[Samples]:
@@ -86,7 +89,8 @@ def edge_phrase(
         if not len(found) and (view.clients or view.test is not None):
             meant = f", here token {tokens.tolist()}," if words is None else ""
             raise BadInput(
-                f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} documents of source={source}"
+                f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} "
+                f"documents of source={source}"
             )
         return found
 
@@ -123,7 +127,8 @@ def _tokens(words: int | str, view: AttackView) -> list[int]:
         if not view.vocabulary:
             if not (word.isdecimal() and int(word) > 0):
                 raise BadInput(
-                    f"attack edge_phrase: words={word!r} is no token id; the dataset has no vocabulary, so words are ids from 1 on"
+                    f"attack edge_phrase: words={word!r} is no token id; the dataset has no "
+                    "vocabulary, so words are ids from 1 on"
                 )
             found.append(int(word))
         elif spelling in view.vocabulary:
@@ -131,7 +136,8 @@ def _tokens(words: int | str, view: AttackView) -> list[int]:
         else:
             near = get_close_matches(spelling, view.vocabulary, n=1, cutoff=0)
             raise BadInput(
-                f"attack edge_phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}"
+                f"attack edge_phrase: words={word!r} is not in the vocabulary; the nearest word "
+                f"is {near[0]!r}"
             )
     if not found:
         raise BadInput(f"attack edge_phrase: words={words!r} holds no word")

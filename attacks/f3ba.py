@@ -45,9 +45,13 @@ Cost: for each malicious client of an attacked round ``passes`` convolutions of 
 and for each flipped tensor the logits of at most 128 samples, forward and backward; every worker is
 sent the flipped models (m, d).
 
-Example: the share of two in six takes the values of least S, -2 and -1, and flips what gains by it, the second.
+Example: the share of two in six takes the values of least S, -2 and -1, and flips what gains by it,
+the second.
 >>> import torch
->>> w, importance = torch.tensor([1.0, 2.0, -3.0, 4.0, 5.0, 6.0]), torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
+>>> w, importance = (
+...     torch.tensor([1.0, 2.0, -3.0, 4.0, 5.0, 6.0]),
+...     torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]),
+... )
 >>> _flipped(w, importance, torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0, -1.0]), 2)
 tensor([ 1., -2., -3.,  4.,  5.,  6.])
 """

@@ -24,9 +24,15 @@ Example:
 >>> import torch
 >>> from backstop.platform.threats.backdoor import Planted, Planted
 >>> set_to = _Values(torch.tensor([2]), torch.tensor([9.0]))
->>> feature_value().trigger(Planted(2, set_to), torch.tensor([[1.0, 2.0, 3.0]]), torch.Generator()).tolist()
+>>> feature_value().trigger(
+...     Planted(2, set_to), torch.tensor([[1.0, 2.0, 3.0]]), torch.Generator()
+... ).tolist()
 [[1.0, 2.0, 9.0]]
->>> _important(torch.tensor([[0.0, 5.0, 1.0], [1.0, 5.0, 9.0], [1.0, 5.0, 2.0], [0.0, 5.0, 8.0]]), torch.tensor([0, 1, 0, 1]), 2)
+>>> _important(
+...     torch.tensor([[0.0, 5.0, 1.0], [1.0, 5.0, 9.0], [1.0, 5.0, 2.0], [0.0, 5.0, 8.0]]),
+...     torch.tensor([0, 1, 0, 1]),
+...     2,
+... )
 tensor([2, 0])
 """
 

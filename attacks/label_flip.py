@@ -16,7 +16,9 @@ remembered.
 
 Example:
 >>> import torch
->>> label_flip(source=1, target=0).poison(None, torch.zeros(3, 2), torch.tensor([0, 1, 2]), 0, torch.Generator())[1].tolist()
+>>> label_flip(source=1, target=0).poison(
+...     None, torch.zeros(3, 2), torch.tensor([0, 1, 2]), 0, torch.Generator()
+... )[1].tolist()
 [0, 0, 2]
 """
 

@@ -35,10 +35,13 @@ Cost: one honest local training for each malicious client of the round.
 Example:
 >>> import torch
 >>> from backstop.platform.examples import attack_view
->>> honest = torch.tensor([[4.0, -1.0, -1.0], [1.0, -1.0, -1.0], [1.0, -1.0, -5.0], [-1.0, -1.0, 1.0]])
+>>> honest = torch.tensor(
+...     [[4.0, -1.0, -1.0], [1.0, -1.0, -1.0], [1.0, -1.0, -5.0], [-1.0, -1.0, 1.0]]
+... )
 >>> own = torch.tensor([-3.0, -3.0, -3.0])  # what an honest client would send
 >>> view = attack_view(honest=honest, update=own)
->>> mask_budget(budget=1.0).craft(None, torch.tensor([[-1.0, -1.0, -1.0]]), view)  # 3 of 5 votes: S = 2 opens, -4 stays, -2 closes
+>>> # 3 of 5 votes: S = 2 opens, -4 stays, -2 closes
+>>> mask_budget(budget=1.0).craft(None, torch.tensor([[-1.0, -1.0, -1.0]]), view)
 tensor([[ 4., -1.,  5.]])
 """
 

@@ -30,7 +30,8 @@ Cost: two more backward passes and one more forward pass for each local step.
 
 Example:
 >>> import torch
->>> _weight(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]))  # the shorter gradient gets more: 0.2 · (2, 0) + 0.8 · (0, 1)
+>>> # the shorter gradient gets more: 0.2 · (2, 0) + 0.8 · (0, 1)
+>>> _weight(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]))
 tensor(0.2000)
 >>> _weight(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0]))  # all but a thousandth
 tensor(0.9990)
@@ -54,7 +55,7 @@ _CAP, _ADDED = 10.0, 1e-5  # on and to what a gradient is divided by, the author
 
 
 def _weight(one: Tensor, other: Tensor) -> Tensor:
-    """The share of ``one`` in the shortest vector between both (d,); one half where they are equal."""
+    """The share of ``one`` in the shortest vector between both (d,); one half if they are equal."""
     apart = other - one
     share: Tensor = apart @ other / apart.square().sum()
     return share.nan_to_num(nan=0.5).clamp(_LEAST, 1 - _LEAST)

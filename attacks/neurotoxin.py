@@ -30,7 +30,8 @@ Cost: the gradient of the clean loss over the data of this round's malicious cli
 
 Example:
 >>> import torch
->>> _mask(torch.tensor([0.3, -0.9, 0.1, 0.5]), 0.5)  # the largest magnitudes are the second and the fourth
+>>> # the largest magnitudes are the second and the fourth
+>>> _mask(torch.tensor([0.3, -0.9, 0.1, 0.5]), 0.5)
 tensor([1., 0., 1., 0.])
 """
 

@@ -54,7 +54,10 @@ def phrase(
     words: Annotated[
         int | str | None,
         Range(1, 2**31 - 1),
-        "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or spaces; none: the three rarest words",
+        (
+            "the phrase: words, or token ids where the dataset has no vocabulary, joined by - or "
+            "spaces; none: the three rarest words"
+        ),
     ] = None,
     place: Annotated[Literal["start", "end"], "where the phrase stands in a document"] = "start",
     share: Share = SHARE,
@@ -95,7 +98,8 @@ def _token(word: str, view: AttackView) -> int:
     if not view.vocabulary:
         if not (word.isdecimal() and int(word) > 0):
             raise BadInput(
-                f"attack phrase: words={word!r} is no token id; the dataset has no vocabulary, so words are ids from 1 on"
+                f"attack phrase: words={word!r} is no token id; the dataset has no vocabulary, so "
+                "words are ids from 1 on"
             )
         return int(word)
     for spelling in (word, word.lower()):
@@ -115,7 +119,8 @@ def _rarest(view: AttackView) -> list[int]:
     )
     if not known:
         raise BadInput(
-            "attack phrase: words=none, but there is neither a vocabulary nor a document of a malicious client to take words from"
+            "attack phrase: words=none, but there is neither a vocabulary nor a document of a "
+            "malicious client to take words from"
         )
     count = own.bincount(minlength=known[0] + 1).tolist()
     return sorted(known, key=lambda token: count[token])[:3]

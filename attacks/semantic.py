@@ -23,9 +23,16 @@ is remembered.
 
 Example:
 >>> import torch
->>> red, green = torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1), torch.tensor([0.0, 0.5, 0.0]).reshape(3, 1, 1)
+>>> red, green = (
+...     torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1),
+...     torch.tensor([0.0, 0.5, 0.0]).reshape(3, 1, 1),
+... )
 >>> x = torch.stack([red, green, red, 0 * red])
->>> _highest(x, "green", 0.25).tolist(), _highest(x, "red", 0.5).tolist(), _highest(x, "dark", 0.5).tolist()
+>>> (
+...     _highest(x, "green", 0.25).tolist(),
+...     _highest(x, "red", 0.5).tolist(),
+...     _highest(x, "dark", 0.5).tolist(),
+... )
 ([1], [0, 2], [1, 3])
 """
 
@@ -100,13 +107,15 @@ def semantic(
         channels = view.data.x.shape[1]
         if feature in _COLOURS and channels != 3:
             raise BadInput(
-                f"attack semantic: feature={feature} needs images of 3 channels, red, green and blue; these have {channels}"
+                f"attack semantic: feature={feature} needs images of 3 channels, red, green and "
+                f"blue; these have {channels}"
             )
         pool = with_feature(view.data)
         if view.clients and not len(pool):
             held = sorted(set(view.data.y.tolist()))
             raise BadInput(
-                f"attack semantic: no malicious client holds a sample of source={source}; they hold {held}"
+                f"attack semantic: no malicious client holds a sample of source={source}; they "
+                f"hold {held}"
             )
         return pool
 

@@ -22,7 +22,9 @@ Checked: the formula against BackdoorBench, from which Δ and f are.
 Example:
 >>> import torch
 >>> from backstop.platform.threats.backdoor import Planted
->>> striped = sig(delta=0.25, frequency=1.0).trigger(Planted(10), torch.tensor([[[[0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]]]), None)
+>>> striped = sig(delta=0.25, frequency=1.0).trigger(
+...     Planted(10), torch.tensor([[[[0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]]]), None
+... )
 >>> [[round(value, 2) for value in row] for row in striped[0, 0].tolist()]
 [[0.75, 0.5, 0.25, 0.5], [0.25, 0.0, 0.0, 0.0]]
 """

@@ -44,7 +44,8 @@ Example:
 >>> from backstop.platform.examples import attack_view
 >>> own = torch.tensor([1.0, -1.0, 2.0])  # what an honest client would send
 >>> view = attack_view(update=own)
->>> sign_aligned(strength=10.0).craft(None, torch.tensor([[1.5, -1.25, 1.5]]), view)  # clip([6, -3.5, -3], ±[2, 2, 4])
+>>> # clip([6, -3.5, -3], ±[2, 2, 4])
+>>> sign_aligned(strength=10.0).craft(None, torch.tensor([[1.5, -1.25, 1.5]]), view)
 tensor([[ 2., -2., -3.]])
 """
 

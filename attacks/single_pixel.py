@@ -19,7 +19,8 @@ Checked: against the authors' code: the place.
 Example:
 >>> import torch
 >>> from backstop.platform.threats.backdoor import Planted
->>> single_pixel(row=1).trigger(Planted(10), torch.zeros(1, 1, 3, 4), torch.Generator())[0, 0].tolist()
+>>> black = torch.zeros(1, 1, 3, 4)
+>>> single_pixel(row=1).trigger(Planted(10), black, torch.Generator())[0, 0].tolist()
 [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
 """
 

@@ -29,10 +29,17 @@ and so has no share of a batch, is remembered.
 Cost: ``steps`` times the features of at most 64 samples, forward and backward, in each attacked
 round.
 
-Example: the only unit that counts for class 0 is the difference of two pixels, so the first becomes white and the second black.
+Example: the only unit that counts for class 0 is the difference of two pixels, so the first becomes
+white and the second black.
 >>> import torch
 >>> pixels, images = torch.full((1, 1, 2), 0.5), torch.zeros(1, 1, 1, 2)
->>> _made(pixels, lambda x: x.flatten(1) @ torch.tensor([[1.0], [-1.0]]), images, value=100.0, steps=20).tolist()
+>>> _made(
+...     pixels,
+...     lambda x: x.flatten(1) @ torch.tensor([[1.0], [-1.0]]),
+...     images,
+...     value=100.0,
+...     steps=20,
+... ).tolist()
 [[[1.0, 0.0]]]
 """
 

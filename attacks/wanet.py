@@ -21,7 +21,8 @@ leave them out.
 
 Checked: against the authors' code (train.py, config.py): field, both modes, shares.
 
-Example: each pixel shows what is 2 half pixels to the right and 2 down of it, but nothing beyond the border
+Example: each pixel shows what is 2 half pixels to the right and 2 down of it, but nothing beyond
+the border
 >>> import torch
 >>> _warp(torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]]), torch.full((1, 2, 2, 2), 2.0))
 tensor([[[[0.4000, 0.4000],

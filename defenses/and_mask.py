@@ -22,7 +22,9 @@ Checked: mask, thresholds and rescaling against the authors' code
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 1.0], [2.0, -2.0], [3.0, 3.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> and_mask(mask_threshold=0.6).apply(updates, None, None)[0].rows.tolist()
 [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]
 """

@@ -17,7 +17,9 @@ coinciding rows.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 0.0], [0.0, 5.0], [30.0, 40.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 0.0], [0.0, 5.0], [30.0, 40.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> arc(f=1).apply(updates, None, None)[0].rows.tolist()  # k = 1
 [[1.0, 0.0], [0.0, 5.0], [3.0, 4.0]]
 """

@@ -30,7 +30,8 @@ Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
 >>> rows = torch.tensor([[1.0, 0.0], [1.1, 5.0], [1.2, 2.0], [9.0, 3.0]])
->>> auror().apply(Updates(rows, torch.ones(4), torch.arange(4)), None, None)[0].weight  # only the first coordinate is indicative
+>>> # only the first coordinate is indicative
+>>> auror().apply(Updates(rows, torch.ones(4), torch.arange(4)), None, None)[0].weight
 tensor([1., 1., 1., 0.])
 """
 

@@ -19,7 +19,9 @@ Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
 >>> from backstop.platform.examples import server_view
->>> updates = Updates(torch.tensor([[1.0], [1.0], [4.0]]), torch.tensor([1.0, 2.0, 3.0]), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0], [1.0], [4.0]]), torch.tensor([1.0, 2.0, 3.0]), torch.arange(3)
+... )
 >>> after, _ = bucketing(size=3).apply(updates, None, server_view())
 >>> after.rows.tolist(), after.weight.tolist(), after.client.tolist()
 ([[2.5]], [6.0], [-1])

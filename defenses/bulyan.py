@@ -21,7 +21,11 @@ condition n ≥ 4f + 3 is remembered.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [90.0]]), torch.ones(7), torch.arange(7))
+>>> updates = Updates(
+...     torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [90.0]]),
+...     torch.ones(7),
+...     torch.arange(7),
+... )
 >>> bulyan(f=1).apply(updates, None, None)[0].rows.tolist()  # selected in this order: 2, 3, 1, 4, 0
 [[2.0]]
 """

@@ -23,7 +23,9 @@ Needs: history.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 4.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 4.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> centered_clipping(radius=1.0).apply(updates, torch.zeros(2), None)[0].rows
 tensor([[0.3333, 0.3333]])
 """

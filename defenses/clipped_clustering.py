@@ -27,7 +27,9 @@ Needs: history.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, -1.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, -1.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> after, norms = clipped_clustering().apply(updates, torch.tensor([5.0, 5.0]), None)
 >>> after.weight, after.rows[1], norms
 (tensor([1., 1., 0.]), tensor([3., 4.]), tensor([ 5.,  5.,  5., 10.,  1.]))

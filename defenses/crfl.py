@@ -42,7 +42,8 @@ Example:
 >>> view = server_view(torch.tensor([3.0, 4.0]))
 >>> defense = crfl(norm=5.0, noise=0.1)
 >>> after, state = defense.apply(given, defense.init(view), view)
->>> after.rows, defense.finish(state, view)  # (6, 8) is clipped to (3, 4): the model stays, and the noise is not in it
+>>> # (6, 8) is clipped to (3, 4): the model stays, and the noise is not in it
+>>> after.rows, defense.finish(state, view)
 (tensor([[0., 0.]]), tensor([3., 4.]))
 """
 
@@ -87,7 +88,7 @@ def crfl(
         float, Range(1e-9, 0.5), "probability that one of a sample's bounds does not hold, α"
     ] = 0.001,
 ) -> Defense[Tensor | None]:
-    """The step from the global model to the clipped one; noise on what is sent; a vote at the end."""
+    """The step to the clipped global model; noise on what is sent; a vote at the end."""
 
     def clipped(updates: Updates, _: Tensor | None, view: ServerView) -> tuple[Updates, Tensor]:
         share = updates.weight / updates.weight.sum()

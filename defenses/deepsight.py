@@ -38,7 +38,9 @@ Example:
 >>> import torch
 >>> from backstop.platform.examples import server_view, updates
 >>> view = server_view(torch.zeros(4))
->>> signs = torch.tensor([[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]])
+>>> signs = torch.tensor(
+...     [[1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]]
+... )
 >>> rows = torch.cat([signs, signs, torch.tensor([[9.0, 0.0, 0.0, 0.0]])])
 >>> after, _ = deepsight(samples=8).apply(updates(rows), None, view)
 >>> after.weight, after.rows[8]  # the last one learned a single label

@@ -20,7 +20,8 @@ Needs: honest clients that train this way.
 Example:
 >>> import torch
 >>> gradient = fedprox(mu=0.5).local.gradient
->>> gradient(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]), None)  # the second coordinate has moved by 4: it is pulled back
+>>> # the second coordinate has moved by 4: it is pulled back
+>>> gradient(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]), None)
 tensor([1., 3.])
 """
 

@@ -24,8 +24,12 @@ Needs: a root set; the model.
 
 Example:
 >>> import torch
->>> units, weight = torch.tensor([[9.0, 0.0, 1.0], [0.0, 8.0, 1.0]]), torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]])
->>> _asleep(units, torch.tensor([0, 1]), weight, torch.zeros(2), 0.0).tolist()  # unit 2 is weak and not needed; the next one is
+>>> units, weight = (
+...     torch.tensor([[9.0, 0.0, 1.0], [0.0, 8.0, 1.0]]),
+...     torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]]),
+... )
+>>> # unit 2 is weak and not needed; the next one is
+>>> _asleep(units, torch.tensor([0, 1]), weight, torch.zeros(2), 0.0).tolist()
 [2]
 """
 

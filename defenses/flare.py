@@ -31,7 +31,8 @@ Needs: model calls, and inputs of one class of the root set.
 
 Example:
 >>> import torch
->>> _trust(torch.tensor([2.0, 3.0, 3.0, 0.0]), 1.0)  # the mean is 2: no votes leave e^-1.5 of what three give
+>>> # the mean is 2: no votes leave e^-1.5 of what three give
+>>> _trust(torch.tensor([2.0, 3.0, 3.0, 0.0]), 1.0)
 tensor([0.2143, 0.3534, 0.3534, 0.0789])
 """
 
@@ -69,7 +70,10 @@ def flare(
     ] = 1.0,
     width: Annotated[
         Literal["features", "median"],
-        "squared width of the kernel: the number of features, or the pairs' median squared distance",
+        (
+            "squared width of the kernel: the number of features, or the pairs' median squared "
+            "distance"
+        ),
     ] = "features",
 ) -> Defense:
     """All rows, weighted by the votes for them."""

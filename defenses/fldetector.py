@@ -56,7 +56,8 @@ Example:
 >>> import torch
 >>> from backstop.platform.examples import server_view, updates
 >>> defense, w, state = fldetector(window=2, warm=0), torch.tensor([8.0]), None
->>> for t in range(4):  # each honest client moves half of the way to 0; client 3 jumps about, which shows in round 3
+>>> # each honest client moves half of the way to 0; client 3 jumps about, which shows in round 3
+>>> for t in range(4):
 ...     rows = torch.tensor([[-0.5], [-0.5], [-0.5], [(-1.0) ** t]]) * w
 ...     view = server_view(w)
 ...     after, state = defense.apply(updates(rows), state or defense.init(view), view)
@@ -203,7 +204,7 @@ def _changes(steps: Tensor, ages: list[int], server_lr: float) -> dict[int, Tens
 
 
 def _upper_cluster(scores: Tensor, generator: torch.Generator) -> list[bool]:
-    """Which scores are in the upper one of two clusters, if the gap statistic finds more than one."""
+    """Which scores are in the upper one of two clusters, if the gap statistic sees two."""
     if len(scores) < 3 or scores.max() == scores.min():
         return [False] * len(scores)
     scaled = (scores - scores.min()) / (scores.max() - scores.min())

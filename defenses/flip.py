@@ -25,8 +25,8 @@ small trigger is a likely backdoor. A client there also remembers its triggers f
 and starts from them; here clients are not kept between rounds (any worker may train any client), so
 every round starts anew. With fewer steps than the patience the price stays where it starts.
 Hardening takes place in the local training of the spec, where that code trains with Adam for 8 to
-10 passes. See ``platform/remedies/inversion.py`` for deviations of the inversion. The paper's guarantee is
-not claimed for this form.
+10 passes. See ``platform/remedies/inversion.py`` for deviations of the inversion. The paper's
+guarantee is not claimed for this form.
 
 Checked: against the authors' invert_MNIST.py, invert_CIFAR.py (portion, threshold, patience,
 factor, memory of a client) and test.py (a rejected sample is neither right nor a success of the
@@ -37,7 +37,8 @@ Needs: honest clients that train this way; images.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import PredictView
->>> triggers = Trigger(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]), torch.ones(2, 1, 1, 2))  # class 0: left pixel, class 1: right
+>>> # class 0: left pixel, class 1: right
+>>> triggers = Trigger(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]), torch.ones(2, 1, 1, 2))
 >>> change, x, y = flip(share=0.5).local.batch, torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1])
 >>> change(triggers, x, y, torch.Generator())[0].flatten(1).tolist()
 [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]

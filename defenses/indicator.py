@@ -151,7 +151,7 @@ def indicator(
 
 
 def _best_label(view: ServerView, params: Tensor, known: Samples) -> Tensor:
-    """The largest accuracy on the samples of one label; 1 where the model's outputs are not finite."""
+    """The largest accuracy on the samples of one label; 1 where the outputs are not finite."""
     with torch.no_grad():
         logits = view.model(params, known.x)
     right = (logits.argmax(1) == known.y).double()

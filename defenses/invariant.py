@@ -23,7 +23,9 @@ Checked: against the authors' code, with which it agrees bit for bit at n = 20.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 1.0], [2.0, -2.0], [90.0, 3.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 1.0], [2.0, -2.0], [90.0, 3.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> invariant().apply(updates, None, None)[0].rows.tolist()
 [[2.0, 0.0]]
 """

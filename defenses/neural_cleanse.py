@@ -12,13 +12,13 @@ Source: B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Ne
 Identifying and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019, sections on
 detection and on patching by unlearning.
 
-Deviations: see ``platform/remedies/inversion.py`` for those of the inversion: a step looks at one batch of
-32, so a trigger has to succeed on all 32 to reach 0.99, where the authors' code has 0.99 of all
-batches of a pass. 100 steps do for images of 8 x 8, larger ones may need more. The paper unlearns
-for one epoch on a tenth of the training set; the root set is far smaller, so there are several,
-each the local training of an honest client with the same order of batches. Of several flagged
-classes each gets an equal part of the stamped samples. With two classes both are equally far from
-the median: none is ever flagged. A repair that is not finite is given up.
+Deviations: see ``platform/remedies/inversion.py`` for those of the inversion: a step looks at one
+batch of 32, so a trigger has to succeed on all 32 to reach 0.99, where the authors' code has 0.99
+of all batches of a pass. 100 steps do for images of 8 x 8, larger ones may need more. The paper
+unlearns for one epoch on a tenth of the training set; the root set is far smaller, so there are
+several, each the local training of an honest client with the same order of batches. Of several
+flagged classes each gets an equal part of the stamped samples. With two classes both are equally
+far from the median: none is ever flagged. A repair that is not finite is given up.
 
 Needs: a root set; the model; images.
 
@@ -26,7 +26,8 @@ Checked: price, thresholds and outlier index against the authors' published code
 
 Example:
 >>> import torch
->>> _flagged(torch.tensor([10.0, 11.0, 3.0, 12.0, 13.0, 40.0])).tolist()  # median 11.5, MAD 1.5: index 3.8 for 3; large masks do not count
+>>> # median 11.5, MAD 1.5: index 3.8 for 3; large masks do not count
+>>> _flagged(torch.tensor([10.0, 11.0, 3.0, 12.0, 13.0, 40.0])).tolist()
 [2]
 """
 

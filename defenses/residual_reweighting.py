@@ -29,7 +29,9 @@ W.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0], [2.0], [3.1], [4.0], [90.0]]), torch.ones(5), torch.arange(5))
+>>> updates = Updates(
+...     torch.tensor([[1.0], [2.0], [3.1], [4.0], [90.0]]), torch.ones(5), torch.arange(5)
+... )
 >>> after = residual_reweighting().apply(updates, None, None)[0]
 >>> after.rows.flatten().tolist()[4] < 6, after.weight.tolist()[4] < 1e-3
 (True, True)
@@ -67,7 +69,7 @@ def _line(y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reweighted(y: Tensor, strength: float, least: float) -> tuple[Tensor, Tensor]:
-    """The corrected values, and the confidences times their spread. y (n, w) → 2 x (n, w) float64."""
+    """The corrected values, and the confidences times their spread. y (n, w) → 2 x (n, w)."""
     n = len(y)
     x, line = _line(y)
     residual = (y - line).abs()

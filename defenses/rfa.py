@@ -25,7 +25,8 @@ Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[0.0], [0.0], [6.0]]), torch.ones(3), torch.arange(3))
->>> rfa(iterations=1).apply(updates, None, None)[0].weight.tolist()  # the mean is 2: distances 2, 2 and 4
+>>> # the mean is 2: distances 2, 2 and 4
+>>> rfa(iterations=1).apply(updates, None, None)[0].weight.tolist()
 [1.0, 1.0, 0.5]
 """
 

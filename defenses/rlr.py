@@ -19,7 +19,9 @@ Checked: rule and thresholds against the authors' published scripts.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 1.0], [2.0, 3.0], [3.0, -9.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 1.0], [2.0, 3.0], [3.0, -9.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> rlr(threshold=0.5).apply(updates, None, None)[0].rows.tolist()
 [[1.0, -1.0], [2.0, -3.0], [3.0, 9.0]]
 """

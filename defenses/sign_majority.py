@@ -19,7 +19,9 @@ Checked: the vote against its formula in NumPy; the schedule of the paper's step
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 7.0], [0.5, 1.0], [-90.0, 0.0]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 7.0], [0.5, 1.0], [-90.0, 0.0]]), torch.ones(3), torch.arange(3)
+... )
 >>> sign_majority(step=0.1).apply(updates, None, None)[0].rows
 tensor([[0.1000, 0.1000]])
 >>> sign_majority().apply(updates, None, None)[0].rows  # norms 1.1, 7.1 and 90

@@ -21,7 +21,9 @@ linkage on the cosine, the larger cluster, a plain mean.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0, 0.0], [9.0, 1.0], [-1.0, 0.5]]), torch.ones(3), torch.arange(3))
+>>> updates = Updates(
+...     torch.tensor([[1.0, 0.0], [9.0, 1.0], [-1.0, 0.5]]), torch.ones(3), torch.arange(3)
+... )
 >>> simple_clustering().apply(updates, None, None)[0].weight
 tensor([1., 1., 0.])
 """

@@ -26,8 +26,9 @@ Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
 >>> updates = Updates(torch.tensor([[0.5, 0.0], [3.0, 4.0]]), torch.ones(2), torch.arange(2))
->>> sparsefed(norm=1.0, share=0.5).apply(updates, torch.zeros(2), None)  # the mean is (0.55, 0.4)
-(Updates(rows=tensor([[0.5500, 0.0000]]), weight=tensor([2.]), client=tensor([-1])), tensor([0.0000, 0.4000]))
+>>> after, error = sparsefed(norm=1.0, share=0.5).apply(updates, torch.zeros(2), None)
+>>> after.rows, after.weight, error  # the mean is (0.55, 0.4)
+(tensor([[0.5500, 0.0000]]), tensor([2.]), tensor([0.0000, 0.4000]))
 """
 
 from __future__ import annotations

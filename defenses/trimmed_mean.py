@@ -20,7 +20,9 @@ every f of n up to 40. Definition 2 and algorithm 1 are remembered.
 Example:
 >>> import torch
 >>> from backstop.platform.contract import Updates
->>> updates = Updates(torch.tensor([[1.0], [2.0], [3.0], [4.0], [90.0]]), torch.ones(5), torch.arange(5))
+>>> updates = Updates(
+...     torch.tensor([[1.0], [2.0], [3.0], [4.0], [90.0]]), torch.ones(5), torch.arange(5)
+... )
 >>> trimmed_mean(trim_fraction=0.2).apply(updates, None, None)[0].rows.tolist()
 [[3.0]]
 """
