@@ -1,7 +1,7 @@
 """A picture of every trigger on real images: docs/triggers.png.
 
 For each attack on images that changes what a model sees, a test image before and after, and the
-difference four times enlarged around grey: on handwritten digits (8 x 8) and on pieces of
+difference four times enlarged around gray: on handwritten digits (8 x 8) and on pieces of
 photographs (32 x 32 RGB), after two rounds of an attacked experiment, so that learned triggers are
 learned. Attacks with inputs of their own (edge_case, semantic) show one of them. Run from the
 repository's root:

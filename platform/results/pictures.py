@@ -166,6 +166,11 @@ def draw_heat_map(axes: Axes, cells: Mapping[Knobs, float], palette: str) -> Non
         center = taus.index(tau), trims.index(trim)
         color = _shade(palette, value, low, high)
         _draw_heat_cell(axes, center, value, color, font_size)
+    _label_cells(axes, taus, trims)
+
+
+def _label_cells(axes: Axes, taus: Sequence[float], trims: Sequence[float]) -> None:
+    """The values of τ below the columns and trim fractions left of the rows, without a frame."""
     axes.set_xlabel("mask threshold τ")
     axes.set_ylabel("trim fraction per side")
     axes.set_xlim(-0.5, len(taus) - 0.5)
