@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_a_plugin_that_has_to_be_imported_is(toys: Path) -> None:
     forget()
     assert plugins.describe("models", "made").version == 3
     assert "toybox.models.made" in sys.modules
+
+
+def test_another_packages_plugin_is_imported(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("foreign", "toybox.attacks.scale:scale", "backstop.attacks")
+    points = {"backstop.attacks": [point]}
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.get(group, []))
+    forget()
+    assert plugins.describe("attacks", "foreign") is plugins.find("attacks", "foreign")
+    assert plugins.attack_facts("foreign").strength == "factor"
 
 
 @pytest.mark.parametrize(
