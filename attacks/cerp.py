@@ -37,7 +37,8 @@ and
 backward; one rehearsal for each malicious client of the round (none with β = 0), m rows (m, d) that
 every worker is sent; and local training twice, clean and poisoned.
 
-Example: a step along (3, 4) would make both pixels white, but the ball of radius 0.1 around grey stops it.
+Example: a step along (3, 4) would make both pixels white, but the ball of radius 0.1 around gray
+stops it.
 >>> import torch
 >>> grey, loss = torch.full((1, 2), 0.5), lambda pixels: -(pixels * torch.tensor([3.0, 4.0])).sum()
 >>> _tuned(grey, grey, loss, radius=0.1, rate=1.0)
@@ -112,11 +113,20 @@ def _like_models(params: Tensor, others: Tensor, layout: Sequence[Slot]) -> Tens
 
 
 def _like_updates(delta: Tensor, others: Tensor) -> Tensor:
-    """Σ_j cos(L - G, L_j - G); a model that has not moved has no direction, and its cosines are 0."""
+    """Σ_j cos(L - G, L_j - G); the cosines of a model that has not moved are 0."""
     if not delta.any():
         return delta.new_zeros(())
     alike: Tensor = cosine_similarity(delta[None], others, dim=1).sum()
     return alike
+
+
+def _alike(params: Tensor, view: TrainView, others: Tensor, what: str) -> Tensor:
+    """How alike a model is to its colluders' ones, whose updates are ``others``."""
+    if not len(others):
+        return params.new_zeros(())
+    if what == "models":
+        return _like_models(params, view.params + others, view.layout)
+    return _like_updates(params - view.params, others)
 
 
 def cerp(
@@ -196,15 +206,9 @@ def cerp(
         def loss(params: Tensor, step: Step) -> Tensor:
             own = view.loss(view.model(params, step.poisoned.x), step.poisoned.y)
             bias = torch.linalg.vector_norm(params - clean)
-            total: Tensor = own + alpha * bias + beta * alike(params)
+            alike = _alike(params, view, others, cosine) if beta else params.new_zeros(())
+            total: Tensor = own + alpha * bias + beta * alike
             return total
-
-        def alike(params: Tensor) -> Tensor:
-            if not beta or not len(others):
-                return params.new_zeros(())
-            if cosine == "models":
-                return _like_models(params, view.params + others, view.layout)
-            return _like_updates(params - view.params, others)
 
         clean = view.minimise(clean_loss)
         others = state.own.rows[(state.own.members != view.index).to(clean.device)]

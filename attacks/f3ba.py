@@ -219,7 +219,7 @@ def f3ba(
         flipped = torch.stack(models) if models else state.params[:0]
         return _Focus(pixels, state.rounds + 1, view.members, flipped)
 
-    def planned(pixels: Tensor, view: AttackView, index: int, number: int) -> tuple[Tensor, Tensor]:
+    def planned(pixels: Tensor, view: AttackView, index: int, rounds: int) -> tuple[Tensor, Tensor]:
         """The patch and the model of one client."""
         own = view.own(index)
         order = torch.randperm(len(own.y), generator=view.generator).to(view.params.device)
@@ -229,12 +229,11 @@ def f3ba(
         if not len(attacked):
             return pixels, view.params
         aside = own.x[attacked[: -(-len(attacked) // _FIFTH)]]
-        for _ in range(passes):
-            for x in aside.split(_SAMPLES):
-                pixels = _noticed(pixels, x, _activations(view, x), put, rate)
+        for x in aside.split(_SAMPLES) * passes:
+            pixels = _noticed(pixels, x, _activations(view, x), put, rate)
         some = attacked[:_SAMPLES]
         clean = Samples(*(part[:_SAMPLES] for part in own))
-        also = dense if number % _EVERY == 0 else 0.0
+        also = dense if rounds % _EVERY == 0 else 0.0
         stamped = put(own.x[some], pixels)
         return pixels, _focused(
             view, clean, stamped, label[some], own.x[some], conv=conv, dense=also

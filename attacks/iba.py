@@ -37,7 +37,8 @@ iba_simulated_averaging.py).
 Cost: in each attacked round an honest local training for each malicious client of the round, and
 ``passes`` times the logits of its samples, forward and backward through the model and T_φ.
 
-Example: all weights are zero but the last bias, so T is 1 at every pixel, and ε is added to every pixel that has room for it.
+Example: all weights are zero but the last bias, so T is 1 at every pixel, and ε is added to every
+pixel that has room for it.
 >>> import torch
 >>> weights = tuple(torch.zeros(shape) for shape in _shapes(1))
 >>> weights[-1].fill_(20.0)
@@ -58,7 +59,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, cross_entropy, interpolate
 
 from backstop.platform.contract import Attack, AttackView
-from backstop.platform.optimizers import adam
+from backstop.platform.optimizers import Optimizer, adam
 from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
 from backstop.platform.threats.collusion import own_samples
@@ -122,6 +123,24 @@ class _Local(NamedTuple):
     goal: Tensor
 
 
+def _trained(
+    state: _Generator, clients: list[_Local], optimizer: Optimizer, draws: torch.Generator
+) -> tuple[Tensor, ...]:
+    """The generator's weights after a pass over the samples of each client, one after another."""
+    weights = tuple(weight.clone() for weight in state.weights)
+    memory = [optimizer.start(weight) for weight in weights]
+    for model, x, goal in clients:
+        order = torch.randperm(len(goal), generator=draws).to(goal.device)
+        for batch in order.split(_BATCH):
+            leaves = tuple(weight.clone().requires_grad_() for weight in weights)
+            logits = model(_stamped(state._replace(weights=leaves), x[batch]))
+            grads = torch.autograd.grad(cross_entropy(logits, goal[batch]), leaves)
+            for index, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
+                direction = grad.nan_to_num(0, 0, 0)  # none where the model has diverged
+                memory[index] = optimizer.step(weight, direction, memory[index], 1.0)
+    return weights
+
+
 def iba(
     *,
     target: Target = 0,
@@ -181,27 +200,10 @@ def iba(
         if not there:
             return state
         state = state._replace(eps=max(eps * (1 - decay) ** state.rounds, min(eps, least)))
-        optimizer, weights = adam(lr=rate), tuple(weight.clone() for weight in state.weights)
-        memory = [optimizer.start(weight) for weight in weights]
-        for _ in range(passes):
-            for model, x, goal in there:
-                for batch in (
-                    torch.randperm(len(goal), generator=view.generator)
-                    .to(goal.device)
-                    .split(_BATCH)
-                ):
-                    leaves = tuple(weight.clone().requires_grad_() for weight in weights)
-                    logits = model(_stamped(state._replace(weights=leaves), x[batch]))
-                    grads = torch.autograd.grad(cross_entropy(logits, goal[batch]), leaves)
-                    for number, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
-                        # a model that has diverged shows no direction
-                        memory[number] = optimizer.step(
-                            weight, grad.nan_to_num(0, 0, 0), memory[number], 1.0
-                        )
-        state = state._replace(weights=weights)
-        success = sum(_succeeds(state, *local) for local in there) / sum(
-            len(local.goal) for local in there
-        )
+        trained = _trained(state, there * passes, adam(lr=rate), view.generator)
+        state = state._replace(weights=trained)
+        hits = sum(_succeeds(state, *local) for local in there)
+        success = hits / sum(len(local.goal) for local in there)
         poisons = state.ready or success >= ready
         return state._replace(ready=poisons, rounds=state.rounds + int(poisons))
 

@@ -71,7 +71,8 @@ def _only(which: Sequence[bool], what: str) -> int:
     found = [number for number, does in enumerate(which) if does]
     if len(found) > 1:
         raise BadInput(
-            f"attack stages {' and '.join(str(number + 1) for number in found)} both define {what}; keep one of them"
+            f"attack stages {' and '.join(str(number + 1) for number in found)} both define "
+            f"{what}; keep one of them"
         )
     return found[0] if found else 0
 

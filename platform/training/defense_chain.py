@@ -13,6 +13,7 @@ from backstop.platform.contract import (
     ClientView,
     Defense,
     Local,
+    Predict,
     ServerView,
     Shares,
     Updates,
@@ -40,7 +41,8 @@ def _check_returned(stage: str, given: Updates, returned: Updates) -> None:
         raise BrokenStage(
             stage,
             f"rows of shape {tuple(rows.shape)} and {rows.dtype}; it was given"
-            f" {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows only",
+            f" {tuple(given.rows.shape)}, {given.rows.dtype}, and may change the number of rows "
+            "only",
         )
     if len(returned.weight) != count or len(returned.client) != count:
         raise BrokenStage(
@@ -88,15 +90,10 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     a stage that returns a row or a weight that is not finite, or a negative weight. At most one
     stage may say how the model predicts; raises BadInput otherwise.
     """
-    called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
+    unnamed = range(len(names) + 1, len(stages) + 1)
+    called = (*names, *(f"stage {position}" for position in unnamed))
     labels = [f"defense {name}" for name in called]
     stages = tuple(map(_named, labels, stages))
-    predicting = [number for number, stage in enumerate(stages, 1) if stage.predict]
-    if len(predicting) > 1:
-        both = " and ".join(called[number - 1] for number in predicting)
-        raise BadInput(
-            f"defense: {both} both say how the final model predicts; keep one of them, or turn that off in the other"
-        )
 
     def init(view: ServerView) -> tuple[Any, ...]:
         return tuple(stage.init(view) for stage in stages)
@@ -105,11 +102,11 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         updates: Updates, states: tuple[Any, ...], view: ServerView
     ) -> tuple[Updates, tuple[Any, ...], Shares]:
         shares, after = Shares(updates.client, updates.weight), list(states)
-        for number, stage in enumerate(stages):
+        for index, stage in enumerate(stages):
             given = updates
             with located(view.round):
-                updates, after[number] = stage.apply(given, states[number], view)
-                _check_returned(labels[number], given, updates)
+                updates, after[index] = stage.apply(given, states[index], view)
+                _check_returned(labels[index], given, updates)
             if (updates.client >= 0).all():
                 shares = Shares(updates.client, updates.weight)
             updates = without_rejected(updates)
@@ -124,32 +121,24 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         return updates, states
 
     def finish(states: tuple[Any, ...], view: ServerView) -> Tensor:
-        for stage, state, name in zip(stages, states, labels, strict=True):
-            if stage.finish:
-                view = dataclasses.replace(
-                    view,
-                    params=_finite(name, "repaired model", view.params, stage.finish(state, view)),
-                )
-        return view.params
+        return _repaired(labels, stages, states, view)
 
     def send(states: tuple[Any, ...], view: ServerView) -> tuple[Tensor, tuple[Any, ...]]:
         after = list(states)
-        for number, stage in enumerate(stages):
+        for index, stage in enumerate(stages):
             if stage.send:
-                params, after[number] = stage.send(states[number], view)
-                view = dataclasses.replace(
-                    view, params=_finite(labels[number], "model that it sends", view.params, params)
-                )
+                params, after[index] = stage.send(states[index], view)
+                params = _finite(labels[index], "model that it sends", view.params, params)
+                view = dataclasses.replace(view, params=params)
         return view.params, tuple(after)
 
-    locals_ = tuple(stage.local for stage in stages if stage.local)
     return Defense(
         init,
         apply,
-        local=_local_chain(locals_) if locals_ else None,
+        local=_local_chain([stage.local for stage in stages if stage.local]),
         finish=finish if any(stage.finish for stage in stages) else None,
         send=send if any(stage.send for stage in stages) else None,
-        predict=stages[predicting[0] - 1].predict if predicting else None,
+        predict=_predictor(stages, called),
         follow=follow,
     )
 
@@ -159,7 +148,35 @@ def _named(label: str, stage: Defense) -> Defense:
     return name_errors(label, stage)._replace(local=local)
 
 
-def _local_chain(stages: Sequence[Local]) -> Local:
+def _repaired(
+    labels: Sequence[str], stages: Sequence[Defense], states: tuple[Any, ...], view: ServerView
+) -> Tensor:
+    """The final model after the repairs of all stages that make one."""
+    for stage, state, label in zip(stages, states, labels, strict=True):
+        if stage.finish:
+            params = stage.finish(state, view)
+            params = _finite(label, "repaired model", view.params, params)
+            view = dataclasses.replace(view, params=params)
+    return view.params
+
+
+def _predictor(stages: Sequence[Defense], called: Sequence[str]) -> Predict | None:
+    """How the final model predicts, where a stage says so. Raises BadInput where two do."""
+    predicting = [index for index, stage in enumerate(stages) if stage.predict]
+    if len(predicting) > 1:
+        both = " and ".join(called[index] for index in predicting)
+        raise BadInput(
+            f"defense: {both} both say how the final model predicts; "
+            "keep one of them, or turn that off in the other"
+        )
+    return stages[predicting[0]].predict if predicting else None
+
+
+def _local_chain(stages: Sequence[Local]) -> Local | None:
+    """The local training of several stages as one; None where no stage changes it."""
+    if not stages:
+        return None
+
     def prepare(view: ClientView) -> tuple[Any, ...]:
         return tuple(stage.prepare(view) if stage.prepare else None for stage in stages)
 

@@ -150,7 +150,8 @@ def success(
 
     >>> one = torch.ones(4, dtype=torch.int64)
     >>> inputs = TestSet(torch.empty(4, 0), torch.zeros_like(one), one)
-    >>> success(torch.tensor([0, 0, 0, 1]), inputs, torch.tensor([0, 0, 1, 1]))["round/trigger_effect"]
+    >>> predicted, without = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    >>> success(predicted, inputs, without)["round/trigger_effect"]
     0.25
     """
     attacked = (triggered.wanted >= 0) & (triggered.wanted != triggered.truth)

@@ -144,7 +144,8 @@ class Network(NamedTuple):
                 and name.rpartition(".")[0] != self.head
             ):
                 raise BadInput(
-                    f"start: the model has no tensor {name!r}, which the checkpoint holds; is it of another model?"
+                    f"start: the model has no tensor {name!r}, which the checkpoint holds; is it "
+                    "of another model?"
                 )
         return self._filled(self.params, self.layout, known), self._filled(
             self.buffers, self.buffer_layout, known
@@ -159,7 +160,8 @@ class Network(NamedTuple):
             elif slot.name.rpartition(".")[0] != self.head:
                 has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
                 raise BadInput(
-                    f"start: the model's {slot.name} is of shape {slot.shape}, the checkpoint has {has}"
+                    f"start: the model's {slot.name} is of shape {slot.shape}, the checkpoint has "
+                    f"{has}"
                 )
         return vector
 
