@@ -64,10 +64,16 @@ import torch
 
 from backstop.platform.contract import Column, Data, Dataset, File, Reading
 from backstop.platform.intake.checks import checked
-from backstop.platform.intake.columns import NumberForm, Source, Taken, codes_of, take_column
+from backstop.platform.intake.columns import (
+    NumberForm,
+    RowLines,
+    TakenColumn,
+    codes_of,
+    take_column,
+)
 from backstop.platform.intake.features import like_labels, make_features, summary, with_units
 from backstop.platform.intake.files import locate_file, naming_file, read_text
-from backstop.platform.intake.grid import SEPARATORS, Grid, Layout, read_grid
+from backstop.platform.intake.grid import SEPARATORS, CsvLayout, Grid, read_grid
 from backstop.platform.intake.labels import (
     Labels,
     check_trained,
@@ -106,10 +112,10 @@ class _Roles(NamedTuple):
 class _Rows(NamedTuple):
     """The labelled rows of a file, and how many there were in all."""
 
-    inputs: list[Taken]
+    inputs: list[TakenColumn]
     labels: Labels
     client: torch.Tensor | None
-    source: Source
+    source: RowLines
     total: int
 
 
@@ -161,7 +167,7 @@ def table(
     """
     file = File(path, None, HINT)
     _check_options(encoding, decimal, thousands)
-    layout = Layout(SEPARATORS[separator], header is not None, quotes, skip)
+    layout = CsvLayout(SEPARATORS[separator], header is not None, quotes, skip)
     words = frozenset(missing.split("+") if missing else ())
     form = NumberForm(MARKS[decimal], MARKS.get(thousands or "", ""), words, categories)
 
@@ -270,7 +276,7 @@ def _rows(grid: Grid, roles: _Roles, form: NumberForm, path: Path) -> _Rows:
     labelled = np.array(
         [word != "" and word not in form.missing for word in fields[roles.label]], dtype=np.bool_
     )
-    source = Source(path, grid.lines[labelled])
+    source = RowLines(path, grid.lines[labelled])
 
     def kept(name: str) -> list[str]:
         return [field for field, keep in zip(fields[name], labelled, strict=True) if keep]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 
-MISSING = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"})
+MISSING_WORDS = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"})
 # words that stand among numbers, in any case
-MISSING_NUMBER = frozenset(
+MISSING_NUMBERS = frozenset(
     {"", "?", "na", "n/a", "n.a.", "nan", "-nan", "null", "nil", "none", "missing"}
     | {"-", "--", ".", "<na>", "#n/a", "#na", "#value!", "#div/0!"}
 )
@@ -45,14 +45,14 @@ class NumberForm(NamedTuple):
     categories: int  # so many different numbers are no codes
 
 
-class Source(NamedTuple):
+class RowLines(NamedTuple):
     """Where rows stand, for messages: the file, and the line in which each begins."""
 
     path: Path
     lines: npt.NDArray[np.int64]
 
 
-class Taken(NamedTuple):
+class TakenColumn(NamedTuple):
     """A column of inputs: float64 with NaN where a value is missing, or text with NaN likewise."""
 
     name: str
@@ -81,8 +81,8 @@ class _Fields(NamedTuple):
 
 
 def take_column(
-    name: str, column: list[str], form: NumberForm, source: Source, *, as_text: bool
-) -> Taken:
+    name: str, column: list[str], form: NumberForm, source: RowLines, *, as_text: bool
+) -> TakenColumn:
     """The column as numbers if all that is there are, as truth values likewise, else as text.
 
     BadInput where a few fields are no numbers.
@@ -97,7 +97,7 @@ def take_column(
     present = {word.lower() for word in words[~missing]}
     if present <= set(TRUTH_OR_DIGIT) and present & set(TRUTH):
         truth = np.array([TRUTH_OR_DIGIT.get(word.lower(), np.nan) for word in words])
-        return Taken(name, "truth value", fields.spread(truth))
+        return TakenColumn(name, "truth value", fields.spread(truth))
     numbers = _numbers(words, form)
     numbers[missing] = np.nan
     strange = ~missing & np.isnan(numbers)
@@ -108,16 +108,16 @@ def take_column(
 
 
 def _is_missing(word: str, form: NumberForm) -> bool:
-    return word in MISSING or word in form.missing
+    return word in MISSING_WORDS or word in form.missing
 
 
 def _is_missing_number(word: str, form: NumberForm) -> bool:
-    return _is_missing(word, form) or word.lower() in MISSING_NUMBER
+    return _is_missing(word, form) or word.lower() in MISSING_NUMBERS
 
 
 def _category(
     fields: _Fields, form: NumberForm, notes: tuple[str, ...] = (), unit: str = ""
-) -> Taken:
+) -> TakenColumn:
     text = fields.words.astype(object)
     text[[_is_missing(word, form) for word in fields.words]] = np.nan
     if len(fields.words) == len(fields.which) and not unit:
@@ -126,7 +126,7 @@ def _category(
             " it names the rows, leave it out with drop="
         )
         notes = (*notes, names_rows)
-    return Taken(fields.name, "category", fields.spread(text), notes, unit)
+    return TakenColumn(fields.name, "category", fields.spread(text), notes, unit)
 
 
 def _unit(words: npt.NDArray[Any], form: NumberForm) -> str:
@@ -169,7 +169,7 @@ def _plain_number(word: str, form: NumberForm) -> str:
     return word.replace(form.decimal, ".")
 
 
-def _number(name: str, values: Values, source: Source) -> Taken:
+def _number(name: str, values: Values, source: RowLines) -> TakenColumn:
     beyond = np.flatnonzero((values.abs() > LARGEST).to_numpy())
     if len(beyond):
         raise BadInput(
@@ -191,11 +191,11 @@ def _number(name: str, values: Values, source: Source) -> Taken:
             f"column {name!r}: {different} different numbers are {left} in float32,"
             " which keeps seven digits"
         )
-    return Taken(name, "number", values, tuple(notes))
+    return TakenColumn(name, "number", values, tuple(notes))
 
 
 def _mixed(
-    fields: _Fields, strange: Mask, plain: Mask, form: NumberForm, source: Source
+    fields: _Fields, strange: Mask, plain: Mask, form: NumberForm, source: RowLines
 ) -> tuple[str, ...]:
     """What is to be said of a column of numbers and other fields.
 

@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from backstop.platform.contract import Column
-from backstop.platform.intake.columns import Mask, Source, Taken, codes_of
+from backstop.platform.intake.columns import Mask, RowLines, TakenColumn, codes_of
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
     from backstop.platform.intake.columns import Values
 
-NAMED = 5  # columns of numbers with a unit that the load's line names at most
+MOST_UNITS = 5  # columns of numbers with a unit that the load's line names at most
 KIND_NAMES = {"number": "numbers", "truth value": "truth values", "category": "categories"}
 
 
 def make_features(
-    inputs: Sequence[Taken], train: Mask, categories: int, source: Source
+    inputs: Sequence[TakenColumn], train: Mask, categories: int, source: RowLines
 ) -> tuple[npt.NDArray[np.float32], list[Column]]:
     """(N, F): the features of all columns, without those that have one single value in the training
     part; and what became of each column.
@@ -40,7 +40,7 @@ def make_features(
     return np.stack(features, axis=1), columns
 
 
-def _values(taken: Taken, train: Mask, categories: int) -> list[Values]:
+def _values(taken: TakenColumn, train: Mask, categories: int) -> list[Values]:
     fields = taken.fields
     if taken.kind == "category":
         return _of_text(fields, train, categories)
@@ -57,7 +57,7 @@ def _of_text(column: Values, train: Mask, categories: int) -> list[Values]:
     return [*(values == value for value in own), ~values.isin(own)]
 
 
-def _column(taken: Taken, features: int, train: Mask) -> Column:
+def _column(taken: TakenColumn, features: int, train: Mask) -> Column:
     """What became of a column."""
     kind: Literal["number", "truth value", "category", "left out"] = taken.kind
     detail = []
@@ -78,21 +78,21 @@ def _column(taken: Taken, features: int, train: Mask) -> Column:
     return Column(taken.name, kind, features, ", ".join(detail))
 
 
-def with_units(inputs: Sequence[Taken], columns: Sequence[Column]) -> list[str]:
+def with_units(inputs: Sequence[TakenColumn], columns: Sequence[Column]) -> list[str]:
     """One note for all columns of numbers with a unit, so that the load's line has room for it."""
     categories = {column.name for column in columns if column.kind == "category"}
     measured = [taken for taken in inputs if taken.unit and taken.name in categories]
     notes = [
         f"column {taken.name!r}: every value is a number with {taken.unit!r} after it;"
         f" read as {taken.fields.nunique()} categories"
-        for taken in measured[:NAMED]
+        for taken in measured[:MOST_UNITS]
     ]
-    if len(measured) > NAMED:
-        notes.append(f"{len(measured) - NAMED} more such columns")
+    if len(measured) > MOST_UNITS:
+        notes.append(f"{len(measured) - MOST_UNITS} more such columns")
     return ["; ".join(notes)] if notes else []
 
 
-def like_labels(taken: Taken, y: npt.NDArray[np.int64]) -> list[str]:
+def like_labels(taken: TakenColumn, y: npt.NDArray[np.int64]) -> list[str]:
     """What is to be said of a column whose values are the classes in other words."""
     codes = codes_of(taken.fields) + 1
     classes = int(y.max()) + 1

@@ -20,10 +20,10 @@ LEAST_ROWS = 10  # that a table has
 LINE_END = r"\r\n|\n|\r"
 SEPARATOR_LINE = re.compile(rf"sep=([,;|\t])(?:{LINE_END})")  # the first line of some programs
 
-Row = tuple[int, list[str]]  # the line in which it begins, and its fields
+CsvRow = tuple[int, list[str]]  # the line in which it begins, and its fields
 
 
-class Layout(NamedTuple):
+class CsvLayout(NamedTuple):
     """How a csv text is laid out."""
 
     separator: str = ","
@@ -42,7 +42,7 @@ class Grid(NamedTuple):
     notes: list[str]
 
 
-def read_grid(content: str, path: Path, layout: Layout, hint: str) -> Grid:
+def read_grid(content: str, path: Path, layout: CsvLayout, hint: str) -> Grid:
     """Names and columns. BadInput, with the line, where rows and names do not fit."""
     declared = SEPARATOR_LINE.match(content)
     if declared:
@@ -78,7 +78,7 @@ def read_grid(content: str, path: Path, layout: Layout, hint: str) -> Grid:
     return grid
 
 
-def _records(body: str, path: Path, layout: Layout) -> list[Row]:
+def _records(body: str, path: Path, layout: CsvLayout) -> list[CsvRow]:
     skip = layout.skip
     try:
         records = csv_records(body, layout.separator, quotes=layout.quotes)
@@ -90,7 +90,7 @@ def _records(body: str, path: Path, layout: Layout) -> list[Row]:
         raise BadInput(f"{path}: {problem}; correct it{remedy}") from None
 
 
-def _header(rows: list[Row], layout: Layout) -> tuple[int, list[str], list[Row]]:
+def _header(rows: list[CsvRow], layout: CsvLayout) -> tuple[int, list[str], list[CsvRow]]:
     """The line of the header, 0 where there is none; the names; the other rows."""
     header_line, first = rows[0]
     if layout.header:
@@ -120,7 +120,7 @@ def _without_quotes(body: str, separator: str) -> str:
     return ", or take the marks as text: table(quotes=false)" if len(counts) == 1 else ""
 
 
-def _without_last_separator(rows: list[Row], names: list[str]) -> tuple[list[Row], list[str]]:
+def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[CsvRow], list[str]]:
     """Without the empty field after a separator at the end of every row, and of the header line
     where it has one.
     """
@@ -138,7 +138,7 @@ def _ends_at(fields: list[str], width: int) -> bool:
     return len(fields) < width or fields[width - 1 :] == [""]
 
 
-def _check_lengths(rows: list[Row], width: int, header_line: int, path: Path) -> None:
+def _check_lengths(rows: list[CsvRow], width: int, header_line: int, path: Path) -> None:
     uneven = [(line, len(fields)) for line, fields in rows if len(fields) != width]
     if not uneven:
         return

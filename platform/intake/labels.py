@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backstop.platform.intake.columns import MISSING_NUMBER, TRUTH, Source
+from backstop.platform.intake.columns import MISSING_NUMBERS, TRUTH, RowLines
 from backstop.platform.intake.grid import LEAST_ROWS, is_number
 from backstop.platform.params import BadInput
 
@@ -28,7 +28,7 @@ class Labels(NamedTuple):
     notes: list[str]
 
 
-def read_labels(words: list[str], name: str, source: Source) -> Labels:
+def read_labels(words: list[str], name: str, source: RowLines) -> Labels:
     """The labels in a column. BadInput where they are too few or too many to be classes."""
     where = f"{source.path}: label column {name!r}"
     rows = len(words)
@@ -65,8 +65,8 @@ def _ordered(words: Sequence[str]) -> list[str]:
 
 
 def _numbered(words: Sequence[str], known: Sequence[str]) -> npt.NDArray[np.int64]:
-    number = {word: code for code, word in enumerate(known)}
-    return np.array([number[word] for word in words], np.int64)
+    label = {word: code for code, word in enumerate(known)}
+    return np.array([label[word] for word in words], np.int64)
 
 
 def _alike(classes: list[str]) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _same(classes: list[str], key: Callable[[str], Any], how: str) -> Iterator[s
 
 def _like_missing(words: list[str]) -> Iterator[str]:
     for word, count in Counter(words).items():
-        if word.lower() in MISSING_NUMBER:
+        if word.lower() in MISSING_NUMBERS:
             yield (
                 f"{word!r} is a class of {count} rows; if it means a missing label, missing={word}"
             )
@@ -98,24 +98,24 @@ def untested(labels: Labels, tested: npt.NDArray[np.bool_]) -> list[str]:
     """What is to be said of classes without a test row."""
     y = labels.y
     return [
-        f"class {labels.classes[number]!r} has no test rows, {int((y == number).sum())} to train on"
-        for number in sorted(set(y[~tested].tolist()) - set(y[tested].tolist()))
+        f"class {labels.classes[label]!r} has no test rows, {int((y == label).sum())} to train on"
+        for label in sorted(set(y[~tested].tolist()) - set(y[tested].tolist()))
     ]
 
 
 def check_trained(labels: Labels, tested: npt.NDArray[np.bool_], path: Path) -> None:
     """Raise BadInput where a class has test rows and no training rows."""
     y = labels.y
-    for number in sorted(set(y[tested].tolist()) - set(y[~tested].tolist())):
+    for label in sorted(set(y[tested].tolist()) - set(y[~tested].tolist())):
         raise BadInput(
-            f"{path}: class {labels.classes[number]!r} has no training rows,"
-            f" its {int((y == number).sum())} rows are all test rows;"
+            f"{path}: class {labels.classes[label]!r} has no training rows,"
+            f" its {int((y == label).sum())} rows are all test rows;"
             " choose another seed or a smaller test, or leave these rows out"
         )
 
 
 def read_clients(
-    words: list[str], name: str, missing: frozenset[str], source: Source
+    words: list[str], name: str, missing: frozenset[str], source: RowLines
 ) -> torch.Tensor:
     """The number of each row's natural client. BadInput where a row has none."""
     absent = [row for row, word in enumerate(words) if word in missing or word == ""]

@@ -19,7 +19,7 @@ NEUTRAL = "2"
 ORIGINAL = "training.1600000.processed.noemoticon.csv"
 ORIGINAL_FIELDS = 6  # polarity, id, date, query, user, text
 
-Row = tuple[int | None, str, str]  # label, None for a neutral tweet; user; text
+TweetRow = tuple[int | None, str, str]  # label, None for a neutral tweet; user; text
 
 
 class Tweet(NamedTuple):
@@ -85,7 +85,7 @@ class _Labels:
         return self.known[word]
 
 
-def _collect(rows: Iterable[Row]) -> tuple[list[Tweet], Counter[str]]:
+def _collect(rows: Iterable[TweetRow]) -> tuple[list[Tweet], Counter[str]]:
     """The tweets with a label, and how many have none."""
     tweets: list[Tweet] = []
     left: Counter[str] = Counter()
@@ -109,7 +109,7 @@ def _table(content: str, *, block: bool) -> Tweets:
     labels = _Labels(LABELS)
     left: Counter[str] = Counter()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TweetRow]:
         for line, fields in records:
             if len(fields) != len(header):
                 raise ValueError(
@@ -179,7 +179,7 @@ def _leaf(path: Path) -> Tweets:
     """All files of a folder, none of which may repeat another: LEAF writes its data before and
     after each step of its own.
     """
-    labels, seen = _Labels(LABELS), set[Row]()
+    labels, seen = _Labels(LABELS), set[TweetRow]()
     tweets: list[Tweet] = []
     left: Counter[str] = Counter()
     notes: list[str] = []
@@ -200,7 +200,7 @@ def _leaf(path: Path) -> Tweets:
     return Tweets(tweets, left, tuple(notes))
 
 
-def _leaf_file(path: Path, labels: _Labels) -> Iterator[Row]:
+def _leaf_file(path: Path, labels: _Labels) -> Iterator[TweetRow]:
     content = json.loads(read_text(path))
     for user in content["users"]:
         own = content["user_data"][user]

@@ -51,8 +51,7 @@ def make_vocabulary(texts: Iterable[Sequence[str]], words: int) -> dict[str, int
     counts = Counter(chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return {
-        word: number
-        for number, word in enumerate([UNKNOWN, *ranked[: words - 1]], start=UNKNOWN_ID)
+        word: token for token, word in enumerate([UNKNOWN, *ranked[: words - 1]], start=UNKNOWN_ID)
     }
 
 
@@ -103,7 +102,7 @@ def _vectors(
     vectors: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
     dim = 0
     with naming_file(path, hint), path.open(encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
+        for line_number, line in enumerate(file, start=1):
             word, _, rest = line.partition(" ")
             token = vocabulary.get(word, UNKNOWN_ID)
             if token == UNKNOWN_ID:
@@ -115,7 +114,7 @@ def _vectors(
             dim = dim or len(vector)
             if not dim or len(vector) != dim or not np.isfinite(vector).all():
                 raise BadInput(
-                    f"{path}: line {number} is not a word and {dim or 'some'} finite numbers;"
+                    f"{path}: line {line_number} is not a word and {dim or 'some'} finite numbers;"
                     f" {hint}"
                 )
             vectors[token] = vector

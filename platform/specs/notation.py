@@ -63,8 +63,8 @@ def read(text: str) -> Value:
     if _wrapped(text):
         inner = text[1:-1].strip()
         return text if read(inner) == inner else read(inner)
-    number = _number(SIGN_APART.sub(r"\1", text))
-    return text if number is None else number
+    value = _number(SIGN_APART.sub(r"\1", text))
+    return text if value is None else value
 
 
 def write(value: Value) -> str:
