@@ -13,46 +13,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from backstop.platform import seeds
 from backstop.platform.contract import (
-    AttackView,
     Defense,
     Record,
-    Samples,
-    ServerView,
-    TestSet,
     Updates,
 )
 from backstop.platform.rounds import costs, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
+from backstop.platform.rounds.probes import build_probe
+from backstop.platform.rounds.views import Presence, Views
+from backstop.platform.rounds.views import State as State
 from backstop.platform.specs.spec import Spec, validate
-from backstop.platform.training import evaluate, federation, loading, local_sgd, network
+from backstop.platform.training import evaluate, federation, loading
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
-from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.training.stage_errors import located
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
 
 WARMUP_SAVE_INTERVAL_S = 60.0  # seconds of a warm-up that a stopped process may lose
-
-
-class State(NamedTuple):
-    """What is carried from round to round. It can be pickled."""
-
-    round: int  # rounds done
-    params: Tensor  # (d,)
-    buffers: Tensor  # (e,)
-    attack: Any
-    defense: Any
 
 
 class Experiment:
@@ -71,10 +57,11 @@ class Experiment:
             data = loading.load_dataset(self.spec.dataset, folder)
             self.built = federation.build_federation(self.spec, data, choose_device(device))
             self.attack_turns = self.built.attack_turns()
-            self.secret = cache(partial(_malicious_data, self.built))
-            self.read_edge_cases = False
+            self.views = Views(self.built, folder)
             self.state = self._first(*self._start(device))
-            self.origin = origin.here(self.spec, folder, self.built.device, self.read_edge_cases)
+            self.origin = origin.here(
+                self.spec, folder, self.built.device, self.views.read_edge_cases
+            )
         self.clients.open(self.built, folder)
         self.probed: tuple[Any, Probe] | None = None
         self.costs: dict[str, float] = {}
@@ -101,99 +88,10 @@ class Experiment:
         return f"{starts.warmup_spec(spec).id}-{loading.machine_digest(spec.dataset, self.folder, self.built.device)}"
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
-        state = State(0, params, buffers, None, None)
-        attack, defense = self.built.attack, self.built.defense
-        view = self._attack_view(state, torch.empty(0, dtype=torch.int64), 0, self.spec.malicious)
-        plotted = attack.init(view) if attack.init else None
-        return state._replace(attack=plotted, defense=defense.init(self._server_view(state)))
-
-    def _server_view(self, state: State) -> ServerView:
-        built, spec = self.built, self.spec
-        root = built.data.root
-        assert root is not None
-        return ServerView(
-            round=state.round,
-            params=state.params,
-            layout=built.net.layout,
-            model=built.net.caller(state.buffers),
-            features=lambda params, x: built.net.features(params, x, state.buffers),
-            train=lambda params, samples: local_sgd.train_samples(
-                built, state.round, params, state.buffers, samples
-            ),
-            head=built.net.head_slots(),
-            root=Samples(network.to_unit_interval(root.x), root.y),
-            classes=built.data.classes,
-            server_lr=spec.server_lr,
-            generator=seeds.generator(spec.seed, "defense", state.round),
-        )
-
-    def _attack_view(self, state: State, members: Tensor, total: int, share: float) -> AttackView:
-        built, spec = self.built, self.spec
-        return AttackView(
-            round=state.round,
-            params=state.params,
-            layout=built.net.layout,
-            model=built.net.caller(state.buffers),
-            features=lambda params, x: built.net.features(params, x, state.buffers),
-            train=lambda params, samples: local_sgd.train_samples(
-                built, state.round, params, state.buffers, samples
-            ),
-            unpoisoned=partial(self._unpoisoned, state, members),
-            head=built.net.head_slots(),
-            samples=self.secret,
-            sizes=tuple(len(built.shards[int(client)]) for client in built.malicious),
-            classes=built.data.classes,
-            kind=built.data.kind,
-            clients=len(built.malicious),
-            members=members,
-            total=total,
-            share=share,
-            server_lr=spec.server_lr,
-            generator=seeds.generator(spec.seed, "attack", state.round),
-            edge_cases=self._edge_cases(),
-            vocabulary=built.data.vocabulary,
-            class_weights=built.net.class_weights,
-            defend=partial(self._defended, state),
-        )
-
-    def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
-        clients = self.built.malicious[members].tolist()
-        number = self.spec.warmup + state.round
-        return local_sgd.unpoisoned(self.built, number, clients, state.params, state.buffers)
-
-    def _defended(self, state: State, rows: Tensor) -> Updates:
-        """The defense in use on rows that the adversary made up, with what the adversary has: no
-        history, and its own data as root set.
-        """
-        spec, defense, data = self.spec, self.built.defense, self.secret()
-        draws = seeds.generator(spec.seed, "adversary's defense", state.round)
-        root = torch.randperm(len(data.y), generator=draws)[: spec.root_size].to(data.y.device)
-        view = replace(
-            self._server_view(state), root=Samples(data.x[root], data.y[root]), generator=draws
-        )
-        updates = Updates(
-            rows,
-            torch.ones(len(rows), device=rows.device),
-            torch.arange(len(rows), device=rows.device),
-        )
-        return defense.apply(updates, defense.init(view), view)[0]
-
-    def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
-        found = loading.dataset(self.spec.dataset)
-        if found.edge_cases is None or found.edge_target is None:
-            return None
-        target = found.edge_target
-
-        def labelled() -> tuple[Samples, Samples]:
-            self.read_edge_cases = True
-            pair = loading.load_edge_cases(self.spec.dataset, self.folder)
-            assert pair is not None
-            train, test = (network.to_unit_interval(x).to(self.built.device) for x in pair)
-            return tuple(
-                Samples(x, torch.full((len(x),), target, device=x.device)) for x in (train, test)
-            )  # type: ignore[return-value]
-
-        return labelled
+        state, attack = State(0, params, buffers, None, None), self.built.attack
+        attack_state = attack.init(self.views.attack(state)) if attack.init else None
+        defense_state = self.built.defense.init(self.views.server(state))
+        return state._replace(attack=attack_state, defense=defense_state)
 
     def round(self) -> Record | None:
         """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
@@ -203,64 +101,61 @@ class Experiment:
             return self._round()
 
     def _round(self) -> Record | None:
-        spec, built, state = self.spec, self.built, self.state
+        built, state = self.built, self.state
         with one_thread():
-            # the draws of an experiment go on from those of its warm-up
-            number = spec.warmup + state.round
-            cohort = built.cohort(number)
-            state, trained = self._train(state, cohort)
+            state, trained = self._train(state, built.cohort(state.round))
             finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
-            if finite.all():  # no copy of the matrix
-                sent = Updates(
-                    trained.rows, self._weights(trained.client), trained.client.to(finite.device)
-                )
-            else:
-                sent = Updates(
-                    trained.rows[finite],
-                    self._weights(trained.client[finite.cpu()]),
-                    trained.client.to(finite.device)[finite],
-                )
+            sent = self._sent(trained, finite)
             with costs.measured("aggregate", built.device, self.costs, memory=True):
                 state, aggregate, telemetry = self._aggregate(state, sent, trained.buffers[finite])
-            self.state = state = state._replace(round=state.round + 1)
-            if state.round % spec.eval_every and state.round != spec.rounds:
+            self.state = state._replace(round=state.round + 1)
+            if self.state.round % self.spec.eval_every and self.state.round != self.spec.rounds:
                 return None
-            honest = ~torch.isin(trained.client, self._judged(number))
-            loss = (
-                trained.loss.cpu()[honest].double().mean().item() if honest.any() else float("nan")
-            )
             metrics = self._measure() | {
-                "round/train_loss": loss,
+                "round/train_loss": self._honest_loss(trained, state.round),
                 "defense/nonfinite_rows": float((~finite).sum()),
                 **telemetry(aggregate),
             }
             if self.attack_turns:
-                metrics["attack/turns"] = float(self.attack_turns[state.round - 1])
-            if (built.defense.finish or built.defense.predict) and state.round == spec.rounds:
+                metrics["attack/turns"] = float(self.attack_turns[state.round])
+            if self.state.round == self.spec.rounds:
                 metrics |= self._repaired(built.defense)
             spent, self.costs = self.costs, {}
-            return Record(spec.id, state.round - 1, metrics, spent)
+            return Record(self.spec.id, state.round, metrics, spent)
 
-    def _judged(self, number: int) -> Tensor:
+    def _sent(self, trained: Trained, finite: Tensor) -> Updates:
+        """What the server takes: the rows that are finite."""
+        clients = trained.client.to(finite.device)
+        if finite.all():  # no copy of the matrix
+            return Updates(trained.rows, self._weights(trained.client), clients)
+        weight = self._weights(trained.client[finite.cpu()])
+        return Updates(trained.rows[finite], weight, clients[finite])
+
+    def _honest_loss(self, trained: Trained, round_index: int) -> float:
+        """The mean training loss of honest clients; NaN where none was there."""
+        honest = ~torch.isin(trained.client, self._judged(round_index))
+        return trained.loss.cpu()[honest].double().mean().item()
+
+    def _judged(self, round_index: int) -> Tensor:
         """The clients of a round that telemetry takes for malicious: where attackers take turns,
         those that wait train as honest ones.
         """
-        return (
-            self.built.attackers(number)
-            if self.spec.attackers == "in_turn"
-            else self.built.malicious
-        )
+        if self.spec.attackers == "in_turn":
+            return self.built.attackers(round_index)
+        return self.built.malicious
 
     def _repaired(self, defense: Defense) -> dict[str, float]:
         """Let the defense repair the final model, and label as it says: figures beside those of the
         plain model before.
         """
+        if not (defense.finish or defense.predict):
+            return {}
         if defense.finish:
             with costs.measured("repair", self.built.device, self.costs, memory=True):
-                repaired = defense.finish(self.state.defense, self._server_view(self.state))
+                repaired = defense.finish(self.state.defense, self.views.server(self.state))
             self.state = self.state._replace(params=repaired)
-        found = self._measure(self.state.round if defense.predict else None)
-        return {name.replace("round/", "repaired/"): value for name, value in found.items()}
+        figures = self._measure(self.state.round if defense.predict else None)
+        return {name.replace("round/", "repaired/"): value for name, value in figures.items()}
 
     def _weights(self, clients: Tensor) -> Tensor:
         return torch.tensor(
@@ -270,43 +165,45 @@ class Experiment:
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         """Send the model, plan, train the cohort and craft the malicious rows."""
+        send = self.built.defense.send
         with costs.measured("train", self.built.device, self.costs):
-            if self.built.defense.send:
-                draws = seeds.generator(self.spec.seed, "defense sends", state.round)
-                view = replace(self._server_view(state), generator=draws)
-                sent, remembered = self.built.defense.send(state.defense, view)
-                state = state._replace(params=sent, defense=remembered)
+            if send:
+                params, remembered = send(state.defense, self.views.server(state, "defense sends"))
+                state = state._replace(params=params, defense=remembered)
             return self._trained(state, cohort)
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
-        built = self.built
-        number = self.spec.warmup + state.round
-        present = torch.isin(cohort, built.attackers(number))
-        attacked = built.attacked(number) and bool(present.any())
-        members = torch.searchsorted(built.malicious, cohort[present])
+        built, plan = self.built, self.built.attack.plan
+        present = torch.isin(cohort, built.attackers(state.round))
+        attacked = built.attacked(state.round) and bool(present.any())
         weight = self._weights(cohort)
         share = (weight[present].sum() / weight.sum()).item()
-        if attacked and built.attack.plan:
-            state = state._replace(
-                attack=built.attack.plan(
-                    state.attack, self._attack_view(state, members, len(cohort), share)
-                )
-            )
+        members = torch.searchsorted(built.malicious, cohort[present])
+        presence = Presence(members, len(cohort), share)
+        if attacked and plan:
+            planned = plan(state.attack, self.views.attack(state, presence))
+            state = state._replace(attack=planned)
         trained = self.clients.train(
-            number, cohort.tolist(), state.params, state.buffers, state.attack
+            state.round, cohort.tolist(), state.params, state.buffers, state.attack
         )
-        craft, craft_buffers = built.attack.craft, built.attack.craft_buffers
-        if attacked and (craft or craft_buffers):
-            view = replace(
-                self._attack_view(state, members, len(cohort), share), honest=trained.rows[~present]
-            )
-            rows, buffers = trained.rows.clone(), trained.buffers.clone()
-            if craft:
-                rows[present] = craft(state.attack, trained.rows[present], view)
-            if craft_buffers and buffers.shape[1]:
-                buffers[present] = craft_buffers(state.attack, trained.buffers[present], view)
-            trained = trained._replace(rows=rows, buffers=buffers)
+        if attacked:
+            trained = self._crafted(state, trained, present, presence)
         return state, trained
+
+    def _crafted(
+        self, state: State, trained: Trained, present: Tensor, presence: Presence
+    ) -> Trained:
+        """What is sent where the attack crafts the rows, or the buffers, of those present."""
+        craft, craft_buffers = self.built.attack.craft, self.built.attack.craft_buffers
+        if not (craft or craft_buffers):
+            return trained
+        view = replace(self.views.attack(state, presence), honest=trained.rows[~present])
+        rows, buffers = trained.rows.clone(), trained.buffers.clone()
+        if craft:
+            rows[present] = craft(state.attack, trained.rows[present], view)
+        if craft_buffers and buffers.shape[1]:
+            buffers[present] = craft_buffers(state.attack, trained.buffers[present], view)
+        return trained._replace(rows=rows, buffers=buffers)
 
     def _aggregate(
         self, state: State, sent: Updates, changes: Tensor
@@ -318,7 +215,7 @@ class Experiment:
             return state, torch.zeros_like(state.params), lambda _: {}
         follow = self.built.defense.follow
         assert follow is not None
-        after, remembered, shares = follow(sent, state.defense, self._server_view(state))
+        after, remembered, shares = follow(sent, state.defense, self.views.server(state))
         aggregate = weighted_mean(after.rows, after.weight)
         params = state.params + aggregate * self.spec.server_lr
         buffers = state.buffers
@@ -328,7 +225,7 @@ class Experiment:
             )
             buffers = buffers + weighted_mean(changes, kept)
         moved = state._replace(params=params, buffers=buffers, defense=remembered)
-        malicious = self._judged(self.spec.warmup + state.round).to(sent.client.device)
+        malicious = self._judged(state.round).to(sent.client.device)
         layout = self.built.net.layout
         return (
             moved,
@@ -362,29 +259,9 @@ class Experiment:
         """The test sets: made once, and once more whenever the attack's state has changed (a
         learned trigger).
         """
-        state, attack, test = self.state, self.built.attack, self.built.data.test
-        own = state.attack[self.built.judge] if state.attack else None
+        own = self.state.attack[self.built.judge] if self.state.attack else None
         if self.probed is None or self.probed[0] is not own:
-            triggered = None
-            if attack.test_set is not None:
-                view = self._attack_view(
-                    state, torch.empty(0, dtype=torch.int64), 0, self.spec.malicious
-                )
-                triggered = attack.test_set(
-                    state.attack,
-                    replace(view, test=Samples(network.to_unit_interval(test.x), test.y)),
-                )
-            elif attack.goal is not None:
-                stamp = attack.trigger
-                draws = seeds.generator(self.spec.seed, "trigger")
-                x = (
-                    evaluate.stamped(test.x, lambda piece: stamp(state.attack, piece, draws))
-                    if stamp
-                    else test.x
-                )
-                triggered = TestSet(x, attack.goal(state.attack, test.y), test.y)
-            paired = attack.test_set is None and attack.trigger is not None
-            self.probed = (own, Probe(test, triggered, paired))
+            self.probed = (own, build_probe(self.views, self.state))
         return self.probed[1]
 
     def saved(self, records: Sequence[Record]) -> Saved:
@@ -433,19 +310,6 @@ def _warm_up(
             until = time.perf_counter() + WARMUP_SAVE_INTERVAL_S
     checkpoint.drop()
     return warm.state.params, warm.state.buffers
-
-
-def _malicious_data(built: Federation) -> Samples:
-    """The samples of all malicious clients as the model call takes them."""
-    train = built.data.train
-    index = torch.cat(
-        [
-            torch.empty(0, dtype=torch.int64),
-            *(built.shards[int(client)] for client in built.malicious),
-        ]
-    )
-    index = index.to(train.y.device)
-    return Samples(network.to_unit_interval(train.x[index]), train.y[index])
 
 
 def run(

@@ -34,14 +34,14 @@ class Federation(NamedTuple):
     device: torch.device
 
     def attacked(self, round_index: int) -> bool:
-        """Whether malicious clients attack in this round, counted from the first of the warm-up."""
+        """Whether malicious clients attack in this round, from 0; a warm-up's do not count."""
         return bool(self.spec.attack) and self._attack_index(round_index) is not None
 
     def _attack_index(self, round_index: int) -> int | None:
         """Which of the scheduled attacks falls into a round, from 0; None where none does."""
         spec = self.spec
-        since = round_index - spec.warmup - spec.attack_start
-        over = spec.attack_stop is not None and round_index - spec.warmup >= spec.attack_stop
+        since = round_index - spec.attack_start
+        over = spec.attack_stop is not None and round_index >= spec.attack_stop
         if since < 0 or over or since % spec.attack_every:
             return None
         return since // spec.attack_every
@@ -67,14 +67,14 @@ class Federation(NamedTuple):
         if not spec.attack or spec.dormant:
             return ()
         turns = []
-        for round_index in range(spec.warmup, spec.warmup + spec.rounds):
+        for round_index in range(spec.rounds):
             present = torch.isin(self.cohort(round_index), self.attackers(round_index))
             turns.append(int(present.sum()))
         return tuple(accumulate(turns))
 
     def cohort(self, round_index: int) -> Tensor:
-        """Ascending ids (int64) of the clients that train in a round, counted from the warm-up's
-        first. They follow from the schedule, whatever the attack, so its clean twin has the same.
+        """Ascending ids (int64) of the clients that train in a round. They follow from the schedule,
+        whatever the attack, so its clean twin has the same.
         """
         spec = self.spec
         in_turn = spec.attackers == "in_turn"
@@ -84,9 +84,19 @@ class Federation(NamedTuple):
             selection=spec.selection,
             malicious=self.malicious,
             seed=spec.seed,
-            round=round_index,
+            round=self.draw_round(round_index),
             certain=self.attackers(round_index) if in_turn else None,
         )
+
+    def draw_round(self, round_index: int) -> int:
+        """The round that names the draws of a round: those of an experiment go on from those of its
+        warm-up. Nothing else counts the warm-up's rounds.
+        """
+        return self.spec.warmup + round_index
+
+    def draws(self, what: str, round_index: int, client: int) -> torch.Generator:
+        """The generator of one thing that a client does in a round."""
+        return seeds.generator(self.spec.seed, what, self.draw_round(round_index), client)
 
     def lonely(self, where: str, remedy: str) -> str:
         """Why training cannot go on where it comes to a batch of one sample, and what to do."""

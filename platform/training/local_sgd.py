@@ -41,10 +41,10 @@ class Trained(NamedTuple):
     loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
 
 
-def batches(federation: Federation, number: int, client: int, attacking: bool) -> Batches:
+def batches(federation: Federation, round_index: int, client: int, attacking: bool) -> Batches:
     """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
-    spec, shard = federation.spec, federation.shards[client]
-    order = seeds.generator(spec.seed, "batches", number, client)
+    shard = federation.shards[client]
+    order = federation.draws("batches", round_index, client)
     return [
         piece
         for _ in range(_epochs(federation, attacking))
@@ -78,7 +78,7 @@ def _epochs(federation: Federation, attacking: bool) -> int:
 
 
 def blocks(
-    federation: Federation, number: int, cohort: Sequence[int], attacked: bool
+    federation: Federation, round_index: int, cohort: Sequence[int], attacked: bool
 ) -> list[list[int]]:
     """The cohort of a round cut into units of work, the longest first.
 
@@ -86,16 +86,16 @@ def blocks(
     many steps, so that little is padded; clients whose local steps differ in kind (constrained,
     with an extra loss) get blocks of their own.
     """
-    bad = set(federation.attackers(number).tolist()) if attacked else set()
+    attackers = set(federation.attackers(round_index).tolist()) if attacked else set()
     steps = {
-        client: _epochs(federation, client in bad)
+        client: _epochs(federation, client in attackers)
         * -(-len(federation.shards[client]) // federation.spec.batch)
         for client in cohort
     }
     longest = sorted(cohort, key=lambda client: (-steps[client], client))
     if not federation.net.vectorised:
         return [[client] for client in longest]
-    apart = bad if _differs(federation) else set()
+    apart = attackers if _differs(federation) else set()
     groups = [[c for c in longest if c in apart], [c for c in longest if c not in apart]]
     sizes = [1 if federation.attack.train else width(federation), width(federation)]
     cut = [
@@ -125,7 +125,7 @@ def _pace(federation: Federation, state: Any, attacking: bool) -> float:
 
 def train(
     federation: Federation,
-    number: int,
+    round_index: int,
     clients: Sequence[int],
     params: Tensor,
     buffers: Tensor,
@@ -135,19 +135,25 @@ def train(
     """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked``
     whether it is active.
     """
-    bad = _attackers(federation, number) if attacked else {}
+    attackers = _attackers(federation, round_index) if attacked else {}
     engine = _train_block if federation.net.vectorised else _train_loop
     if federation.attack.train is None:
-        return engine(federation, number, clients, params, buffers, state, bad)
+        return engine(federation, round_index, clients, params, buffers, state, attackers)
     alone = []
     for client in clients:
-        if client in bad:
-            with located(number - federation.spec.warmup, client):
-                alone.append(_train_own(federation, number, client, params, buffers, state, bad))
-    others = [client for client in clients if client not in bad]
+        if client in attackers:
+            with located(round_index, client):
+                alone.append(
+                    _train_own(federation, round_index, client, params, buffers, state, attackers)
+                )
+    others = [client for client in clients if client not in attackers]
     found = [
         *alone,
-        *([engine(federation, number, others, params, buffers, state, bad)] if others else []),
+        *(
+            [engine(federation, round_index, others, params, buffers, state, attackers)]
+            if others
+            else []
+        ),
     ]
     trained = Trained(*(torch.cat(column) for column in zip(*found, strict=True)))
     order = [trained.client.tolist().index(client) for client in clients]
@@ -156,7 +162,7 @@ def train(
 
 def unpoisoned(
     federation: Federation,
-    number: int,
+    round_index: int,
     clients: Sequence[int],
     params: Tensor,
     buffers: Tensor,
@@ -165,16 +171,18 @@ def unpoisoned(
     on the same batches, and without the defense's rules for honest clients, as their poisoned ones.
     """
     plain = federation._replace(attack=Attack())
-    units = blocks(plain, number, clients, attacked=True)
-    parts = [train(plain, number, unit, params, buffers, None, attacked=True) for unit in units]
+    units = blocks(plain, round_index, clients, attacked=True)
+    parts = [
+        train(plain, round_index, unit, params, buffers, None, attacked=True) for unit in units
+    ]
     trained = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
     order = [trained.client.tolist().index(client) for client in clients]
     return trained.rows[order]
 
 
-def _attackers(federation: Federation, number: int) -> dict[int, int]:
-    """Client → number among the malicious ones, of those that may attack in a round."""
-    active = set(federation.attackers(number).tolist())
+def _attackers(federation: Federation, round_index: int) -> dict[int, int]:
+    """Client → index among the malicious ones, of those that may attack in a round."""
+    active = set(federation.attackers(round_index).tolist())
     everyone = enumerate(federation.malicious.tolist())
     return {client: index for index, client in everyone if client in active}
 
@@ -187,27 +195,27 @@ class _Rules:
     def __init__(
         self,
         federation: Federation,
-        number: int,
+        round_index: int,
         client: int,
         params: Tensor,
         buffers: Tensor,
         state: Any,
-        bad: dict[int, int],
+        attackers: dict[int, int],
     ) -> None:
-        spec, attack, local = federation.spec, federation.attack, federation.defense.local
+        attack, local = federation.attack, federation.defense.local
         self.batch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
         self.noise: Callable[[], Tensor] | None = None
-        self.round, self.client = number - spec.warmup, client
-        if client in bad:
+        self.round, self.client = round_index, client
+        if client in attackers:
             if poison := attack.poison:
-                draws = seeds.generator(spec.seed, "poison", number, client)
-                self.batch = lambda x, y: poison(state, x, y, bad[client], draws)
+                draws = federation.draws("poison", round_index, client)
+                self.batch = lambda x, y: poison(state, x, y, attackers[client], draws)
         elif local:
-            own = seeds.generator(spec.seed, "local", number, client)
+            own = federation.draws("local", round_index, client)
             if change := local.batch:
                 memory = None
                 if local.prepare:
-                    view = _client_view(federation, number, client, params, buffers, own)
+                    view = _client_view(federation, round_index, client, params, buffers, own)
                     with located(self.round, client):
                         memory = local.prepare(view)
                 self.batch = lambda x, y: change(memory, x, y, own)
@@ -223,7 +231,7 @@ class _Rules:
 
 def _client_view(
     federation: Federation,
-    number: int,
+    round_index: int,
     client: int,
     params: Tensor,
     buffers: Tensor,
@@ -234,7 +242,7 @@ def _client_view(
         federation.shards[client].to(federation.data.train.y.device),
     )
     return ClientView(
-        round=number - federation.spec.warmup,
+        round=round_index,
         params=params,
         model=federation.net.caller(buffers),
         data=Samples(network.to_unit_interval(data.x[index]), data.y[index]),
@@ -254,20 +262,22 @@ def _steps(federation: Federation, plan: Batches, rules: _Rules) -> Iterator[tup
 
 def _train_own(
     federation: Federation,
-    number: int,
+    round_index: int,
     client: int,
     params: Tensor,
     buffers: Tensor,
     state: Any,
-    bad: dict[int, int],
+    attackers: dict[int, int],
 ) -> Trained:
     """A malicious client whose attack brings its own local training. Buffers stay as they are."""
     attack, net, train = federation.attack, federation.net, federation.attack.train
     assert train is not None
-    plan = batches(federation, number, client, attacking=True)
-    dealt = _steps(federation, plan, _Rules(federation, number, client, params, buffers, state, {}))
+    plan = batches(federation, round_index, client, attacking=True)
+    dealt = _steps(
+        federation, plan, _Rules(federation, round_index, client, params, buffers, state, {})
+    )
     poisoned = _steps(
-        federation, plan, _Rules(federation, number, client, params, buffers, state, bad)
+        federation, plan, _Rules(federation, round_index, client, params, buffers, state, attackers)
     )
     every = tuple(
         Step(Samples(*one), Samples(*other)) for one, other in zip(dealt, poisoned, strict=True)
@@ -305,8 +315,8 @@ def _train_own(
         return vector
 
     view = TrainView(
-        round=number - federation.spec.warmup,
-        index=bad[client],
+        round=round_index,
+        index=attackers[client],
         params=params,
         layout=net.layout,
         model=model,
@@ -316,7 +326,7 @@ def _train_own(
         steps=every,
         loss=lambda logits, y: cross_entropy(logits, y, net.class_weights),
         minimise=minimise,
-        generator=seeds.generator(federation.spec.seed, "malicious training", number, client),
+        generator=federation.draws("malicious training", round_index, client),
     )
     row = train(state, view).detach()
     with torch.no_grad():
@@ -333,19 +343,21 @@ def _train_own(
 
 def _train_loop(
     federation: Federation,
-    number: int,
+    round_index: int,
     clients: Sequence[int],
     params: Tensor,
     buffers: Tensor,
     state: Any,
-    bad: dict[int, int],
+    attackers: dict[int, int],
 ) -> Trained:
     replica = federation.replica
     trained = []
     for client in clients:
-        with located(number - federation.spec.warmup, client):
-            rules = _Rules(federation, number, client, params, buffers, state, bad)
-            steps = _steps(federation, batches(federation, number, client, client in bad), rules)
+        with located(round_index, client):
+            rules = _Rules(federation, round_index, client, params, buffers, state, attackers)
+            steps = _steps(
+                federation, batches(federation, round_index, client, client in attackers), rules
+            )
             replica.load(params, buffers)
             loss = _train_one(
                 federation,
@@ -353,9 +365,9 @@ def _train_loop(
                 steps,
                 params,
                 state,
-                client in bad,
+                client in attackers,
                 rules.noise,
-                ("dropout", number, client),
+                ("dropout", federation.draw_round(round_index), client),
             )
         trained.append((replica.params - params, replica.buffers - buffers, loss))
     rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
@@ -409,20 +421,23 @@ def _train_one(
 
 def _train_block(
     federation: Federation,
-    number: int,
+    round_index: int,
     clients: Sequence[int],
     start: Tensor,
     buffers: Tensor,
     state: Any,
-    bad: dict[int, int],
+    attackers: dict[int, int],
 ) -> Trained:
     """All clients of a block at once: parameters (k, d), batches (k, b, …), dead samples and
     clients masked.
     """
     attack, net, training = federation.attack, federation.net, federation.replica.module
-    special = any(client in bad for client in clients) and _differs(federation)
-    rules = [_Rules(federation, number, client, start, buffers, state, bad) for client in clients]
-    plans = [batches(federation, number, client, client in bad) for client in clients]
+    special = any(client in attackers for client in clients) and _differs(federation)
+    rules = [
+        _Rules(federation, round_index, client, start, buffers, state, attackers)
+        for client in clients
+    ]
+    plans = [batches(federation, round_index, client, client in attackers) for client in clients]
     feed = _Feed(federation, plans, rules)
     local = federation.defense.local
     rule = local.gradient if local else None
@@ -439,10 +454,10 @@ def _train_block(
         )
     )
     total, seen = start.new_zeros(len(params)), start.new_zeros(len(params))
-    for number_of_step, (x, y, weight) in enumerate(feed, 1):
+    for step_number, (x, y, weight) in enumerate(feed, 1):
         counts = weight.sum(1)  # (k,)
         logits = forward(
-            params, net.normalise(x), _keys(federation, number, clients, number_of_step - 1)
+            params, net.normalise(x), _keys(federation, round_index, clients, step_number - 1)
         )
         each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
         matter = weight if net.class_weights is None else weight * net.class_weights[y]
@@ -455,7 +470,7 @@ def _train_block(
                 if not count:
                     continue
                 samples = x[row, :count], y[row, :count], logits[row, :count]
-                with located(number - federation.spec.warmup, clients[row]):
+                with located(round_index, clients[row]):
                     loss = loss + attack.objective(state, params[row] - start, *samples)
         (grad,) = torch.autograd.grad(loss, params)
         # (k, 1): a client without a batch stays where it is
@@ -472,7 +487,7 @@ def _train_block(
                 params.copy_(
                     torch.where(
                         alive > 0,
-                        start + attack.constrain(state, params - start, number_of_step),
+                        start + attack.constrain(state, params - start, step_number),
                         params,
                     )
                 )
@@ -486,18 +501,16 @@ def _train_block(
 
 
 def _keys(
-    federation: Federation, number: int, clients: Sequence[int], step: int
+    federation: Federation, round_index: int, clients: Sequence[int], step: int
 ) -> dict[str, Tensor]:
     """For each dropout layer the key (k,) of every client of a block, the same as in the loop."""
-    names, spec = federation.net.keys, federation.spec
-    keys = (
-        [seeds.stream(spec.seed, "dropout", number, client, step) for client in clients]
-        if names
-        else []
-    )
-    return dict.fromkeys(
-        names, torch.tensor(keys + [0] * (width(federation) - len(keys)), device=federation.device)
-    )
+    names, seed = federation.net.keys, federation.spec.seed
+    if not names:
+        return {}
+    draw_round = federation.draw_round(round_index)
+    keys = [seeds.stream(seed, "dropout", draw_round, client, step) for client in clients]
+    padded = keys + [0] * (width(federation) - len(keys))
+    return dict.fromkeys(names, torch.tensor(padded, device=federation.device))
 
 
 def _noise(rules: Sequence[_Rules], counts: Tensor, params: Tensor) -> Callable[[], Tensor]:
@@ -548,12 +561,15 @@ class _Feed:
 
 
 def train_samples(
-    federation: Federation, number: int, params: Tensor, buffers: Tensor, samples: Samples
+    federation: Federation, round_index: int, params: Tensor, buffers: Tensor, samples: Samples
 ) -> Tensor:
     """The update (d,) that an honest client with these samples would send in a round: the same
     steps, epochs and optimizer.
     """
-    spec, order = federation.spec, seeds.generator(federation.spec.seed, "root batches", number)
+    spec, order = (
+        federation.spec,
+        seeds.generator(federation.spec.seed, "root batches", round_index),
+    )
     steps = (
         (samples.x[piece], samples.y[piece])
         for _ in range(spec.local_epochs)
@@ -569,6 +585,6 @@ def train_samples(
         params,
         None,
         attacking=False,
-        path=("root dropout", number),
+        path=("root dropout", round_index),
     )
     return federation.replica.params - params

@@ -59,7 +59,7 @@ class Worker:
 
     def train(
         self,
-        number: int,
+        round_index: int,
         unit: Sequence[int],
         params: Any,
         buffers: Any,
@@ -68,7 +68,7 @@ class Worker:
     ) -> tuple[Any, ...]:
         """Train one block; numpy in, numpy out."""
         start, first = self._vectors(params, buffers)
-        trained = local_sgd.train(self.built, number, unit, start, first, state, attacked)
+        trained = local_sgd.train(self.built, round_index, unit, start, first, state, attacked)
         return tuple(column.cpu().numpy() for column in trained)
 
     def predict(
@@ -222,18 +222,18 @@ class OnActors:
         return results
 
     def train(
-        self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. The global vectors are put into the
         object store once.
         """
-        attacked = self.built.attacked(number)
-        units = local_sgd.blocks(self.built, number, cohort, attacked)
+        attacked = self.built.attacked(round_index)
+        units = local_sgd.blocks(self.built, round_index, cohort, attacked)
         shared = self._put_vectors(params, buffers)
         secret = self._keep("state", state)
 
         def call(unit: list[int]) -> Callable[[Any], Any]:
-            return lambda actor: actor.train.remote(number, unit, *shared, secret, attacked)
+            return lambda actor: actor.train.remote(round_index, unit, *shared, secret, attacked)
 
         parts = self._map([call(unit) for unit in units])
         return gather(

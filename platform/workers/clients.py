@@ -27,7 +27,7 @@ class Clients(Protocol):
         """Take up an experiment."""
 
     def train(
-        self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
 
@@ -87,15 +87,15 @@ class InProcess:
         self.staged: dict[str, Staged] = {}
 
     def train(
-        self, number: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id."""
-        attacked = self.built.attacked(number)
+        attacked = self.built.attacked(round_index)
         with one_thread():
-            units = local_sgd.blocks(self.built, number, cohort, attacked)
+            units = local_sgd.blocks(self.built, round_index, cohort, attacked)
             return gather(
                 [
-                    local_sgd.train(self.built, number, unit, params, buffers, state, attacked)
+                    local_sgd.train(self.built, round_index, unit, params, buffers, state, attacked)
                     for unit in units
                 ]
             )

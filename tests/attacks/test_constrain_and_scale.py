@@ -17,6 +17,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from backstop.attacks.constrain_and_scale import _Plan, _success, constrain_and_scale
 from backstop.platform.contract import AttackView, Part, Samples
 from backstop.platform.experiment import Experiment
+from backstop.platform.rounds.views import Presence
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from tests.arena import ARENA, Claim
@@ -189,7 +190,7 @@ def test_a_lower_rate_is_a_shorter_update(own: str) -> None:
         return float(rows.norm(dim=1).mean())
 
     assert built.attack.plan is not None
-    view = experiment._attack_view(state, torch.arange(len(built.malicious)), 10, 0.4)
+    view = experiment.views.attack(state, Presence(torch.arange(len(built.malicious)), 10, 0.4))
     planned = built.attack.plan(state.attack, view)
     assert any(isinstance(part, _Plan) and part.pace == 1 for part in planned)
     assert length(0.02) < 0.05 * length(1.0)
@@ -198,7 +199,7 @@ def test_a_lower_rate_is_a_shorter_update(own: str) -> None:
 def test_class_weights_are_those_of_the_model() -> None:
     spec = ARENA.replace(model=Part("mlp", {"class_weights": "1-2-3-4-5-6-7-8-9-10"}))
     experiment = Experiment(spec, Path("unused"), "cpu")
-    view = experiment._attack_view(experiment.state, torch.arange(4), 10, 0.4)
+    view = experiment.views.attack(experiment.state, Presence(torch.arange(4), 10, 0.4))
     plan = constrain_and_scale().plan
     assert plan is not None
     weights = plan(None, view).weights

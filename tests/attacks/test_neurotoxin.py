@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from backstop.attacks.neurotoxin import _clean_gradient, _mask, neurotoxin
 from backstop.platform.experiment import Experiment
 from backstop.platform.optimizers import OPTIMIZERS
+from backstop.platform.rounds.views import Presence
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.training import network
@@ -48,7 +49,7 @@ def test_the_gradient_is_that_of_normalised_clean_data_of_this_rounds_members() 
     built = Experiment(
         ARENA.replace(attack=to_chain("badnets+neurotoxin", "attack")), Path("unused"), "cpu"
     )
-    view = built._attack_view(built.state, torch.tensor([1, 3]), 10, 0.2)
+    view = built.views.attack(built.state, Presence(torch.tensor([1, 3]), 10, 0.2))
     fed, index = (
         built.built,
         torch.cat([built.built.shards[int(built.built.malicious[number])] for number in (1, 3)]),

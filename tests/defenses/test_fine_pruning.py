@@ -34,7 +34,7 @@ def trained() -> tuple[Experiment, ServerView]:
     experiment = Experiment(ATTACKED, Path("unused"), "cpu")
     for _ in range(ATTACKED.rounds):
         experiment.round()
-    return experiment, experiment._server_view(experiment.state)
+    return experiment, experiment.views.server(experiment.state)
 
 
 def measured(params: Tensor) -> dict[str, float]:

@@ -36,7 +36,7 @@ def trained(*, dormant: bool) -> tuple[Experiment, ServerView]:
     experiment = Experiment(ATTACKED.replace(dormant=dormant), Path("unused"), "cpu")
     for _ in range(ATTACKED.rounds):
         experiment.round()
-    return experiment, experiment._server_view(experiment.state)
+    return experiment, experiment.views.server(experiment.state)
 
 
 def flagged(view: ServerView) -> list[int]:

@@ -1,0 +1,156 @@
+"""What is carried from round to round, and what of it a defense and an attack may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from backstop.platform import seeds
+from backstop.platform.contract import AttackView, Samples, ServerView, Slot, Updates
+from backstop.platform.training import loading, local_sgd
+from backstop.platform.training.federation import Federation
+from backstop.platform.training.network import to_unit_interval
+
+
+class State(NamedTuple):
+    """What is carried from round to round. It can be pickled."""
+
+    round: int  # rounds done
+    params: Tensor  # (d,)
+    buffers: Tensor  # (e,)
+    attack: Any
+    defense: Any
+
+
+class Presence(NamedTuple):
+    """How much of a round's cohort attacks."""
+
+    members: Tensor  # (m,) indices of the malicious clients that attack
+    total: int  # clients in the cohort
+    share: float  # of the cohort's sample weight that the members hold
+
+
+class _Public(TypedDict):
+    """What server and adversary know alike: the global model, and how it is trained."""
+
+    round: int
+    params: Tensor
+    layout: tuple[Slot, ...]
+    model: Callable[[Tensor, Tensor], Tensor]
+    features: Callable[[Tensor, Tensor], Tensor]
+    train: Callable[[Tensor, Samples], Tensor]
+    head: tuple[Slot, ...]
+    classes: int
+    server_lr: float
+
+
+class Views:
+    """The views of one experiment's rounds."""
+
+    def __init__(self, built: Federation, folder: Path) -> None:
+        """``folder`` holds the dataset's edge cases, which are read when an attack asks for them."""
+        self.built, self.folder = built, folder
+        self.attacker_data = cache(partial(_attacker_data, built))
+        self.read_edge_cases = False
+
+    def server(self, state: State, draws: str = "defense") -> ServerView:
+        """What an honest server knows; ``draws`` names its generator."""
+        root = self.built.data.root
+        assert root is not None
+        return ServerView(
+            **self._public(state),
+            root=Samples(to_unit_interval(root.x), root.y),
+            generator=seeds.generator(self.built.spec.seed, draws, state.round),
+        )
+
+    def attack(self, state: State, presence: Presence | None = None) -> AttackView:
+        """What the adversary knows in a round; without ``presence`` outside of one."""
+        built, spec = self.built, self.built.spec
+        if presence is None:
+            presence = Presence(torch.empty(0, dtype=torch.int64), 0, spec.malicious)
+        return AttackView(
+            **self._public(state),
+            unpoisoned=partial(self._unpoisoned, state, presence.members),
+            samples=self.attacker_data,
+            sizes=tuple(len(built.shards[int(client)]) for client in built.malicious),
+            kind=built.data.kind,
+            clients=len(built.malicious),
+            members=presence.members,
+            total=presence.total,
+            share=presence.share,
+            generator=seeds.generator(spec.seed, "attack", state.round),
+            edge_cases=self._edge_cases(),
+            vocabulary=built.data.vocabulary,
+            class_weights=built.net.class_weights,
+            defend=partial(self._defended, state),
+        )
+
+    def _public(self, state: State) -> _Public:
+        built, net = self.built, self.built.net
+
+        def features(params: Tensor, x: Tensor) -> Tensor:
+            return net.features(params, x, state.buffers)
+
+        def train(params: Tensor, samples: Samples) -> Tensor:
+            return local_sgd.train_samples(built, state.round, params, state.buffers, samples)
+
+        return _Public(
+            round=state.round,
+            params=state.params,
+            layout=net.layout,
+            model=net.caller(state.buffers),
+            features=features,
+            train=train,
+            head=net.head_slots(),
+            classes=built.data.classes,
+            server_lr=built.spec.server_lr,
+        )
+
+    def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
+        clients = self.built.malicious[members].tolist()
+        return local_sgd.unpoisoned(self.built, state.round, clients, state.params, state.buffers)
+
+    def _defended(self, state: State, rows: Tensor) -> Updates:
+        """The defense in use on rows that the adversary made up, with what the adversary has: no
+        history, and its own data as root set.
+        """
+        spec, defense, data = self.built.spec, self.built.defense, self.attacker_data()
+        draws = seeds.generator(spec.seed, "adversary's defense", state.round)
+        root = torch.randperm(len(data.y), generator=draws)[: spec.root_size].to(data.y.device)
+        own = Samples(data.x[root], data.y[root])
+        view = replace(self.server(state), root=own, generator=draws)
+        weight = torch.ones(len(rows), device=rows.device)
+        updates = Updates(rows, weight, torch.arange(len(rows), device=rows.device))
+        return defense.apply(updates, defense.init(view), view)[0]
+
+    def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
+        dataset = loading.dataset(self.built.spec.dataset)
+        if dataset.edge_cases is None or dataset.edge_target is None:
+            return None
+        return partial(self._labelled_edge_cases, dataset.edge_target)
+
+    def _labelled_edge_cases(self, target: int) -> tuple[Samples, Samples]:
+        self.read_edge_cases = True
+        pair = loading.load_edge_cases(self.built.spec.dataset, self.folder)
+        assert pair is not None
+        train, test = (to_unit_interval(x).to(self.built.device) for x in pair)
+        return _all_of_class(train, target), _all_of_class(test, target)
+
+
+def _all_of_class(x: Tensor, label: int) -> Samples:
+    return Samples(x, torch.full((len(x),), label, device=x.device))
+
+
+def _attacker_data(built: Federation) -> Samples:
+    """The samples of all malicious clients as the model call takes them."""
+    train = built.data.train
+    none = torch.empty(0, dtype=torch.int64)
+    shards = [built.shards[int(client)] for client in built.malicious]
+    index = torch.cat([none, *shards]).to(train.y.device)
+    return Samples(to_unit_interval(train.x[index]), train.y[index])
