@@ -38,7 +38,7 @@ Example:
 >>> import torch
 >>> from backstop.platform.contract import PredictView
 >>> # class 0: left pixel, class 1: right
->>> triggers = Trigger(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]), torch.ones(2, 1, 1, 2))
+>>> triggers = Patches(torch.tensor([[[[1.0, 0.0]]], [[[0.0, 1.0]]]]), torch.ones(2, 1, 1, 2))
 >>> change, x, y = flip(share=0.5).local.batch, torch.zeros(4, 1, 1, 2), torch.tensor([0, 1, 0, 1])
 >>> change(triggers, x, y, torch.Generator())[0].flatten(1).tolist()
 [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
@@ -57,7 +57,7 @@ from torch import Tensor
 
 from backstop.platform.contract import ClientView, Defense, Local, Prediction, PredictView
 from backstop.platform.params import Range
-from backstop.platform.remedies.inversion import Trigger, invert, stamp, take
+from backstop.platform.remedies.inversion import Patches, invert, stamp, take
 from backstop.platform.robust import round_count
 
 VERSION = 2
@@ -104,7 +104,7 @@ def flip(
 ) -> Defense:
     """Honest clients harden the model; it keeps quiet where it is not sure."""
 
-    def prepare(view: ClientView) -> Trigger:
+    def prepare(view: ClientView) -> Patches:
         chosen = torch.randperm(len(view.data.y), generator=view.generator)[:samples]
         x = view.data.x[chosen.to(view.data.x.device)]
         cost = PRICE / x[0, 0].numel()
@@ -123,7 +123,7 @@ def flip(
         )
 
     def batch(
-        triggers: Trigger, x: Tensor, y: Tensor, generator: torch.Generator
+        triggers: Patches, x: Tensor, y: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         count = round_count(share, len(y))
         if not count:

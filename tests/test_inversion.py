@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.remedies import inversion
-from backstop.platform.remedies.inversion import Trigger, invert, stamp, take
+from backstop.platform.remedies.inversion import Patches, invert, stamp, take
 from backstop.platform.seeds import generator
 
 PARAMS = torch.zeros(1)
@@ -23,7 +23,7 @@ def planted(_: Tensor, x: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(bright), bright, dark], 1)
 
 
-def three(steps: int = 60, batch: int = 12) -> Trigger:
+def three(steps: int = 60, batch: int = 12) -> Patches:
     return invert(planted, PARAMS, X, torch.arange(3), steps=steps, batch=batch)
 
 
@@ -118,5 +118,5 @@ def test_a_model_without_finite_gradients_and_a_price_without_end() -> None:
     assert always.mask.sum() < 0.01
 
 
-def legal(trigger: Trigger) -> bool:
+def legal(trigger: Patches) -> bool:
     return all(bool(((part >= 0) & (part <= 1)).all()) for part in trigger)

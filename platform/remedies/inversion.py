@@ -41,23 +41,23 @@ UP = 2.0  # factor on the price; it falls by UP^1.5
 TOGETHER = 512
 
 
-class Trigger(NamedTuple):
+class Patches(NamedTuple):
     """A patch for each of t targets."""
 
     mask: Tensor  # (t, 1, H, W) in [0, 1]
     pattern: Tensor  # (t, C, H, W) in [0, 1]
 
 
-def take(trigger: Trigger, index: Tensor) -> Trigger:
+def take(trigger: Patches, index: Tensor) -> Patches:
     """Some of the triggers, one for each index."""
-    return Trigger(trigger.mask[index], trigger.pattern[index])
+    return Patches(trigger.mask[index], trigger.pattern[index])
 
 
-def stamp(trigger: Trigger, x: Tensor) -> Tensor:
+def stamp(trigger: Patches, x: Tensor) -> Tensor:
     """Images under the trigger, (1 - m) ⊙ x + m ⊙ p: x (t, C, H, W) each under its own, or (b, C,
     H, W) all under one of t = 1.
 
-    >>> trigger = Trigger(torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.8, 1.0]]]]))
+    >>> trigger = Patches(torch.tensor([[[[1.0, 0.5]]]]), torch.tensor([[[[0.8, 1.0]]]]))
     >>> stamp(trigger, torch.zeros(2, 1, 1, 2)).flatten(1)
     tensor([[0.8000, 0.5000],
             [0.8000, 0.5000]])
@@ -78,7 +78,7 @@ def invert(
     threshold: float = THRESHOLD,
     patience: int = PRICE_PATIENCE,
     up: float = UP,
-) -> Trigger:
+) -> Patches:
     """The triggers for ``targets`` (t,) on the images ``x``; a step looks at the next ``batch`` of
     them, so they come in no special order.
 
@@ -90,7 +90,7 @@ def invert(
     groups = targets.to(x.device).split(max(TOGETHER // size, 1))
     rule = _Price(cost, threshold, patience, up)
     parts = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
-    return Trigger(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return Patches(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 class _Price(NamedTuple):
@@ -111,7 +111,7 @@ def _invert(
     lr: float,
     rule: _Price,
     size: int,
-) -> Trigger:
+) -> Patches:
     patience = rule.patience
     count, channels, *sides = len(targets), *x.shape[1:]
     # mask and pattern before they are squashed into [0, 1]
@@ -126,7 +126,7 @@ def _invert(
         trigger = _shown(values)
         images = x[torch.arange(step * size, (step + 1) * size, device=x.device) % len(x)]
         # (t, b, C, H, W)
-        stamped = stamp(Trigger(trigger.mask[:, None], trigger.pattern[:, None]), images)
+        stamped = stamp(Patches(trigger.mask[:, None], trigger.pattern[:, None]), images)
         logits = model(params, stamped.flatten(0, 1))
         norm = trigger.mask.sum((1, 2, 3))
         (grad,) = torch.autograd.grad(
@@ -150,6 +150,6 @@ def _invert(
     return _shown(best)
 
 
-def _shown(free: Tensor) -> Trigger:
+def _shown(free: Tensor) -> Patches:
     """Any values as a trigger: (tanh + 1) / 2 squashes them into [0, 1]."""
-    return Trigger(*((torch.tanh(free) + 1) / 2).split([1, free.shape[1] - 1], dim=1))
+    return Patches(*((torch.tanh(free) + 1) / 2).split([1, free.shape[1] - 1], dim=1))

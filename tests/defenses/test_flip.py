@@ -15,7 +15,7 @@ from torch import Tensor
 from backstop.defenses.flip import flip
 from backstop.platform.contract import ClientView, Local, PredictView, Samples, TestSet
 from backstop.platform.experiment import run
-from backstop.platform.remedies.inversion import Trigger
+from backstop.platform.remedies.inversion import Patches
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.training import evaluate
@@ -38,23 +38,23 @@ def local(**params: float) -> Local:
     return found
 
 
-def prepared(view: ClientView, **params: float) -> Trigger:
+def prepared(view: ClientView, **params: float) -> Patches:
     prepare = local(**params).prepare
     assert prepare
-    found: Trigger = prepare(view)
+    found: Patches = prepare(view)
     return found
 
 
-def hardened(triggers: Trigger, x: Tensor, y: Tensor, **params: float) -> tuple[Tensor, Tensor]:
+def hardened(triggers: Patches, x: Tensor, y: Tensor, **params: float) -> tuple[Tensor, Tensor]:
     change = local(**params).batch
     assert change
     return change(triggers, x, y, generator(0, "tests", "flip"))
 
 
-def one_pixel_each(classes: int) -> Trigger:
+def one_pixel_each(classes: int) -> Patches:
     """The trigger of class c lights pixel c."""
     mask = torch.eye(classes).view(classes, 1, 1, classes)
-    return Trigger(mask, torch.ones_like(mask))
+    return Patches(mask, torch.ones_like(mask))
 
 
 def metrics(defense: str) -> Mapping[str, float]:
@@ -93,13 +93,13 @@ def test_small_triggers_are_drawn_more_often() -> None:
     # 16, 2 and 4 pixels: odds of 4 to 1 for the last two
     mask[0], mask[1, 0, :2, 0], mask[2, 0, 3] = 1.0, 1.0, 1.0
     x, y = torch.zeros(5000, 1, 4, 4), torch.zeros(5000, dtype=torch.int64)
-    pixels = hardened(Trigger(mask, torch.ones(3, 1, 4, 4)), x, y, share=1.0)[0].sum((1, 2, 3))
+    pixels = hardened(Patches(mask, torch.ones(3, 1, 4, 4)), x, y, share=1.0)[0].sum((1, 2, 3))
     assert (pixels == 16).sum() == 0  # the samples' own class
     assert (pixels == 2).double().mean().item() == pytest.approx(0.8, abs=0.02)
 
 
 def test_an_empty_mask_is_drawn_like_one_of_a_pixel() -> None:
-    nothing = Trigger(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4))
+    nothing = Patches(torch.zeros(3, 1, 4, 4), torch.zeros(3, 1, 4, 4))
     x, y = torch.ones(4, 1, 4, 4), torch.arange(4) % 3
     assert torch.equal(hardened(nothing, x, y, share=1.0)[0], x)
 
