@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What a stage remembers from round to round: ``Attack[Tensor]``, ``Defense[dict[int, Tensor]]``.
 # Without it, the state is Any and nobody checks that the functions of a stage agree on it.
-State = TypeVar("State", default=Any)
+StateT = TypeVar("StateT", default=Any)
 State_co = TypeVar("State_co", covariant=True)  # a state that a function makes
 State_contra = TypeVar("State_contra", contravariant=True)  # a state that a function only reads
 
@@ -367,15 +367,15 @@ class ChangeGradient(Protocol):
         """
 
 
-class Local(NamedTuple, Generic[State]):
+class Local(NamedTuple, Generic[StateT]):
     """How a defense changes the local training of honest clients; clients that attack in a round do
     not follow it.
 
     Each function is None unless the stage changes it. No function may change its arguments.
     """
 
-    prepare: Prepare[State] | None = None
-    batch: ChangeBatch[State] | None = None
+    prepare: Prepare[StateT] | None = None
+    batch: ChangeBatch[StateT] | None = None
     gradient: ChangeGradient | None = None
 
 
@@ -405,12 +405,12 @@ class StartDefense(Protocol[State_co]):
         """Asked once; ``view.round`` is 0."""
 
 
-class Apply(Protocol[State]):
+class Apply(Protocol[StateT]):
     """What a defense makes of the rows of a round."""
 
     def __call__(
-        self, updates: Updates, state: State, view: ServerView, /
-    ) -> tuple[Updates, State]:
+        self, updates: Updates, state: StateT, view: ServerView, /
+    ) -> tuple[Updates, StateT]:
         """(updates, state), as :class:`Updates` says what may change."""
 
 
@@ -421,10 +421,10 @@ class Finish(Protocol[State_contra]):
         """(d,), once after the last round; ``view.params`` is the model so far."""
 
 
-class Send(Protocol[State]):
+class Send(Protocol[StateT]):
     """The model that a round's clients are sent, where it is not the last aggregate."""
 
-    def __call__(self, state: State, view: ServerView, /) -> tuple[Tensor, State]:
+    def __call__(self, state: StateT, view: ServerView, /) -> tuple[Tensor, StateT]:
         """(params (d,), state); ``view.params`` is the last aggregate."""
 
 
@@ -435,12 +435,12 @@ class Predict(Protocol):
         """The labels of the inputs that ``view.scores`` is about."""
 
 
-class Follow(Protocol[State]):
+class Follow(Protocol[StateT]):
     """``apply`` of a chain, and how much each client counts in what it returns."""
 
     def __call__(
-        self, updates: Updates, state: State, view: ServerView, /
-    ) -> tuple[Updates, State, Shares]:
+        self, updates: Updates, state: StateT, view: ServerView, /
+    ) -> tuple[Updates, StateT, Shares]:
         """As :class:`Apply`, with the shares of the clients."""
 
 
@@ -453,19 +453,19 @@ def as_they_are(updates: Updates, state: Any, _: ServerView) -> tuple[Updates, A
     return updates, state
 
 
-class Defense(NamedTuple, Generic[State]):
+class Defense(NamedTuple, Generic[StateT]):
     """A defense stage: pure functions that must not change their arguments.
 
     A stage names only what it does; a type checker holds all of it to one state.
     """
 
-    init: StartDefense[State] = no_state
-    apply: Apply[State] = as_they_are
+    init: StartDefense[StateT] = no_state
+    apply: Apply[StateT] = as_they_are
     local: Local[Any] | None = None  # where honest clients train differently
-    finish: Finish[State] | None = None
-    send: Send[State] | None = None
+    finish: Finish[StateT] | None = None
+    send: Send[StateT] | None = None
     predict: Predict | None = None
-    follow: Follow[State] | None = None  # of a chain; a stage leaves it out
+    follow: Follow[StateT] | None = None  # of a chain; a stage leaves it out
 
 
 class Training(NamedTuple):
@@ -493,10 +493,10 @@ class StartAttack(Protocol[State_co]):
         """Asked once; nobody is a member of the round yet."""
 
 
-class Plan(Protocol[State]):
+class Plan(Protocol[StateT]):
     """What an attack prepares before each attacked round, e.g. a trigger that it optimizes."""
 
-    def __call__(self, state: State, view: AttackView, /) -> State:
+    def __call__(self, state: StateT, view: AttackView, /) -> StateT:
         """The state of the round."""
 
 
@@ -567,24 +567,24 @@ class BuildTestSet(Protocol[State_contra]):
         """``view.test`` holds the clean one."""
 
 
-class Attack(NamedTuple, Generic[State]):
+class Attack(NamedTuple, Generic[StateT]):
     """An attack stage: each function is None unless the stage changes it. No function may change
     its arguments; a type checker holds all of them to one state.
     """
 
-    init: StartAttack[State] | None = None
-    plan: Plan[State] | None = None
-    poison: Poison[State] | None = None
-    constrain: Constrain[State] | None = None
-    objective: Objective[State] | None = None
+    init: StartAttack[StateT] | None = None
+    plan: Plan[StateT] | None = None
+    poison: Poison[StateT] | None = None
+    constrain: Constrain[StateT] | None = None
+    objective: Objective[StateT] | None = None
     training: Training | None = None  # where malicious clients train differently
-    pace: Pace[State] | None = None
-    train: TrainOwn[State] | None = None
-    craft: Craft[State] | None = None
-    craft_buffers: Craft[State] | None = None  # after ``craft``, where the model has buffers
-    trigger: Trigger[State] | None = None
-    goal: Goal[State] | None = None
-    test_set: BuildTestSet[State] | None = None
+    pace: Pace[StateT] | None = None
+    train: TrainOwn[StateT] | None = None
+    craft: Craft[StateT] | None = None
+    craft_buffers: Craft[StateT] | None = None  # after ``craft``, where the model has buffers
+    trigger: Trigger[StateT] | None = None
+    goal: Goal[StateT] | None = None
+    test_set: BuildTestSet[StateT] | None = None
 
 
 class Record(NamedTuple):

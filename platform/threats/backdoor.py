@@ -20,8 +20,8 @@ from backstop.platform.contract import (
     AttackView,
     Plan,
     StartAttack,
-    State,
     State_contra,
+    StateT,
     Trigger,
 )
 from backstop.platform.params import BadInput, check_label
@@ -106,11 +106,11 @@ def with_square(x: Tensor, pixels: Tensor, row: int, column: int) -> Tensor:
     return x
 
 
-class Planted(NamedTuple, Generic[State]):
+class Planted(NamedTuple, Generic[StateT]):
     """The state of a backdoor: the number of classes, and what the plug-in itself remembers."""
 
     classes: int
-    own: State = None  # type: ignore[assignment]  # of a plug-in that remembers nothing
+    own: StateT = None  # type: ignore[assignment]  # of a plug-in that remembers nothing
 
 
 def target_labels(
@@ -137,15 +137,15 @@ def chosen(y: Tensor, source: int | None, share: float) -> Tensor:
 
 def backdoor(
     name: str,
-    stamp: Trigger[State],
+    stamp: Trigger[StateT],
     *,
     target: int | Literal["next"],
     source: int | None,
     share: float,
-    init: StartAttack[State] | None = None,
-    plan: Plan[State] | None = None,
-    at_client: StampAtClient[State] | None = None,
-) -> Attack[Planted[State]]:
+    init: StartAttack[StateT] | None = None,
+    plan: Plan[StateT] | None = None,
+    at_client: StampAtClient[StateT] | None = None,
+) -> Attack[Planted[StateT]]:
     """The attack that stamps inputs and relabels them. ``init`` and ``plan`` make the plug-in's own
     state, which ``stamp`` is given; ``at_client(own, x, index, generator)`` stamps training samples
     where malicious client number ``index`` does it its own way.
@@ -156,19 +156,19 @@ def backdoor(
     if source is not None and source == target:
         raise BadInput(f"attack {name}: source={source} and target={target} must be two classes")
 
-    def start(view: AttackView) -> Planted[State]:
+    def start(view: AttackView) -> Planted[StateT]:
         check_label(None if target == "next" else target, view.classes, f"attack {name}: target")
         check_label(source, view.classes, f"attack {name}: source")
         return Planted(view.classes, init(view)) if init else Planted(view.classes)
 
-    def planned(state: Planted[State], view: AttackView) -> Planted[State]:
+    def planned(state: Planted[StateT], view: AttackView) -> Planted[StateT]:
         assert plan is not None
         own = plan(state.own, view)
         # as long as nothing is learned, nothing is stamped anew
         return state if own is state.own else state._replace(own=own)
 
     def poison(
-        state: Planted[State], x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        state: Planted[StateT], x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         picked = chosen(y, source, share)
         if not len(picked):
