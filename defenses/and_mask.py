@@ -32,7 +32,6 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Annotated
 
 import torch
@@ -74,7 +73,6 @@ def _rescaled(rows: Tensor, kept: Tensor, layout: Sequence[Slot]) -> Tensor:
     """
     share = torch.ones_like(rows[0])
     for slot in layout:
-        where = slice(slot.start, slot.start + prod(slot.shape))
-        share[where] = kept[where].float().mean()
+        share[slot.span] = kept[slot.span].float().mean()
     largest = torch.finfo(rows.dtype).max
     return (rows / share.where(kept, 1.0)).clamp(-largest, largest)
