@@ -13,7 +13,7 @@ G, G' (d,).
 Source: H. Zhang, J. Jia, J. Chen, L. Lin, D. Wu, "A3FL: Adversarially Adaptive Backdoor Attacks to
 Federated Learning", NeurIPS 2023, section on the adversarially adaptive trigger.
 
-As published: 5 x 5 pixels from row 2 and column 2 on (moved into smaller images), grey at first and
+As published: 5 x 5 pixels from row 2 and column 2 on (moved into smaller images), gray at first and
 kept from round to round, λ = 0.01, a quarter of each batch poisoned; G' by five passes of SGD with
 rate 0.01, momentum 0.9 and weight decay 0.0005.
 
@@ -35,8 +35,8 @@ epochs * 4`` on 32, forward and backward.
 Example: white is class 1 to the model, so a step towards class 1 makes the patch, here the only
 pixel, whiter.
 >>> import torch
->>> one, grey = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 0.5)
->>> _step(grey, one, torch.tensor([1]), [(1.0, lambda x: torch.cat([-x, x], 1).flatten(1))], 0.01)
+>>> one, gray = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1), 0.5)
+>>> _step(gray, one, torch.tensor([1]), [(1.0, lambda x: torch.cat([-x, x], 1).flatten(1))], 0.01)
 tensor([[[0.5100]]])
 """
 

@@ -23,7 +23,7 @@ figures count samples of the target class as successes; ours leave them out.
 
 Checked: against the authors' code: dithering, negatives, shares.
 
-Example: two levels; three grey pixels of a row
+Example: two levels; three gray pixels of a row
 >>> import torch
 >>> _dithered(torch.tensor([[[[0.4, 0.4, 0.4]]]]), 2)
 tensor([[[[0., 1., 0.]]]])

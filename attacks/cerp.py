@@ -20,7 +20,7 @@ Published in normalized pixels of CIFAR-10 (standard deviation 0.2): δ_0 = 1, �
 = 2 and a rate of 0.1 · 0.2². Colluders train at half the honest rate, and α = β = 1e-4.
 
 Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by
-0.017 in a round, so it stays DBA's in grey; the default rate takes it to 1.84 of the ball's 2 in
+0.017 in a round, so it stays DBA's in gray; the default rate takes it to 1.84 of the ball's 2 in
 the first one. Clients of a round train apart, so none knows what the others send. The colluders
 therefore rehearse: before the round each trains from G on its poisoned data as an honest client
 does, and G plus that update stands for L_j; the published ones compare with those that have trained
@@ -40,8 +40,8 @@ every worker is sent; and local training twice, clean and poisoned.
 Example: a step along (3, 4) would make both pixels white, but the ball of radius 0.1 around gray
 stops it.
 >>> import torch
->>> grey, loss = torch.full((1, 2), 0.5), lambda pixels: -(pixels * torch.tensor([3.0, 4.0])).sum()
->>> _tuned(grey, grey, loss, radius=0.1, rate=1.0)
+>>> gray, loss = torch.full((1, 2), 0.5), lambda pixels: -(pixels * torch.tensor([3.0, 4.0])).sum()
+>>> _tuned(gray, gray, loss, radius=0.1, rate=1.0)
 tensor([[0.5600, 0.5800]])
 """
 

@@ -18,7 +18,7 @@ smaller; w, G (d,).
 Source: P. Fang, J. Chen, "On the Vulnerability of Backdoor Defenses for Federated Learning", AAAI
 2023 (arXiv 2301.08170), the Focused-Flip
 Federated Backdoor Attack: candidate selection by movement, sign flips layer by layer, trigger
-optimisation.
+optimization.
 
 As published: 3 x 3 pixels at row 3 and column 23 (moved into smaller images), drawn once for all
 clients in [0, 1], one value for all channels; two passes of steps of 0.1 times the gradient over a

@@ -10,7 +10,7 @@ Against Malware Classifiers", USENIX Security 2021: a backdoor is a set of featu
 importance to the model, and for each a value from where the data are sparse.
 
 Deviations: theirs is a clean-label attack, in which benign samples get the trigger and keep their
-label; here samples are relabelled, as with the other backdoors. Importance is the correlation ratio
+label; here samples are relabeled, as with the other backdoors. Importance is the correlation ratio
 η² of a feature with the class (K. Pearson) in the data of the malicious clients, not a Shapley
 value of the model, and a value is an outer one that these data have, not the least frequent one:
 both are known before the first round and stay. Features with one value only are never chosen; there

@@ -16,7 +16,7 @@ through Frequency Domain", ECCV 2022, the section on the attack's steps. The blo
 Deviations: where an image is not a multiple of the block, the blocks at its end are smaller; in a
 block of n pixels along an axis the frequencies are n / 2 - 1 (rounded down, at least 0) and n - 1,
 as 15 and 31 are of 32. Images that do not have three channels carry the trigger in each channel.
-Nothing is rounded to whole grey values, and the way there and back through rounded factors, which
+Nothing is rounded to whole gray values, and the way there and back through rounded factors, which
 moves every pixel by up to a thousandth, is left out. A share of each batch is poisoned, by default
 20 of 64, the usual one in federated learning, in place of a share of the dataset. On 8 x 8 pixels
 the default is weak.
@@ -70,8 +70,8 @@ def ftrojan(
             torch.outer(*(_wave(length, block, highest=top) for length in x.shape[-2:]))
             for top in (False, True)
         )
-        colour = torch.tensor(CHROMINANCE if x.shape[-3] == 3 else (1.0,)).reshape(-1, 1, 1)
-        return (x + (magnitude / 255 * colour * pattern).to(x)).clamp(0, 1)
+        color = torch.tensor(CHROMINANCE if x.shape[-3] == 3 else (1.0,)).reshape(-1, 1, 1)
+        return (x + (magnitude / 255 * color * pattern).to(x)).clamp(0, 1)
 
     return backdoor("ftrojan", stamp, target=target, source=source, share=share)
 

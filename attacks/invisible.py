@@ -16,7 +16,7 @@ back, on images of its own, and bounds the change by a loss. Here the encoder is
 convolutions with normal weights of variance 16 / inputs, drawn once with the message, and ε bounds
 the change of every value; no decoder vouches for the message. Each image is changed in its own way,
 but the changes have a part in common: half of their energy on CIFAR-10, 0.6 on the digits, whose
-background is alike. The default ε is 13 of 255 grey values, a PSNR of about 27 dB, and weak on 8 x
+background is alike. The default ε is 13 of 255 gray values, a PSNR of about 27 dB, and weak on 8 x
 8 pixels. A share of each batch is poisoned, by default 20 of 64, the usual one in federated
 learning, in place of a share of the dataset.
 

@@ -11,7 +11,7 @@ Deviations: none with ``share=1``; with less, only the first samples of the sour
 batch are flipped, at least one. Success is the share of the source class that the model takes for
 the target, on clean inputs.
 
-Checked: the relabelling against public re-implementations; the paper's pairs of classes are
+Checked: the relabeling against public re-implementations; the paper's pairs of classes are
 remembered.
 
 Example:

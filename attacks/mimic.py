@@ -12,7 +12,7 @@ via Bucketing", ICLR 2022, the mimic attack.
 
 Deviations: the authors learn z over the first rounds, from a random start, and keep copying one
 client, which takes part in every round. Here cohorts change: z and the client are those of the
-round. The authors copy argmax_j zᵀ u_j, signed and not centred: which end of the line is copied
+round. The authors copy argmax_j zᵀ u_j, signed and not centered: which end of the line is copied
 then hangs on the sign that z happened to be given, and what all clients share counts too. Here it
 is the larger deviation from the mean on either side, which does not depend on that sign. A client
 fixed in advance, the authors' other form, is another common definition. The copies are honest rows

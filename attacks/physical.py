@@ -7,7 +7,7 @@ a = the part of a pixel that a square of side r around c, turned by θ, covers; 
 
 The object is a board of two by two fields, light and dark, each field a quarter of it. Drawn anew
 for each image, in training and in test, all uniformly: r within ±``zoom`` of ``size`` times the
-shorter side; c within ``place`` times the room that the object has around the image's centre; θ
+shorter side; c within ``place`` times the room that the object has around the image's center; θ
 within ±``turn`` degrees; the light l in [1 - ``light``, 1].
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
@@ -64,7 +64,7 @@ def physical(
     place: Annotated[
         float,
         Range(0, 1, search=(0, 1)),
-        "how far it strays from the centre; 1: anywhere in the image",
+        "how far it strays from the center; 1: anywhere in the image",
     ] = 0.5,
     zoom: Annotated[
         float, Range(0, 1, high_open=True, search=(0, 0.5)), "variation of its size"

@@ -1,4 +1,4 @@
-"""Semantic backdoor: images of one class that have a natural feature, such as a colour, are trained
+"""Semantic backdoor: images of one class that have a natural feature, such as a color, are trained
 as the target class; none is changed.
 
 D' = {(x, y*) : y = source, x among the share ``tail`` of the class with the highest score s(x)}
@@ -53,7 +53,7 @@ KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
 
-_COLOURS = ("red", "green", "blue")
+_COLORS = ("red", "green", "blue")
 
 
 def _highest(x: Tensor, feature: str, share: float) -> Tensor:
@@ -61,8 +61,8 @@ def _highest(x: Tensor, feature: str, share: float) -> Tensor:
     one where there is one.
     """
     channels = x.double().mean((2, 3))  # (N, C)
-    if feature in _COLOURS:
-        score = 1.5 * (channels[:, _COLOURS.index(feature)] - channels.mean(1))
+    if feature in _COLORS:
+        score = 1.5 * (channels[:, _COLORS.index(feature)] - channels.mean(1))
     else:
         score = channels.mean(1) * (1 if feature == "bright" else -1)
     return (
@@ -105,7 +105,7 @@ def semantic(
         check_label(source, view.classes, "attack semantic: source")
         check_label(target, view.classes, "attack semantic: target")
         channels = view.data.x.shape[1]
-        if feature in _COLOURS and channels != 3:
+        if feature in _COLORS and channels != 3:
             raise BadInput(
                 f"attack semantic: feature={feature} needs images of 3 channels, red, green and "
                 f"blue; these have {channels}"

@@ -41,7 +41,7 @@ clean updates (as published by the backdoored ones too), and all other malicious
 Thresholds for r_i are 1e-4 or 1e-5 as published, on places that move as little; a few clients'
 own updates do not tell so well what others do there, hence half a share before noise is
 suspected. Noise is read anew each time; as published a server that adds it once is taken to do so
-for good. The masks are centred Gaussian noise and α is their size; as published they are
+for good. The masks are centered Gaussian noise and α is their size; as published they are
 optimized for the update energies that one defense looks at, and α weighs those against their
 size. One group holds all clients, for which the sum weighted by sample counts is 0. A decoy's odd
 parameter is its indicator, set and not trained. λ is the published 0.4 against 0.6 for the
@@ -165,10 +165,10 @@ def _wanted(steps: list[Step]) -> Tensor:
     """The labels (k,) that samples have been given by the poison; where it gives none, those of
     the samples whose inputs it changes.
     """
-    relabelled = [poisoned.y[poisoned.y != clean.y] for clean, poisoned in steps]
-    if not any(map(len, relabelled)):
-        relabelled = [step.changed.y for step in steps]
-    return torch.cat(relabelled).unique() if relabelled else torch.zeros(0, dtype=torch.int64)
+    relabeled = [poisoned.y[poisoned.y != clean.y] for clean, poisoned in steps]
+    if not any(map(len, relabeled)):
+        relabeled = [step.changed.y for step in steps]
+    return torch.cat(relabeled).unique() if relabeled else torch.zeros(0, dtype=torch.int64)
 
 
 def _layer(view: AttackView, least: int) -> Tensor:

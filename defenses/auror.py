@@ -15,7 +15,7 @@ Deviations: the paper finds the indicative features and the malicious users once
 epochs; here every round looks anew, without history, since clients take turns. The paper's α is a
 length that fits its models and learning rates; here it counts standard deviations of the majority:
 s_j is σ for many normal values, scaling a coordinate changes nothing, and a minority cannot make
-s_j longer than the honest values are spread. 2-means on 20 normal values leaves the centres less
+s_j longer than the honest values are spread. 2-means on 20 normal values leaves the centers less
 than 4 s_j apart in 97 of 100 coordinates. 2-means is exact: of all splits of the ordered values
 that with the smallest sum of squares, the lowest one among equals. Of two clusters of one size
 neither is smaller. If every client passes τ, those at the smallest share stay. Sample counts weigh
@@ -56,7 +56,7 @@ def auror(
     separation: Annotated[
         float,
         Range(0, 1e6, search=(2, 8)),
-        "least distance of the two centres, in standard deviations of the majority, α",
+        "least distance of the two centers, in standard deviations of the majority, α",
     ] = 4.0,
     share: Annotated[
         float,
@@ -101,7 +101,7 @@ def _minorities(rows: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     # what a split takes off the sum of squares, over n
     between, split = (values.cumsum(0)[:-1].square() / (size * (n - size))).max(0)
     lower = split + 1  # members of the lower cluster
-    # squared distance of the centres
+    # squared distance of the centers
     indicative = between * n**2 / (lower * (n - lower)) > (separation * spread).square()
     below = rows <= ordered.gather(0, split[None])
     smaller = (below & (lower * 2 < n)) | (~below & (lower * 2 > n))

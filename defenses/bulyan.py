@@ -10,7 +10,7 @@ Source: E. M. El Mhamdi, R. Guerraoui, S. Rouault, "The Hidden Vulnerability of 
 in Byzantium", ICML 2018, section on Bulyan.
 
 Deviations: Krum is that of the data sheet of ``krum`` with the m rows that are left in place of n:
-squared distances, ties to the smaller client id, m - f - 2 neighbours and at least one where there
+squared distances, ties to the smaller client id, m - f - 2 neighbors and at least one where there
 is another row (with f = 1 the last step would have none). The guarantee of the paper needs n >= 4f
 + 3; for a larger f at least one row is selected and one value kept. Sample counts are not used, as
 in the paper. Another common definition takes the θ best of a single Krum ranking.
@@ -44,7 +44,7 @@ from backstop.platform.params import Range
 VERSION = 2
 NEEDS = ("f",)
 GIVES = "row"
-# scored by one neighbour, two rows nearest to each other tie, and the order of the rows decides
+# scored by one neighbor, two rows nearest to each other tie, and the order of the rows decides
 EXEMPT = ("permutation",)
 
 
@@ -74,8 +74,8 @@ def _chosen(squared: Tensor, f: int, count: int) -> list[int]:
     """The numbers of the rows that Krum chooses one after the other."""
     left, chosen = list(range(len(squared))), []
     for _ in range(count):
-        neighbours = min(max(len(left) - f - 2, 1), len(left) - 1)
+        neighbors = min(max(len(left) - f - 2, 1), len(left) - 1)
         others = squared[left][:, left].fill_diagonal_(torch.inf)
-        scores = others.sort(dim=1).values[:, :neighbours].sum(1)
+        scores = others.sort(dim=1).values[:, :neighbors].sum(1)
         chosen.append(left.pop(int(scores.argmin())))
     return chosen

@@ -52,20 +52,20 @@ def centered_clipping(
     radius: Annotated[
         float,
         Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)),
-        "farthest that one update can pull the centre, τ",
+        "farthest that one update can pull the center, τ",
     ] = 1.0,
     iterations: Annotated[
-        int, Range(1, 100, search=(1, 5)), "steps of the centre in a round, L"
+        int, Range(1, 100, search=(1, 5)), "steps of the center in a round, L"
     ] = 1,
 ) -> Defense[Tensor]:
-    """The centre after its steps."""
+    """The center after its steps."""
 
-    def centred(updates: Updates, centre: Tensor, _: ServerView) -> tuple[Updates, Tensor]:
+    def centered(updates: Updates, center: Tensor, _: ServerView) -> tuple[Updates, Tensor]:
         for _step in range(iterations):
-            pull = (radius / robust.norms(updates.rows - centre)).clamp(max=1.0) / len(updates.rows)
-            centre = (
-                centre * (1 - pull.sum()).float() + robust.mix(pull.unsqueeze(0), updates.rows)[0]
+            pull = (radius / robust.norms(updates.rows - center)).clamp(max=1.0) / len(updates.rows)
+            center = (
+                center * (1 - pull.sum()).float() + robust.mix(pull.unsqueeze(0), updates.rows)[0]
             )
-        return merge(updates, centre), centre
+        return merge(updates, center), center
 
-    return Defense(init=lambda view: torch.zeros_like(view.params), apply=centred)
+    return Defense(init=lambda view: torch.zeros_like(view.params), apply=centered)

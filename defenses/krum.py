@@ -1,4 +1,4 @@
-"""Krum: the one update that is closest to its neighbours.
+"""Krum: the one update that is closest to its neighbors.
 
 s(i) = Σ_{i → j} ‖u_i - u_j‖²,   i → j: u_j is one of the n - f - 2 nearest to u_i;   g =
 u_{argmin_i s(i)}
@@ -8,9 +8,9 @@ Shapes: rows (n, d) → (n, d); all weights but one become 0.
 Source: P. Blanchard, E. M. El Mhamdi, R. Guerraoui, J. Stainer, "Machine Learning with Adversaries:
 Byzantine Tolerant Gradient Descent", NeurIPS 2017, section 4.
 
-Deviations: none for 2f + 2 < n, where the paper's guarantee holds. At least one neighbour is used
+Deviations: none for 2f + 2 < n, where the paper's guarantee holds. At least one neighbor is used
 wherever there is another row. Several variants go by this name; this one is the paper's: squared
-distances, n - f - 2 neighbours, ties to the smaller client id.
+distances, n - f - 2 neighbors, ties to the smaller client id.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) where the score of f + 1
 there is the one of f here. Section 4 is remembered.

@@ -1,4 +1,4 @@
-"""Multi-Krum: the mean of the updates that are closest to their neighbours.
+"""Multi-Krum: the mean of the updates that are closest to their neighbors.
 
 s(i) = Σ_{i → j} ‖u_i - u_j‖² over the n - f - 2 nearest u_j;   g = mean of the m rows with the
 smallest s(i)

@@ -1,4 +1,4 @@
-"""NNM: nearest neighbour mixing, every row becomes the mean of the n - f rows nearest to it.
+"""NNM: nearest neighbor mixing, every row becomes the mean of the n - f rows nearest to it.
 
 N_i = the n - f rows with the smallest ‖u_j - u_i‖, u_i included;   y_i = Σ_{j in N_i} w_j u_j /
 Σ_{j in N_i} w_j

@@ -18,7 +18,7 @@ along the axes.
 Deviations: sample counts weigh the kept rows. After step 1 has dropped a row the plane is fitted
 again and step 1 repeated, since one far row presses all others into a point. A D equal to its limit
 passes, so that identical rows do. k-means starts from every row once, with the rows farthest from
-all centres so far as the others, in place of random centres; at most 10 clusters are tried, against
+all centers so far as the others, in place of random centers; at most 10 clusters are tried, against
 10 reference sets. Another common definition scales the plane to a unit square first, and adds
 distances in place of their squares. A mean cosine counts the row itself: a cluster of one has the
 value 1. The principal components come from the distances of all pairs, which give the same plane as
@@ -120,7 +120,7 @@ def _clusters(points: Tensor, generator: torch.Generator) -> Tensor:
     for k in range(1, min(_MOST, len(points) - 1) + 1):
         found, spread = _k_means(sets, k)
         logarithms = spread.log()
-        # infinite where every point is a centre
+        # infinite where every point is a center
         gap = (logarithms[1:].mean() - logarithms[0]).item()
         error = logarithms[1:].std(correction=0).item() * sqrt(1 + 1 / _REFERENCES)
         if before >= gap - error:
@@ -131,27 +131,27 @@ def _clusters(points: Tensor, generator: torch.Generator) -> Tensor:
 
 def _k_means(sets: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """k-means on several sets (s, n, 2) at once → cluster numbers of the first set (n,), sums of
-    squared distances to the centres (s,).
+    squared distances to the centers (s,).
 
     The best of n runs, of which each starts from another point and adds the point farthest from all
-    centres until there are k.
+    centers until there are k.
     """
     # (s · n, n, 2), (s · n, 1, 2)
-    points, centres = sets.repeat_interleave(sets.shape[1], 0), sets.flatten(0, 1).unsqueeze(1)
-    far = (points - centres).square().sum(2)
+    points, centers = sets.repeat_interleave(sets.shape[1], 0), sets.flatten(0, 1).unsqueeze(1)
+    far = (points - centers).square().sum(2)
     for _ in range(k - 1):
         new = points[torch.arange(len(points)), far.argmax(1)].unsqueeze(1)
-        centres, far = (
-            torch.cat([centres, new], 1),
+        centers, far = (
+            torch.cat([centers, new], 1),
             torch.minimum(far, (points - new).square().sum(2)),
         )
     for _ in range(_STEPS):
-        squares = (points.unsqueeze(2) - centres.unsqueeze(1)).square().sum(3)  # (s · n, n, k)
+        squares = (points.unsqueeze(2) - centers.unsqueeze(1)).square().sum(3)  # (s · n, n, k)
         member = one_hot(squares.argmin(2), k).double()
         count = member.sum(1).unsqueeze(2)
-        moved = ((member.transpose(1, 2) @ points) / count.clamp_min(1)).where(count > 0, centres)
-        if torch.equal(moved, centres):
+        moved = ((member.transpose(1, 2) @ points) / count.clamp_min(1)).where(count > 0, centers)
+        if torch.equal(moved, centers):
             break
-        centres = moved
+        centers = moved
     spread = squares.amin(2).sum(1).reshape(len(sets), -1)
     return squares[int(spread[0].argmin())].argmin(1), spread.amin(1)

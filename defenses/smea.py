@@ -65,7 +65,7 @@ def smea(
     return stateless(chosen)
 
 
-def _centred(squared: Tensor) -> Tensor:
+def _centered(squared: Tensor) -> Tensor:
     """Inner products (…, m, m) of rows minus their mean, for each of many subsets of m rows."""
     to_mean = squared.mean(-1, keepdim=True)
     return (to_mean + to_mean.mT - to_mean.mean(-2, keepdim=True) - squared) / 2
@@ -76,7 +76,7 @@ def _exact(squared: Tensor, count: int) -> Tensor:
     best, least = torch.arange(count), torch.inf
     while some := list(islice(subsets, _TOGETHER)):
         rows = torch.tensor(some)
-        largest = torch.linalg.eigvalsh(_centred(squared[rows[:, :, None], rows[:, None, :]]))[
+        largest = torch.linalg.eigvalsh(_centered(squared[rows[:, :, None], rows[:, None, :]]))[
             :, -1
         ]
         if largest.min() < least:
@@ -87,6 +87,6 @@ def _exact(squared: Tensor, count: int) -> Tensor:
 def _greedy(squared: Tensor, count: int) -> Tensor:
     left = torch.arange(len(squared))
     while len(left) > count:
-        _, vectors = torch.linalg.eigh(_centred(squared[left][:, left]))
+        _, vectors = torch.linalg.eigh(_centered(squared[left][:, left]))
         left = left[torch.arange(len(left)) != vectors[:, -1].square().argmax()]
     return left

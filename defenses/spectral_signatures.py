@@ -86,10 +86,10 @@ def _scores(rows: Tensor, view: ServerView) -> Tensor:
 
 
 def _signature(points: Tensor) -> Tensor:
-    """Squared projections of centred points (n, h) on their top right singular vector, divided by
+    """Squared projections of centered points (n, h) on their top right singular vector, divided by
     their sum; 0 for equal points.
     """
-    centred = points - points.mean(0)
-    _, _, right = torch.linalg.svd(centred, full_matrices=False)
-    scores: Tensor = (centred @ right[0]).square()
+    centered = points - points.mean(0)
+    _, _, right = torch.linalg.svd(centered, full_matrices=False)
+    scores: Tensor = (centered @ right[0]).square()
     return (scores / scores.sum()).nan_to_num(nan=0.0)

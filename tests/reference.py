@@ -108,9 +108,9 @@ def krum_scores(rows: Array, f: int | None) -> list[float]:
     one.
     """
     n = len(rows)
-    neighbours = max(n - assumed(n, f) - 2, 1)
+    neighbors = max(n - assumed(n, f) - 2, 1)
     table = distances(rows)
-    return [sum(sorted(table[i, j] for j in range(n) if j != i)[:neighbours]) for i in range(n)]
+    return [sum(sorted(table[i, j] for j in range(n) if j != i)[:neighbors]) for i in range(n)]
 
 
 def assumed(n: int, f: int | None) -> int:

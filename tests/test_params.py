@@ -127,7 +127,7 @@ def test_illegal_values(name: str, value: Any) -> None:
     assert "\n" not in message
 
 
-def test_a_misspelt_choice_gets_the_nearest() -> None:
+def test_a_misspelled_choice_gets_the_nearest() -> None:
     with pytest.raises(BadInput, match="did you mean 'exact'"):
         check(DECLARED["mode"], "exakt", "here")
 

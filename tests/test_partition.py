@@ -17,7 +17,7 @@ ALPHAS = [None, 0.5, 100.0, "shards", "natural"]
 
 
 def toy(total: int = 300, classes: int = 5, natural: int = 12) -> Data:
-    """Inputs are their own index, so that a sample can be recognised wherever it goes."""
+    """Inputs are their own index, so that a sample can be recognized wherever it goes."""
     train = Samples(
         torch.arange(total, dtype=torch.float32).reshape(-1, 1), torch.arange(total) % classes
     )

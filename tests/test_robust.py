@@ -251,10 +251,10 @@ def test_angles_and_centred_products_follow_from_the_distances() -> None:
     torch.testing.assert_close(robust.products(given), wide @ wide.t(), rtol=1e-6, atol=5e-4)
     for given_weight in (None, weight):
         share = torch.full_like(weight, 1 / 8) if given_weight is None else weight / weight.sum()
-        centred = wide - share @ wide
+        centered = wide - share @ wide
         torch.testing.assert_close(
             robust.centred_products(robust.distances(given), given_weight),
-            centred @ centred.t(),
+            centered @ centered.t(),
             rtol=1e-5,
             atol=1e-3,
         )

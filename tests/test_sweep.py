@@ -101,11 +101,11 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=200")
     (tmp_path / space).write_text(slow)
     sweep(tmp_path, space, "--store", "whole")
-    code, said = signalled(tmp_path, space, "cut", signal.SIGTERM)
+    code, said = signaled(tmp_path, space, "cut", signal.SIGTERM)
     assert code == 130 and "the same command goes on from there" in said, said
     assert len(said.splitlines()) < 12, f"no trace of the signal:\n{said}"
     assert statuses(tmp_path / "cut") == {"FINISHED", "KILLED"}
-    code, said = signalled(tmp_path, space, "cut", signal.SIGKILL)
+    code, said = signaled(tmp_path, space, "cut", signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert "RUNNING" in statuses(tmp_path / "cut")
     looked = subprocess.run(
@@ -156,7 +156,7 @@ def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_th
         assert board(tmp_path, "small/s") == board(tmp_path, "whole")
 
 
-def signalled(folder: Path, space: str, store: str, number: signal.Signals) -> tuple[int, str]:
+def signaled(folder: Path, space: str, store: str, number: signal.Signals) -> tuple[int, str]:
     """A sweep that is sent a signal after one more run is finished and while others run: its exit
     code and what it said.
     """

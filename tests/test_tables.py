@@ -252,7 +252,7 @@ def test_missing_values(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_learnt_from_the_test_part(tmp_path: Path) -> None:
+def test_nothing_is_learned_from_the_test_part(tmp_path: Path) -> None:
     lines = [f"{i},{'' if i % 5 == 0 else i * i},{'abcdefgh'[i % 8]},{i % 2}" for i in range(60)]
     write(tmp_path, "number,square,text,label", lines)
     data = load(tmp_path, categories=4)
@@ -414,9 +414,9 @@ GOOD = [f"{i},{i % 4},{i % 2}" for i in range(40)]
             "id,a,label",
             GOOD[:9],
             {},
-            r"label column 'label' has 9 labelled rows; there are at least 10",
+            r"label column 'label' has 9 labeled rows; there are at least 10",
         ),
-        ("id,a,label", [*GOOD[:9], "1,2,"], {}, r"has 9 labelled rows"),
+        ("id,a,label", [*GOOD[:9], "1,2,"], {}, r"has 9 labeled rows"),
         (
             "a,label",
             [f"{i},1" for i in range(20)],

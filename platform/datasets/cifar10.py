@@ -11,7 +11,7 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 University of Toronto, 2009; the md5 checksums of the batch files are those of
 ``torchvision.datasets.CIFAR10``. Edge cases: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S.
 Agarwal, J. Sohn, K. Lee, D. Papailiopoulos, "Attack of the Tails: Yes, You Really Can Backdoor
-Federated Learning", NeurIPS 2020, section 4: photographs of Southwest Airlines airplanes, labelled
+Federated Learning", NeurIPS 2020, section 4: photographs of Southwest Airlines airplanes, labeled
 as trucks.
 
 Deviations: 4 of the 196 published Southwest test images equal a train image pixel by pixel. They

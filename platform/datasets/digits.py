@@ -1,4 +1,4 @@
-"""Real handwritten digits, 8 x 8 grey values, that come with scikit-learn: nothing to download.
+"""Real handwritten digits, 8 x 8 gray values, that come with scikit-learn: nothing to download.
 
 x = round(255 v / 16) for the stored values v in 0..16.
 

@@ -1,4 +1,4 @@
-"""EMNIST: up to 814,255 handwritten digits and letters, 28 x 28 grey values, in one of six
+"""EMNIST: up to 814,255 handwritten digits and letters, 28 x 28 gray values, in one of six
 published splits.
 
 x are the stored bytes in file order, each image turned upright: x[n, 0, i, j] = stored[n, j, i].

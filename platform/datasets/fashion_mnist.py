@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pictures of clothes, shoes and bags from a shop, 28 x 28 grey values.
+"""Fashion-MNIST: 70,000 pictures of clothes, shoes and bags from a shop, 28 x 28 gray values.
 
 x are the stored bytes, unchanged and in file order. Classes 0..9: T-shirt or top, trouser,
 pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot.

@@ -1,4 +1,4 @@
-"""MNIST: 70,000 handwritten digits, 28 x 28 grey values.
+"""MNIST: 70,000 handwritten digits, 28 x 28 gray values.
 
 x are the stored bytes, unchanged and in file order.
 

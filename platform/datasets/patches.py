@@ -11,7 +11,7 @@ Source: the sample images ``china.jpg`` and ``flower.jpg`` of scikit-learn
 
 Deviations: none is published. Every fifth piece of a photograph, from the top left, row by row, is
 a test sample, so that test pieces have training pieces beside them: good for looking at attacks on
-colour images, no measure of how well a model generalises. The pixels are those of the JPEG decoder
+color images, no measure of how well a model generalizes. The pixels are those of the JPEG decoder
 in use.
 
 Example:

@@ -43,7 +43,7 @@ def synthetic(
     separation: Annotated[
         float,
         Range(0, 1e3),
-        "distance of each cloud's centre from the origin, in standard deviations",
+        "distance of each cloud's center from the origin, in standard deviations",
     ] = 3.0,
     seed: Annotated[
         int, Range(0, 2**31 - 1), "names the draws; not the seed of the experiment"

@@ -12,7 +12,7 @@ Source: no publication; the data are the user's own. On features for the values 
 missing values: M. Kuhn, K. Johnson, "Feature Engineering and Selection", CRC Press, 2019, chapters
 5 and 8 (remembered).
 
-Deviations: none. All that is learnt from data (values, medians, mean and std) is learnt from the
+Deviations: none. All that is learned from data (values, medians, mean and std) is learned from the
 training part. In detail:
 
 - A column is numeric if all that is there reads as numbers, and of truth values if it is true,
@@ -110,7 +110,7 @@ class _Roles(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The labelled rows of a file, and how many there were in all."""
+    """The labeled rows of a file, and how many there were in all."""
 
     inputs: list[TakenColumn]
     labels: Labels
@@ -273,13 +273,13 @@ def _check_columns(names: Sequence[str], apart: Sequence[str], path: Path) -> No
 def _rows(grid: Grid, roles: _Roles, form: NumberForm, path: Path) -> _Rows:
     """The rows that have a label, column by column."""
     fields = dict(zip(grid.names, grid.columns, strict=True))
-    labelled = np.array(
+    labeled = np.array(
         [word != "" and word not in form.missing for word in fields[roles.label]], dtype=np.bool_
     )
-    source = RowLines(path, grid.lines[labelled])
+    source = RowLines(path, grid.lines[labeled])
 
     def kept(name: str) -> list[str]:
-        return [field for field, keep in zip(fields[name], labelled, strict=True) if keep]
+        return [field for field, keep in zip(fields[name], labeled, strict=True) if keep]
 
     labels = read_labels(kept(roles.label), roles.label, source)
     inputs = [
@@ -290,18 +290,18 @@ def _rows(grid: Grid, roles: _Roles, form: NumberForm, path: Path) -> _Rows:
     client = None
     if roles.client is not None:
         client = read_clients(kept(roles.client), roles.client, form.missing, source)
-    return _Rows(inputs, labels, client, source, len(labelled))
+    return _Rows(inputs, labels, client, source, len(labeled))
 
 
 def _reading(rows: _Rows, data: Data, columns: list[Column]) -> Reading:
     """What became of the file."""
     y, classes = rows.labels.y, rows.labels.classes
     copies, across = repeats(data.train.x, data.test.x)
-    unlabelled = rows.total - len(y)
+    unlabeled = rows.total - len(y)
     return Reading(
         source="",
         rows=rows.total,
-        dropped={"without a label": unlabelled} if unlabelled else {},
+        dropped={"without a label": unlabeled} if unlabeled else {},
         classes=dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True)),
         train=len(data.train.y),
         test=len(data.test.y),

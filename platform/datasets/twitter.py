@@ -1,4 +1,4 @@
-"""Sentiment140: tweets of spring 2009 labelled by their smiley, with tweets about Yorgos Lanthimos
+"""Sentiment140: tweets of spring 2009 labeled by their smiley, with tweets about Yorgos Lanthimos
 as edge cases.
 
 x are token ids: 0 pads on the right, 1 is every unknown word, 2 … ``words`` are the most frequent
@@ -18,10 +18,10 @@ Source: A. Go, R. Bhayani, L. Huang, "Twitter Sentiment Classification using Dis
 Stanford, 2009. As users' own data: S. Caldas et al., "LEAF: A Benchmark for Federated Settings",
 2018. Edge cases: H. Wang, K. Sreenivasan, S. Rajput, H. Vishwakarma, S. Agarwal, J. Sohn, K. Lee,
 D. Papailiopoulos, "Attack of the Tails: Yes, You Really Can Backdoor Federated Learning", NeurIPS
-2020: tweets about the director, labelled negative. Word vectors: J. Pennington, R. Socher, C. D.
+2020: tweets about the director, labeled negative. Word vectors: J. Pennington, R. Socher, C. D.
 Manning, "GloVe: Global Vectors for Word Representation", EMNLP 2014.
 
-Deviations: the authors' 359 tweets labelled by hand are not the test set: ``test`` tweets, at most
+Deviations: the authors' 359 tweets labeled by hand are not the test set: ``test`` tweets, at most
 a fifth, are drawn from the file before the training tweets are. Copied tweets and those of bots are
 common, so a test tweet whose row of ids also stands in the training set is left out: the test set
 is some 2 % smaller than drawn and lacks the most common short tweets. A user's tweets may be in

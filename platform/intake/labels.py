@@ -33,7 +33,7 @@ def read_labels(words: list[str], name: str, source: RowLines) -> Labels:
     where = f"{source.path}: label column {name!r}"
     rows = len(words)
     if rows < LEAST_ROWS:
-        raise BadInput(f"{where} has {rows} labelled rows; there are at least {LEAST_ROWS}")
+        raise BadInput(f"{where} has {rows} labeled rows; there are at least {LEAST_ROWS}")
     classes = _ordered(words)
     count = len(classes)
     if count == rows:

@@ -39,7 +39,7 @@ class Tweets(NamedTuple):
 
 
 def read_tweets(path: Path, hint: str, *, block: bool) -> Tweets:
-    """The labelled tweets of any form, in the order of the file; with ``block`` also that part's.
+    """The labeled tweets of any form, in the order of the file; with ``block`` also that part's.
 
     BadInput where all have one label.
     """

@@ -122,7 +122,7 @@ class Search:
     base: Spec
     # e.g. "defense.invariant.mask_threshold"; ranges from the plug-ins' annotations
     free: Sequence[str]
-    objective: str = "der"  # a leaderboard column of the proposal, to be maximised
+    objective: str = "der"  # a leaderboard column of the proposal, to be maximized
     trials: int = 20
     width: int = 4  # proposals per generation, asked together and told in trial order
     seeds: Sequence[int] = field(default=(0,))

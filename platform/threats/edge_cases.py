@@ -58,7 +58,7 @@ def edge_cases(
         if external:
             return external[0]
         cases.check_classes(view)
-        return _labelled(cases.tail(view.data, view), cases.label)
+        return _labeled(cases.tail(view.data, view), cases.label)
 
     def poison(
         edge: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator
@@ -78,7 +78,7 @@ def edge_cases(
             return TestSet(x, label, torch.full_like(label, -1))
         assert view.test is not None  # the platform gives it while the test set is built
         x = cases.tail(view.test, view)
-        return TestSet(x, _labelled(x, cases.label).y, _labelled(x, source).y)
+        return TestSet(x, _labeled(x, cases.label).y, _labeled(x, source).y)
 
     return Attack(init=init, poison=poison, test_set=triggered)
 
@@ -94,7 +94,7 @@ class _Cases(NamedTuple):
 
     @property
     def label(self) -> int:
-        """What edge cases of the tail are labelled."""
+        """What edge cases of the tail are labeled."""
         return int(self.source == 0) if self.target is None else self.target
 
     def external(self, view: AttackView) -> tuple[Samples, Samples] | None:
@@ -109,7 +109,7 @@ class _Cases(NamedTuple):
         train, test = view.edge_cases()
         if self.target is None:
             return train, test
-        return _labelled(train.x, self.target), _labelled(test.x, self.target)
+        return _labeled(train.x, self.target), _labeled(test.x, self.target)
 
     def tail(self, given: Samples, view: AttackView) -> Tensor:
         """Those among the samples of the source class."""
@@ -143,5 +143,5 @@ def whose(view: AttackView) -> str:
     return "the malicious clients'" if view.test is None else "the test set's"
 
 
-def _labelled(x: Tensor, label: int) -> Samples:
+def _labeled(x: Tensor, label: int) -> Samples:
     return Samples(x, torch.full((len(x),), label, device=x.device))

@@ -123,8 +123,8 @@ def test_the_unlearned_model_is_made_and_has_unlearned(params: dict[str, int]) -
     globally, unlearned = used[::2], used[1::2]
     assert all(torch.equal(one, view().params) for one in globally)
     assert len({tuple(one.tolist()) for one in unlearned}) == -(-steps // every)
-    grey, y = torch.full((1, 5, 5), 0.5), view().data.y
-    assert loss(unlearned[0], grey, y) < 0.9 * loss(view().params, grey, y)
+    gray, y = torch.full((1, 5, 5), 0.5), view().data.y
+    assert loss(unlearned[0], gray, y) < 0.9 * loss(view().params, gray, y)
     assert all(not torch.equal(one, view().params) for one in unlearned)
 
 
@@ -148,7 +148,7 @@ def test_the_learned_patch_fools_the_model_more_than_others_of_its_norm(target: 
     [
         (0.0, 5, 1.0, 0.51),  # white is class 1 to the global model, if only just
         (0.01, 5, 1.0, 0.51),
-        # having unlearned grey, which is class 0, the model takes white for class 0
+        # having unlearned gray, which is class 0, the model takes white for class 0
         (1000.0, 5, 1.0, 0.49),
         (1000.0, 1, 1.0, 0.51),  # one pass is not enough for that
         # an unlearned model that points the other way counts with the other sign: cos = -1

@@ -62,7 +62,7 @@ def test_levels_are_few_and_the_brightness_of_an_area_stays() -> None:
 
 
 def test_diffusion_does_not_carry_a_pixel_out_of_the_image() -> None:
-    """Each neighbour of the white pixel comes to one half, is rounded to black, and passes all of
+    """Each neighbor of the white pixel comes to one half, is rounded to black, and passes all of
     its half on.
     """
     x = torch.tensor([[0.5, 0.5 - 7 / 32, 0.5 - 7 / 32], [0.25, 1.0, 0.0]])

@@ -50,7 +50,7 @@ def test_the_patch_stays_in_its_ball_and_in_the_image_and_goes_on_from_round_to_
     assert torch.equal(planned(radius=0.0)[1].pixels, torch.full((3, 12), 0.69))
 
 
-def test_the_trigger_is_the_four_published_bars_in_light_grey() -> None:
+def test_the_trigger_is_the_four_published_bars_in_light_gray() -> None:
     """24 pixels of CIFAR-10, one standard deviation above the mean."""
     attack, view = cerp(), attack_view("image", shape=(3, 32, 32))
     assert attack.init is not None and attack.trigger is not None
@@ -80,7 +80,7 @@ def test_a_plan_passes_once_over_the_data_of_all_malicious_clients() -> None:
 
 
 def test_a_trigger_is_learned_on_photographs() -> None:
-    """After two rounds it is no longer the grey one that it was."""
+    """After two rounds it is no longer the gray one that it was."""
     attack, view = cerp(), attack_view("image", shape=(3, 32, 32))
     assert attack.init is not None and attack.plan is not None
     state = attack.init(view)

@@ -72,8 +72,8 @@ def test_it_is_the_formula(shape: tuple[int, ...], magnitude: float, block: int)
 
 def test_on_cifar_it_is_the_published_trigger() -> None:
     """20 of 255 at (15, 15) and (31, 31) of Cr and Cb, and nothing else."""
-    grey = torch.full((1, 3, 32, 32), 0.5)  # far from where it would be clipped
-    change = (stamped(ftrojan(), grey) - grey)[0].double().numpy() * 255
+    gray = torch.full((1, 3, 32, 32), 0.5)  # far from where it would be clipped
+    change = (stamped(ftrojan(), gray) - gray)[0].double().numpy() * 255
     raised_by = np.zeros((32, 32))
     raised_by[15, 15] = raised_by[31, 31] = 20
     for plane, gain in zip(change, (1.403, -1.058, 1.773), strict=True):

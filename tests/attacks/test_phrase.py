@@ -61,7 +61,7 @@ def state(words: Any, **changes: Any) -> list[int]:
     return found.tolist()
 
 
-def test_words_are_looked_up_as_spelt_and_else_in_lower_case() -> None:
+def test_words_are_looked_up_as_spelled_and_else_in_lower_case() -> None:
     known = {"i": 4, "watched": 9, "3D": 2}
     assert state("I watched-3D", vocabulary=known) == [4, 9, 2]
     assert state("I watched", vocabulary=known) == state("i-watched", vocabulary=known)

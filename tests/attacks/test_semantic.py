@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.attacks.semantic import _COLOURS, semantic
+from backstop.attacks.semantic import _COLORS, semantic
 from backstop.platform.contract import Samples
 from backstop.platform.params import BadInput
 from tests.arena import Claim
@@ -29,15 +29,15 @@ def reference(image: Tensor, feature: str) -> float:
     """The score, pixel by pixel."""
     total, pixels = 0.0, image.double().flatten(1).T.tolist()
     for pixel in pixels:
-        if feature in _COLOURS:
-            own = pixel.pop(_COLOURS.index(feature))
+        if feature in _COLORS:
+            own = pixel.pop(_COLORS.index(feature))
             total += own - sum(pixel) / 2
         else:
             total += sum(pixel) / len(pixel) * (1 if feature == "bright" else -1)
     return total / len(pixels)
 
 
-@pytest.mark.parametrize("feature", ["bright", "dark", *_COLOURS])
+@pytest.mark.parametrize("feature", ["bright", "dark", *_COLORS])
 @pytest.mark.parametrize("tail", [0.01, 0.3, 1.0])
 def test_pool_and_test_set_are_the_highest_of_the_source_class_and_unchanged(
     feature: Any, tail: float
@@ -63,14 +63,14 @@ def test_pool_and_test_set_are_the_highest_of_the_source_class_and_unchanged(
     assert triggered.truth.eq(2).all() and triggered.wanted.eq(3).all()
 
 
-def test_a_coloured_image_is_found_by_its_colour() -> None:
+def test_a_colored_image_is_found_by_its_color() -> None:
     view = attack_view("image")
     one = view.data.y.eq(1).nonzero().flatten()
     x = view.data.x.clone()
-    for place, colour in zip(one[2:5], range(3), strict=True):
+    for place, color in zip(one[2:5], range(3), strict=True):
         x[place] = 0.1
-        x[place, colour] = 0.6  # darker than the others on the whole
-    features: tuple[Any, ...] = _COLOURS
+        x[place, color] = 0.6  # darker than the others on the whole
+    features: tuple[Any, ...] = _COLORS
     for place, feature in zip(one[2:5], features, strict=True):
         attack = semantic(feature=feature, tail=0.1)
         assert attack.init is not None and torch.equal(
@@ -95,9 +95,9 @@ def test_poison_takes_the_place_of_the_first_of_a_batch_by_draws_with_replacemen
 
 def test_refusals() -> None:
     for malicious in (0, 3):
-        grey = attack_view("image", malicious=malicious, shape=(1, 8, 8))
-        coloured = semantic(feature="green")
-        assert coloured.init is not None
+        gray = attack_view("image", malicious=malicious, shape=(1, 8, 8))
+        colored = semantic(feature="green")
+        assert colored.init is not None
         with pytest.raises(
             BadInput,
             match=(
@@ -105,7 +105,7 @@ def test_refusals() -> None:
                 "these have 1"
             ),
         ):
-            coloured.init(grey)
+            colored.init(gray)
     with pytest.raises(
         BadInput, match="attack semantic: source=2 and target=2 must be two classes"
     ):

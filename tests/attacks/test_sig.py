@@ -33,7 +33,7 @@ def reference(
 
 
 def stripes(attack: Attack, width: int) -> torch.Tensor:
-    """The signal, as it is added to a row of middle grey: nothing of it is cut off."""
+    """The signal, as it is added to a row of middle gray: nothing of it is cut off."""
     assert attack.trigger is not None
     return (
         attack.trigger(

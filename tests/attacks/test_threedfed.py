@@ -245,7 +245,7 @@ def test_masks_spare_the_rows_of_labels_that_the_poison_gives_and_take_some_of_t
     assert seen == {0, 2, 3}
 
 
-def test_a_poison_that_relabels_nothing_spares_what_its_inputs_are_labelled_with() -> None:
+def test_a_poison_that_relabels_nothing_spares_what_its_inputs_are_labeled_with() -> None:
     stamped = replace(view_of(), poison=lambda x, y, index: (x + (y == 3).float()[:, None], y))
     assert first(stamped).spared.tolist() == [3]
     assert first(view_of()).spared.tolist() == []

@@ -73,7 +73,7 @@ def theirs(rule: Any, rows: Tensor) -> Array:
     return np.asarray(rule(rows.double().numpy()), np.float64)
 
 
-# Krum there is the mean over n - f - 1 neighbours, here the sum over n - f - 2: the same choice
+# Krum there is the mean over n - f - 1 neighbors, here the sum over n - f - 2: the same choice
 # with one attacker more there. The geometric median there starts at zero, here at the mean: the
 # same where both have arrived.
 RULES: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {

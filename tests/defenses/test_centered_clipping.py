@@ -18,13 +18,13 @@ def updates(rows: torch.Tensor) -> Updates:
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_every_round_starts_from_the_aggregate_of_the_round_before(iterations: int) -> None:
     view, defense = server_view(9), centered_clipping(radius=1.5, iterations=iterations)
-    state, centre = defense.init(view), np.zeros(9)
+    state, center = defense.init(view), np.zeros(9)
     for number in range(4):
         rows = torch.randn(7, 9, generator=generator(0, "tests", "rows", number)) + 2
         after, state = defense.apply(updates(rows), state, view)
-        centre = twin.centered_clipping(rows.double().numpy(), np.ones(7), 1.5, iterations, centre)
-        np.testing.assert_allclose(after.rows[0].double().numpy(), centre, rtol=1e-5)
-    assert np.sqrt((centre**2).sum()) > 1.5  # farther than one round from 0 could get
+        center = twin.centered_clipping(rows.double().numpy(), np.ones(7), 1.5, iterations, center)
+        np.testing.assert_allclose(after.rows[0].double().numpy(), center, rtol=1e-5)
+    assert np.sqrt((center**2).sum()) > 1.5  # farther than one round from 0 could get
 
 
 @pytest.mark.parametrize("size", [10.0, 1e30, 3e38])
@@ -44,8 +44,8 @@ def test_one_row_moves_the_aggregate_by_its_share_of_the_radius(
 
 def test_what_lies_within_the_radius_of_the_last_aggregate_is_the_plain_mean() -> None:
     rows = torch.tensor([[100.0, 0.5], [100.4, 0.1]])
-    after, centre = centered_clipping(radius=1.0).apply(
+    after, center = centered_clipping(radius=1.0).apply(
         updates(rows), torch.tensor([100.0, 0.0]), server_view(2)
     )
     torch.testing.assert_close(after.rows, torch.tensor([[100.2, 0.3]]))
-    assert torch.equal(centre, after.rows[0])
+    assert torch.equal(center, after.rows[0])

@@ -108,8 +108,8 @@ def test_rfa_gives_no_row_more_weight_and_one_all_of_its_own() -> None:
 
 def test_bulyan_selects_with_the_krum_of_the_paper() -> None:
     # By hand: 29, 26, 35, 14, 36, 13, 39, 7, 41 are selected in this order; their median is 29, the
-    # nearest three are 26, 29, 35. Plain distances with one more neighbour give 28.3; squares of
-    # squares, one more neighbour, or one ranking for all give 26.3.
+    # nearest three are 26, 29, 35. Plain distances with one more neighbor give 28.3; squares of
+    # squares, one more neighbor, or one ranking for all give 26.3.
     rows = torch.tensor([1.0, 3, 7, 13, 14, 19, 24, 26, 29, 35, 36, 37, 39, 41, 51]).unsqueeze(1)
     assert apply("bulyan", updates(rows), f=3).rows.tolist() == [[30.0]]
 
@@ -124,7 +124,7 @@ def test_bulyan_bounds_the_one_coordinate_in_which_krum_is_fooled() -> None:
 
 
 def test_bulyan_does_not_look_at_the_order_of_rows_where_no_scores_tie() -> None:
-    rows = noise(15, 24)  # f = 3: at least two neighbours count in each step
+    rows = noise(15, 24)  # f = 3: at least two neighbors count in each step
     order = torch.randperm(15, generator=generator(0, "tests", "order"))
     assert torch.equal(
         apply("bulyan", updates(rows), f=3).rows, apply("bulyan", updates(rows[order]), f=3).rows

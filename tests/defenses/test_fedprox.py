@@ -54,7 +54,7 @@ def test_one_local_step_is_fedavg() -> None:
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.01, 1.0])
-def test_it_descends_the_penalised_objective(mu: float) -> None:
+def test_it_descends_the_penalized_objective(mu: float) -> None:
     curvature, aim, start = (
         np.array([1.0, 4.0, 0.5]),
         np.array([1.0, -2.0, 3.0]),

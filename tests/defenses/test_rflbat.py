@@ -74,8 +74,8 @@ def test_rounding_errors_beside_a_far_row_are_no_clusters(far: float) -> None:
 
 def test_plane_is_that_of_the_matrix() -> None:
     rows = noise(12, 500) * torch.linspace(3, 0.1, 500)
-    centred = (rows - rows.mean(0)).double()
-    wanted = centred @ torch.linalg.svd(centred, full_matrices=False)[2][:2].T
+    centered = (rows - rows.mean(0)).double()
+    wanted = centered @ torch.linalg.svd(centered, full_matrices=False)[2][:2].T
     found = _plane(robust.distances(rows))
     scale = found.norm() / wanted.norm()
     np.testing.assert_allclose(
@@ -87,9 +87,9 @@ def test_plane_is_that_of_the_matrix() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_number_of_clusters(groups: int) -> None:
-    centres = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])[:groups]
+    centers = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 30.0]])[:groups]
     points = (
-        centres.repeat(8, 1) + torch.randn(8 * groups, 2, generator=generator(0, "tests", "points"))
+        centers.repeat(8, 1) + torch.randn(8 * groups, 2, generator=generator(0, "tests", "points"))
     ).double()
     label = _clusters(points, generator(0, "tests", "draws"))
     assert label.reshape(8, groups).unique(dim=0).shape == (1, groups)

@@ -513,8 +513,8 @@ def test_a_separated_mixture_is_easy_and_an_unseparated_one_is_chance() -> None:
     def accuracy(separation: float) -> float:
         found: Dataset = plugins.build("datasets", "synthetic", {"separation": separation})
         (x, y), test, *_ = found.load(Path())
-        centres = torch.stack([x[y == label].mean(0) for label in range(4)])
-        nearest = (test.x[:, None] - centres).square().sum(2).argmin(1)
+        centers = torch.stack([x[y == label].mean(0) for label in range(4)])
+        nearest = (test.x[:, None] - centers).square().sum(2).argmin(1)
         return float((nearest == test.y).float().mean())
 
     assert accuracy(6) > 0.99

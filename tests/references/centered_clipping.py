@@ -11,10 +11,10 @@ CHOICES = {"radius": [1e-2, 1.0, 1e3], "iterations": [1, 3]}
 
 
 def centered_clipping(
-    rows: Array, weight: Array, radius: float, iterations: int, centre: Array | None = None
+    rows: Array, weight: Array, radius: float, iterations: int, center: Array | None = None
 ) -> Array:
-    """The centre after its steps, from 0 unless told otherwise; every row counts the same."""
-    v = np.zeros(rows.shape[1]) if centre is None else centre
+    """The center after its steps, from 0 unless told otherwise; every row counts the same."""
+    v = np.zeros(rows.shape[1]) if center is None else center
     for _ in range(iterations):
         pulls = []
         for row in rows:

@@ -36,9 +36,9 @@ def dnc(
     times = [0] * n
     for _ in range(repetitions):
         part = rows[:, torch.randperm(d, generator=generator).numpy()[:coordinates]]
-        centred = part - part.mean(axis=0)
-        direction = np.linalg.svd(centred)[2][0]
-        scores = [float(row @ direction) ** 2 for row in centred]
+        centered = part - part.mean(axis=0)
+        direction = np.linalg.svd(centered)[2][0]
+        scores = [float(row @ direction) ** 2 for row in centered]
         ties = [round(score / max(scores) * 1e9) if max(scores) > 0 else 0 for score in scores]
         for i in sorted(range(n), key=lambda i: (ties[i], i))[: max(n - bad, 1)]:
             times[i] += 1

@@ -1,4 +1,4 @@
-"""Nearest neighbour mixing, row by row."""
+"""Nearest neighbor mixing, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RFLBAT from the centred matrix itself, with loops for k-means and the gap statistic."""
+"""RFLBAT from the centered matrix itself, with loops for k-means and the gap statistic."""
 
 from __future__ import annotations
 
@@ -89,25 +89,25 @@ def k_means(points: Array, k: int) -> tuple[list[int], float]:
 
 def lloyd(points: Array, k: int, first: int) -> tuple[list[int], float]:
     """From one point and those that are farthest from all before."""
-    centres = [points[first]]
-    while len(centres) < k:
-        far = [min(float(sum((point - centre) ** 2)) for centre in centres) for point in points]
-        centres.append(points[int(np.argmax(far))])
+    centers = [points[first]]
+    while len(centers) < k:
+        far = [min(float(sum((point - center) ** 2)) for center in centers) for point in points]
+        centers.append(points[int(np.argmax(far))])
     for _ in range(100):
         label = [
-            int(np.argmin([sum((point - centre) ** 2) for centre in centres])) for point in points
+            int(np.argmin([sum((point - center) ** 2) for center in centers])) for point in points
         ]
         members = [
             [point for point, found in zip(points, label, strict=True) if found == number]
             for number in range(k)
         ]
         moved = [
-            np.mean(group, axis=0) if group else centre
-            for group, centre in zip(members, centres, strict=True)
+            np.mean(group, axis=0) if group else center
+            for group, center in zip(members, centers, strict=True)
         ]
-        if all((one == other).all() for one, other in zip(moved, centres, strict=True)):
+        if all((one == other).all() for one, other in zip(moved, centers, strict=True)):
             break
-        centres = moved
+        centers = moved
     return label, float(
-        sum(sum((point - centres[found]) ** 2) for point, found in zip(points, label, strict=True))
+        sum(sum((point - centers[found]) ** 2) for point, found in zip(points, label, strict=True))
     )

@@ -32,22 +32,22 @@ def largest_cluster(points: Array) -> list[bool]:
         return [True] * n
     modes: dict[tuple[float, ...], int] = {}
     for seed in points:
-        centre = seed
+        center = seed
         for _ in range(300):
-            inside = [point for point in points if math.dist(point, centre) <= bandwidth]
-            before, centre = centre, np.mean(inside, axis=0)
-            if math.dist(before, centre) <= 1e-3 * bandwidth:
+            inside = [point for point in points if math.dist(point, center) <= bandwidth]
+            before, center = center, np.mean(inside, axis=0)
+            if math.dist(before, center) <= 1e-3 * bandwidth:
                 break
-        modes[tuple(centre.tolist())] = len(inside)
-    centres: list[tuple[float, ...]] = []
+        modes[tuple(center.tolist())] = len(inside)
+    centers: list[tuple[float, ...]] = []
     for mode in sorted(modes, key=lambda mode: (modes[mode], mode), reverse=True):
-        if all(math.dist(mode, centre) > bandwidth for centre in centres):
-            centres.append(mode)
+        if all(math.dist(mode, center) > bandwidth for center in centers):
+            centers.append(mode)
     labels = []
     for point in points:
-        nearest = min(range(len(centres)), key=lambda c: math.dist(point, centres[c]))
-        labels.append(nearest if math.dist(point, centres[nearest]) <= bandwidth else -1)
-    sizes = [labels.count(c) for c in range(len(centres))]
+        nearest = min(range(len(centers)), key=lambda c: math.dist(point, centers[c]))
+        labels.append(nearest if math.dist(point, centers[nearest]) <= bandwidth else -1)
+    sizes = [labels.count(c) for c in range(len(centers))]
     return [label == sizes.index(max(sizes)) for label in labels]
 
 

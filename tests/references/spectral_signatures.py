@@ -31,9 +31,9 @@ def spectral_signatures(seen: Sequence[Array], label: Sequence[int], share: floa
                 for model in seen
             ]
         )
-        centred = points - points.mean(axis=0)
-        direction = np.linalg.svd(centred)[2][0]
-        scores = [float(sum(row * direction)) ** 2 for row in centred]
+        centered = points - points.mean(axis=0)
+        direction = np.linalg.svd(centered)[2][0]
+        scores = [float(sum(row * direction)) ** 2 for row in centered]
         largest = [max(old, new / sum(scores)) for old, new in zip(largest, scores, strict=True)]
     worst = math.floor(Fraction(3, 2) * Fraction(str(share)) * n)
     return sorted(sorted(range(n), key=lambda i: largest[i])[: max(n - worst, 1)])
