@@ -280,9 +280,9 @@ class Step(NamedTuple):
     @property
     def changed(self) -> Samples:
         """The poisoned samples among those of the batch: an input or a label is another one."""
-        (x, y), (attacked, wanted) = self
-        where = (attacked != x).flatten(1).any(1) | (wanted != y)
-        return Samples(attacked[where], wanted[where])
+        (x, y), (attacked, target) = self
+        where = (attacked != x).flatten(1).any(1) | (target != y)
+        return Samples(attacked[where], target[where])
 
 
 @dataclass(frozen=True)

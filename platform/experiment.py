@@ -42,7 +42,7 @@ WARMUP_SAVE_INTERVAL_S = 60.0  # seconds of a warm-up that a stopped process may
 
 
 class Experiment:
-    """An experiment that goes round by round; ``state`` may be taken out and put in between rounds."""
+    """An experiment that goes round by round; between rounds, ``state`` may be replaced."""
 
     def __init__(
         self, spec: Spec, folder: Path, device: str = "auto", clients: Clients | None = None

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from backstop.platform import seeds
-from backstop.platform.contract import Part, Prediction, Spec
+from backstop.platform.contract import BrokenStage, Part, Prediction, Spec
 from backstop.platform.experiment import Experiment, run
 from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted
@@ -95,6 +95,16 @@ def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
         assert dict(record.metrics) == curve(spec)[-1][1]
         pids.append(_pids(workers))
     assert len({tuple(found) for found in pids}) == 1, "the actors must outlive an experiment"
+    workers.close()
+
+
+def test_what_a_plugin_raises_on_an_actor_is_one_line_here(ray: Any) -> None:
+    workers = OnActors(1, share=Share(cpus=0.5))
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+    state, cohort = experiment.state, experiment.built.cohort(0).tolist()
+    line = r"^attack \w+: round 1: client \d+: AttributeError: [^\n]*$"
+    with pytest.raises(BrokenStage, match=line):
+        workers.train(0, cohort, state.params, state.buffers, ("no", "state"))
     workers.close()
 
 

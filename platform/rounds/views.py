@@ -54,7 +54,7 @@ class Views:
     """The views of one experiment's rounds."""
 
     def __init__(self, built: Federation, folder: Path) -> None:
-        """``folder`` holds the dataset's edge cases, which are read when an attack asks for them."""
+        """``folder`` holds the dataset's edge cases, read when an attack asks for them."""
         self.built, self.folder = built, folder
         self.attacker_data = cache(partial(_attacker_data, built))
         self.read_edge_cases = False

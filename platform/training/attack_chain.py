@@ -31,12 +31,12 @@ def attack_chain(
     one stage may define what success is (trigger, goal or test_set), and at most one the local
     training; raises BadInput otherwise.
     """
-    seer = judge(stages)
-    called = (*names, *(f"stage {number}" for number in range(len(names) + 1, len(stages) + 1)))
+    trigger_stage = judge(stages)
+    called = (*names, *(f"stage {position}" for position in range(len(names) + 1, len(stages) + 1)))
     named = [
         name_errors(f"attack {name}", stage) for name, stage in zip(called, stages, strict=True)
     ]
-    chain = _Chain(tuple(named), tuple(knows), seer)
+    chain = _Chain(tuple(named), tuple(knows), trigger_stage)
     if len(chain.knows) != len(chain.stages):
         raise ValueError(f"{len(chain.stages)} stages, but {len(chain.knows)} say what they know")
     trainer = _only([bool(stage.train) for stage in stages], "the local training")
@@ -51,14 +51,14 @@ def attack_chain(
         train=partial(chain.train, trainer) if chain.has("train") else None,
         craft=chain.craft if chain.has("craft") else None,
         craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
-        trigger=partial(chain.trigger, seer) if chain.has("trigger") else None,
-        goal=partial(chain.goal, seer) if chain.has("goal") else None,
-        test_set=partial(chain.test_set, seer) if chain.has("test_set") else None,
+        trigger=partial(chain.trigger, trigger_stage) if chain.has("trigger") else None,
+        goal=partial(chain.goal, trigger_stage) if chain.has("goal") else None,
+        test_set=partial(chain.test_set, trigger_stage) if chain.has("test_set") else None,
     )
 
 
 def judge(stages: Sequence[Attack]) -> int:
-    """The number of the stage that defines what success is, 0 where none does. Raises BadInput
+    """The index of the stage that defines what success is, 0 where none does. Raises BadInput
     where two do.
     """
     return _only(
@@ -67,14 +67,14 @@ def judge(stages: Sequence[Attack]) -> int:
 
 
 def _only(which: Sequence[bool], what: str) -> int:
-    """The number of the stage that does something, 0 where none does; BadInput where two do."""
-    found = [number for number, does in enumerate(which) if does]
-    if len(found) > 1:
+    """The index of the stage that does something, 0 where none does; BadInput where two do."""
+    doing = [index for index, does in enumerate(which) if does]
+    if len(doing) > 1:
         raise BadInput(
-            f"attack stages {' and '.join(str(number + 1) for number in found)} both define "
+            f"attack stages {' and '.join(str(index + 1) for index in doing)} both define "
             f"{what}; keep one of them"
         )
-    return found[0] if found else 0
+    return doing[0] if doing else 0
 
 
 def _later(first: Training | None, second: Training | None) -> Training | None:
@@ -95,7 +95,7 @@ class _Chain(NamedTuple):
         return any(getattr(stage, function) is not None for stage in self.stages)
 
     def seen(
-        self, number: int, view: AttackView, what: str, before: Sequence[Any] = ()
+        self, position: int, view: AttackView, what: str, before: Sequence[Any] = ()
     ) -> AttackView:
         """The view of one stage in one of its functions. Its draws are its own: those of the stage
         that makes the trigger do not depend on what stands before or after it, so its dormant twin
@@ -103,7 +103,7 @@ class _Chain(NamedTuple):
 
         ``before`` holds the states of the stages before it, by which they poison batches.
         """
-        knows, stage = self.knows[number], "trigger" if number == self.judge else str(number)
+        knows, stage = self.knows[position], "trigger" if position == self.judge else str(position)
         seed = view.generator.initial_seed()
         draws = seeds.generator(seed, stage, what, "poison")
 
@@ -127,14 +127,14 @@ class _Chain(NamedTuple):
 
     def init(self, view: AttackView) -> tuple[Any, ...]:
         return tuple(
-            stage.init(self.seen(number, view, "init")) if stage.init else None
-            for number, stage in enumerate(self.stages)
+            stage.init(self.seen(index, view, "init")) if stage.init else None
+            for index, stage in enumerate(self.stages)
         )
 
     def plan(self, states: Any, view: AttackView) -> tuple[Any, ...]:
         planned: list[Any] = []
-        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
-            seen = self.seen(number, view, "plan", tuple(planned))
+        for index, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+            seen = self.seen(index, view, "plan", tuple(planned))
             planned.append(stage.plan(state, seen) if stage.plan else state)
         return tuple(planned)
 
@@ -166,35 +166,35 @@ class _Chain(NamedTuple):
 
     def craft(self, states: Any, rows: Tensor, view: AttackView) -> Tensor:
         every = self.split(states)
-        for number, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
+        for index, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
             if stage.craft:
-                rows = stage.craft(state, rows, self.seen(number, view, "craft", every[:number]))
+                rows = stage.craft(state, rows, self.seen(index, view, "craft", every[:index]))
         return rows
 
     def craft_buffers(self, states: Any, changes: Tensor, view: AttackView) -> Tensor:
-        for number, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+        for index, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
             if stage.craft_buffers:
                 changes = stage.craft_buffers(
-                    state, changes, self.seen(number, view, "craft buffers")
+                    state, changes, self.seen(index, view, "craft buffers")
                 )
         return changes
 
-    def train(self, number: int, states: Any, view: TrainView) -> Tensor:
-        function = self.stages[number].train
+    def train(self, index: int, states: Any, view: TrainView) -> Tensor:
+        function = self.stages[index].train
         assert function is not None
-        return function(self.split(states)[number], view)
+        return function(self.split(states)[index], view)
 
-    def trigger(self, number: int, states: Any, x: Tensor, generator: torch.Generator) -> Tensor:
-        function = self.stages[number].trigger
+    def trigger(self, index: int, states: Any, x: Tensor, generator: torch.Generator) -> Tensor:
+        function = self.stages[index].trigger
         assert function is not None
-        return function(self.split(states)[number], x, generator)
+        return function(self.split(states)[index], x, generator)
 
-    def goal(self, number: int, states: Any, y: Tensor) -> Tensor:
-        function = self.stages[number].goal
+    def goal(self, index: int, states: Any, y: Tensor) -> Tensor:
+        function = self.stages[index].goal
         assert function is not None
-        return function(self.split(states)[number], y)
+        return function(self.split(states)[index], y)
 
-    def test_set(self, number: int, states: Any, view: AttackView) -> TestSet:
-        function = self.stages[number].test_set
+    def test_set(self, index: int, states: Any, view: AttackView) -> TestSet:
+        function = self.stages[index].test_set
         assert function is not None
-        return function(self.split(states)[number], self.seen(number, view, "test"))
+        return function(self.split(states)[index], self.seen(index, view, "test"))

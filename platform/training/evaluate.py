@@ -63,43 +63,43 @@ class Staged:
         self.batches: dict[int, Tensor] = {}
         self.keep = x.numel() * 4 <= CACHE_BYTES
 
-    def batch(self, number: int) -> Tensor:
+    def batch(self, index: int) -> Tensor:
         """One evaluation batch as the model takes it."""
-        if number in self.batches:
-            return self.batches[number]
-        made = self.net.normalise(self.x[number * BATCH : (number + 1) * BATCH])
+        if index in self.batches:
+            return self.batches[index]
+        made = self.net.normalise(self.x[index * BATCH : (index + 1) * BATCH])
         if self.keep:
-            self.batches[number] = made
+            self.batches[index] = made
         return made
 
-    def predict(self, params: Tensor, buffers: Tensor, numbers: Iterable[int]) -> list[Tensor]:
+    def predict(self, params: Tensor, buffers: Tensor, indices: Iterable[int]) -> list[Tensor]:
         """Predicted labels of some batches; -1 where the model's output is not finite."""
         with torch.inference_mode():
-            outputs = [self.net.forward(params, self.batch(number), buffers) for number in numbers]
+            outputs = [self.net.forward(params, self.batch(index), buffers) for index in indices]
             labels = [
                 torch.where(logits.isfinite().all(1), logits.argmax(1), -1) for logits in outputs
             ]
-        return [found.clone() for found in labels]
+        return [batch.clone() for batch in labels]
 
     def defended(
         self,
         predict: Callable[[PredictView], Prediction],
         params: Tensor,
         buffers: Tensor,
-        numbers: Sequence[int],
+        indices: Sequence[int],
         draws: torch.Generator,
     ) -> list[Prediction]:
         """What the defended model predicts for some batches; -1 where it was given no finite
         output.
         """
-        if not numbers:
+        if not indices:
             return []
         broken = torch.zeros((), dtype=torch.bool, device=params.device)
 
         def scores(vector: Tensor) -> Tensor:
             nonlocal broken
             logits = torch.cat(
-                [self.net.forward(vector, self.batch(number), buffers) for number in numbers]
+                [self.net.forward(vector, self.batch(index), buffers) for index in indices]
             )
             broken = broken | ~logits.isfinite().all(1)
             return logits
@@ -107,7 +107,7 @@ class Staged:
         with torch.inference_mode():
             label, radius = predict(PredictView(params, scores, draws))
             label = label.where(~broken, -1)
-        sizes = [len(self.batch(number)) for number in numbers]
+        sizes = [len(self.batch(index)) for index in indices]
         labels = label.clone().split(sizes)
         if radius is None:
             return [Prediction(piece) for piece in labels]
@@ -199,24 +199,20 @@ def kept(before: Updates, after: Updates, malicious: Tensor) -> dict[str, float]
     """
     if (after.client < 0).any():
         return {}
-    found = {}
+    figures = {}
     left = after.client[after.weight > 0]
-    for name, rate, wanted in (
+    for name, rate, malicious_ones in (
         ("benign", "false_positive_rate", False),
         ("malicious", "true_positive_rate", True),
     ):
-        sent = torch.isin(before.client, malicious) == wanted
+        sent = torch.isin(before.client, malicious) == malicious_ones
         given = before.weight[sent].sum()
         if given > 0:
-            share = (
-                after.weight[torch.isin(after.client, malicious) == wanted].sum().double()
-                / given.double()
-            )
-            found[f"defense/kept_weight_{name}"] = share.item()
-            found[f"defense/{rate}"] = (
-                (~torch.isin(before.client[sent], left)).double().mean().item()
-            )
-    return found
+            still = after.weight[torch.isin(after.client, malicious) == malicious_ones].sum()
+            rejected = ~torch.isin(before.client[sent], left)
+            figures[f"defense/kept_weight_{name}"] = (still.double() / given.double()).item()
+            figures[f"defense/{rate}"] = rejected.double().mean().item()
+    return figures
 
 
 def masked(rows: Tensor, aggregate: Tensor, layout: Sequence[Slot]) -> dict[str, float]:
@@ -229,7 +225,7 @@ def masked(rows: Tensor, aggregate: Tensor, layout: Sequence[Slot]) -> dict[str,
         for part in still.split(max(TELEMETRY_CHUNK // len(rows), 1))
     ]
     stopped = torch.cat([still[:0], *moved])
-    found = {"defense/masked_fraction": len(stopped) / max(len(aggregate), 1)}
+    overall = {"defense/masked_fraction": len(stopped) / max(len(aggregate), 1)}
     starts = torch.tensor([slot.start for slot in layout], device=stopped.device)
     counts = torch.bincount(
         torch.bucketize(stopped, starts, right=True) - 1, minlength=len(layout)
@@ -239,7 +235,7 @@ def masked(rows: Tensor, aggregate: Tensor, layout: Sequence[Slot]) -> dict[str,
         layer = layers.setdefault(slot.name.rpartition(".")[0] or slot.name, [0, 0])
         layer[0] += count
         layer[1] += math.prod(slot.shape)
-    return found | {
+    return overall | {
         f"defense/masked_fraction/{name}": count / max(size, 1)
         for name, (count, size) in layers.items()
     }

@@ -100,8 +100,8 @@ class Network(NamedTuple):
     def forward(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
         """Logits of inputs that are normalised already."""
         known = self.tensors(params, self.buffers if buffers is None else buffers)
-        found: Tensor = functional_call(self.module, known, (x,))
-        return found
+        logits: Tensor = functional_call(self.module, known, (x,))
+        return logits
 
     def features(self, params: Tensor, x: Tensor, buffers: Tensor) -> Tensor:
         """What the last linear layer is given, (b, h), in evaluation mode; differentiable in params
@@ -303,5 +303,5 @@ class Replica:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits in training mode; ``backward`` adds to ``grad``."""
-        found: Tensor = self.module(self.net.normalise(x))
-        return found
+        logits: Tensor = self.module(self.net.normalise(x))
+        return logits
