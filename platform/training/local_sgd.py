@@ -136,28 +136,15 @@ def train(
     whether it is active.
     """
     attackers = _attackers(federation, round_index) if attacked else {}
+    here = _Round(federation, round_index, params, buffers, state, attackers)
     engine = _train_block if federation.net.vectorised else _train_loop
     if federation.attack.train is None:
-        return engine(federation, round_index, clients, params, buffers, state, attackers)
-    alone = []
-    for client in clients:
-        if client in attackers:
-            with located(round_index, client):
-                alone.append(
-                    _train_own(federation, round_index, client, params, buffers, state, attackers)
-                )
+        return engine(here, clients)
     others = [client for client in clients if client not in attackers]
-    found = [
-        *alone,
-        *(
-            [engine(federation, round_index, others, params, buffers, state, attackers)]
-            if others
-            else []
-        ),
-    ]
-    trained = Trained(*(torch.cat(column) for column in zip(*found, strict=True)))
-    order = [trained.client.tolist().index(client) for client in clients]
-    return Trained(*(column[order] for column in trained))
+    parts = [_train_own(here, client) for client in clients if client in attackers]
+    if others:
+        parts.append(engine(here, others))
+    return _in_order(parts, clients)
 
 
 def unpoisoned(
@@ -175,9 +162,14 @@ def unpoisoned(
     parts = [
         train(plain, round_index, unit, params, buffers, None, attacked=True) for unit in units
     ]
+    return _in_order(parts, clients).rows
+
+
+def _in_order(parts: Sequence[Trained], clients: Sequence[int]) -> Trained:
+    """The parts as one, in the order of ``clients``."""
     trained = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
     order = [trained.client.tolist().index(client) for client in clients]
-    return trained.rows[order]
+    return Trained(*(column[order] for column in trained))
 
 
 def _attackers(federation: Federation, round_index: int) -> dict[int, int]:
@@ -187,37 +179,46 @@ def _attackers(federation: Federation, round_index: int) -> dict[int, int]:
     return {client: index for index, client in everyone if client in active}
 
 
+class _Round(NamedTuple):
+    """What all clients of a round are trained from."""
+
+    federation: Federation
+    round_index: int  # from 0
+    params: Tensor  # (d,) global
+    buffers: Tensor  # (e,) global
+    state: Any  # the attack's
+    attackers: dict[int, int]  # client → index among the malicious ones, of those that attack
+
+    def batches(self, client: int) -> Batches:
+        """The local steps of a client."""
+        return batches(self.federation, self.round_index, client, client in self.attackers)
+
+    def draws(self, what: str, client: int) -> torch.Generator:
+        """The generator of one thing that a client does."""
+        return self.federation.draws(what, self.round_index, client)
+
+
 class _Rules:
     """What happens to the batches and gradients of one client: the attack's poison, or the
     defense's rules for honest clients.
     """
 
-    def __init__(
-        self,
-        federation: Federation,
-        round_index: int,
-        client: int,
-        params: Tensor,
-        buffers: Tensor,
-        state: Any,
-        attackers: dict[int, int],
-    ) -> None:
-        attack, local = federation.attack, federation.defense.local
+    def __init__(self, here: _Round, client: int) -> None:
+        attack, local = here.federation.attack, here.federation.defense.local
         self.batch: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
         self.noise: Callable[[], Tensor] | None = None
-        self.round, self.client = round_index, client
-        if client in attackers:
+        self.round, self.client = here.round_index, client
+        if client in here.attackers:
             if poison := attack.poison:
-                draws = federation.draws("poison", round_index, client)
-                self.batch = lambda x, y: poison(state, x, y, attackers[client], draws)
+                index, draws = here.attackers[client], here.draws("poison", client)
+                self.batch = lambda x, y: poison(here.state, x, y, index, draws)
         elif local:
-            own = federation.draws("local", round_index, client)
+            own, params = here.draws("local", client), here.params
             if change := local.batch:
                 memory = None
                 if local.prepare:
-                    view = _client_view(federation, round_index, client, params, buffers, own)
-                    with located(self.round, client):
-                        memory = local.prepare(view)
+                    with located(here.round_index, client):
+                        memory = local.prepare(_client_view(here, client, own))
                 self.batch = lambda x, y: change(memory, x, y, own)
             self.noise = lambda: torch.randn(len(params), generator=own).to(params.device)
 
@@ -229,22 +230,13 @@ class _Rules:
             return self.batch(x, y)
 
 
-def _client_view(
-    federation: Federation,
-    round_index: int,
-    client: int,
-    params: Tensor,
-    buffers: Tensor,
-    draws: torch.Generator,
-) -> ClientView:
-    data, index = (
-        federation.data.train,
-        federation.shards[client].to(federation.data.train.y.device),
-    )
+def _client_view(here: _Round, client: int, draws: torch.Generator) -> ClientView:
+    federation, data = here.federation, here.federation.data.train
+    index = federation.shards[client].to(data.y.device)
     return ClientView(
-        round=round_index,
-        params=params,
-        model=federation.net.caller(buffers),
+        round=here.round_index,
+        params=here.params,
+        model=federation.net.caller(here.buffers),
         data=Samples(network.to_unit_interval(data.x[index]), data.y[index]),
         classes=federation.data.classes,
         generator=draws,
@@ -260,28 +252,21 @@ def _steps(federation: Federation, plan: Batches, rules: _Rules) -> Iterator[tup
         yield rules.apply(x, y)
 
 
-def _train_own(
-    federation: Federation,
-    round_index: int,
-    client: int,
-    params: Tensor,
-    buffers: Tensor,
-    state: Any,
-    attackers: dict[int, int],
-) -> Trained:
+def _train_own(here: _Round, client: int) -> Trained:
     """A malicious client whose attack brings its own local training. Buffers stay as they are."""
+    with located(here.round_index, client):
+        return _trained_by_attack(here, client)
+
+
+def _trained_by_attack(here: _Round, client: int) -> Trained:
+    federation, _, params, buffers, state, attackers = here
     attack, net, train = federation.attack, federation.net, federation.attack.train
     assert train is not None
-    plan = batches(federation, round_index, client, attacking=True)
-    dealt = _steps(
-        federation, plan, _Rules(federation, round_index, client, params, buffers, state, {})
-    )
-    poisoned = _steps(
-        federation, plan, _Rules(federation, round_index, client, params, buffers, state, attackers)
-    )
-    every = tuple(
-        Step(Samples(*one), Samples(*other)) for one, other in zip(dealt, poisoned, strict=True)
-    )
+    plan = here.batches(client)
+    clean = _steps(federation, plan, _Rules(here._replace(attackers={}), client))
+    poisoned = _steps(federation, plan, _Rules(here, client))
+    pairs = zip(clean, poisoned, strict=True)
+    every = tuple(Step(Samples(*one), Samples(*other)) for one, other in pairs)
     model = net.caller(buffers)
 
     def minimise(
@@ -315,7 +300,7 @@ def _train_own(
         return vector
 
     view = TrainView(
-        round=round_index,
+        round=here.round_index,
         index=attackers[client],
         params=params,
         layout=net.layout,
@@ -326,7 +311,7 @@ def _train_own(
         steps=every,
         loss=lambda logits, y: cross_entropy(logits, y, net.class_weights),
         minimise=minimise,
-        generator=federation.draws("malicious training", round_index, client),
+        generator=here.draws("malicious training", client),
     )
     row = train(state, view).detach()
     with torch.no_grad():
@@ -341,35 +326,27 @@ def _train_own(
     )
 
 
-def _train_loop(
-    federation: Federation,
-    round_index: int,
-    clients: Sequence[int],
-    params: Tensor,
-    buffers: Tensor,
-    state: Any,
-    attackers: dict[int, int],
-) -> Trained:
-    replica = federation.replica
+def _train_loop(here: _Round, clients: Sequence[int]) -> Trained:
+    """One client after another."""
+    federation, start, replica = here.federation, here.params, here.federation.replica
+    draw_round = federation.draw_round(here.round_index)
     trained = []
     for client in clients:
-        with located(round_index, client):
-            rules = _Rules(federation, round_index, client, params, buffers, state, attackers)
-            steps = _steps(
-                federation, batches(federation, round_index, client, client in attackers), rules
-            )
-            replica.load(params, buffers)
+        with located(here.round_index, client):
+            rules = _Rules(here, client)
+            steps = _steps(federation, here.batches(client), rules)
+            replica.load(start, here.buffers)
             loss = _train_one(
                 federation,
                 replica,
                 steps,
-                params,
-                state,
-                client in attackers,
+                start,
+                here.state,
+                client in here.attackers,
                 rules.noise,
-                ("dropout", federation.draw_round(round_index), client),
+                ("dropout", draw_round, client),
             )
-        trained.append((replica.params - params, replica.buffers - buffers, loss))
+        trained.append((replica.params - start, replica.buffers - here.buffers, loss))
     rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
     return Trained(torch.tensor(list(clients)), rows, changes, losses)
 
@@ -419,25 +396,15 @@ def _train_one(
     return (torch.stack(losses) * weight).sum() / weight.sum()
 
 
-def _train_block(
-    federation: Federation,
-    round_index: int,
-    clients: Sequence[int],
-    start: Tensor,
-    buffers: Tensor,
-    state: Any,
-    attackers: dict[int, int],
-) -> Trained:
+def _train_block(here: _Round, clients: Sequence[int]) -> Trained:
     """All clients of a block at once: parameters (k, d), batches (k, b, …), dead samples and
     clients masked.
     """
+    federation, start, state = here.federation, here.params, here.state
     attack, net, training = federation.attack, federation.net, federation.replica.module
-    special = any(client in attackers for client in clients) and _differs(federation)
-    rules = [
-        _Rules(federation, round_index, client, start, buffers, state, attackers)
-        for client in clients
-    ]
-    plans = [batches(federation, round_index, client, client in attackers) for client in clients]
+    special = any(client in here.attackers for client in clients) and _differs(federation)
+    rules = [_Rules(here, client) for client in clients]
+    plans = [here.batches(client) for client in clients]
     feed = _Feed(federation, plans, rules)
     local = federation.defense.local
     rule = local.gradient if local else None
@@ -456,9 +423,8 @@ def _train_block(
     total, seen = start.new_zeros(len(params)), start.new_zeros(len(params))
     for step_number, (x, y, weight) in enumerate(feed, 1):
         counts = weight.sum(1)  # (k,)
-        logits = forward(
-            params, net.normalise(x), _keys(federation, round_index, clients, step_number - 1)
-        )
+        keys = _keys(federation, here.round_index, clients, step_number - 1)
+        logits = forward(params, net.normalise(x), keys)
         each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
         matter = weight if net.class_weights is None else weight * net.class_weights[y]
         losses = (each * matter).sum(1) / matter.sum(1).clamp_min(TINY)
@@ -470,27 +436,19 @@ def _train_block(
                 if not count:
                     continue
                 samples = x[row, :count], y[row, :count], logits[row, :count]
-                with located(round_index, clients[row]):
+                with located(here.round_index, clients[row]):
                     loss = loss + attack.objective(state, params[row] - start, *samples)
         (grad,) = torch.autograd.grad(loss, params)
         # (k, 1): a client without a batch stays where it is
         alive = (counts > 0).float().unsqueeze(1)
         with torch.no_grad():
             if rule is not None:
-                grad = torch.where(
-                    follows.to(start.device)[:, None],
-                    rule(grad, params - start, _noise(rules, counts, params)),
-                    grad,
-                )
+                changed = rule(grad, params - start, _noise(rules, counts, params))
+                grad = torch.where(follows.to(start.device)[:, None], changed, grad)
             memory = optimizer.step(params, grad, memory, pace * alive)
             if special and attack.constrain is not None:
-                params.copy_(
-                    torch.where(
-                        alive > 0,
-                        start + attack.constrain(state, params - start, step_number),
-                        params,
-                    )
-                )
+                held = start + attack.constrain(state, params - start, step_number)
+                params.copy_(torch.where(alive > 0, held, params))
     rows = (params.detach() - start)[: len(clients)]
     return Trained(
         torch.tensor(list(clients)),
@@ -519,11 +477,11 @@ def _noise(rules: Sequence[_Rules], counts: Tensor, params: Tensor) -> Callable[
     """
 
     def draw() -> Tensor:
-        found = torch.zeros_like(params)
+        noise = torch.zeros_like(params)
         for row, (one, count) in enumerate(zip(rules, counts.tolist(), strict=False)):
             if one.noise and count:
-                found[row] = one.noise()
-        return found
+                noise[row] = one.noise()
+        return noise
 
     return draw
 
