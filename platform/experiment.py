@@ -68,24 +68,27 @@ class Experiment:
 
     def _start(self, device: str) -> tuple[Tensor, Tensor]:
         """The vectors before the first round: fresh, from a checkpoint, or warmed up."""
-        spec, net, where = self.spec, self.built.net, self.built.device
+        spec, net = self.spec, self.built.net
         if spec.warmup:
-            clean, key = starts.warmup_spec(spec), self.warm_up_key(spec)
-            params, buffers = starts.compute_once(
-                key, lambda place: _warm_up(clean, self.folder, device, self.clients, place)
-            )
-            return params.to(where), buffers.to(where)
-        return (
-            net.vectors(starts.find_start(spec.start, self.folder))
-            if spec.start
-            else (net.params, net.buffers)
+            return self._warmed_up(device)
+        if spec.start:
+            return net.vectors(starts.find_start(spec.start, self.folder))
+        return net.params, net.buffers
+
+    def _warmed_up(self, device: str) -> tuple[Tensor, Tensor]:
+        clean, where = starts.warmup_spec(self.spec), self.built.device
+        params, buffers = starts.compute_once(
+            self.warm_up_key(self.spec),
+            lambda place: _warm_up(clean, self.folder, device, self.clients, place),
         )
+        return params.to(where), buffers.to(where)
 
     def warm_up_key(self, spec: Spec) -> str:
         """What the warm-up of a spec is a function of: its clean experiment, the dataset's bytes
         and the kind of machine.
         """
-        return f"{starts.warmup_spec(spec).id}-{loading.machine_digest(spec.dataset, self.folder, self.built.device)}"
+        machine = loading.machine_digest(spec.dataset, self.folder, self.built.device)
+        return f"{starts.warmup_spec(spec).id}-{machine}"
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         state, attack = State(0, params, buffers, None, None), self.built.attack
