@@ -53,7 +53,7 @@ def network(name: str) -> nn.Module:
 
 
 def staged(folder: Path, part: str, index: Any, facts: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Some samples of the training set (part "") or the test set ("test_") as normalised float
+    """Some samples of the training set (part "") or the test set ("test_") as normalized float
     tensors.
     """
     x = torch.tensor(np.load(folder / f"{part}x.npy", mmap_mode="r")[index])

@@ -89,7 +89,7 @@ def _minorities(rows: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     import numpy as np
 
     n, half = len(rows), len(rows) // 2
-    # NumPy's sort is vectorised
+    # NumPy's sort is vectorized
     ordered = (
         rows.sort(0).values if rows.is_cuda else torch.from_numpy(np.sort(rows.numpy(), axis=0))
     )

@@ -102,7 +102,7 @@ def deepsight(
 
 
 def _energies(rows: Tensor, view: ServerView) -> Tensor:
-    """Normalised squared update energies of the output neurons (n, P), float64; zero for a row that
+    """Normalized squared update energies of the output neurons (n, P), float64; zero for a row that
     leaves the layer alone.
     """
     total = torch.zeros((), dtype=torch.float64)

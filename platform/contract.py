@@ -241,7 +241,7 @@ class AttackView:
     server_lr: float
     # named by (seed, "attack", round), the stage, and the function that is given the view
     generator: torch.Generator
-    # the dataset's external edge cases: train, test, labelled with their target
+    # the dataset's external edge cases: train, test, labeled with their target
     edge_cases: Callable[[], tuple[Samples, Samples]] | None
     vocabulary: Mapping[str, int] | None = None  # of text: word → token id
     # (x, y, index) → (x, y): a batch of malicious client number ``index``, as the stages before
@@ -303,16 +303,16 @@ class TrainView:
     head: tuple[Slot, ...]
     classes: int
     steps: tuple[Step, ...]  # the local steps that the client would take
-    # (logits (b, classes), y (b,)) → the mean cross-entropy that local training minimises,
+    # (logits (b, classes), y (b,)) → the mean cross-entropy that local training minimizes,
     loss: Callable[[Tensor, Tensor], Tensor]
     # with the model's class weights where it has some
-    minimise: Minimise
+    minimise: Minimize
     generator: torch.Generator  # named by (seed, "malicious training", round, client)
 
 
 @dataclass
 class Memory:
-    """What an optimizer remembers from one call of :class:`Minimise` to the next: momentum.
+    """What an optimizer remembers from one call of :class:`Minimize` to the next: momentum.
 
     Written by the call that it is given to; empty until then.
     """
@@ -320,7 +320,7 @@ class Memory:
     value: Any = None
 
 
-class Minimise(Protocol):
+class Minimize(Protocol):
     """Local training on a loss: the spec's optimizer takes one step for each batch."""
 
     def __call__(

@@ -254,5 +254,5 @@ def test_the_evaluation_batches_cover_a_set_once() -> None:
         )
         assert sum(map(len, first)) == count
         assert all(one is other for one, other in zip(first, again, strict=True)), (
-            "a batch is normalised once"
+            "a batch is normalized once"
         )

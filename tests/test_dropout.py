@@ -101,11 +101,11 @@ def built(spec: Spec) -> Federation:
 def test_both_engines_train_the_same_clients(weights: str | None) -> None:
     spec = TINY.replace(model=Part("mlp", {**TINY.model.params, "class_weights": weights}))
     one = built(spec)
-    assert one.net.vectorised
+    assert one.net.vectorized
     start, none = one.net.params, one.net.buffers
     block = local_sgd.train(one, 1, [0, 3, 7], start, none, None, attacked=False)
     loop = local_sgd.train(
-        one._replace(net=one.net._replace(vectorised=False)),
+        one._replace(net=one.net._replace(vectorized=False)),
         1,
         [0, 3, 7],
         start,

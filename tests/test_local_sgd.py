@@ -107,8 +107,8 @@ def test_an_update_is_what_torch_optim_gives(spec: Spec) -> None:
 
 def test_both_engines_agree() -> None:
     fed = built(MLP)
-    assert fed.net.vectorised
-    looped = fed._replace(net=fed.net._replace(vectorised=False))
+    assert fed.net.vectorized
+    looped = fed._replace(net=fed.net._replace(vectorized=False))
     cohort = [0, 3, 5, 7]
     block = local_sgd.train(fed, 2, cohort, fed.net.params, fed.net.buffers, None, attacked=False)
     loop = local_sgd.train(looped, 2, cohort, fed.net.params, fed.net.buffers, None, attacked=False)
@@ -165,7 +165,7 @@ def test_every_epoch_visits_every_sample_once_in_another_order() -> None:
 def test_batch_norm_statistics_travel_beside_the_parameters() -> None:
     fed = built(BATCH_NORM)
     trained = local_sgd.train(fed, 0, [0, 1], fed.net.params, fed.net.buffers, None, attacked=False)
-    assert not fed.net.vectorised
+    assert not fed.net.vectorized
     assert trained.buffers.shape == (2, network.size(fed.net.buffer_layout))
     assert all("num_batches" not in slot.name for slot in fed.net.buffer_layout)
     assert (trained.buffers.abs().sum(1) > 0).all()
@@ -216,7 +216,7 @@ def rows_under(
 
 def test_both_engines_follow_the_defenses_rules() -> None:
     fed = built(MLP)
-    looped = fed._replace(net=fed.net._replace(vectorised=False))
+    looped = fed._replace(net=fed.net._replace(vectorized=False))
     cohort, defense = (
         [0, 3, 5, 7, 9],
         chain(Defense(local=strict()), Defense(local=Local(gradient=lambda grad, *_: grad / 2))),
@@ -285,16 +285,16 @@ def test_batch_norm_trains_in_a_loop_on_every_device(running: bool) -> None:
     norm = torch.nn.BatchNorm1d(4, track_running_stats=running)
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), norm, torch.nn.Linear(4, 2))
     for kind in ("cpu", "cuda"):
-        assert not network.vectorised(module, torch.device(kind), 8)
+        assert not network.vectorized(module, torch.device(kind), 8)
     rows = Samples(torch.rand(3, 4), torch.tensor([0, 1, 1]))
     net = network.network(module, Data(rows, rows, 2, "table"), torch.device("cpu"), 8)
     assert net.pairs
 
 
-@pytest.mark.parametrize("vectorised", [True, False])
-def test_clients_that_attack_do_not_follow_the_defenses_rules(vectorised: bool) -> None:
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_clients_that_attack_do_not_follow_the_defenses_rules(vectorized: bool) -> None:
     fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34))
-    fed = fed._replace(net=fed.net._replace(vectorised=vectorised))
+    fed = fed._replace(net=fed.net._replace(vectorized=vectorized))
     cohort, defense = list(range(12)), Defense(local=strict())
     bad = torch.isin(torch.arange(12), fed.malicious)
     free, bound = (rows_under(fed, one, cohort, attacked=True) for one in (Defense(), defense))
@@ -362,13 +362,13 @@ def test_a_memory_carries_the_momentum_from_one_training_to_the_next(optimizer: 
     assert not torch.allclose(moved([2, 1, 2], kept=False), whole)
 
 
-@pytest.mark.parametrize("vectorised", [True, False])
+@pytest.mark.parametrize("vectorized", [True, False])
 def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(
-    vectorised: bool,
+    vectorized: bool,
 ) -> None:
     fed = built(MLP.replace(attack=(Part("badnets"),), malicious=0.34, batch=10**4, local_epochs=1))
     fed = fed._replace(
-        net=fed.net._replace(vectorised=vectorised), attack=Attack(pace=lambda state: float(state))
+        net=fed.net._replace(vectorized=vectorized), attack=Attack(pace=lambda state: float(state))
     )
     cohort = list(range(12))
     bad = torch.isin(torch.arange(12), fed.malicious)

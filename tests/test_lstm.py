@@ -204,7 +204,7 @@ def test_views_of_one_vector_are_the_same_network() -> None:
     net = built()
     names, parameters = zip(*net.named_parameters(), strict=True)
     whole = network.network(copy.deepcopy(net), data(), torch.device("cpu"), batch=5)
-    assert not whole.vectorised and whole.head == "output"
+    assert not whole.vectorized and whole.head == "output"
     leaf = whole.params.clone().requires_grad_()
     (grad,) = torch.autograd.grad(cross_entropy(whole.logits(leaf, X), Y), leaf)
     wanted = torch.autograd.grad(cross_entropy(net(X), Y), parameters)

@@ -133,9 +133,9 @@ class Views:
         dataset = loading.dataset(self.built.spec.dataset)
         if dataset.edge_cases is None or dataset.edge_target is None:
             return None
-        return partial(self._labelled_edge_cases, dataset.edge_target)
+        return partial(self._labeled_edge_cases, dataset.edge_target)
 
-    def _labelled_edge_cases(self, target: int) -> tuple[Samples, Samples]:
+    def _labeled_edge_cases(self, target: int) -> tuple[Samples, Samples]:
         self.read_edge_cases = True
         pair = loading.load_edge_cases(self.built.spec.dataset, self.folder)
         assert pair is not None

@@ -16,7 +16,7 @@ from torch import Tensor
 from backstop.platform.contract import Prediction, PredictView, Samples, Slot, TestSet, Updates
 from backstop.platform.training import network
 
-CACHE_BYTES = 1 << 30  # bytes of normalised inputs that are kept for the next round
+CACHE_BYTES = 1 << 30  # bytes of normalized inputs that are kept for the next round
 # values looked at together, so that telemetry needs little memory beside the updates
 TELEMETRY_CHUNK = 1 << 22
 # samples in an evaluation batch; fixed, so that logits never depend on how batches are dealt to
@@ -53,7 +53,7 @@ def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 class Staged:
-    """The inputs of a test set in evaluation batches, normalised once: they stay the same while the
+    """The inputs of a test set in evaluation batches, normalized once: they stay the same while the
     model changes.
     """
 
@@ -67,7 +67,7 @@ class Staged:
         """One evaluation batch as the model takes it."""
         if index in self.batches:
             return self.batches[index]
-        made = self.net.normalise(self.x[index * BATCH : (index + 1) * BATCH])
+        made = self.net.normalize(self.x[index * BATCH : (index + 1) * BATCH])
         if self.keep:
             self.batches[index] = made
         return made

@@ -93,7 +93,7 @@ def blocks(
         for client in cohort
     }
     longest = sorted(cohort, key=lambda client: (-steps[client], client))
-    if not federation.net.vectorised:
+    if not federation.net.vectorized:
         return [[client] for client in longest]
     apart = attackers if _differs(federation) else set()
     groups = [[c for c in longest if c in apart], [c for c in longest if c not in apart]]
@@ -137,7 +137,7 @@ def train(
     """
     attackers = _attackers(federation, round_index) if attacked else {}
     here = _Round(federation, round_index, params, buffers, state, attackers)
-    engine = _train_block if federation.net.vectorised else _train_loop
+    engine = _train_block if federation.net.vectorized else _train_loop
     if federation.attack.train is None:
         return engine(here, clients)
     others = [client for client in clients if client not in attackers]
@@ -424,7 +424,7 @@ def _train_block(here: _Round, clients: Sequence[int]) -> Trained:
     for step_number, (x, y, weight) in enumerate(feed, 1):
         counts = weight.sum(1)  # (k,)
         keys = _keys(federation, here.round_index, clients, step_number - 1)
-        logits = forward(params, net.normalise(x), keys)
+        logits = forward(params, net.normalize(x), keys)
         each = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(weight)
         matter = weight if net.class_weights is None else weight * net.class_weights[y]
         losses = (each * matter).sum(1) / matter.sum(1).clamp_min(TINY)

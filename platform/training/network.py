@@ -60,7 +60,7 @@ def to_unit_interval(x: Tensor) -> Tensor:
 
 
 class Network(NamedTuple):
-    """A model, its initial vectors and their layouts. ``shift`` and ``scale`` normalise an input:
+    """A model, its initial vectors and their layouts. ``shift`` and ``scale`` normalize an input:
     (x - shift) * scale.
     """
 
@@ -71,7 +71,7 @@ class Network(NamedTuple):
     buffers: Tensor  # (e,)
     shift: Tensor | None
     scale: Tensor | None
-    vectorised: bool  # whether blocks of clients train under vmap on this device
+    vectorized: bool  # whether blocks of clients train under vmap on this device
     convolutional: bool
     head: str  # name of the last linear layer
     keys: tuple[str, ...]  # names of the buffers that decide on the masks of dropout
@@ -79,7 +79,7 @@ class Network(NamedTuple):
     # whether a local step needs two samples: of one, a BatchNorm layer has one value a channel
     pairs: bool
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Model input from images in [0, 1] (or uint8), tables or token ids.
 
         Batches of images for a convolution are laid out channels last: the same values, and on a
@@ -95,10 +95,10 @@ class Network(NamedTuple):
 
     def logits(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
         """Logits (b, classes) in evaluation mode; differentiable in params (d,) and x."""
-        return self.forward(params, self.normalise(x), buffers)
+        return self.forward(params, self.normalize(x), buffers)
 
     def forward(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
-        """Logits of inputs that are normalised already."""
+        """Logits of inputs that are normalized already."""
         known = self.tensors(params, self.buffers if buffers is None else buffers)
         logits: Tensor = functional_call(self.module, known, (x,))
         return logits
@@ -188,7 +188,7 @@ def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> 
         buffers=_join(buffers).to(device),
         shift=shift,
         scale=scale,
-        vectorised=vectorised(module, device, batch),
+        vectorized=vectorized(module, device, batch),
         convolutional=convolutional(module),
         head=_head(module),
         keys=tuple(
@@ -249,7 +249,7 @@ def convolutional(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
 
 
-def vectorised(module: nn.Module, device: torch.device, batch: int) -> bool:
+def vectorized(module: nn.Module, device: torch.device, batch: int) -> bool:
     """Whether vmap over clients is exact and pays for this model, batch size and device.
 
     Batch statistics of padded batches would be wrong, with running averages and without, and
@@ -303,5 +303,5 @@ class Replica:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits in training mode; ``backward`` adds to ``grad``."""
-        logits: Tensor = self.module(self.net.normalise(x))
+        logits: Tensor = self.module(self.net.normalize(x))
         return logits

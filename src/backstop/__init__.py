@@ -48,7 +48,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
 }
 
 
-if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that is made here
+if not TYPE_CHECKING:  # a type checker would take every misspelled name for one that is made here
 
     def __getattr__(name: str) -> object:
         """A name of the package, imported when it is first used."""

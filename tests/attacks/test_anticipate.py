@@ -127,7 +127,7 @@ def test_what_is_anticipated_changes_the_update() -> None:
 
 
 def test_honest_updates_come_from_clean_batches_and_losses_from_poisoned_ones() -> None:
-    """As they are: the model call normalises."""
+    """As they are: the model call normalizes."""
     seen: list[tuple[Tensor, bool]] = []
     given = train_view("image", lambda x, y, index, draws: (1 - x, 0 * y))
 

@@ -45,7 +45,7 @@ def test_the_mask_leaves_out_the_stated_share_of_the_largest_magnitudes(top: flo
     assert (_mask(torch.zeros(200), top) == 0).sum() == round(200 * top)  # ties
 
 
-def test_the_gradient_is_that_of_normalised_clean_data_of_this_rounds_members() -> None:
+def test_the_gradient_is_that_of_normalized_clean_data_of_this_rounds_members() -> None:
     built = Experiment(
         ARENA.replace(attack=to_chain("badnets+neurotoxin", "attack")), Path("unused"), "cpu"
     )

@@ -113,7 +113,7 @@ def test_a_sample_is_classified_alone(model: str, dataset: str) -> None:
 
 @pytest.mark.parametrize(("model", "dataset"), PAIRS)
 def test_two_clients_at_once_compute_what_each_computes(model: str, dataset: str) -> None:
-    """Local training may vectorise over clients."""
+    """Local training may vectorize over clients."""
     samples, _ = batch(dataset)
     nets = [build(model, dataset, seed) for seed in (0, 1)]
     if any(isinstance(part, nn.RNNBase) for part in nets[0].modules()):
