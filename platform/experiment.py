@@ -268,7 +268,7 @@ class Experiment:
         return self.probed[1]
 
     def saved(self, records: Sequence[Record]) -> Saved:
-        """All that another process needs to go on from here; the model too, once all rounds are done."""
+        """All that another process needs to go on; the model too, once all rounds are done."""
         state, done = self.state, self.state.round >= self.spec.rounds
         model = self.built.net.tensors(state.params, state.buffers) if done else {}
         return Saved(state, list(records), self.costs, self.origin, done, model)

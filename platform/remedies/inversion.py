@@ -65,7 +65,7 @@ def stamp(trigger: Patches, x: Tensor) -> Tensor:
     return (1 - trigger.mask) * x + trigger.mask * trigger.pattern
 
 
-def invert(
+def invert(  # noqa: PLR0913 -- the parameters of the published method
     model: Callable[[Tensor, Tensor], Tensor],
     params: Tensor,
     x: Tensor,

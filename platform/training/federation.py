@@ -73,8 +73,9 @@ class Federation(NamedTuple):
         return tuple(accumulate(turns))
 
     def cohort(self, round_index: int) -> Tensor:
-        """Ascending ids (int64) of the clients that train in a round. They follow from the schedule,
-        whatever the attack, so its clean twin has the same.
+        """Ascending ids (int64) of the clients that train in a round.
+
+        They follow from the schedule, whatever the attack, so its clean twin has the same.
         """
         spec = self.spec
         in_turn = spec.attackers == "in_turn"
