@@ -14,17 +14,17 @@ from pathlib import Path
 from backstop.platform import cli
 from backstop.platform.commands import live
 from backstop.platform.contract import Spec
-from backstop.platform.sweeps.plan import Finals
+from backstop.platform.sweeps.queues import Finals
 
 if __name__ == "__main__":
     space, store = sys.argv[1:]
     found: list[Finals] = []
     told = live.Watch.ended
 
-    def ended(watch: live.Watch, spec: Spec, finals: Finals | None) -> None:
+    def ended(watch: live.Watch, spec: Spec, finals: Finals | None, stored: bool) -> None:
         """Keep what the driver is told."""
         found.append(finals or {})
-        told(watch, spec, finals)
+        told(watch, spec, finals, stored)
 
     live.Watch.ended = ended  # type: ignore[method-assign]
     code = cli.main(

@@ -32,18 +32,21 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """A command refuses its own unknown options, since it knows the near ones."""
-        found, rest = super().parse_known_args(args, namespace)
-        if rest:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("-"):
             known = [option for action in self._actions for option in action.option_strings]
-            hint = f"; {nearest(rest[0].split('=')[0], known)}" if rest[0].startswith("-") else ""
-            self.error(f"unknown {'option' if hint else 'word'} {rest[0]!r}{hint}")
-        return found, rest
+            near = nearest(unknown[0].split("=")[0], known)
+            self.error(f"unknown option {unknown[0]!r}; {near}")
+        if unknown:
+            self.error(f"unknown argument {unknown[0]!r}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         """One line, with the nearest match where a word is misspelt."""
         if "invalid choice" in message:
             word = message.split("invalid choice: ")[1].split("'")[1]
-            message = f"unknown word {word!r}; {nearest(word, [str(choice) for action in self._actions for choice in action.choices or ()])}"
+            choices = [str(choice) for action in self._actions for choice in action.choices or ()]
+            message = f"unknown argument {word!r}; {nearest(word, choices)}"
         raise BadInput(f"{message} (see {self.prog} --help)")
 
 
@@ -92,7 +95,8 @@ def parser() -> Parser:
     """All commands and their options."""
     top = Parser(
         prog="backstop",
-        description="Every federated backdoor attack against every defense, as a leaderboard anyone can regenerate.",
+        description="Every federated backdoor attack against every defense,"
+        " as a leaderboard anyone can regenerate.",
     )
     top.add_argument("--version", action="version", version=f"backstop {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
@@ -138,7 +142,7 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change every spec that has it, e.g. rounds=60, optimizer.lr=0.05 or attack.strength=1",
+        help="change every spec that has it, e.g. rounds=60, optimizer.lr=0.05, attack.strength=1",
     )
     many.add_argument(
         "--trials", type=int, metavar="N", help="proposals of a search, in place of its own number"
@@ -210,7 +214,8 @@ def parser() -> Parser:
         "name",
         nargs="?",
         metavar="NAME",
-        help="one dataset, with its parameters where it needs some: 'table(path=mine.csv, label=class)'",
+        help="one dataset, with its parameters where it needs some:"
+        " 'table(path=mine.csv, label=class)'",
     )
     files.add_argument(
         "--download",
@@ -289,7 +294,8 @@ def _store_option(to: Parser) -> None:
         "--store",
         default="backstop-store",
         metavar="DIR",
-        help="folder of runs and checkpoints (default: ./backstop-store); $MLFLOW_TRACKING_URI moves the runs",
+        help="folder of runs and checkpoints (default: ./backstop-store);"
+        " $MLFLOW_TRACKING_URI moves the runs",
     )
 
 
@@ -298,7 +304,8 @@ def _compute_options(to: Parser, actors: str) -> None:
         "--client-actors",
         default=actors,
         metavar="auto|K",
-        help=f"Ray actors that train the clients of one trial; 0: its own process (default: {actors})",
+        help="Ray actors that train the clients of one trial;"
+        f" 0: its own process (default: {actors})",
     )
     to.add_argument(
         "--ray-address",

@@ -10,8 +10,7 @@ after any round and go on in another process with the same bytes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from backstop.platform.contract import (
     Updates,
 )
 from backstop.platform.rounds import costs, origin, starts
-from backstop.platform.rounds.checkpoint import Checkpoint, Saved
+from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.rounds.probes import build_probe
 from backstop.platform.rounds.views import Presence, Views
@@ -95,6 +94,16 @@ class Experiment:
         attack_state = attack.init(self.views.attack(state)) if attack.init else None
         defense_state = self.built.defense.init(self.views.server(state))
         return state._replace(attack=attack_state, defense=defense_state)
+
+    @property
+    def rounds_left(self) -> int:
+        """How many rounds are still to do."""
+        return max(0, self.spec.rounds - self.state.round)
+
+    @property
+    def model(self) -> Mapping[str, Tensor]:
+        """Name → tensor of the global model."""
+        return self.built.net.tensors(self.state.params, self.state.buffers)
 
     def round(self) -> Record | None:
         """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
@@ -269,9 +278,9 @@ class Experiment:
 
     def saved(self, records: Sequence[Record]) -> Saved:
         """All that another process needs to go on; the model too, once all rounds are done."""
-        state, done = self.state, self.state.round >= self.spec.rounds
-        model = self.built.net.tensors(state.params, state.buffers) if done else {}
-        return Saved(state, list(records), self.costs, self.origin, done, model)
+        done = self.rounds_left == 0
+        model = self.model if done else {}
+        return Saved(self.state, list(records), self.costs, self.origin, done, model)
 
     def resume(self, checkpoint: Checkpoint) -> list[Record]:
         """Take over what is saved and return the records so far; none where nothing (readable) is.
@@ -304,14 +313,13 @@ def _warm_up(
     kept in ``place``.
     """
     warm = Experiment(clean, folder, device, clients)
-    checkpoint, until = Checkpoint(place, clean.id), time.perf_counter() + WARMUP_SAVE_INTERVAL_S
-    warm.resume(checkpoint)
-    while warm.state.round < clean.rounds:
-        warm.round()
-        if time.perf_counter() > until:
-            checkpoint.save(warm.saved([]))
-            until = time.perf_counter() + WARMUP_SAVE_INTERVAL_S
-    checkpoint.drop()
+    checkpointed = Checkpointed(warm, Checkpoint(place, clean.id))
+    while not checkpointed.done:
+        for _ in checkpointed.rounds(WARMUP_SAVE_INTERVAL_S):
+            pass
+        if not checkpointed.done:
+            checkpointed.save()
+    checkpointed.checkpoint.drop()
     return warm.state.params, warm.state.buffers
 
 
@@ -332,7 +340,7 @@ def run(
     experiment = Experiment(spec, loading.data_folder(folder), device, clients)
     try:
         experiment.state = state or experiment.state
-        while experiment.state.round < experiment.spec.rounds:
+        while experiment.rounds_left:
             record = experiment.round()
             if keep is not None:
                 keep(experiment.state)

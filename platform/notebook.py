@@ -114,8 +114,10 @@ def load(file: str | Path) -> Leaderboard:
 
 def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]]:
     """The store, which is only read, and the finished runs of an experiment there."""
+    from backstop.platform.results.experiments import check_name
     from backstop.platform.results.runs import read_runs
-    from backstop.platform.results.store import check_name, check_reachable, locate_store
+    from backstop.platform.results.soundness import check_reachable
+    from backstop.platform.results.store import locate_store
 
     check_name(experiment)
     where = locate_store(Path(store))

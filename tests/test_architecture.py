@@ -90,6 +90,7 @@ ONLY_IN = {
     "optuna": {"platform/sweeps/search.py"},
     "mlflow": {
         "platform/results/store.py",
+        "platform/results/experiments.py",
         "platform/results/log.py",
         "platform/results/runs.py",
         "platform/results/sweeps.py",

@@ -21,10 +21,12 @@ from backstop.platform import cli, plugins
 from backstop.platform.contract import stateless
 from backstop.platform.experiment import Experiment
 from backstop.platform.plugins import build
+from backstop.platform.results.experiments import open_experiment
 from backstop.platform.results.runs import read_runs
-from backstop.platform.results.store import locate_store, mlflow_client, open_experiment
+from backstop.platform.results.store import locate_store, mlflow_client
 from backstop.platform.specs.part import parse_value
-from backstop.platform.sweeps.plan import load_space, with_overrides
+from backstop.platform.sweeps.overrides import with_overrides
+from backstop.platform.sweeps.plan import load_space
 from tests.mounts import mounted
 
 RUN = [
@@ -166,10 +168,10 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["run", "--root-size", "5000"], ["root_size=5000 is not allowed"]),
         (["run", "--dataset", "mnist"], ["MNIST", "data"]),
         (["run", "--roundz", "3"], ["unknown option '--roundz'", "did you mean '--rounds'"]),
-        (["run", "--client-actors", "two"], ["--client-actors 'two'", "auto or a number"]),
+        (["run", "--client-actors", "two"], ["--client-actors 'two'", "auto or an integer"]),
         (["run", "--device", "gpu"], ["device 'gpu'", "auto, cpu or cuda"]),
         (["run", "--attack", "edge_case(pool=external)"], ["the dataset has no edge cases"]),
-        (["runn"], ["unknown word 'runn'", "did you mean 'run'"]),
+        (["runn"], ["unknown argument 'runn'", "did you mean 'run'"]),
         ([], ["COMMAND"]),
         (["sweep", "smok"], ["unknown search space 'smok'", "did you mean 'smoke'"]),
         (["sweep", "absent.py"], ["there is no such Python file"]),
@@ -195,7 +197,7 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["leaderboard", "--experiment", "nothing"], ["there is no database yet"]),
         (["leaderboard"], ["--experiment"]),
         (["verify", "absent.json"], ["absent.json", "No such file"]),
-        (["list", "atacks"], ["unknown word 'atacks'", "did you mean 'attacks'"]),
+        (["list", "atacks"], ["unknown argument 'atacks'", "did you mean 'attacks'"]),
         (["show", "invarient"], ["unknown plug-in 'invarient'", "did you mean 'invariant'"]),
         (["data", "mnits"], ["unknown dataset 'mnits'", "did you mean 'mnist'"]),
     ],
@@ -569,9 +571,9 @@ KILLED = """
 import os, signal, sys
 import backstop.platform.cli as cli
 from backstop.platform.experiment import Experiment
-from backstop.platform.sweeps import underway
+from backstop.platform.sweeps import session
 
-underway.SAVE_INTERVAL_S = 0.0  # save after every round
+session.SAVE_INTERVAL_S = 0.0  # save after every round
 real = Experiment.round
 
 def round(self):

@@ -22,9 +22,9 @@ from backstop.platform.threats.backdoor import Planted
 from backstop.platform.training import evaluate, local_sgd
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.workers import rays
-from backstop.platform.workers.actors import OnActors, Share, Worker, pack, unpack
+from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack, unpack
 from backstop.platform.workers.clients import InProcess, gather
-from backstop.platform.workers.cluster import local_ray, spread
+from backstop.platform.workers.cluster import local_ray, share_processors
 
 pytestmark = pytest.mark.xdist_group("ray")
 NOWHERE = Path("unused")
@@ -62,8 +62,8 @@ def ray() -> Iterator[Any]:
 
 def test_a_cluster_that_is_there_answers(ray: Any) -> None:
     address = ray.get_runtime_context().gcs_address
-    assert rays.check(address) == address
-    assert rays.check(f"localhost:{address.rpartition(':')[2]}")
+    assert rays.check_address(address) == address
+    assert rays.check_address(f"localhost:{address.rpartition(':')[2]}")
 
 
 def curve(
@@ -81,11 +81,11 @@ def test_any_number_of_actors_gives_the_same_digits(ray: Any, name: str) -> None
     alone = curve(spec)
     assert len(alone) == spec.rounds
     for count in (1, 3):
-        assert curve(spec, OnActors(count, share=Share(cpus=0.5))) == alone
+        assert curve(spec, OnActors(count, share=ActorShare(cpus=0.5))) == alone
 
 
 def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
-    workers = OnActors(2, share=Share(cpus=0.5))
+    workers = OnActors(2, share=ActorShare(cpus=0.5))
     pids = []
     for spec in (SPEC, SPEC.replace(seed=5), SPEC.replace(attack=()), SPEC):
         experiment = Experiment(spec, NOWHERE, "cpu", workers)
@@ -99,7 +99,7 @@ def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
 
 
 def test_what_a_plugin_raises_on_an_actor_is_one_line_here(ray: Any) -> None:
-    workers = OnActors(1, share=Share(cpus=0.5))
+    workers = OnActors(1, share=ActorShare(cpus=0.5))
     experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
     state, cohort = experiment.state, experiment.built.cohort(0).tolist()
     line = r"^attack \w+: round 1: client \d+: AttributeError: [^\n]*$"
@@ -109,7 +109,7 @@ def test_what_a_plugin_raises_on_an_actor_is_one_line_here(ray: Any) -> None:
 
 
 def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> None:
-    workers = OnActors(2, share=Share(cpus=0.5))
+    workers = OnActors(2, share=ActorShare(cpus=0.5))
     experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
     before = _pids(workers)
     calls = itertools.count()
@@ -203,19 +203,25 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
 @pytest.mark.parametrize(
     ("wanted", "trials", "cpus", "gpus", "device", "actors", "share"),
     [
-        ("auto", 78, 2, 0, "cpu", 0, Share(1.0, 0.0)),
-        ("auto", 1, 2, 0, "cpu", 2, Share(1.0, 0.0)),
-        ("auto", 3, 16, 0, "cpu", 5, Share(1.0, 0.0)),
-        (4, 78, 2, 0, "cpu", 4, Share(0.5, 0.0)),
-        (0, 1, 8, 0, "cpu", 0, Share(1.0, 0.0)),
-        (4, 1, 16, 1, "cuda", 4, Share(1.0, 0.25)),
-        ("auto", 78, 16, 1, "cuda", 0, Share(1.0, 1.0)),
+        ("auto", 78, 2, 0, "cpu", 0, ActorShare(1.0, 0.0)),
+        ("auto", 1, 2, 0, "cpu", 2, ActorShare(1.0, 0.0)),
+        ("auto", 3, 16, 0, "cpu", 5, ActorShare(1.0, 0.0)),
+        (4, 78, 2, 0, "cpu", 4, ActorShare(0.5, 0.0)),
+        (0, 1, 8, 0, "cpu", 0, ActorShare(1.0, 0.0)),
+        (4, 1, 16, 1, "cuda", 4, ActorShare(1.0, 0.25)),
+        ("auto", 78, 16, 1, "cuda", 0, ActorShare(1.0, 1.0)),
     ],
 )
 def test_how_a_trial_is_spread(
-    wanted: str | int, trials: int, cpus: float, gpus: float, device: str, actors: int, share: Share
+    wanted: str | int,
+    trials: int,
+    cpus: float,
+    gpus: float,
+    device: str,
+    actors: int,
+    share: ActorShare,
 ) -> None:
-    assert spread(wanted, trials, cpus, gpus, device) == (actors, share)
+    assert share_processors(wanted, trials, cpus, gpus, device) == (actors, share)
 
 
 def test_what_the_defense_predicts_does_not_depend_on_how_batches_are_dealt() -> None:

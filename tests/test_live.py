@@ -8,7 +8,7 @@ import pytest
 
 from backstop.platform.commands import live
 from backstop.platform.contract import Spec
-from backstop.platform.sweeps.plan import Fixed, Queue
+from backstop.platform.sweeps.queues import Fixed, Queue
 
 
 def test_the_time_left_is_reckoned_by_the_pace_of_the_last_runs(

@@ -14,7 +14,7 @@ import pytest
 from backstop.platform import cli, plugins
 from backstop.platform.commands import live, plain
 from backstop.platform.contract import Spec
-from backstop.platform.sweeps.plan import Fixed, Queue
+from backstop.platform.sweeps.queues import Fixed, Queue
 
 ROOT = Path(__file__).resolve().parents[1]
 

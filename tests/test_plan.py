@@ -14,16 +14,9 @@ from backstop.platform.specs import spec as specs
 from backstop.platform.specs.change import grid
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import spec_title, validate
-from backstop.platform.sweeps.plan import (
-    Fixed,
-    Queue,
-    distinct,
-    load_space,
-    preflight,
-    warm_first,
-    with_overrides,
-    with_twins,
-)
+from backstop.platform.sweeps.overrides import with_overrides
+from backstop.platform.sweeps.plan import distinct, load_space, preflight, warm_first, with_twins
+from backstop.platform.sweeps.queues import Fixed, Queue
 
 BASE = Spec(rounds=2, attack=(Part("badnets"),), defense=(Part("median"),))
 

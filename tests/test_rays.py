@@ -61,7 +61,7 @@ def dead() -> str:
 
 def test_what_speaks_as_ray_does_is_accepted() -> None:
     with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
-        assert rays.check(address) == address
+        assert rays.check_address(address) == address
 
 
 def test_a_web_server_is_no_cluster() -> None:
@@ -69,7 +69,7 @@ def test_a_web_server_is_no_cluster() -> None:
         server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
         pytest.raises(BadInput, match="what answers there is no Ray"),
     ):
-        rays.check(address)
+        rays.check_address(address)
 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
         server(None) as address,
         pytest.raises(BadInput, match=f"no Ray cluster at {address}: (no answer|timed out)"),
     ):
-        rays.check(address)
+        rays.check_address(address)
 
 
 def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with pytest.raises(BadInput, match="no answer within"):
-        rays.check("head.example:6379")
+        rays.check_address("head.example:6379")
 
 
 @pytest.mark.parametrize(
@@ -109,17 +109,17 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.Monke
 )
 def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(BadInput, match=r"is not allowed; .* is host:port"):
-        rays.check(address)
+        rays.check_address(address)
 
 
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(BadInput, match="there is no Ray cluster"):
-        rays.check("head..example:6379")
+        rays.check_address("head..example:6379")
 
 
 def test_ray_client_is_refused() -> None:
     with pytest.raises(BadInput, match="on a node of the cluster"):
-        rays.check("ray://head:10001")
+        rays.check_address("ray://head:10001")
 
 
 def test_auto_is_the_cluster_that_was_started_here(
@@ -128,17 +128,17 @@ def test_auto_is_the_cluster_that_was_started_here(
     """And never another sweep's private Ray, which Ray itself would join."""
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(BadInput, match="no cluster was started on this machine"):
-        rays.check("auto")
+        rays.check_address("auto")
     (tmp_path / "ray").mkdir()
     current = tmp_path / "ray" / "ray_current_cluster"
     current.write_text(dead)
     with pytest.raises(
         BadInput, match=f"'auto': there is no Ray cluster at {dead}: connection refused"
     ):
-        rays.check("auto")
+        rays.check_address("auto")
     with server(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
         current.write_text(address)
-        assert rays.check("auto") == address
+        assert rays.check_address("auto") == address
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
@@ -147,7 +147,7 @@ def test_without_an_address_there_is_room_for_a_local_ray(
 ) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
-    assert rays.check(address) == Path("/tmp")
+    assert rays.check_address(address) == Path("/tmp")
 
 
 def test_a_long_temporary_folder_is_left_for_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs import spec as specs
 from backstop.platform.specs.change import attack_strength
 from backstop.platform.specs.part import complete_part, to_chain
-from backstop.platform.sweeps.plan import Finals, Queue
+from backstop.platform.sweeps.queues import Finals, Queue
 from backstop.platform.sweeps.search import WORST, Proposals, der
 
 BASE = Spec(attack=to_chain("badnets+model_replacement", "attack"), defense=(Part("invariant"),))

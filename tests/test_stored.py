@@ -26,16 +26,11 @@ from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.results import ranking
+from backstop.platform.results.experiments import open_experiment
 from backstop.platform.results.log import Log
 from backstop.platform.results.runs import find_run, read_runs, run_model, with_curves
-from backstop.platform.results.store import (
-    Store,
-    check_reachable,
-    database_file,
-    locate_store,
-    mlflow_client,
-    open_experiment,
-)
+from backstop.platform.results.soundness import check_reachable
+from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
 from backstop.platform.results.sweeps import close_parent, open_parent, read_plan, write_plan
 from backstop.platform.results.verification import differences, recompute
 from backstop.platform.rounds import origin
@@ -44,16 +39,10 @@ from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import validate
 from backstop.platform.sweeps import waiting
-from backstop.platform.sweeps.plan import (
-    Fixed,
-    Queue,
-    Unstored,
-    distinct,
-    load_space,
-    run_words,
-    with_overrides,
-    with_twins,
-)
+from backstop.platform.sweeps.overrides import with_overrides
+from backstop.platform.sweeps.plan import distinct, load_space, run_words, with_twins
+from backstop.platform.sweeps.queues import Fixed, Queue, Unstored
+from backstop.platform.sweeps.session import Destination
 from backstop.platform.training import loading
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -229,7 +218,7 @@ def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(waiting, "EVERY", 0.01)
     monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     queue.unstored[spec.id] = Unstored("away", kept=True)
-    away = waiting.Address(gone, experiment, None, "little", Path("checkpoints"))
+    away = Destination(gone, experiment, Path("checkpoints"), space="little")
     assert waiting.insist(queue, away) == [] and list(queue.unstored) == [spec.id]
     assert waiting.send([spec], queue, away) == [] and "127.0.0.1" in queue.unstored[spec.id].reason
     assert waiting.insist(queue, away._replace(store=place)) == [spec.id]

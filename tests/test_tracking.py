@@ -25,21 +25,15 @@ from safetensors.torch import load_file
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.params import BadInput
 from backstop.platform.results import drivers, store
-from backstop.platform.results.log import Log, run_command, run_params
+from backstop.platform.results.description import run_command, run_params
+from backstop.platform.results.experiments import open_experiment
+from backstop.platform.results.locations import local_path, repair_locations
+from backstop.platform.results.log import Log
 from backstop.platform.results.runs import read_runs, with_curves
-from backstop.platform.results.store import (
-    Store,
-    check_reachable,
-    database_file,
-    local_path,
-    locate_store,
-    mlflow_client,
-    open_experiment,
-    read_only,
-    repair_locations,
-    serve_ui,
-)
+from backstop.platform.results.soundness import check_reachable, read_only
+from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
 from backstop.platform.results.sweeps import _died, mark_interrupted, open_parent, stop_runs
+from backstop.platform.results.ui import serve_ui
 from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import spec_from_json, validate
@@ -309,7 +303,8 @@ def test_a_spec_too_long_for_a_tag_is_read_from_its_artifact(
 RACE = """
 import os, sys
 from pathlib import Path
-from backstop.platform.results.store import client_class, locate_store, open_experiment
+from backstop.platform.results.experiments import open_experiment
+from backstop.platform.results.store import client_class, locate_store
 
 store = locate_store(Path(sys.argv[1]))
 client_class()  # imported once, before the processes part

@@ -26,7 +26,8 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
     from backstop.platform.results.boards import rank_runs
     from backstop.platform.results.files import write_leaderboard
     from backstop.platform.results.runs import read_runs
-    from backstop.platform.results.store import locate_store, read_only
+    from backstop.platform.results.soundness import read_only
+    from backstop.platform.results.store import locate_store
     from backstop.platform.results.sweeps import mark_interrupted
     from backstop.platform.results.terminal import terminal_table
 
@@ -58,7 +59,7 @@ def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, st
 
 def leaderboard(options: argparse.Namespace) -> int:
     """``backstop leaderboard``: rank what is in MLflow."""
-    from backstop.platform.results.store import check_name
+    from backstop.platform.results.experiments import check_name
 
     check_name(options.experiment)
     readable_store(options)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import DORMANT, Spec
-from backstop.platform.sweeps.plan import Finals, Queue
+from backstop.platform.sweeps.queues import Finals, Queue
 
 SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
@@ -24,7 +24,7 @@ LOG_EVERY = 10.0  # seconds between the lines of a log file
 ETA_WINDOW, ETA_MIN_RUNS = 20, 4
 
 
-def percent(value: float | None) -> str:
+def percent_text(value: float | None) -> str:
     """A share for people: ``93.1 %``; a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
@@ -116,9 +116,12 @@ class Watch:
         if (best := self.best()) is not None:
             spec, finals = best
             line.append(f" · best so far {chain_text(spec.defense, 'defense')}: ")
-            line.append(f"accuracy {percent(finals.get('final/clean_accuracy'))}, ", style="green")
             line.append(
-                f"attack success {percent(finals.get('final/attack_success_rate'))}", style="green"
+                f"accuracy {percent_text(finals.get('final/clean_accuracy'))}, ", style="green"
+            )
+            line.append(
+                f"attack success {percent_text(finals.get('final/attack_success_rate'))}",
+                style="green",
             )
         return line
 
@@ -150,23 +153,23 @@ class Watch:
         ):
             table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
         for spec, rounds, last in self.running.values():
-            self._row(table, spec, f"{rounds}/{spec.rounds}", last, "round", "cyan")
+            table.add_row(*_columns(spec, f"{rounds}/{spec.rounds}", last, "round"), style="cyan")
         for spec in self.failed[-SHOWN:]:
-            self._row(table, spec, "failed", {}, "final", "red")
+            table.add_row(*_columns(spec, "failed", {}, "final"), style="red")
         for spec, finals in self.finished[: -SHOWN - 1 : -1]:
-            self._row(table, spec, f"{spec.rounds}", finals, "final", "")
+            table.add_row(*_columns(spec, f"{spec.rounds}", finals, "final"))
         return Group(self.headline(), table)
 
-    def _row(
-        self,
-        table: Table,
-        spec: Spec,
-        progress: str,
-        metrics: Mapping[str, float],
-        group: str,
-        style: str,
-    ) -> None:
-        table.add_row(
-            chain_text(spec.attack, "attack") + DORMANT * spec.dormant, chain_text(spec.defense, "defense"), str(spec.seed), progress,
-            percent(metrics.get(f"{group}/clean_accuracy")), percent(metrics.get(f"{group}/attack_success_rate")), style=style,
-        )  # fmt: skip
+
+def _columns(
+    spec: Spec, progress: str, metrics: Mapping[str, float], group: str
+) -> tuple[str, ...]:
+    """A row of the live table."""
+    return (
+        chain_text(spec.attack, "attack") + DORMANT * spec.dormant,
+        chain_text(spec.defense, "defense"),
+        str(spec.seed),
+        progress,
+        percent_text(metrics.get(f"{group}/clean_accuracy")),
+        percent_text(metrics.get(f"{group}/attack_success_rate")),
+    )

@@ -20,7 +20,7 @@ def parse_actors(text: str) -> str | int:
     """The value of ``--client-actors``: auto, or how many."""
     if text == "auto" or text.isdigit():
         return text if text == "auto" else int(text)
-    raise BadInput(f"--client-actors {text!r} is not allowed; auto or a number from 0 on")
+    raise BadInput(f"--client-actors {text!r} is not allowed; auto or an integer of at least 0")
 
 
 def open_console() -> Any:
@@ -54,11 +54,9 @@ def usable_store(options: argparse.Namespace) -> Any:
     """The store that a command writes to, checked; where it was moved or copied, its places are
     mended and that is said.
     """
-    from backstop.platform.results.store import (
-        check_reachable,
-        locate_store,
-        repair_locations,
-    )
+    from backstop.platform.results.locations import repair_locations
+    from backstop.platform.results.soundness import check_reachable
+    from backstop.platform.results.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store)
@@ -69,12 +67,9 @@ def usable_store(options: argparse.Namespace) -> Any:
 
 def readable_store(options: argparse.Namespace) -> Any:
     """The store that a command only reads; where it can be written too, it is mended first."""
-    from backstop.platform.results.store import (
-        check_reachable,
-        locate_store,
-        read_only,
-        repair_locations,
-    )
+    from backstop.platform.results.locations import repair_locations
+    from backstop.platform.results.soundness import check_reachable, read_only
+    from backstop.platform.results.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store, write=False)
@@ -84,12 +79,6 @@ def readable_store(options: argparse.Namespace) -> Any:
 
 
 def say_interrupted(lost: Any) -> None:
-    """Say what nobody works on any more: the runs, or the sweep where all of its runs have ended."""
-    from backstop.platform.results.wording import plural
-
-    what = plural(lost.runs, "run") if lost.runs else plural(lost.sweeps, "sweep")
-    was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
-    if any(lost):
-        say(
-            f"backstop: {what} {was} interrupted, nobody works on {them} any more; the same command goes on from there"
-        )
+    """Say what nobody works on any more, if there is anything."""
+    if lost.words:
+        say(f"backstop: {lost.words}")

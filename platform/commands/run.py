@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backstop.platform.commands.output import (
     DONE,
@@ -19,12 +19,16 @@ from backstop.platform.commands.output import (
     say_interrupted,
     usable_store,
 )
-from backstop.platform.commands.sweep import warn_of_code
-from backstop.platform.params import BadInput
 from backstop.platform.rounds import costs
 
+if TYPE_CHECKING:
+    from backstop.platform.contract import Record, Spec
+    from backstop.platform.results.runs import Run
+    from backstop.platform.sweeps.session import Outcome, Session
+    from backstop.platform.sweeps.single import Single
 
-def _requested_spec(options: argparse.Namespace) -> Any:
+
+def _requested_spec(options: argparse.Namespace) -> Spec:
     from backstop.platform.rounds.starts import keep_start
     from backstop.platform.specs.change import change_spec
     from backstop.platform.specs.part import parse_value
@@ -46,222 +50,189 @@ def _requested_spec(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
-    from contextlib import ExitStack
-
-    from backstop.platform.experiment import Experiment
-    from backstop.platform.results import drivers
-    from backstop.platform.results.runs import find_run
-    from backstop.platform.results.store import check_name
-    from backstop.platform.results.sweeps import drivers_home, mark_interrupted
-    from backstop.platform.rounds import finals, origin, starts
-    from backstop.platform.rounds.checkpoint import Checkpoint
-    from backstop.platform.specs.spec import spec_title, spec_to_json
-    from backstop.platform.sweeps.underway import Underway
+    from backstop.platform.results.experiments import check_name
+    from backstop.platform.rounds import starts
+    from backstop.platform.sweeps import single
     from backstop.platform.training import loading
     from backstop.platform.training.device import choose_device
-    from backstop.platform.workers.actors import OnActors
-    from backstop.platform.workers.cluster import local_ray, spread
 
     spec = _requested_spec(options)
-    actors, device = parse_actors(options.client_actors), choose_device(options.device).type
+    parse_actors(options.client_actors)
+    choose_device(options.device)
     check_name(options.experiment)
-    folder, store = loading.data_folder(options.data_dir), usable_store(options)
-    saved = starts.check_writable(options.save) if options.save else None
-    place = drivers_home(store, Path(options.store))
-    with ExitStack() as stack:
-        driver = stack.enter_context(drivers.at_work(place))
-        under = Underway(store, options.experiment, driver, place)
-        stack.callback(under.release)
-        if under.number:
-            say_interrupted(mark_interrupted(store, Path(options.store), options.experiment))
-        stored = find_run(store, options.experiment, spec)
-        if stored is not None:
-            return _finished(options, store, spec, stored, folder, saved)
-        if spec.warmup:
-            say(
-                f"the first of those that share it makes the warm-up: {spec.warmup} rounds of clean FedAvg"
-            )
-        clients = None
-        if actors:
-            ray = stack.enter_context(local_ray(options.ray_address))
-            have = ray.cluster_resources()
-            count, share = spread(actors, 1, have.get("CPU", 1), have.get("GPU", 0), device)
-            clients = OnActors(count, device=device, share=share)
-        experiment = Experiment(spec, folder, options.device, clients)
-        stack.callback(experiment.close)
-        checkpoint = Checkpoint(Path(options.store) / "checkpoints", spec.id)
-        begun = checkpoint.read()
-        torn = origin.other_data(begun.origin.data, spec.dataset, folder) if begun else ""
-        if torn:
-            raise BadInput(
-                f"this run has begun, and {torn}; put the old data back, or remove {checkpoint.path} to begin anew"
-            )
-        under.begin(experiment, checkpoint)
-        if checkpoint.note:
-            say(f"backstop: {checkpoint.note}")
-        say(f"{spec_title(spec)} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
-        if under.records:
-            say(f"going on after round {experiment.state.round} of {spec.rounds}")
+    data, store = loading.data_folder(options.data_dir), usable_store(options)
+    save_path = starts.check_writable(options.save) if options.save else None
+    with single.open_single(store, Path(options.store), options.experiment) as work:
+        say_interrupted(work.mark_interrupted())
+        stored = work.finished(spec, data)
+        if stored is None:
+            return _train(options, work, spec, data, save_path)
+        _show_finished(options, work, spec, stored)
+        if save_path:
+            from backstop.platform.results.runs import run_model
+
+            _save_model(save_path, run_model(store, stored.run_id))
+        if options.json:
+            print_json(_stored_document(work, stored))
+    return DONE
+
+
+def _train(
+    options: argparse.Namespace, work: Single, spec: Spec, data: Path, save_path: Path | None
+) -> int:
+    """Train a spec, or what is left of it, and store the run."""
+    from contextlib import closing
+
+    from backstop.platform.experiment import Experiment
+    from backstop.platform.training.device import choose_device
+    from backstop.platform.workers.cluster import hired_clients
+
+    if spec.warmup:
+        say(f"warm-up: {spec.warmup} clean rounds, computed once and cached")
+    actors, device = parse_actors(options.client_actors), choose_device(options.device).type
+    with (
+        hired_clients(options.ray_address, actors, device) as clients,
+        closing(Experiment(spec, data, options.device, clients)) as experiment,
+    ):
+        session = work.session(experiment)
+        _show_start(session)
         try:
-            _train(under)
+            for record in session.rounds():
+                _show_round(record, spec.rounds)
         except KeyboardInterrupt:
-            lost = under.save()
-            say(
-                f"backstop: interrupted after round {experiment.state.round} of {spec.rounds}; {_from_there(checkpoint, lost)}"
-            )
+            after = f"interrupted after round {experiment.state.round} of {spec.rounds}"
+            say(f"backstop: {after}; {_after_interruption(session, session.save())}")
             return INTERRUPTED
-        final = finals.final(under.records)
-        for doubt in filter(None, [finals.unmoved(under.records), *finals.doubts(final)]):
-            say(f"backstop: {doubt}")
-        model = experiment.built.net.tensors(experiment.state.params, experiment.state.buffers)
-        run_id, finding, reason = _store(under, final, model)
-        if reason:
-            say(f"backstop: trained but not stored in {store.uri}: {reason}; {_kept(under)}")
-        else:
-            checkpoint.drop()
-        if finding:
-            say(f"backstop: {finding}")
-        if saved:
-            say(
-                f"wrote {saved}; start from it with --start {saved} ({starts.save_start(saved, model)[:14]}…)"
-            )
+        outcome = session.finish()
+        _show_outcome(session, outcome, work.store.uri)
+        if save_path:
+            _save_model(save_path, experiment.model)
     if options.json:
-        rounds = [
-            {"round": record.round, "metrics": dict(record.metrics)} for record in under.records
-        ]
-        nothing: dict[str, float] = {}
-        timing = reduce(costs.add, (record.costs for record in under.records), nothing)
-        print_json(
-            {
-                "id": spec.id,
-                "spec": spec_to_json(spec),
-                "rounds": rounds,
-                "final": final,
-                "timing": timing,
-                "run_id": run_id,
-            }
-        )
-    return FAILED if reason or finding else DONE
+        print_json(_document(session, outcome))
+    return DONE if outcome.stored and not outcome.finding else FAILED
 
 
-def _train(under: Any) -> None:
-    """All rounds that are left, each printed and kept."""
-    from backstop.platform.commands.live import percent
+def _show_start(session: Session) -> None:
+    from backstop.platform.specs.spec import spec_title
 
-    experiment = under.experiment
-    total = experiment.spec.rounds
-    while experiment.state.round < total:
-        try:
-            record = experiment.round()
-        except Exception as error:
-            under.failed(error)
-            raise
-        if record is not None:
-            under.add(record)
-            last = record.metrics
-            spent = sum(value for name, value in record.costs.items() if name.startswith("time/"))
-            say(
-                f"round {record.round + 1:>{len(str(total))}}/{total}"
-                f"  accuracy {percent(last.get('round/clean_accuracy')):>7}"
-                f"  attack success {percent(last.get('round/attack_success_rate')):>7}"
-                f"  {_anyway(last)}train loss {last.get('round/train_loss', math.nan):.3f}  {spent:.2f} s"
-            )
-        if experiment.state.round < total:
-            under.now_and_then()
+    spec = session.spec
+    if session.checkpoint.note:
+        say(f"backstop: {session.checkpoint.note}")
+    say(f"{spec_title(spec)} on {spec.dataset}, {spec.model}; id {spec.id[:12]}")
+    if session.records:
+        say(f"going on after round {session.experiment.state.round} of {spec.rounds}")
 
 
-def _store(
-    under: Any, final: Mapping[str, float], model: Mapping[str, Any]
-) -> tuple[str | None, str, str]:
-    """Store a run: its MLflow id, how a run of the same spec differs from it, and why it was not
-    possible.
-    """
-    try:
-        log = under.open()
-    except BadInput as error:
-        return None, "", str(error)
-    sent = log.finish(final, model)
-    return log.run_id, log.finding, "" if sent else log.error or "the store did not take it"
+def _show_round(record: Record, total: int) -> None:
+    from backstop.platform.commands.live import percent_text
+
+    metrics = record.metrics
+    seconds = sum(value for name, value in record.costs.items() if name.startswith("time/"))
+    columns = [
+        f"round {record.round + 1:>{len(str(total))}}/{total}",
+        f"accuracy {percent_text(metrics.get('round/clean_accuracy')):>7}",
+        f"attack success {percent_text(metrics.get('round/attack_success_rate')):>7}",
+    ]
+    # how often the same inputs get the attacker's label without the trigger, where that is known
+    untriggered = metrics.get("round/untriggered_target_rate")
+    if untriggered is not None:
+        columns.append(f"untriggered {percent_text(untriggered):>7}")
+    columns.append(f"train loss {metrics.get('round/train_loss', math.nan):.3f}")
+    say("  ".join([*columns, f"{seconds:.2f} s"]))
 
 
-def _from_there(checkpoint: Any, lost: str) -> str:
-    """What the same command does after an interruption."""
-    if lost:
-        return f"it could not be kept in {checkpoint.path.parent} ({lost}); {_from_what_is_left(checkpoint)}"
-    return "the same command goes on from there"
+def _show_outcome(session: Session, outcome: Outcome, uri: str) -> None:
+    """What makes a run's figures doubtful, and what went wrong when it was stored."""
+    from backstop.platform.rounds import finals
+
+    doubts = [finals.unmoved(session.records), *finals.doubts(outcome.finals)]
+    lines = [doubt for doubt in doubts if doubt]
+    if not outcome.stored:
+        fate = _where_kept(session, outcome)
+        lines.append(f"trained but not stored in {uri}: {outcome.reason}; {fate}")
+    if outcome.finding:
+        lines.append(outcome.finding)
+    for line in lines:
+        say(f"backstop: {line}")
 
 
-def _from_what_is_left(checkpoint: Any) -> str:
-    """Where a run begins that could not be kept."""
-    if checkpoint.path.exists():
+def _after_interruption(session: Session, lost: str) -> str:
+    """What the same command does after an interruption, in words."""
+    if not lost:
+        return "the same command goes on from there"
+    folder = session.checkpoint.path.parent
+    return f"it could not be kept in {folder} ({lost}); {_after_loss(session)}"
+
+
+def _where_kept(session: Session, outcome: Outcome) -> str:
+    """What became of a run that could not be stored, in words."""
+    folder = session.checkpoint.path.parent
+    if outcome.kept:
+        return f"it is kept in {folder}; the same command sends it, without training again"
+    return f"it could not be kept in {folder} either ({outcome.lost}); {_after_loss(session)}"
+
+
+def _after_loss(session: Session) -> str:
+    """Where a run goes on that could not be kept, in words."""
+    if session.checkpoint.path.exists():
         return "the same command goes on from an earlier round"
     return "the same command trains it again"
 
 
-def _kept(under: Any) -> str:
-    """Keep a run that could not be stored; what became of it, in words."""
-    folder, lost = under.checkpoint.path.parent, under.save()
-    if lost:
-        return f"it could not be kept in {folder} either ({lost}); {_from_what_is_left(under.checkpoint)}"
-    return f"it is kept in {folder}; the same command sends it, without training again"
+def _save_model(path: Path, model: Mapping[str, Any]) -> None:
+    from backstop.platform.rounds.starts import save_start
+
+    name = save_start(path, model)
+    say(f"wrote {path}; start from it with --start {path} ({name[:14]}…)")
 
 
-def _finished(
-    options: argparse.Namespace,
-    store: Any,
-    spec: Any,
-    stored: Any,
-    folder: Path,
-    saved: Path | None,
-) -> int:
-    """A spec that is finished already: where, and its figures. Nothing is trained, nothing is
-    written to it.
-    """
-    from backstop.platform.commands.live import percent
-    from backstop.platform.results.runs import run_model, run_rounds
-    from backstop.platform.rounds import origin, starts
+def _show_finished(options: argparse.Namespace, work: Single, spec: Spec, stored: Run) -> None:
+    """A spec that is finished already: where, and its figures. Nothing is trained or written."""
+    from backstop.platform.commands.live import percent_text
+    from backstop.platform.rounds.origin import Made
+    from backstop.platform.sweeps.checks import code_warning
     from backstop.platform.training.device import choose_device, fingerprint
 
-    where = f"experiment {options.experiment!r} of {store.uri}, MLflow run {stored.run_id}"
-    anew = "to run it anew, give it another --experiment"
-    changed = origin.other_data(stored.data, spec.dataset, folder)
-    if changed:
-        raise BadInput(
-            f"this spec is finished in {where}, and {changed}; put the old data back; {anew}"
-        )
-    say(f"finished already: {where}; {anew}")
+    say(f"finished already: {work.where(stored)}; {work.another}")
     here = fingerprint(choose_device(options.device))
     if stored.fingerprint != here:
         say(f"backstop: note: it was made with {stored.fingerprint}; this is {here}")
-    warn_of_code([origin.Made(spec, stored.origin)])
-    figures = stored.metrics
-    say(
-        f"accuracy {percent(figures.get('final/clean_accuracy'))}  attack success {percent(figures.get('final/attack_success_rate'))}"
-    )
-    if saved:
-        name = starts.save_start(saved, run_model(store, stored.run_id))
-        say(f"wrote {saved}; start from it with --start {saved} ({name[:14]}…)")
-    if options.json:
-        rounds = [
-            {"round": number, "metrics": metrics}
-            for number, metrics in run_rounds(store, stored.run_id)
-        ]
-        timing = {costs.phase_name(name): value for name, value in stored.costs.items()}
-        final = dict(figures)
-        document = {
-            "id": spec.id,
-            "spec": dict(stored.spec),
-            "rounds": rounds,
-            "final": final,
-            "timing": timing,
-        }
-        print_json({**document, "run_id": stored.run_id})
-    return DONE
+    if warning := code_warning([Made(spec, stored.origin)]):
+        say(f"backstop: {warning}")
+    accuracy = percent_text(stored.metrics.get("final/clean_accuracy"))
+    success = percent_text(stored.metrics.get("final/attack_success_rate"))
+    say(f"accuracy {accuracy}  attack success {success}")
 
 
-def _anyway(metrics: Mapping[str, float]) -> str:
-    """How often the same inputs get the wanted label without the trigger, where that is known."""
-    from backstop.platform.commands.live import percent
+def _document(session: Session, outcome: Outcome) -> dict[str, Any]:
+    """A run that was trained just now as one JSON document."""
+    from backstop.platform.specs.spec import spec_to_json
 
-    rate = metrics.get("round/untriggered_target_rate")
-    return "" if rate is None else f"untriggered {percent(rate):>7}  "
+    nothing: dict[str, float] = {}
+    return {
+        "id": session.spec.id,
+        "spec": spec_to_json(session.spec),
+        "rounds": [
+            {"round": record.round, "metrics": dict(record.metrics)} for record in session.records
+        ],
+        "final": outcome.finals,
+        "timing": reduce(costs.add, (record.costs for record in session.records), nothing),
+        "run_id": outcome.run_id,
+    }
+
+
+def _stored_document(work: Single, stored: Run) -> dict[str, Any]:
+    """A run that was finished before as one JSON document."""
+    from backstop.platform.results.runs import run_rounds
+
+    return {
+        "id": stored.id,
+        "spec": dict(stored.spec),
+        "rounds": [
+            {"round": round_index, "metrics": metrics}
+            for round_index, metrics in run_rounds(work.store, stored.run_id)
+        ],
+        "final": dict(stored.metrics),
+        "timing": {costs.phase_name(name): value for name, value in stored.costs.items()},
+        "run_id": stored.run_id,
+    }

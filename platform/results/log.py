@@ -1,4 +1,4 @@
-"""One run as it is written to MLflow: params, tags, metrics, artifacts."""
+"""One run as it is written to MLflow: metrics and artifacts, round by round and at the end."""
 
 from __future__ import annotations
 
@@ -7,120 +7,37 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from backstop import __version__
 from backstop.platform.contract import Record
 from backstop.platform.disk import write_atomically
+from backstop.platform.results.description import TAG_LIMIT, run_params, run_tags, run_title
+from backstop.platform.results.locations import local_path
 from backstop.platform.results.store import (
     Store,
+    check_still_there,
     client_class,
-    local_path,
     mlflow_client,
     one_line,
-    plain_text,
     search_runs,
-    still_there,
 )
 from backstop.platform.rounds import costs
 from backstop.platform.rounds.origin import Origin, of_tags
-from backstop.platform.specs.change import attack_strength
-from backstop.platform.specs.part import Part, chain_text
-from backstop.platform.specs.spec import (
-    DORMANT,
-    Spec,
-    scalar_fields,
-    spec_title,
-    spec_to_json,
-    validate,
-)
+from backstop.platform.specs.spec import Spec, spec_title, spec_to_json, validate
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param
-    from mlflow.entities import Run as Stored
+    from mlflow.entities import Run as StoredRun
     from torch import Tensor
 
+Point = tuple[str, float, int]  # metric, value, round
 
 TOTALS = ("time/total_", "memory/peak_")
 DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
 DRIVER = "backstop.driver"  # the tag that says who works on a run
-TAG_LIMIT = 8000  # MLflow cuts longer tag values off
-TAGS_AT_ONCE = 100  # MLflow takes no more in one request
 # seconds without a try after a failed one, so that a dead server does not slow training down
 PAUSE = 30.0
-
-
-def run_params(spec: Spec) -> dict[str, str]:
-    """The parameters that a run logs: one plain scalar per key, so that each makes an axis in
-    MLflow's charts.
-
-    ``attack.strength`` is left out where no stage has one. A second stage of the same name gets the
-    prefix ``….2``.
-    """
-    spec = validate(spec)
-    found = {
-        "dataset.name": spec.dataset.name,
-        "model.name": spec.model.name,
-        "optimizer.name": spec.optimizer.name,
-        "attack.name": chain_text(spec.attack, "attack"),
-        "defense.name": chain_text(spec.defense, "defense"),
-        "seed": str(spec.seed),
-    }
-    strength = attack_strength(spec)
-    if strength is not None:
-        found["attack.strength"] = plain_text(strength)
-    for role in ("dataset", "model", "optimizer"):
-        found |= {
-            f"{role}.{key}": plain_text(value) for key, value in getattr(spec, role).params.items()
-        }
-    for role in ("attack", "defense"):
-        chain: tuple[Part, ...] = getattr(spec, role)
-        names = [stage.name for stage in chain]
-        for place, stage in enumerate(chain):
-            earlier = names[:place].count(stage.name)
-            prefix = f"{role}.{stage.name}" + (f".{earlier + 1}" if earlier else "")
-            found |= {f"{prefix}.{key}": plain_text(value) for key, value in stage.params.items()}
-    return found | {
-        f"fl.{name}": plain_text(getattr(spec, name)) for name in scalar_fields() if name != "seed"
-    }
-
-
-def run_command(spec: Spec) -> str:
-    """The command line that runs one spec again."""
-    options = [(role, str(getattr(spec, role))) for role in ("dataset", "model", "optimizer")]
-    options += [(role, chain_text(getattr(spec, role), role)) for role in ("attack", "defense")]
-    options += [
-        (name.replace("_", "-"), plain_text(getattr(spec, name))) for name in scalar_fields()
-    ]
-    return "backstop run " + " ".join(
-        f"--{name} '{value}'" if "(" in value else f"--{name} {value}" for name, value in options
-    )
-
-
-def run_tags(spec: Spec, *, space: str, origin: Origin, parent: str | None) -> dict[str, str]:
-    """The tags that a run carries."""
-    spec = validate(spec)
-    attack, defense = chain_text(spec.attack, "attack"), chain_text(spec.defense, "defense")
-    document = json.dumps(
-        spec_to_json(spec), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    note = f"**{attack}**{DORMANT if spec.dormant else ''} against **{defense}** on {spec.dataset.name} ({spec.model.name}), seed {spec.seed}.\n\n```\n{run_command(spec)}\n```\n"
-    found = {
-        "backstop.kind": "trial",
-        "backstop.id": spec.id,
-        "backstop.space": space,
-        "backstop.cell": spec_title(spec),
-        "backstop.version": __version__,
-        **origin.tags,
-        "backstop.spec": document,
-        "mlflow.note.content": note,
-        "mlflow.source.name": "backstop",
-    }
-    if parent:
-        found["mlflow.parentRunId"] = parent
-    return {key: value for key, value in found.items() if 0 < len(value) <= TAG_LIMIT}
 
 
 class Log:
@@ -152,15 +69,15 @@ class Log:
         self._tags = run_tags(spec, space=space, origin=origin, parent=parent)
         self._tags |= {DRIVER: driver} if driver else {}
         self._start = 0
-        self._place = ""
+        self._artifact_uri = ""
         self._status = ""
-        self._finished: Stored | None = None  # a finished run of the spec that is not this one
+        self._finished: StoredRun | None = None  # a finished run of the spec that is not this one
         self._params: dict[str, str] = run_params(spec)  # those that are not stored yet
-        self._metrics: list[tuple[str, float, int]] = []
+        self._metrics: list[Point] = []
         self._sent = 0  # of the metrics
         self._costs: dict[str, float] = {}
         self._step = 0
-        self._again = 0.0
+        self._retry_at = 0.0
 
     def log(self, record: Record) -> None:
         """Keep a round's metrics and costs for the next flush. NaN and infinity are not numbers to
@@ -178,7 +95,7 @@ class Log:
 
         With ``force=False`` nothing is tried for a while after a failure.
         """
-        if not force and time.monotonic() < self._again:
+        if not force and time.monotonic() < self._retry_at:
             return False
         return self._try(self._send)
 
@@ -194,25 +111,8 @@ class Log:
         True when all of it is stored, here or in a finished run of the same spec; ``finding`` says
         how that one differs. After False it may be called again, in this process or a later one.
         """
-        points = [
-            (name, float(value), self._step)
-            for name, value in final.items()
-            if math.isfinite(value)
-        ]
-        points += [(name, value, self._step) for name, value in costs.totals(self._costs).items()]
-        contents: dict[str, str | bytes] = {
-            "spec.json": json.dumps(
-                {"id": self.spec.id, "spec": spec_to_json(self.spec)}, indent=2, sort_keys=True
-            )
-            + "\n",
-            **(files or {}),
-        }
-        if tensors is not None:
-            from safetensors.torch import save
-
-            contents["model.safetensors"] = save(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            )
+        points = [*self._points(final), *self._points(costs.totals(self._costs))]
+        contents = self._artifacts(tensors, files or {})
 
         def complete() -> None:
             if self._status == "FINISHED":  # by an earlier call
@@ -228,8 +128,30 @@ class Log:
 
         return self._try(complete)
 
+    def _points(self, values: Mapping[str, float]) -> list[Point]:
+        """Figures of the whole run, at its last round."""
+        return [
+            (name, float(value), self._step)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
+
+    def _artifacts(
+        self, tensors: Mapping[str, Tensor] | None, files: Mapping[str, str]
+    ) -> dict[str, bytes]:
+        """File name → content."""
+        document = {"id": self.spec.id, "spec": spec_to_json(self.spec)}
+        texts = {"spec.json": json.dumps(document, indent=2, sort_keys=True) + "\n", **files}
+        contents = {name: text.encode() for name, text in texts.items()}
+        if tensors is not None:
+            from safetensors.torch import save
+
+            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            contents["model.safetensors"] = save(plain)
+        return contents
+
     def fail(self, message: str) -> bool:
-        """Send what is kept, say why the run failed, and set FAILED. A finished run stays finished."""
+        """Send what is kept, say why the run failed, and set FAILED; not on a finished run."""
 
         def complete() -> None:
             self._send()
@@ -240,7 +162,7 @@ class Log:
 
         return self._try(complete)
 
-    def _try(self, action: Any) -> bool:
+    def _try(self, action: Callable[[], None]) -> bool:
         client_class()
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -248,16 +170,16 @@ class Log:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                still_there(self.store)
+                check_still_there(self.store)
                 action()
         except (MlflowException, SQLAlchemyError, OSError) as error:
             # a mistake of ours, which waiting does not mend
             if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
                 raise
             self.error = one_line(error)
-            self._again = time.monotonic() + PAUSE
+            self._retry_at = time.monotonic() + PAUSE
             return False
-        self.error, self._again = "", 0.0
+        self.error, self._retry_at = "", 0.0
         return True
 
     def _id(self) -> str:
@@ -280,11 +202,7 @@ class Log:
                     client.update_run(run.info.run_id, status="RUNNING")
                 if self.driver:
                     client.set_tag(run.info.run_id, DRIVER, self.driver)
-            self._start, self._place, self._status = (
-                run.info.start_time,
-                run.info.artifact_uri,
-                "RUNNING",
-            )
+            self._write_to(run)
             # parameters are immutable: only those that are missing are sent
             self._params = {
                 key: value for key, value in self._params.items() if key not in run.data.params
@@ -292,7 +210,11 @@ class Log:
             self.run_id = str(run.info.run_id)
         return self.run_id
 
-    def _stored(self) -> Iterator[Stored]:
+    def _write_to(self, run: StoredRun) -> None:
+        self._start, self._artifact_uri = run.info.start_time, run.info.artifact_uri
+        self._status = "RUNNING"
+
+    def _stored(self) -> Iterator[StoredRun]:
         """The spec's runs in the experiment, those that count, the oldest first."""
         condition = f"tags.`backstop.id` = '{self.spec.id}' AND tags.`backstop.kind` = 'trial'"
         return search_runs(self.store, self.experiment_id, condition)
@@ -302,18 +224,18 @@ class Log:
         """Whether what is sent now goes to a run beside a finished one."""
         return self._tags["backstop.kind"] == DISSENT
 
-    def _send(self, more: Sequence[tuple[str, float, int]] = ()) -> None:
+    def _send(self, more: Sequence[Point] = ()) -> None:
         """Send what is not sent yet, and ``more``; nothing where another process has finished the
         spec.
         """
         if not self._separate:
             finished = [run for run in self._stored() if run.info.status == "FINISHED"]
             if finished:
-                begun, self._finished = self.run_id, finished[0]
+                started, self._finished = self.run_id, finished[0]
                 self.run_id = str(self._finished.info.run_id)
                 # ours is of another origin, and nobody will go on with it
-                if begun not in (None, self.run_id):
-                    mlflow_client(self.store.uri).set_terminated(begun, "KILLED")
+                if started not in (None, self.run_id):
+                    mlflow_client(self.store.uri).set_terminated(started, "KILLED")
                 return
         run_id = self._id()
         points = [*self._metrics[self._sent :], *more]
@@ -322,38 +244,30 @@ class Log:
         from mlflow.entities import Metric, Param
 
         count = len(self._metrics)
-        described: list[Param] = [Param(key, value) for key, value in self._params.items()]
         mlflow_client(self.store.uri).log_batch(
             run_id,
             metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
-            params=described,
+            params=[Param(key, value) for key, value in self._params.items()],
         )
         self._sent, self._params = count, {}
 
-    def _dissents(self, stored: Stored, final: Mapping[str, float]) -> bool:
+    def _dissents(self, stored: StoredRun, final: Mapping[str, float]) -> bool:
         """Say what differs from a finished run of the same spec. Whether figures do: these get a
         run of their own.
         """
         made = of_tags(stored.data.tags)
-        theirs = {
-            key: value for key, value in stored.data.metrics.items() if key.startswith("final/")
-        }
-        ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
-        figures = [
-            f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
-            for key in sorted({*theirs, *ours})
-            if theirs.get(key) != ours.get(key)
-        ]
+        figures = _different_figures(stored.data.metrics, final)
         words = made.difference(self._origin) if made.data else ""
         if not figures and not words:
             return False
-        which = f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
-        same = (
-            "with the same figures"
-            if not figures
-            else f"with other figures: {'; '.join(figures[:3])}"
+        self.finding = (
+            f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
+            " was finished by another process with "
         )
-        self.finding = f"{which} was finished by another process {same}"
+        if figures:
+            self.finding += f"other figures: {'; '.join(figures[:3])}"
+        else:
+            self.finding += "the same figures"
         if words:
             self.finding += f"; that one was made with {words}"
         if figures:
@@ -365,14 +279,14 @@ class Log:
             created = mlflow_client(self.store.uri).create_run(
                 self.experiment_id, tags=self._tags, run_name=run_title(self.spec)
             )
-            self.run_id, self._start = str(created.info.run_id), created.info.start_time
-            self._place, self._status = created.info.artifact_uri, "RUNNING"
+            self.run_id = str(created.info.run_id)
+            self._write_to(created)
             self._params, self._sent = run_params(self.spec), 0
         return bool(figures)
 
-    def _deposit(self, contents: Mapping[str, str | bytes]) -> None:
+    def _deposit(self, contents: Mapping[str, bytes]) -> None:
         """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
-        folder = local_path(self._place)
+        folder = local_path(self._artifact_uri)
         if folder is not None:
             try:
                 _fill(folder, contents)
@@ -381,20 +295,22 @@ class Log:
                     f"artifacts in {folder.parents[1]}: {error.strerror or error}"
                 ) from error
             return
-        with tempfile.TemporaryDirectory() as place:
-            _fill(Path(place), contents)
-            mlflow_client(self.store.uri).log_artifacts(self._id(), place)
+        with tempfile.TemporaryDirectory() as temporary:
+            _fill(Path(temporary), contents)
+            mlflow_client(self.store.uri).log_artifacts(self._id(), temporary)
 
 
-def run_title(spec: Spec) -> str:
-    """A run's name: stages without parameters, seed, the first digits of the id."""
-    chains = [
-        chain_text([Part(stage.name) for stage in getattr(spec, role)], role)
-        for role in ("attack", "defense")
+def _different_figures(stored: Mapping[str, float], final: Mapping[str, float]) -> list[str]:
+    """The final figures in which a stored run differs from this one, in words."""
+    theirs = {key: value for key, value in stored.items() if key.startswith("final/")}
+    ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
+    return [
+        f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
+        for key in sorted({*theirs, *ours})
+        if theirs.get(key) != ours.get(key)
     ]
-    return f"{' × '.join(chains)} · seed {spec.seed} · {spec.id[:8]}"
 
 
-def _fill(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
-        write_atomically(folder / name, content if isinstance(content, bytes) else content.encode())
+        write_atomically(folder / name, content)

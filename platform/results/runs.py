@@ -13,8 +13,7 @@ from backstop.platform.params import BadInput, nearest
 from backstop.platform.results.log import TOTALS
 from backstop.platform.results.store import (
     Store,
-    database_file,
-    empty,
+    check_exists,
     is_new,
     mlflow_client,
     refusing,
@@ -56,22 +55,18 @@ def read_runs(store: Store, experiment: str, *, status: str | None = "FINISHED")
 
     Raises BadInput when there is no such store or experiment.
     """
-    file = database_file(store)
-    if file is not None and empty(file):
-        raise BadInput(
-            f"store {file}: there is no database yet; run a sweep first, or name its folder with --store"
-        )
+    check_exists(store)
     with refusing(store):
         client = mlflow_client(store.uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            known = [item.name for item in client.search_experiments() if item.name != "Default"]
-            raise BadInput(f"unknown experiment {experiment!r}; {nearest(experiment, known)}")
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
+            names = [item.name for item in client.search_experiments() if item.name != "Default"]
+            raise BadInput(f"unknown experiment {experiment!r}; {nearest(experiment, names)}")
         condition = "tags.`backstop.kind` = 'trial'" + (
             f" AND attributes.status = '{sql_literal(status)}'" if status else ""
         )
         runs: dict[str, Run] = {}
-        for item in search_runs(store, found.experiment_id, condition):
+        for item in search_runs(store, known.experiment_id, condition):
             run = _run(store, item)
             if run.id not in runs or (
                 run.status == "FINISHED" and runs[run.id].status != "FINISHED"
@@ -85,12 +80,15 @@ def find_run(store: Store, experiment: str, spec: Spec) -> Run | None:
     if is_new(store):
         return None
     with refusing(store):
-        found = mlflow_client(store.uri).get_experiment_by_name(experiment)
-        if found is None:
+        known = mlflow_client(store.uri).get_experiment_by_name(experiment)
+        if known is None:
             return None
-        condition = f"tags.`backstop.id` = '{spec.id}' AND tags.`backstop.kind` = 'trial' AND attributes.status = 'FINISHED'"
+        condition = (
+            f"tags.`backstop.id` = '{spec.id}' AND tags.`backstop.kind` = 'trial'"
+            " AND attributes.status = 'FINISHED'"
+        )
         return next(
-            (_run(store, item) for item in search_runs(store, found.experiment_id, condition)), None
+            (_run(store, item) for item in search_runs(store, known.experiment_id, condition)), None
         )
 
 
@@ -150,11 +148,11 @@ def with_curves(
     """The runs, those with the given spec ids with their metrics by round. One call per run and
     metric: ask for what is drawn.
     """
-    wanted = set(ids)
+    chosen = set(ids)
     with refusing(store):
         return [
             run._replace(curves={name: _history(store, run.run_id, name) for name in metrics})
-            if run.id in wanted
+            if run.id in chosen
             else run
             for run in runs
         ]

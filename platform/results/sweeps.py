@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backstop import __version__
 from backstop.platform.params import BadInput
 from backstop.platform.results import drivers
-from backstop.platform.results.log import DRIVER, TAG_LIMIT, TAGS_AT_ONCE
+from backstop.platform.results.description import TAG_LIMIT
+from backstop.platform.results.log import DRIVER
+from backstop.platform.results.soundness import read_only
 from backstop.platform.results.store import (
     LINE_LIMIT,
     Store,
+    check_still_there,
     database_file,
     mlflow_client,
-    read_only,
     refusing,
     search_runs,
     sql_literal,
-    still_there,
 )
+from backstop.platform.results.wording import plural
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run as StoredRun
+
+TAGS_AT_ONCE = 100  # MLflow takes no more in one request
 PLAN = "backstop.plan"  # tag of a sweep's run: how many tags PLAN.0, PLAN.1 … hold its plan
 
 
@@ -31,6 +37,18 @@ class Interrupted(NamedTuple):
 
     sweeps: int
     runs: int
+
+    @property
+    def words(self) -> str:
+        """The runs, or the sweep where all of its runs have ended; empty where there is nothing."""
+        if not any(self):
+            return ""
+        what = plural(self.runs, "run") if self.runs else plural(self.sweeps, "sweep")
+        was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
+        return (
+            f"{what} {was} interrupted, nobody works on {them} any more; "
+            "the same command goes on from there"
+        )
 
 
 def open_parent(
@@ -76,27 +94,26 @@ def write_plan(store: Store, run_id: str, planned: Mapping[str, str]) -> None:
         if len(pieces[-1]) + len(line) > TAG_LIMIT:
             pieces.append("")
         pieces[-1] += line
-    found = [RunTag(f"{PLAN}.{place}", piece) for place, piece in enumerate(pieces)]
+    labels = [RunTag(f"{PLAN}.{index}", piece) for index, piece in enumerate(pieces)]
     with refusing(store):
-        for first in range(0, len(found), TAGS_AT_ONCE):
-            mlflow_client(store.uri).log_batch(run_id, tags=found[first : first + TAGS_AT_ONCE])
-        mlflow_client(store.uri).set_tag(run_id, PLAN, str(len(found)))
+        for first in range(0, len(labels), TAGS_AT_ONCE):
+            mlflow_client(store.uri).log_batch(run_id, tags=labels[first : first + TAGS_AT_ONCE])
+        mlflow_client(store.uri).set_tag(run_id, PLAN, str(len(labels)))
 
 
 def read_plan(store: Store, experiment: str) -> dict[str, str]:
     """Spec id → the run in words, of all that the experiment's sweeps last set out to do."""
     listed: dict[str, str] = {}
     with refusing(store):
-        found = mlflow_client(store.uri).get_experiment_by_name(experiment)
-        if found is None:
+        known = mlflow_client(store.uri).get_experiment_by_name(experiment)
+        if known is None:
             return {}
-        for run in search_runs(store, found.experiment_id, "tags.`backstop.kind` = 'sweep'"):
+        for run in search_runs(store, known.experiment_id, "tags.`backstop.kind` = 'sweep'"):
             labels = run.data.tags
-            for place in range(int(labels.get(PLAN, "0"))):
-                lines = labels.get(f"{PLAN}.{place}", "").splitlines()
-                listed |= {
-                    spec_id: words for spec_id, _, words in (line.partition(" ") for line in lines)
-                }
+            for index in range(int(labels.get(PLAN, "0"))):
+                for line in labels.get(f"{PLAN}.{index}", "").splitlines():
+                    spec_id, _, words = line.partition(" ")
+                    listed[spec_id] = words
     return listed
 
 
@@ -104,7 +121,7 @@ def close_parent(store: Store, run_id: str, status: str) -> bool:
     """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
     try:
         with refusing(store):
-            still_there(store)
+            check_still_there(store)
             mlflow_client(store.uri).set_terminated(run_id, status)
     except BadInput:
         return False
@@ -123,7 +140,7 @@ def stop_runs(store: Store, experiment_id: str, driver: str) -> bool:
     """Mark what a driver leaves unfinished as KILLED; False when the store cannot be reached."""
     try:
         with refusing(store):
-            still_there(store)
+            check_still_there(store)
             condition = f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` = '{driver}'"
             for run in list(search_runs(store, experiment_id, condition)):
                 mlflow_client(store.uri).set_terminated(run.info.run_id, "KILLED")
@@ -136,35 +153,30 @@ def mark_interrupted(store: Store, folder: Path, experiment: str | None = None) 
     """What, in one MLflow experiment or in all, has lost its driver to a kill since somebody looked
     last. It is marked as KILLED where the store can be written; the same command takes it up again.
     """
-    place, client = drivers_home(store, folder), mlflow_client(store.uri)
+    home, client = drivers_home(store, folder), mlflow_client(store.uri)
     with refusing(store):
-        where = [
-            item.experiment_id
-            for item in client.search_experiments()
-            if experiment in (None, item.name)
-        ]
-        running = [
-            run
-            for number in where
-            for run in search_runs(store, number, "attributes.status = 'RUNNING'")
-        ]
-        known = {run.info.run_id: run.data.tags.get(DRIVER, "") for run in running}
-        dead = {name for name in set(known.values()) - {""} if _died(store, place, name)}
-        lost = [run for run in running if known[run.info.run_id] in dead]
+        running: list[StoredRun] = []
+        for item in client.search_experiments():
+            if experiment in (None, item.name):
+                condition = "attributes.status = 'RUNNING'"
+                running += search_runs(store, item.experiment_id, condition)
+        names = {run.data.tags.get(DRIVER, "") for run in running}
+        dead = {name for name in names - {""} if _died(store, home, name)}
+        lost = [run for run in running if run.data.tags.get(DRIVER, "") in dead]
     if not read_only(store):
         # a full disk: whoever looks after that marks them
         with suppress(BadInput), refusing(store):
             for run in lost:
                 client.set_terminated(run.info.run_id, "KILLED")
             for name in dead:
-                drivers.forget(place, name)
+                drivers.forget(home, name)
     sweeps = sum(run.data.tags.get("backstop.kind") == "sweep" for run in lost)
     return Interrupted(sweeps, len(lost) - sweeps)
 
 
-def _died(store: Store, place: Path, name: str) -> bool:
+def _died(store: Store, home: Path, name: str) -> bool:
     """A driver that a database's own folder does not know has ended; one on a server may work
     beside another folder.
     """
-    gone = drivers.gone(place, name)
+    gone = drivers.gone(home, name)
     return database_file(store) is not None if gone is None else gone

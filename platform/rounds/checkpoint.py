@@ -4,10 +4,11 @@ the spec goes on from it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -52,11 +53,56 @@ class Checkpoint:
         try:
             # Attack and defense states are a plug-in's own types, which only a full unpickling
             # restores; the file is this store's own.
-            found = torch.load(self.path, map_location=where, weights_only=False)
-            return Saved(**found)
+            return Saved(**torch.load(self.path, map_location=where, weights_only=False))
         except Exception:  # noqa: BLE001 -- absent, truncated or foreign: start over, which gives the same bytes
             return None
 
     def drop(self) -> None:
         """The experiment is finished and logged."""
         self.path.unlink(missing_ok=True)
+
+
+class Resumable(Protocol):
+    """An experiment that can be saved between two rounds and taken up again."""
+
+    @property
+    def rounds_left(self) -> int:
+        """How many rounds are still to do."""
+
+    def round(self) -> Record | None:
+        """Do one round; a record where the round is due for evaluation."""
+
+    def saved(self, records: Sequence[Record]) -> Saved:
+        """All that another process needs to go on from here."""
+
+    def resume(self, checkpoint: Checkpoint) -> list[Record]:
+        """Take over what is saved and return the records so far."""
+
+
+class Checkpointed:
+    """An experiment and its checkpoint: taken up where that left off, then saved now and then."""
+
+    def __init__(self, experiment: Resumable, checkpoint: Checkpoint) -> None:
+        """Restore what is saved; ``records`` are those so far."""
+        self.experiment, self.checkpoint = experiment, checkpoint
+        self.records = experiment.resume(checkpoint)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last round is done."""
+        return self.experiment.rounds_left == 0
+
+    def rounds(self, seconds: float) -> Iterator[Record]:
+        """Rounds until the time is over or the last one is done, at least one: those evaluated."""
+        deadline = time.perf_counter() + seconds
+        while not self.done:
+            record = self.experiment.round()
+            if record is not None:
+                self.records.append(record)
+                yield record
+            if time.perf_counter() >= deadline:
+                return
+
+    def save(self) -> None:
+        """Write the checkpoint. Raises OSError where the folder does not take it."""
+        self.checkpoint.save(self.experiment.saved(self.records))

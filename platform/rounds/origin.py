@@ -75,17 +75,17 @@ def of_tags(tags: Mapping[str, str]) -> Origin:
 
 def code(spec: Spec) -> dict[str, str]:
     """``defense median`` → digest of the file, of every plug-in that a spec uses."""
-    named = [("datasets", spec.dataset), ("models", spec.model)]
-    named += [("attacks", stage) for stage in spec.attack]
-    named += [("defenses", stage) for stage in spec.defense]
+    used = [("datasets", spec.dataset), ("models", spec.model)]
+    used += [("attacks", stage) for stage in spec.attack]
+    used += [("defenses", stage) for stage in spec.defense]
     return {
         f"{plugins.SINGULAR[group]} {part.name}": plugins.digest(group, part.name)
-        for group, part in named
+        for group, part in used
     }
 
 
 def here(spec: Spec, folder: Path, where: torch.device, edge_cases: bool = False) -> Origin:
-    """The origin of a run made now. ``edge_cases`` says whether the dataset's own ones were read."""
+    """The origin of a run made now; ``edge_cases``: whether the dataset's own ones were read."""
     data = loading.content(spec.dataset, folder)
     if edge_cases:
         data += f"+{loading.edge_content(spec.dataset, folder)}"

@@ -22,7 +22,7 @@ from backstop.platform.rounds.finals import defense_effectiveness
 from backstop.platform.specs.change import change_spec, named_parameter
 from backstop.platform.specs.part import GROUPS, NOTHING, Scalar, chain_text
 from backstop.platform.specs.spec import Search, Spec, scalar_fields
-from backstop.platform.sweeps.plan import Finals
+from backstop.platform.sweeps.queues import Finals
 
 # proposals at random before TPE begins, at least a generation: a third of `tune_invariant`
 STARTUP = 8

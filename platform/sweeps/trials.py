@@ -1,5 +1,4 @@
-"""A plan of specs → Ray Tune trials, one experiment each. Ray decides where things run, never what
-comes out.
+"""Specs as Ray Tune trials, one experiment each.
 
 A trial process writes its own MLflow run and keeps a checkpoint addressed by the spec's id in the
 store. A trial that fails is started again and goes on from there, and so does the same command
@@ -11,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -27,168 +25,103 @@ from ray.tune import (
 )
 from ray.tune.search import Searcher
 
-from backstop.platform.contract import Record
-from backstop.platform.experiment import Experiment
-from backstop.platform.results.log import Log
-from backstop.platform.results.store import Store
-from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint
-from backstop.platform.rounds.finals import final
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
-from backstop.platform.sweeps.plan import Finals, Queue, Unstored
-from backstop.platform.workers.actors import OnActors, Share
+from backstop.platform.sweeps.backend import Observer, Task
+from backstop.platform.sweeps.queues import Queue
+from backstop.platform.sweeps.session import Outcome, Session
+from backstop.platform.workers.actors import ActorShare, OnActors
 
-# seconds of rounds that a trial does before it saves and reports; a long round is a step of its own
-STEP = SAVE_INTERVAL_S
-REASON = 300  # characters of a failure's reason
+REASON_LIMIT = 300  # characters of a failure's reason
 RETRIES = 2  # times that a failed trial is started again
 
 
-class Task(NamedTuple):
-    """What all trials of a sweep share: where to read, where to write, whom to train on."""
+class TrialLayout(NamedTuple):
+    """How trials share a cluster."""
 
-    store: Store
-    experiment: str  # MLflow experiment id
-    parent: str  # MLflow run id of the sweep
-    space: str
-    checkpoints: Path
-    folder: Path
-    device: str
-    actors: int  # client actors of a trial; 0: the trial trains its clients itself
-    share: Share  # of one client actor
-    driver: str  # who the runs belong to
+    actors: int  # Ray actors that train the clients of a trial; 0: its own process
+    share: ActorShare  # what one of them takes of its node
+    at_once: int | None = None  # trials that run together at most; None: as many as fit
 
-
-class Progress(NamedTuple):
-    """What the driver is told as trials go."""
-
-    started: Callable[[Spec], None]
-    result: Callable[[Spec, int, Mapping[str, float]], None]  # rounds done, last metrics
-    # None: failed for good; whether it is stored
-    ended: Callable[[Spec, Finals | None, bool], None]
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """The resources of a trial as Ray places them: its driver's, then those of each actor."""
+        gpus = {"GPU": self.share.gpus} if self.share.gpus else {}
+        if not self.actors:
+            return [{"CPU": 1.0} | gpus]
+        return [{}, *[{"CPU": self.share.cpus} | gpus] * self.actors]
 
 
 class Trial(tune.Trainable):
     """One experiment after another in one process; client actors outlive a trial."""
 
-    running: Experiment
+    session: Session
 
-    def setup(self, config: dict[str, Any], task: Task) -> None:  # type: ignore[override]  # tune.with_parameters adds the task
+    # tune.with_parameters adds task and layout
+    def setup(self, config: dict[str, Any], task: Task, layout: TrialLayout) -> None:  # type: ignore[override]
         """Start the process's client actors. The experiment begins with the first step: to begin
         may take long (a warm-up), and as long as a process starts, Tune may give its trial to
         another one.
         """
         torch.set_num_threads(1)
-        self.task, self.over = task, time.perf_counter()
-        self.workers = (
-            OnActors(task.actors, device=task.device, share=task.share) if task.actors else None
+        self.task, self.idle_since = task, time.perf_counter()
+        self.clients = (
+            OnActors(layout.actors, device=task.device, share=layout.share)
+            if layout.actors
+            else None
         )
-        self.waiting: dict[str, Any] | None = config["spec"]
-
-    def begin(self, document: dict[str, Any]) -> None:
-        """Take up an experiment where its checkpoint left off, if it has one."""
-        task, self.begun = self.task, time.perf_counter()
-        spec = spec_from_json(document)
-        self.running = Experiment(spec, task.folder, task.device, self.workers)
-        self.checkpoint = Checkpoint(task.checkpoints, spec.id)
-        self.records = self.running.resume(self.checkpoint)
-        made = self.running.origin
-        self.log = Log(
-            task.store,
-            task.experiment,
-            spec,
-            origin=made,
-            space=task.space,
-            parent=task.parent,
-            driver=task.driver,
-        )
-        # what an earlier process has sent already is the same and is stored once
-        for record in self.records:
-            self.log.log(record)
-        # since the process's last trial was done: what Tune and the set-up take
-        self.waited = time.perf_counter() - self.over
+        self.next_spec: dict[str, Any] | None = config["spec"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The process takes up the next trial."""
-        self.waiting = new_config["spec"]
+        self.next_spec = new_config["spec"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Rounds for some seconds; at the end the final metrics, once all of them are in MLflow."""
-        if self.waiting is not None:
-            self.begin(self.waiting)
-            self.waiting = None
-        running, until = self.running, time.perf_counter() + STEP
-        while running.state.round < running.spec.rounds:
-            record = self.attempt(running)
-            if record is not None:
-                self.records.append(record)
-                self.log.log(record)
-            if time.perf_counter() > until:
-                break
-        done = running.state.round >= running.spec.rounds
-        last = self.records[-1].metrics if self.records else {}
+        """Rounds for some seconds; after the last one also what became of the run."""
+        if self.next_spec is not None:
+            self._begin(spec_from_json(self.next_spec))
+            self.next_spec = None
+        session = self.session
+        for _ in session.next_rounds():
+            pass
         result: dict[str, Any] = {
-            "id": running.spec.id,
-            "rounds": running.state.round,
-            "last": dict(last),
-            "done": done,
+            "id": session.spec.id,
+            "rounds": session.experiment.state.round,
+            "last": dict(session.records[-1].metrics) if session.records else {},
+            "done": session.done,
         }
-        if done:
-            result |= self.finish()
-        else:
-            self.keep()
-            self.log.flush(force=False)
+        if session.done:
+            result["outcome"] = self._finish()._asdict()
         return result
 
-    def keep(self) -> bool:
-        """Save the checkpoint. A disk that is full costs what a kill would lose, not the run."""
-        try:
-            self.checkpoint.save(self.running.saved(self.records))
-        except OSError:
-            return False
-        return True
+    def _begin(self, spec: Spec) -> None:
+        """Take up an experiment where its checkpoint left off, if it has one."""
+        self.started_at = time.perf_counter()
+        self.session = self.task.session(spec, self.clients)
+        # since the process's last trial was done: what Tune and the set-up take
+        self.startup_s = time.perf_counter() - self.idle_since
 
-    def attempt(self, running: Experiment) -> Record | None:
-        """A round; what it raises is written to the MLflow run."""
-        try:
-            return running.round()
-        except Exception as error:
-            self.log.fail(f"round {running.state.round}: {type(error).__name__}: {error}")
-            raise
-
-    def finish(self) -> dict[str, Any]:
+    def _finish(self) -> Outcome:
         """Write the run. What a tracking server that is away has missed stays in the checkpoint:
-        this
-        sweep's end tries again, and so does the next command.
+        this sweep's end tries again, and so does the next command.
         """
-        running = self.running
-        finals = final(self.records)
-        seconds = time.perf_counter() - self.begun
-        model = running.built.net.tensors(running.state.params, running.state.buffers)
-        stored = self.log.finish(finals, model)
-        kept = stored or self.keep()
-        if stored:
-            self.checkpoint.drop()
-        self.over = time.perf_counter()
-        return {
-            "final": {**finals, "seconds": seconds, "waited": self.waited},
-            "stored": stored,
-            "kept": kept,
-            "reason": self.log.error,
-            "finding": self.log.finding,
-        }
+        seconds = time.perf_counter() - self.started_at
+        outcome = self.session.finish()
+        self.idle_since = time.perf_counter()
+        timing = {"seconds": seconds, "waited": self.startup_s}
+        return outcome._replace(finals=outcome.finals | timing)
 
     def cleanup(self) -> None:
         """Give the client actors back."""
-        if self.workers is not None:
-            self.workers.close()
+        if self.clients is not None:
+            self.clients.close()
 
 
-def why(error: object) -> str:
+def failure_reason(error: object) -> str:
     r"""The reason of a trial's failure in one line: what its own code raised, else Ray's first
     words.
 
-    >>> why('Failure # 1\nray::train()\n  File "a.py", line 3, in f\nValueError: no luck\n')
+    >>> failure_reason('Failure # 1\nray::f()\n  File "a.py", line 3, in f\nValueError: no luck\n')
     'ValueError: no luck'
     """
     lines = [line.strip() for line in str(error or "").splitlines()]
@@ -196,7 +129,7 @@ def why(error: object) -> str:
     if not lines:
         return "no reason is known"
     raised = any(line.startswith('File "') for line in lines)
-    return (lines[-1] if raised else lines[0])[:REASON]
+    return (lines[-1] if raised else lines[0])[:REASON_LIMIT]
 
 
 class Generations(Searcher):
@@ -208,7 +141,6 @@ class Generations(Searcher):
         """Take the queue, which the driver goes on to read."""
         super().__init__(metric="rounds", mode="max")
         self.queue = queue
-        self.owner: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its searcher for a restore of its own; ours reads MLflow instead, so there
@@ -233,21 +165,12 @@ class Generations(Searcher):
         if not self.queue.waiting and not self.queue.fill():
             return Searcher.FINISHED
         spec = self.queue.waiting.pop(0)
-        self.owner[trial_id] = spec.id
         return {"id": spec.id, "spec": spec_to_json(spec)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial is done, or has failed for good."""
-        # Tune hands its searchers a flattened result: final/final/clean_accuracy
-        flat = {} if error or not result else result
-        finals = {
-            key.removeprefix("final/"): value
-            for key, value in flat.items()
-            if key.startswith("final/")
-        }
-        self.queue.results[self.owner[trial_id]] = finals or None
+        """What a trial's end means is told to the queue by :class:`Watching`."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: what is done is read from MLflow."""
@@ -257,79 +180,71 @@ class Generations(Searcher):
 
 
 class Watching(tune.Callback):
-    """Tells the driver's table how trials go."""
+    """Tells the queue and the observer how trials go."""
 
-    def __init__(self, queue: Queue, progress: Progress) -> None:
+    def __init__(self, queue: Queue, observer: Observer) -> None:
         """``queue`` knows the specs by id."""
-        self.queue, self.progress = queue, progress
+        self.queue, self.observer = queue, observer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks for a restore of its own, which is not used."""
         return (type(self), (None, None))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watching:
-        """There is one table."""
+        """There is one queue."""
         return self
+
+    def _spec(self, trial: Any) -> Spec:
+        return self.queue.specs[trial.config["id"]]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its resources."""
-        self.progress.started(self.queue.specs[trial.config["id"]])
+        self.observer.started(self._spec(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has done some rounds."""
-        self.progress.result(self.queue.specs[trial.config["id"]], result["rounds"], result["last"])
+        self.observer.result(self._spec(trial), result["rounds"], result["last"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial is done."""
-        spec, last = self.queue.specs[trial.config["id"]], trial.last_result
-        self.queue.unstored.pop(spec.id, None)  # of a try before this sweep's training
-        if not last["stored"]:
-            self.queue.unstored[spec.id] = Unstored(last["reason"], kept=last["kept"])
-        if last["finding"]:
-            self.queue.findings.append(last["finding"])
-        self.progress.ended(spec, last.get("final"), last["stored"])
+        spec, outcome = self._spec(trial), Outcome(**trial.last_result["outcome"])
+        self.queue.ended(spec, outcome)
+        self.observer.ended(spec, outcome.finals, outcome.stored)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
-        spec = self.queue.specs[trial.config["id"]]
-        self.queue.failures[spec.id] = why(trial.get_error())
-        self.progress.ended(spec, None, False)
+        spec = self._spec(trial)
+        self.queue.failed(spec, failure_reason(trial.get_error()))
+        self.observer.ended(spec, None, False)
 
 
-def slots(task: Task, have: Mapping[str, float]) -> int:
+def slots(layout: TrialLayout, have: Mapping[str, float]) -> int:
     """Trials that fit on the cluster at a time, at least one."""
-    width = max(task.actors, 1)
-    need = {"CPU": task.share.cpus * width if task.actors else 1.0, "GPU": task.share.gpus * width}
-    return max(
-        1, min(int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items() if amount)
-    )
+    need: dict[str, float] = {}
+    for bundle in layout.bundles:
+        for kind, amount in bundle.items():
+            need[kind] = need.get(kind, 0.0) + amount
+    # a sum of thirds may come out a bit too large
+    fitting = [int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items()]
+    return max(1, min(fitting))
 
 
-def sweep(
-    queue: Queue,
-    task: Task,
-    progress: Progress,
-    have: Mapping[str, float],
-    at_once: int | None = None,
+def run_trials(
+    queue: Queue, task: Task, observer: Observer, layout: TrialLayout, have: Mapping[str, float]
 ) -> None:
-    """Run everything that is in the queue, on the Ray that is running; the final metrics are in
-    ``queue.results`` by spec id, None for a run that failed for good. ``have`` are the cluster's
-    resources, ``at_once`` bounds the trials that run together.
-    """
-    own = {"CPU": 1.0} | ({"GPU": task.share.gpus} if task.share.gpus else {})
-    client = {"CPU": task.share.cpus} | ({"GPU": task.share.gpus} if task.share.gpus else {})
-    bundles = [{}, *[client] * task.actors] if task.actors else [own]
+    """Run everything that is in the queue, on the Ray that is running and has these resources."""
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the
     # pending one over and stops the actor that starts for it, so that with short trials a second
     # actor never comes up. As many pending trials as fit start all actors together.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(task, have))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(layout, have))
     # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
     # is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(
-        tune.with_parameters(Trial, task=task), PlacementGroupFactory(bundles, strategy="PACK")
+        tune.with_parameters(Trial, task=task, layout=layout),
+        PlacementGroupFactory(layout.bundles, strategy="PACK"),
     )
     Tuner(
         trainable,
@@ -337,14 +252,14 @@ def sweep(
             search_alg=Generations(queue),
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=layout.at_once,
         ),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(task.checkpoints.parent),
+            storage_path=str(task.destination.checkpoints.parent),
             verbose=0,
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Watching(queue, progress)],
+            callbacks=[Watching(queue, observer)],
         ),
     ).fit()

@@ -24,7 +24,7 @@ from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.workers.clients import gather, predicted_labels
 
-START = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
+READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
 TRIES = 5  # replacements for one actor in a row before the experiment fails
 
 
@@ -72,22 +72,24 @@ class Worker:
         return tuple(column.cpu().numpy() for column in trained)
 
     def predict(
-        self, wanted: Mapping[str, Sequence[int]], params: Any, buffers: Any, defended: int | None
+        self, batches: Mapping[str, Sequence[int]], params: Any, buffers: Any, defended: int | None
     ) -> dict[str, list[tuple[Any, Any]]]:
         """Labels, and radii where there are any, of some evaluation batches of each test set."""
         vectors = self._vectors(params, buffers)
-        return {
-            name: [
-                (label.cpu().numpy(), None if radius is None else radius.cpu().numpy())
-                for label, radius in predicted_labels(
-                    self.built, self.sets[name], vectors, numbers, defended
-                )
-            ]
-            for name, numbers in wanted.items()
-        }
+        predicted = {}
+        for name, indices in batches.items():
+            staged = self.sets[name]
+            predictions = predicted_labels(self.built, staged, vectors, indices, defended)
+            predicted[name] = [_as_arrays(prediction) for prediction in predictions]
+        return predicted
 
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
         return view(params).to(self.device), view(buffers).to(self.device)
+
+
+def _as_arrays(prediction: Prediction) -> tuple[Any, Any]:
+    label, radius = prediction
+    return label.cpu().numpy(), None if radius is None else radius.cpu().numpy()
 
 
 def view(array: Any) -> Tensor:
@@ -114,18 +116,25 @@ def pack(data: Data) -> dict[str, Any]:
 
 def unpack(arrays: Mapping[str, Any]) -> Data:
     """The dataset that :func:`pack` packed, on the shared memory."""
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: view(value) if isinstance(value, np.ndarray) else value
         for name, value in arrays.items()
     }
-    train, test = (
-        Samples(found.pop("train_x"), found.pop("train_y")),
-        Samples(found.pop("test_x"), found.pop("test_y")),
-    )
-    return Data(train=train, test=test, **found)
+    train = Samples(fields.pop("train_x"), fields.pop("train_y"))
+    test = Samples(fields.pop("test_x"), fields.pop("test_y"))
+    return Data(train=train, test=test, **fields)
 
 
-class Share(NamedTuple):
+def _joined(batches: Sequence[tuple[Any, Any]], device: torch.device) -> Prediction:
+    """The answers for all batches of a test set as one."""
+    labels, radii = zip(*batches, strict=True)
+    label = torch.tensor(np.concatenate(labels), device=device)
+    if radii[0] is None:
+        return Prediction(label)
+    return Prediction(label, torch.tensor(np.concatenate(radii), device=device))
+
+
+class ActorShare(NamedTuple):
     """What one client actor takes of its node."""
 
     cpus: float = 1.0
@@ -137,14 +146,14 @@ class OnActors:
     placement group.
     """
 
-    def __init__(self, count: int, *, device: str = "cpu", share: Share | None = None) -> None:
+    def __init__(self, count: int, *, device: str = "cpu", share: ActorShare | None = None) -> None:
         """Start the actors; they come up while the caller goes on."""
         import ray
 
         self.ray = ray
-        self.device, self.share = device, share or Share(gpus=0.0 if device == "cpu" else 1.0)
+        self.device, self.share = device, share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
         self.actors: list[Any] = [self._start() for _ in range(count)]
-        self.shown: tuple[Any, Any] | None = None
+        self.published_probe: tuple[Any, Any] | None = None
         self.kept: dict[str, tuple[Any, Any]] = {}
         self.data: tuple[str, Any] | None = None
         self.experiment: tuple[Any, ...] | None = None
@@ -164,21 +173,23 @@ class OnActors:
         if self.data is None or self.data[0] != key:
             self.data = (key, self.ray.put(pack(loading.load_dataset(built.spec.dataset, folder))))
         self.experiment = (built.spec, *self.data)
-        self.shown, self.kept = None, {}
-        opened = [self._tell(actor) for actor in self.actors]
+        self.published_probe, self.kept = None, {}
+        opened = [self._configure(actor) for actor in self.actors]
         for slot, refs in enumerate(opened):
-            self._confirm(slot, refs)
+            self._await_ready(slot, refs)
 
-    def _tell(self, actor: Any) -> list[Any]:
-        """Bring an actor up to date: the experiment, and the triggered test set where there is one."""
+    def _configure(self, actor: Any) -> list[Any]:
+        """Bring an actor up to date: the experiment, and the triggered test set if there is one."""
         refs = [actor.open.remote(*self.experiment)] if self.experiment else [actor.ready.remote()]
-        return refs + ([actor.probe.remote(self.shown[1])] if self.shown else [])
+        return refs + (
+            [actor.probe.remote(self.published_probe[1])] if self.published_probe else []
+        )
 
-    def _confirm(self, slot: int, refs: list[Any]) -> None:
+    def _await_ready(self, slot: int, refs: list[Any]) -> None:
         """Wait until an actor is up to date; replace it where it dies or does not come up."""
         for attempt in range(TRIES):
             try:
-                self.ray.get(refs, timeout=START)
+                self.ray.get(refs, timeout=READY_TIMEOUT)
                 return
             except (self.ray.exceptions.RayActorError, self.ray.exceptions.GetTimeoutError):
                 if attempt == TRIES - 1:
@@ -187,7 +198,7 @@ class OnActors:
                 time.sleep(attempt)
                 self._kill(slot)
                 self.actors[slot] = self._start()
-                refs = self._tell(self.actors[slot])
+                refs = self._configure(self.actors[slot])
 
     def _kill(self, slot: int) -> None:
         with contextlib.suppress(Exception):
@@ -212,7 +223,7 @@ class OnActors:
             except self.ray.exceptions.RayActorError:
                 self._kill(slot)
                 self.actors[slot] = self._start()
-                self._confirm(slot, self._tell(self.actors[slot]))
+                self._await_ready(slot, self._configure(self.actors[slot]))
                 waiting.append(index)
             except self.ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, BrokenStage):
@@ -230,10 +241,12 @@ class OnActors:
         attacked = self.built.attacked(round_index)
         units = local_sgd.blocks(self.built, round_index, cohort, attacked)
         shared = self._put_vectors(params, buffers)
-        secret = self._keep("state", state)
+        attack_state = self._keep("state", state)
 
         def call(unit: list[int]) -> Callable[[Any], Any]:
-            return lambda actor: actor.train.remote(round_index, unit, *shared, secret, attacked)
+            return lambda actor: actor.train.remote(
+                round_index, unit, *shared, attack_state, attacked
+            )
 
         parts = self._map([call(unit) for unit in units])
         return gather(
@@ -249,46 +262,43 @@ class OnActors:
         """What the model predicts for the clean and for the triggered test set, the evaluation
         batches dealt out to the actors.
         """
-        if probe.triggered is not None and (
-            self.shown is None or self.shown[0] is not probe.triggered
-        ):
-            self.shown = (probe.triggered, self.ray.put(probe.triggered.x.cpu().numpy()))
-            for slot, actor in enumerate(self.actors):
-                self._confirm(slot, [actor.probe.remote(self.shown[1])])
+        self._publish(probe)
         shared = self._put_vectors(params, buffers)
-        counts = {"clean": len(probe.clean.y)} | (
-            {"triggered": len(probe.triggered.wanted)} if probe.triggered else {}
-        )
-        # The same batches go to the same actor every round, so that each normalises and keeps its
-        # own share of them only.
-        dealt = [
-            {
-                name: range(slot, batch_count(count), len(self.actors))
-                for name, count in counts.items()
-            }
-            for slot in range(len(self.actors))
-        ]
+        counts = {"clean": len(probe.clean.y)}
+        if probe.triggered is not None:
+            counts["triggered"] = len(probe.triggered.wanted)
+        shares = [self._batches(slot, counts) for slot in range(len(self.actors))]
 
         def call(share: Mapping[str, Sequence[int]]) -> Callable[[Any], Any]:
             return lambda actor: actor.predict.remote(share, *shared, defended)
 
-        found = self._map([call(share) for share in dealt])
+        answers = self._map([call(share) for share in shares])
         predicted = {}
         for name, count in counts.items():
             batches: list[Any] = [None] * batch_count(count)
-            for share, answer in zip(dealt, found, strict=True):
-                for number, batch in zip(share[name], answer[name], strict=True):
-                    batches[number] = batch
-            labels, radii = zip(*batches, strict=True)
-            radius = (
-                None
-                if radii[0] is None
-                else torch.tensor(np.concatenate(radii), device=params.device)
-            )
-            predicted[name] = Prediction(
-                torch.tensor(np.concatenate(labels), device=params.device), radius
-            )
+            for share, answer in zip(shares, answers, strict=True):
+                for index, batch in zip(share[name], answer[name], strict=True):
+                    batches[index] = batch
+            predicted[name] = _joined(batches, params.device)
         return predicted["clean"], predicted.get("triggered")
+
+    def _publish(self, probe: Probe) -> None:
+        """Give all actors the triggered test set, where they do not have this one yet."""
+        triggered, published = probe.triggered, self.published_probe
+        if triggered is None or (published is not None and published[0] is triggered):
+            return
+        self.published_probe = (triggered, self.ray.put(triggered.x.cpu().numpy()))
+        for slot, actor in enumerate(self.actors):
+            self._await_ready(slot, [actor.probe.remote(self.published_probe[1])])
+
+    def _batches(self, slot: int, counts: Mapping[str, int]) -> dict[str, range]:
+        """The evaluation batches of an actor, the same every round, so that each normalizes and
+        keeps its own share of them only.
+        """
+        return {
+            name: range(slot, batch_count(count), len(self.actors))
+            for name, count in counts.items()
+        }
 
     def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
         return self._keep("params", params), self._keep("buffers", buffers)

@@ -66,15 +66,15 @@ def predicted_labels(
     built: Federation,
     staged: Staged,
     vectors: tuple[Tensor, Tensor],
-    numbers: Sequence[int],
+    batches: Sequence[int],
     defended: int | None,
 ) -> list[Prediction]:
-    """The predictions for some evaluation batches, as any of the two kinds of clients makes them."""
+    """The predictions for some evaluation batches, as both kinds of clients make them."""
     predict = built.defense.predict
     if defended is None or predict is None:
-        return [Prediction(label) for label in staged.predict(*vectors, numbers)]
+        return [Prediction(label) for label in staged.predict(*vectors, batches)]
     draws = seeds.generator(built.spec.seed, "predict", defended)
-    return staged.defended(predict, *vectors, numbers, draws)
+    return staged.defended(predict, *vectors, batches, draws)
 
 
 class InProcess:
@@ -104,21 +104,21 @@ class InProcess:
         self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set."""
-        sets = {"clean": probe.clean.x} | (
-            {"triggered": probe.triggered.x} if probe.triggered else {}
-        )
-        found = {}
+        vectors = (params, buffers)
         with one_thread():
-            for name, x in sets.items():
-                if name not in self.staged or self.staged[name].x is not x:
-                    self.staged[name] = Staged(self.built.net, x)
-                numbers = range(batch_count(len(x)))
-                found[name] = joined(
-                    predicted_labels(
-                        self.built, self.staged[name], (params, buffers), numbers, defended
-                    )
-                )
-        return found["clean"], found.get("triggered")
+            clean = self._labels("clean", probe.clean.x, vectors, defended)
+            if probe.triggered is None:
+                return clean, None
+            return clean, self._labels("triggered", probe.triggered.x, vectors, defended)
+
+    def _labels(
+        self, name: str, x: Tensor, vectors: tuple[Tensor, Tensor], defended: int | None
+    ) -> Prediction:
+        """The predictions for one test set, which is staged once."""
+        if name not in self.staged or self.staged[name].x is not x:
+            self.staged[name] = Staged(self.built.net, x)
+        batches = range(batch_count(len(x)))
+        return joined(predicted_labels(self.built, self.staged[name], vectors, batches, defended))
 
     def close(self) -> None:
         """Nothing to give back."""

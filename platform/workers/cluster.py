@@ -6,14 +6,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from backstop.platform.params import BadInput
 from backstop.platform.workers import rays
-from backstop.platform.workers.actors import Share
+from backstop.platform.workers.actors import ActorShare, OnActors
+from backstop.platform.workers.clients import Clients
 
 
 def available() -> int:
@@ -38,7 +39,7 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Tune would end the sweep as if it were done; an interruption is an exit code
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    place = rays.check(address)
+    place = rays.check_address(address)
     if isinstance(place, Path):
         # loopback only; a token would be written under HOME
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -58,11 +59,8 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
                 {} if place == rays.temporary() else {"_temp_dir": str(place / "ray")}
             )
             if own:
-                print(
-                    f"Ray keeps its files in {place / 'ray'}: {rays.temporary()} is too long for its sockets",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                why = f"{rays.temporary()} is too long for its sockets"
+                print(f"Ray keeps its files in {place / 'ray'}: {why}", file=sys.stderr, flush=True)
             ray.init(
                 address="local",
                 num_cpus=cpus or available(),
@@ -82,18 +80,41 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def spread(
-    wanted: str | int, trials: int, cpus: float, gpus: float, device: str
-) -> tuple[int, Share]:
+def cluster_resources() -> Mapping[str, float]:
+    """What the Ray that is running has: CPU, GPU and more."""
+    import ray
+
+    resources: Any = ray.cluster_resources
+    return dict(resources())
+
+
+@contextmanager
+def hired_clients(address: str | None, actors: str | int, device: str) -> Iterator[Clients | None]:
+    """Ray actors that train the clients of one experiment, as many as asked for.
+
+    None, and no Ray, where 0 are: its own process trains them.
+    """
+    if not actors:
+        yield None
+        return
+    with local_ray(address):
+        have = cluster_resources()
+        count, share = share_processors(actors, 1, have.get("CPU", 1), have.get("GPU", 0), device)
+        yield OnActors(count, device=device, share=share)
+
+
+def share_processors(
+    actors: str | int, trials: int, cpus: float, gpus: float, device: str
+) -> tuple[int, ActorShare]:
     """Client actors of a trial and what each takes.
 
     ``auto`` gives whole trials to cores while there are at least as many trials as cores, and
     spreads a trial over client actors when there are not. More actors than cores share them.
     """
-    if wanted == "auto":
-        wanted = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
-    count = int(wanted)
-    share = Share(
+    if actors == "auto":
+        actors = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
+    count = int(actors)
+    share = ActorShare(
         cpus=min(1.0, cpus / count) if count else 1.0,
         gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0,
     )

@@ -37,7 +37,7 @@ HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 SETTINGS = 4
 
 
-def check(address: str | None) -> str | Path:
+def check_address(address: str | None) -> str | Path:
     """The host:port of the cluster that was asked for, which answers.
 
     For None and ``local`` it is the folder in which a Ray of our own keeps its files. Raises

@@ -1,0 +1,122 @@
+"""How a run is described in MLflow: its parameters, tags and title, and the command line of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from backstop import __version__
+from backstop.platform.rounds.origin import Origin
+from backstop.platform.specs.change import attack_strength
+from backstop.platform.specs.part import Part, chain_text
+from backstop.platform.specs.spec import (
+    DORMANT,
+    Spec,
+    scalar_fields,
+    spec_title,
+    spec_to_json,
+    validate,
+)
+
+TAG_LIMIT = 8000  # MLflow cuts longer tag values off
+PLAIN_WORDS = {None: "none", True: "true", False: "false"}
+
+
+def plain_text(value: object) -> str:
+    """A parameter's value as MLflow shows it: plain decimal text, ``true``, ``false``, ``none``."""
+    if value is None or isinstance(value, bool):
+        return PLAIN_WORDS[value]
+    return str(value)
+
+
+def run_params(spec: Spec) -> dict[str, str]:
+    """The parameters that a run logs: one plain scalar per key, so that each makes an axis in
+    MLflow's charts.
+
+    ``attack.strength`` is left out where no stage has one. A second stage of the same name gets the
+    prefix ``….2``.
+    """
+    spec = validate(spec)
+    params = {
+        "dataset.name": spec.dataset.name,
+        "model.name": spec.model.name,
+        "optimizer.name": spec.optimizer.name,
+        "attack.name": chain_text(spec.attack, "attack"),
+        "defense.name": chain_text(spec.defense, "defense"),
+        "seed": str(spec.seed),
+    }
+    strength = attack_strength(spec)
+    if strength is not None:
+        params["attack.strength"] = plain_text(strength)
+    for role in ("dataset", "model", "optimizer"):
+        params |= _prefixed(role, getattr(spec, role).params)
+    for role in ("attack", "defense"):
+        params |= _chain_params(role, getattr(spec, role))
+    scalars = {name: getattr(spec, name) for name in scalar_fields() if name != "seed"}
+    return params | _prefixed("fl", scalars)
+
+
+def _chain_params(role: str, chain: tuple[Part, ...]) -> dict[str, str]:
+    params: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for stage in chain:
+        times[stage.name] = times.get(stage.name, 0) + 1
+        prefix = f"{role}.{stage.name}"
+        if times[stage.name] > 1:
+            prefix += f".{times[stage.name]}"
+        params |= _prefixed(prefix, stage.params)
+    return params
+
+
+def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
+    return {f"{prefix}.{key}": plain_text(value) for key, value in values.items()}
+
+
+def run_command(spec: Spec) -> str:
+    """The command line that runs one spec again."""
+    options = [(role, str(getattr(spec, role))) for role in ("dataset", "model", "optimizer")]
+    options += [(role, chain_text(getattr(spec, role), role)) for role in ("attack", "defense")]
+    for name in scalar_fields():
+        options.append((name.replace("_", "-"), plain_text(getattr(spec, name))))
+    words = [f"--{name} '{text}'" if "(" in text else f"--{name} {text}" for name, text in options]
+    return " ".join(["backstop run", *words])
+
+
+def run_tags(spec: Spec, *, space: str, origin: Origin, parent: str | None) -> dict[str, str]:
+    """The tags that a run carries; those that are empty or too long for MLflow are left out."""
+    spec = validate(spec)
+    document = json.dumps(
+        spec_to_json(spec), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    tags = {
+        "backstop.kind": "trial",
+        "backstop.id": spec.id,
+        "backstop.space": space,
+        "backstop.cell": spec_title(spec),
+        "backstop.version": __version__,
+        **origin.tags,
+        "backstop.spec": document,
+        "mlflow.note.content": _note(spec),
+        "mlflow.source.name": "backstop",
+        "mlflow.parentRunId": parent or "",
+    }
+    return {key: value for key, value in tags.items() if 0 < len(value) <= TAG_LIMIT}
+
+
+def _note(spec: Spec) -> str:
+    """What MLflow shows above a run."""
+    attack, defense = chain_text(spec.attack, "attack"), chain_text(spec.defense, "defense")
+    dormant = DORMANT if spec.dormant else ""
+    where = f"on {spec.dataset.name} ({spec.model.name}), seed {spec.seed}"
+    return (
+        f"**{attack}**{dormant} against **{defense}** {where}.\n\n```\n{run_command(spec)}\n```\n"
+    )
+
+
+def run_title(spec: Spec) -> str:
+    """A run's name: stages without parameters, seed, the first digits of the id."""
+    chains = []
+    for role in ("attack", "defense"):
+        names = [Part(stage.name) for stage in getattr(spec, role)]
+        chains.append(chain_text(names, role))
+    return f"{' × '.join(chains)} · seed {spec.seed} · {spec.id[:8]}"

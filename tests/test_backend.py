@@ -1,0 +1,144 @@
+"""A sweep on a back end of one's own: what it has to do, and what it gets from the platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+
+from backstop.platform.contract import Part, Spec
+from backstop.platform.experiment import Experiment, run
+from backstop.platform.params import BadInput
+from backstop.platform.results.runs import read_runs
+from backstop.platform.results.store import locate_store
+from backstop.platform.rounds.finals import final
+from backstop.platform.sweeps.backend import Backend, Observer, Task
+from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
+from backstop.platform.sweeps.plan import SweepPlan
+from backstop.platform.sweeps.queues import Finals, Fixed, Queue
+
+BASE = Spec(
+    dataset=Part("synthetic"),
+    model=Part("logistic"),
+    clients=4,
+    per_round=4,
+    rounds=3,
+    batch=16,
+    root_size=4,
+    alpha=None,
+)
+
+
+class OneByOne:
+    """The smallest back end: one trial after another, in this process."""
+
+    name, elsewhere = "a loop", False
+
+    def check(self) -> None:
+        pass
+
+    def start(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def run(self, queue: Queue, task: Task, observer: Observer) -> None:
+        while queue.fill():
+            spec = queue.waiting.pop(0)
+            observer.started(spec)
+            session = task.session(spec)
+            for record in session.rounds():
+                observer.result(spec, record.round + 1, record.metrics)
+            outcome = session.finish()
+            queue.ended(spec, outcome)
+            observer.ended(spec, outcome.finals, outcome.stored)
+
+
+class Seen:
+    """What an observer is told."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+        self.ends: list[bool] = []
+
+    def started(self, spec: Spec) -> None:
+        pass
+
+    def result(self, spec: Spec, rounds: int, last: Finals) -> None:
+        self.rounds.append(rounds)
+
+    def ended(self, spec: Spec, finals: Finals | None, stored: bool) -> None:
+        self.ends.append(stored)
+
+
+def conducted(site: Site, backend: Backend, specs: list[Spec]) -> tuple[Queue, Seen, list[str]]:
+    """A sweep of the specs, what its observer saw and what was said."""
+    seen = Seen()
+    said: list[str] = []
+
+    @contextmanager
+    def watch(queue: Queue) -> Iterator[Seen]:
+        yield seen
+
+    plan = SweepPlan("tiny", Fixed(specs), specs)
+    return conduct(plan, site, backend, watch=watch, say=said.append), seen, said
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(locate_store(tmp_path), tmp_path, "tiny", tmp_path / "data", "cpu")
+
+
+def test_a_loop_of_a_few_lines_runs_a_sweep(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [BASE, BASE.replace(seed=1)]
+    queue, seen, said = conducted(site, OneByOne(), specs)
+    assert said == [f"tiny: starting a loop and a new store in {site.folder} …"]
+    assert (seen.rounds, seen.ends) == ([1, 2, 3] * 2, [True, True])
+    expected = {spec.id: final(list(run(spec, folder=site.data, device="cpu"))) for spec in specs}
+    assert queue.results == expected
+    stored = read_runs(site.store, "tiny")
+    assert {item.id: dict(item.metrics) for item in stored} == expected
+    assert shortfalls(queue, site.checkpoints) == []
+
+    monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("all runs are finished"))
+    again, _, said = conducted(site, OneByOne(), specs)
+    assert (again.skipped, said) == (
+        2,
+        ["tiny: all 2 runs are finished already in experiment 'tiny'"],
+    )
+
+
+def test_a_sweep_goes_on_from_what_a_stopped_back_end_has_left(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backstop.platform.sweeps import session
+
+    monkeypatch.setattr(session, "SAVE_INTERVAL_S", 0.0)  # after every round
+    real, rounds = Experiment.round, []
+
+    def stopping(self: Experiment) -> object:
+        rounds.append(self.state.round)
+        if len(rounds) == 3:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(Experiment, "round", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        conducted(site, OneByOne(), [BASE])
+    assert [item.status for item in read_runs(site.store, "tiny", status=None)] == ["KILLED"]
+    queue, _, said = conducted(site, OneByOne(), [BASE])
+    assert rounds == [0, 1, 2, 2]
+    assert said == ["tiny: starting a loop; 0 of 1 runs are finished already …"]
+    monkeypatch.setattr(Experiment, "round", real)
+    assert queue.results[BASE.id] == final(list(run(BASE, folder=site.data, device="cpu")))
+    assert not list(site.checkpoints.glob("*.pt"))
+
+
+def test_a_back_end_that_cannot_start_is_asked_before_a_store_is_made(site: Site) -> None:
+    class Away(OneByOne):
+        def check(self) -> None:
+            raise BadInput("nobody answers")
+
+    with pytest.raises(BadInput, match="nobody answers"):
+        conducted(site, Away(), [BASE])
+    assert not list(site.folder.iterdir())
