@@ -127,22 +127,21 @@ def call(rule: Rule, rows: torch.Tensor) -> Callable[[], Any]:
     """One application of our rule to a fresh view of the matrix: nothing is remembered from the
     call before.
     """
-    from types import SimpleNamespace
+    from dataclasses import replace
 
+    from backstop.platform.examples import server_view
     from backstop.platform.specs.part import parse_part
 
     part = parse_part(rule.text)
     n, d = rows.shape
     params = dict(part.params) | ({"f": n // SHARE} if part.name in TAKES_F else {})
     defense: Defense = plugins.build("defenses", part.name, params)
-    view: Any = SimpleNamespace(
-        generator=generator(0, "bench"), params=torch.zeros(d), layout=(), server_lr=1.0, round=0
-    )
+    view = replace(server_view(torch.zeros(d)), layout=())
     weight, client = torch.ones(n), torch.arange(n)
 
     def work() -> object:
-        view.generator = generator(0, "bench")
-        return defense.apply(Updates(rows[:], weight, client), defense.init(view), view)
+        here = replace(view, generator=generator(0, "bench"))
+        return defense.apply(Updates(rows[:], weight, client), defense.init(here), here)
 
     return work
 

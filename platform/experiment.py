@@ -271,7 +271,7 @@ class Experiment:
         """The test sets: made once, and once more whenever the attack's state has changed (a
         learned trigger).
         """
-        own = self.state.attack[self.built.judge] if self.state.attack else None
+        own = self.state.attack[self.built.trigger_stage] if self.state.attack else None
         if self.probed is None or self.probed[0] is not own:
             self.probed = (own, build_probe(self.views, self.state))
         return self.probed[1]

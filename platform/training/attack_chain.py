@@ -31,7 +31,7 @@ def attack_chain(
     one stage may define what success is (trigger, goal or test_set), and at most one the local
     training; raises BadInput otherwise.
     """
-    trigger_stage = judge(stages)
+    trigger_stage = find_trigger_stage(stages)
     called = (*names, *(f"stage {position}" for position in range(len(names) + 1, len(stages) + 1)))
     named = [
         name_errors(f"attack {name}", stage) for name, stage in zip(called, stages, strict=True)
@@ -57,7 +57,7 @@ def attack_chain(
     )
 
 
-def judge(stages: Sequence[Attack]) -> int:
+def find_trigger_stage(stages: Sequence[Attack]) -> int:
     """The index of the stage that defines what success is, 0 where none does. Raises BadInput
     where two do.
     """
@@ -89,7 +89,7 @@ def _later(first: Training | None, second: Training | None) -> Training | None:
 class _Chain(NamedTuple):
     stages: tuple[Attack, ...]
     knows: tuple[str, ...]
-    judge: int
+    trigger_stage: int
 
     def has(self, function: str) -> bool:
         return any(getattr(stage, function) is not None for stage in self.stages)
@@ -103,7 +103,8 @@ class _Chain(NamedTuple):
 
         ``before`` holds the states of the stages before it, by which they poison batches.
         """
-        knows, stage = self.knows[position], "trigger" if position == self.judge else str(position)
+        knows = self.knows[position]
+        stage = "trigger" if position == self.trigger_stage else str(position)
         seed = view.generator.initial_seed()
         draws = seeds.generator(seed, stage, what, "poison")
 

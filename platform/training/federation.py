@@ -14,7 +14,7 @@ from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import network, partition
-from backstop.platform.training.attack_chain import attack_chain, judge
+from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage
 from backstop.platform.training.defense_chain import chain
 
 
@@ -29,7 +29,7 @@ class Federation(NamedTuple):
     # the loop engine's working copy; every client loads the global vectors into it
     replica: network.Replica
     attack: Attack  # all stages as one
-    judge: int  # the stage of the attack whose state decides on the triggered test set
+    trigger_stage: int  # index of the stage whose state decides on the triggered test set
     defense: Defense  # all stages as one
     device: torch.device
 
@@ -146,7 +146,7 @@ def build_federation(spec: Spec, data: Data, where: torch.device) -> Federation:
         net=net,
         replica=network.Replica(net),
         attack=attack,
-        judge=judge(attacks),
+        trigger_stage=find_trigger_stage(attacks),
         defense=chain(*defenses, names=[item.name for item in spec.defense]),
         device=where,
     )
