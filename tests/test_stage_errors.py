@@ -13,9 +13,10 @@ from backstop.platform import cli, plugins
 from backstop.platform.contract import Attack, BrokenStage, Defense, Local, Part, Spec
 from backstop.platform.experiment import run
 from backstop.platform.params import BadInput
+from backstop.platform.sweeps.trials import BROKEN_STAGE, failure_reason
 from backstop.platform.training.attack_chain import attack_chain
 from backstop.platform.training.defense_chain import chain
-from backstop.platform.training.stage_errors import located
+from backstop.platform.training.stage_errors import failure_line, located
 from tests.views import attack_view, server_view
 
 LOOP = Spec(clients=6, per_round=6, rounds=2, malicious=0.5, root_size=20, model=Part("cnn"))
@@ -123,6 +124,9 @@ def test_the_inner_place_counts_and_survives_another_process() -> None:
         raise error
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(error) == "defense krum: round 3: client 7: ValueError: no luck"
+    assert failure_line(error, 5) == str(error)
+    assert failure_reason(f'File "a.py"\n{BROKEN_STAGE}{error}') == str(error)
+    assert f"{BrokenStage.__module__}.{BrokenStage.__name__}: " == BROKEN_STAGE
 
 
 def test_the_command_line_says_it_in_one_line(

@@ -22,6 +22,7 @@ from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint, Che
 from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import Spec
+from backstop.platform.training.stage_errors import failure_line
 
 
 class Destination(NamedTuple):
@@ -138,8 +139,7 @@ class Session:
 
     def _report_failure(self, error: Exception) -> None:
         if self.log is not None:
-            round_index = self.experiment.state.round
-            self.log.fail(f"round {round_index}: {type(error).__name__}: {error}")
+            self.log.fail(failure_line(error, self.experiment.state.round))
 
     def _send(self) -> None:
         """Send what there is; a store that does not take it now is tried again later."""

@@ -32,6 +32,7 @@ from backstop.platform.sweeps.session import Outcome, Session
 from backstop.platform.workers.actors import ActorShare, OnActors
 
 REASON_LIMIT = 300  # characters of a failure's reason
+BROKEN_STAGE = "backstop.platform.contract.BrokenStage: "  # before a line that says it all
 RETRIES = 2  # times that a failed trial is started again
 
 
@@ -123,13 +124,16 @@ def failure_reason(error: object) -> str:
 
     >>> failure_reason('Failure # 1\nray::f()\n  File "a.py", line 3, in f\nValueError: no luck\n')
     'ValueError: no luck'
+    >>> failure_reason('File "a.py"\nbackstop.platform.contract.BrokenStage: defense krum: no luck')
+    'defense krum: no luck'
     """
     lines = [line.strip() for line in str(error or "").splitlines()]
     lines = [line for line in lines if line and not line.startswith("Failure #")]
     if not lines:
         return "no reason is known"
     raised = any(line.startswith('File "') for line in lines)
-    return (lines[-1] if raised else lines[0])[:REASON_LIMIT]
+    reason = lines[-1] if raised else lines[0]
+    return reason.removeprefix(BROKEN_STAGE)[:REASON_LIMIT]
 
 
 class Generations(Searcher):

@@ -40,6 +40,17 @@ def located(round_index: int, client: int | None = None) -> Iterator[None]:
         raise
 
 
+def failure_line(error: Exception, round_index: int) -> str:
+    """What ended an experiment in a round, in one line; a broken stage knows its round.
+
+    >>> failure_line(OSError("disk full"), 2)
+    'round 3: OSError: disk full'
+    """
+    if isinstance(error, BrokenStage):
+        return str(error)
+    return f"round {round_index + 1}: {type(error).__name__}: {error}"
+
+
 def _naming(stage: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(hook)
     def call(*given: Any) -> Any:
