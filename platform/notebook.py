@@ -1,17 +1,23 @@
-"""What a notebook calls: a run and a leaderboard, each as a value.
+"""What a notebook calls: a run, a sweep, a search and a leaderboard, each as a value.
 
-run(Spec(rounds=5)).frame()
-leaderboard("backstop-store", "quickstart").frame()
+    board = sweep(grid(Spec(), defense=["fedavg", "median"]), experiment="first")
+    board.frame()
+
+Runs are stored, found again and ranked as the command line does it: ``backstop leaderboard
+--experiment first`` gives the same leaderboard. Progress goes to stderr.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backstop.platform.contract import Record, Spec
+from backstop.platform.contract import Record, Search, Spec
+from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -19,7 +25,10 @@ if TYPE_CHECKING:
     from backstop.platform.results.document import Document
     from backstop.platform.results.runs import Run
     from backstop.platform.results.store import Store
+    from backstop.platform.sweeps.conduct import Site
+    from backstop.platform.sweeps.plan import SweepPlan
 
+STORE = "backstop-store"
 TEXT_WIDTH = 110  # columns of a leaderboard as text
 
 
@@ -80,14 +89,83 @@ class Leaderboard:
         return markdown(self.document)
 
 
+class Proposal(NamedTuple):
+    """What a search has tried, and its score."""
+
+    changes: Mapping[str, Any]  # free parameter → value
+    score: float
+
+
+class SearchResult(NamedTuple):
+    """A search that is done: its proposals in order, and the best of them."""
+
+    objective: str
+    proposals: tuple[Proposal, ...]
+    best: Proposal | None
+
+    def frame(self) -> DataFrame:
+        """The proposals, a row each: what was tried, and the objective."""
+        from pandas import DataFrame, RangeIndex
+
+        rows = [{**item.changes, self.objective: item.score} for item in self.proposals]
+        return DataFrame(rows, index=RangeIndex(len(rows), name="trial"))
+
+
 def run(spec: Spec, *, data_dir: str | Path | None = None, device: str = "auto") -> RunResult:
-    """Run one experiment in this process. Nothing is stored."""
+    """Run one experiment in this process. It is not stored: ``sweep([spec])`` stores its run."""
     from backstop.platform import experiment
     from backstop.platform.rounds import finals
     from backstop.platform.training.loading import data_folder
 
     records = tuple(experiment.run(spec, folder=data_folder(data_dir), device=device))
     return RunResult(spec, records, finals.final(records))
+
+
+def sweep(
+    space: str | Path | Sequence[Spec],
+    *,
+    experiment: str | None = None,
+    store: str | Path = STORE,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+) -> Leaderboard:
+    """Run all specs that are not finished yet, and the twins that they are compared with, on Ray;
+    rank the experiment.
+
+    ``space`` is a list of specs, a name in ``search_spaces/`` or the path of a Python file;
+    ``experiment`` is its name unless given. A run that fails is said on stderr, and is among the
+    document's ``missing_runs``.
+    """
+    plan = _plan(space, experiment)
+    if plan.proposals is not None:
+        raise BadInput(f"{plan.title} is a search, not a list of specs; backstop.search runs it")
+    if not plan.specs:
+        raise BadInput("sweep: the list of specs is empty; there is nothing to run")
+    name = experiment or plan.title
+    _conduct(plan, _site(store, name, data_dir, device))
+    return leaderboard(store, name)
+
+
+def search(
+    space: str | Path | Search,
+    *,
+    experiment: str | None = None,
+    store: str | Path = STORE,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+) -> SearchResult:
+    """Run a search from where it was left, on Ray; its proposals and their scores.
+
+    ``space`` is a :class:`Search`, a name in ``search_spaces/`` or the path of a Python file.
+    """
+    plan = _plan(space, experiment)
+    source = plan.proposals
+    if source is None:
+        raise BadInput(f"{plan.title} is a list of specs, not a search; backstop.sweep runs it")
+    _conduct(plan, _site(store, experiment or plan.title, data_dir, device))
+    proposals = tuple(Proposal(dict(values), score) for values, score in source.trials)
+    best = max(proposals, key=lambda item: item.score, default=None)
+    return SearchResult(source.search.objective, proposals, best)
 
 
 def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
@@ -123,3 +201,39 @@ def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]
     where = locate_store(Path(store))
     check_reachable(where, write=False)
     return where, read_runs(where, experiment)
+
+
+def _plan(space: str | Path | Search | Sequence[Spec], experiment: str | None) -> SweepPlan:
+    """What will be run; a list has the name of its experiment."""
+    from backstop.platform.sweeps.plan import load_space, plan_space
+
+    if isinstance(space, (str, Path)):
+        return plan_space(Path(space).stem, load_space(str(space)))
+    return plan_space(experiment or "notebook", space)
+
+
+def _site(store: str | Path, experiment: str, data_dir: str | Path | None, device: str) -> Site:
+    """Where a sweep reads and writes, checked. Raises BadInput before anything is trained."""
+    from backstop.platform.commands.output import usable_store
+    from backstop.platform.results.experiments import check_name
+    from backstop.platform.sweeps.conduct import Site
+    from backstop.platform.training.device import choose_device
+    from backstop.platform.training.loading import data_folder
+
+    check_name(experiment)
+    located = usable_store(Namespace(store=str(store)))
+    kind = choose_device(device).type
+    return Site(located, Path(store), experiment, data_folder(data_dir), kind)
+
+
+def _conduct(plan: SweepPlan, site: Site) -> None:
+    """Run what is left of a plan, and say what could not be run or stored."""
+    from backstop.platform.commands.live import Watch
+    from backstop.platform.commands.output import say
+    from backstop.platform.sweeps.conduct import conduct, shortfalls
+    from backstop.platform.sweeps.ray_tune import RayTune
+
+    backend = RayTune(os.environ.get("RAY_ADDRESS") or None)
+    queue = conduct(plan, site, backend, watch=lambda queue: Watch(plan.title, queue), say=say)
+    for line in shortfalls(queue, site.checkpoints):
+        say(f"backstop: {line}")

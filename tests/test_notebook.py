@@ -14,6 +14,10 @@ from backstop.platform import experiment, notebook
 from backstop.platform.results.document import encode_document
 from backstop.platform.results.ranking import build_document
 from backstop.platform.rounds.finals import final
+from backstop.platform.sweeps import conduct
+from backstop.platform.sweeps.conduct import Site
+from backstop.platform.sweeps.plan import SweepPlan
+from backstop.platform.sweeps.queues import Queue
 from tests.boards import runs as made_up_runs
 
 STORE = "backstop-store"
@@ -86,3 +90,59 @@ def test_a_store_that_there_is_not_is_not_made() -> None:
     with pytest.raises(backstop.BadInput, match="there is no database yet"):
         backstop.leaderboard("nowhere", "first")
     assert not list(Path("nowhere").glob("*.db"))
+
+
+def test_a_search_and_a_list_of_specs_are_told_apart() -> None:
+    with pytest.raises(backstop.BadInput, match=r"tune_invariant is a search.*backstop\.search"):
+        backstop.sweep("tune_invariant")
+    with pytest.raises(backstop.BadInput, match=r"smoke is a list of specs.*backstop\.sweep"):
+        backstop.search("smoke")
+    with pytest.raises(backstop.BadInput, match="the list of specs is empty"):
+        backstop.sweep([])
+
+
+def mask_threshold(spec: backstop.Spec) -> dict[str, float]:
+    """Made-up figures: a run is as accurate as its mask threshold is high."""
+    threshold = spec.defense[0].params["mask_threshold"] if spec.defense else 0.0
+    assert isinstance(threshold, float)
+    return {"final/clean_accuracy": threshold, "final/attack_success_rate": 0.0}
+
+
+def test_a_search_gives_its_proposals_and_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    def conduct_without_ray(plan: SweepPlan, site: Site, *_: object, **__: object) -> Queue:
+        queue = Queue(plan.source, {})
+        while queue.fill():
+            queue.results |= {spec.id: mask_threshold(spec) for spec in queue.waiting}
+            queue.waiting = []
+        return queue
+
+    monkeypatch.setattr(conduct, "conduct", conduct_without_ray)
+    key = "defense.invariant.mask_threshold"
+    base = SPEC.replace(defense=backstop.parse_chain("invariant"))
+    space = backstop.Search(base=base, free=[key], objective="clean_accuracy", trials=5)
+    result = backstop.search(space, experiment="tuned")
+    frame = result.frame()
+    assert list(frame.columns) == [key, "clean_accuracy"] and len(frame) == 5
+    assert list(frame[key]) == list(frame["clean_accuracy"])
+    assert result.best is not None and result.best.score == frame["clean_accuracy"].max()
+
+
+def test_a_sweep_says_what_failed_and_ranks_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites: list[Site] = []
+
+    def conduct_without_ray(plan: SweepPlan, site: Site, *_: object, **__: object) -> Queue:
+        sites.append(site)
+        queue = Queue(plan.source, {})
+        queue.fill()
+        queue.failures[plan.specs[0].id] = "ValueError: no luck"
+        return queue
+
+    ranked: list[tuple[object, str]] = []
+    monkeypatch.setattr(conduct, "conduct", conduct_without_ray)
+    monkeypatch.setattr(notebook, "leaderboard", lambda *where: ranked.append(where))
+    backstop.sweep([SPEC], experiment="first", store="here", data_dir="there", device="cpu")
+    assert "backstop: 1 run failed: ValueError: no luck" in capsys.readouterr().err
+    assert ranked == [("here", "first")]
+    assert sites[0].experiment == "first" and sites[0].data == Path("there")

@@ -26,6 +26,7 @@ FENCE = re.compile(
 )
 COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*backstop (?P<verb>\w+)", re.MULTILINE)
 
+SHELL = "import backstop\n"  # a block that is a session of its own begins so
 COUNT = re.compile(r"\b\d+ (?:attack stages|attacks|defenses|datasets|models|search spaces)\b")
 
 
@@ -40,7 +41,12 @@ class Block(NamedTuple):
 BLOCKS = [
     Block(fence["language"], fence["text"], bool(fence["mark"])) for fence in FENCE.finditer(README)
 ]
-PYTHON = [block.text for block in BLOCKS if block.language == "python"]
+PYTHON = [
+    block.text
+    for block in BLOCKS
+    if block.language == "python" and not block.text.startswith(SHELL)
+]
+NOTEBOOK = [block.text for block in BLOCKS if block.text.startswith(SHELL)]
 MARKED = [block.text for block in BLOCKS if block.marked]
 
 
@@ -64,6 +70,26 @@ def test_python_blocks_run_in_order() -> None:
     for block, text in enumerate(PYTHON):
         # warnings are errors in every test
         exec(compile(text, f"README.md block {block}", "exec"), names)
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(600)
+def test_ten_lines_in_a_python_shell_are_a_sweep_a_dataframe_and_latex(tmp_path: Path) -> None:
+    [text] = NOTEBOOK
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=text,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(text.splitlines()) == 10
+    assert "7/7 done" in done.stderr  # six specs and the clean twin of the attack
+    assert re.search(r"^\d +\d +fedavg +0\.5", done.stdout, re.MULTILINE)
+    assert "\n1 & " in done.stdout and "\\end{tabular}" in done.stdout
 
 
 def test_the_example_defense_is_a_plugin(tmp_path: Path) -> None:

@@ -54,17 +54,21 @@ def make_plan(
     if trials is not None and trials < 1:
         raise BadInput(f"--trials {trials} is not allowed; an integer of at least 1")
     space = with_overrides(load_space(name), changes or {}, seeds, say)
-    title = Path(name).stem
+    if trials is not None and not isinstance(space, Search):
+        raise BadInput(f"--trials is for a search; {name} is a list of {len(space)} specs")
+    if trials is not None and isinstance(space, Search):
+        space = dataclasses.replace(space, trials=trials)
+    return plan_space(Path(name).stem, space)
+
+
+def plan_space(title: str, space: Sequence[Spec] | Search) -> SweepPlan:
+    """A space under its title, with the runs that the leaderboard compares it with."""
     if isinstance(space, Search):
         from backstop.platform.sweeps.search import Proposals
 
-        if trials is not None:
-            space = dataclasses.replace(space, trials=trials)
         proposals = Proposals(space)
         undefended = [space.base.replace(seed=seed, defense=()) for seed in space.seeds]
         return SweepPlan(title, proposals, distinct(undefended), proposals)
-    if trials is not None:
-        raise BadInput(f"--trials is for a search; {name} is a list of {len(space)} specs")
     specs = warm_first(with_twins(distinct(space)))
     return SweepPlan(title, Fixed(specs), specs)
 

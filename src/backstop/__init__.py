@@ -4,7 +4,8 @@ regenerate.
     import backstop
 
     specs = backstop.grid(backstop.Spec(), attack=["none", "badnets"], defense=["fedavg", "median"])
-    backstop.run(specs[0]).frame()
+    board = backstop.sweep(specs, experiment="first")
+    board.frame()
 
 ``import backstop`` imports nothing else: a name is imported when it is first used.
 """
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from backstop.platform.notebook import load as load
     from backstop.platform.notebook import run as run
     from backstop.platform.notebook import runs as runs
+    from backstop.platform.notebook import search as search
+    from backstop.platform.notebook import sweep as sweep
     from backstop.platform.params import BadInput as BadInput
     from backstop.platform.plugins import names as names
     from backstop.platform.specs.change import change_spec as change_spec
@@ -45,6 +48,8 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "parse_chain": "specs.part",
     "run": "notebook",
     "runs": "notebook",
+    "search": "notebook",
+    "sweep": "notebook",
 }
 
 
