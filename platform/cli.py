@@ -20,7 +20,7 @@ from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
-from backstop.platform.commands.run import run
+from backstop.platform.commands.run import run_spec
 from backstop.platform.commands.sweep import sweep
 from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """One line, with the nearest match where a word is misspelt."""
+        """One line, with the nearest match where a word is misspelled."""
         if "invalid choice" in message:
             word = message.split("invalid choice: ")[1].split("'")[1]
             choices = [str(choice) for action in self._actions for choice in action.choices or ()]
@@ -106,7 +106,7 @@ def parser() -> Parser:
         added.set_defaults(command=function)
         return added
 
-    one = command("run", run, "Run one experiment.")
+    one = command("run", run_spec, "Run one experiment.")
     _spec_options(one)
     _compute_options(one, actors="0")
     one.add_argument(

@@ -91,3 +91,7 @@ def test_every_figure_has_a_value(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(style.FIGURES)
     assert all(line.split()[-1].replace(".", "").isdigit() for line in lines[1:])
+
+
+def test_a_public_name_of_the_platform_has_one_meaning() -> None:
+    assert style.two_meanings(style.read_folder(style.ROOT / "platform")) == {}

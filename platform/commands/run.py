@@ -48,7 +48,7 @@ def _requested_spec(options: argparse.Namespace) -> Spec:
     return validate(spec)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_spec(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     from backstop.platform.results.experiments import check_name
     from backstop.platform.rounds import starts
