@@ -110,6 +110,8 @@ def test_commands_are_right(
         assert capsys.readouterr().out
     elif verb == "verify":
         assert (ROOT / options.file).is_file()
+    elif verb == "leaderboard":
+        assert options.experiment  # parsed; its runs are those of a sweep before it
     else:
         pytest.fail(f"{page}: nobody says how to try {line!r}")
 
