@@ -227,7 +227,8 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
         env=environment,
     )
     assert found.returncode == 1, found.stderr
-    assert "1 run failed: RuntimeError: " in found.stderr and "the defense broke" in found.stderr
+    reason = "1 run failed: defense broken: round 1: RuntimeError: the defense broke (broken.py:7)"
+    assert reason in found.stderr
     assert "median" in found.stdout
     from backstop.platform.results.runs import read_runs
     from backstop.platform.results.store import locate_store

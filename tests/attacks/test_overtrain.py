@@ -28,7 +28,7 @@ CLAIM = Claim(
 
 def reference(epochs: int, lr: float) -> tuple[Tensor, Tensor]:
     """The rows of a federation in which all clients train so."""
-    return rows("", local_epochs=epochs, optimizer=Part("sgd", {"lr": lr, "momentum": 0.9}))
+    return rows("none", local_epochs=epochs, optimizer=Part("sgd", {"lr": lr, "momentum": 0.9}))
 
 
 def rows(attack: str, **changes: object) -> tuple[Tensor, Tensor]:
