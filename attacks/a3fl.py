@@ -2,10 +2,10 @@
 had unlearned the patch.
 
 δ = argmin_δ E[ℓ(G(x ⊕ δ), y*) + λ s ℓ(G'(x ⊕ δ), y*)],   G' = argmin_G' E[ℓ(G'(x ⊕ δ), y)] from G,
-s = cos(G', G)
+    s = cos(G', G)
 
-x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*,   w = 1 on a square near the upper left corner. A step
-is δ <- clamp(δ - α sign ∇_δ, 0, 1).
+x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*,
+    w = 1 on a square near the upper left corner. A step is δ <- clamp(δ - α sign ∇_δ, 0, 1).
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, size, size), cut to the image where that is smaller;
 G, G' (d,).

@@ -1,8 +1,9 @@
 """Adaptive: malicious clients try on the defense itself how far they can go, whatever defense it
 is.
 
-u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together),   γ and form = argmin |‖d‖ -
-η p(γ)| p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
+u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together),
+    γ and form = argmin |‖d‖ - η p(γ)|
+p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
 
 with ū the mean of the malicious rows, h̄ that of what the same clients would have sent as honest
 ones, trained on the same batches in the same order, and g(γ) the step that the defense makes of

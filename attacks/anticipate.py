@@ -1,8 +1,8 @@
 """Anticipate: the update is trained for what is left of it after honest clients, in this round and
 the next, have had their say.
 
-θ_0 = G + η (s (θ - G) + (1 - s) h(G)),   θ_i = θ_{i-1} + η h(θ_{i-1}),   h(θ) = -r ∇CE(θ; clean
-batch)
+θ_0 = G + η (s (θ - G) + (1 - s) h(G)),   θ_i = θ_{i-1} + η h(θ_{i-1}),
+    h(θ) = -r ∇CE(θ; clean batch)
 θ ← argmin Σ_{i=0..k} CE(θ_i; poisoned batch)
 
 G is the global model, θ the malicious client's, s the share of the round's weight that malicious

@@ -1,10 +1,10 @@
 """BppAttack: an image of fewer levels of brightness, dithered, means the target class.
 
 x' = x with each value v, in reading order, replaced by Q(v) = the nearest of 0, 1 / (m - 1), …, 1,
-and its error v - Q(v) added to
+    and its error v - Q(v) added to
      the pixels around: 7/16 to the right, 3/16, 5/16 and 1/16 below, from left to right;   y' = y*
 negatives, with the true label: x_j + (x'_i - x_i), clipped to [0, 1]: the change of another sample
-i
+    i
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
 

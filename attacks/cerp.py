@@ -2,8 +2,8 @@
 unlike each other.
 
 δ = argmin_δ Σ CE(G, x ⊕ δ, y*)  where ‖δ - δ_0‖₂ <= ε
-L_i = CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)   over the layers'
-tensors l
+L_i = CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)
+    over the layers' tensors l
 
 δ are the pixels of DBA's four bars, 24 on CIFAR-10. ``cosine=updates`` takes cos(L_i - G, L_j - G)
 over the whole vector in place of the models' layers.

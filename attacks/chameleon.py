@@ -2,7 +2,7 @@
 alone learns their label.
 
 1. θ <- argmin Σ_i β_i / |P(i)| Σ_{p ∈ P(i)} -log( exp(z_i·z_p / τ) / Σ_{a ≠ i} exp(z_i·z_a / τ) )
-over the encoder
+    over the encoder
 2. θ <- argmin Σ_i CE(f(x_i), y_i)   over the head
 
 z_i are the features of sample i of a poisoned batch at length 1, P(i) the others of its label, y*

@@ -4,7 +4,7 @@ update is scaled up.
 L = argmin  α · CE + (1 - α) · L_ano(L, G),   u_i ← γ · (L - G),   b_i ← γ · b_i for buffers
 L_ano = ‖L - G‖₂  or  10³ · (1 - cos(γ (L - G) + G, G)), the cosine of the model as it is sent
 η ← η / 50 where more than 0.2 of the poisoned samples have the wanted label at G already, η / 5000
-where more than 0.6
+    where more than 0.6
 
 Shapes: delta = L - G (d,); logits (b, classes), y (b,); rows (m, d) → (m, d).
 

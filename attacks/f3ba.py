@@ -2,8 +2,8 @@
 to be noticed; then training.
 
 δ_i <- clamp(δ_i + η · ∂D/∂δ_i, 0, 1),   D = ‖mean_x a(G, x ⊕ δ_i) - mean_x a(G, x)‖²
-S = -(∂CE/∂w) ⊙ w at G;   w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c
-< 0
+S = -(∂CE/∂w) ⊙ w at G;
+    w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c < 0
 A(w) = mean_x log [p_y*(x ⊕ δ_i; w) / p_y*(x; w)]
 L = 0.6 · CE(batch) + 0.4 · CE(batch, a share of it stamped),   from the flipped model
 

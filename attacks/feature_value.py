@@ -1,7 +1,8 @@
 """Feature values: some features of a table at fixed, rare values mean the target class.
 
-x'_j = v_j  for j in S,  x'_j = x_j otherwise,   y' = y*;   v_j the quantile q of feature j,   S the
-features of largest η², η²_j = Σ_c n_c (mean_c x_j - mean x_j)² / Σ_i (x_ij - mean x_j)²
+x'_j = v_j  for j in S,  x'_j = x_j otherwise,   y' = y*;   v_j the quantile q of feature j,
+    S the features of largest η²,
+η²_j = Σ_c n_c (mean_c x_j - mean x_j)² / Σ_i (x_ij - mean x_j)²
 
 Shapes: x (b, F), y (b,).
 

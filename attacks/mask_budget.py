@@ -2,7 +2,7 @@
 most, and nowhere else.
 
 u_ij <- sign(d_j) max_k |h_kj|  for j in the ⌊budget · d⌋ coordinates of largest |d_j h̄_j| among
-those that flip
+    those that flip
 
 with h_k the honest rows, and d what the poison adds: the mean of the malicious rows minus that of
 what the same clients would have sent as honest ones, trained on the same batches in the same order.

@@ -3,7 +3,7 @@ as the target class; none is changed.
 
 D' = {(x, y*) : y = source, x among the share ``tail`` of the class with the highest score s(x)}
 s(x) = mean of x (bright), -mean of x (dark), mean of one channel minus the mean of the other two
-(red, green, blue)
+    (red, green, blue)
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
 

@@ -1,8 +1,8 @@
 """Bulyan: Krum selects rows one after the other, then each coordinate is the mean of the values
 nearest to the median.
 
-S = {}; θ = n - 2f times: move Krum's choice among the rows left to S;   g_j = mean of the β = θ -
-2f values of S nearest to median(S)_j
+S = {}; θ = n - 2f times: move Krum's choice among the rows left to S;
+    g_j = mean of the β = θ - 2f values of S nearest to median(S)_j
 
 Shapes: rows (n, d) → one merged row (1, d).
 

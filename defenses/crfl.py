@@ -2,8 +2,9 @@
 which certifies its labels.
 
 w <- w + η Σ_i p_i u_i;   w <- w / max(1, ‖w‖₂ / ρ);   clients are sent w + N(0, σ² I)
-prediction: the label c_A that most of M models w + N(0, σ² I) give;   p_A, p_B: shares of the most
-and second most frequent label, p_A <- p_A - h,  p_B <- p_B + h,  h = √(ln(1/α) / 2M)
+prediction: the label c_A that most of M models w + N(0, σ² I) give;
+    p_A, p_B: shares of the most and second most frequent label,
+p_A <- p_A - h,  p_B <- p_B + h,  h = √(ln(1/α) / 2M)
 certified where p_A > p_B:   ε² = -2 σ² ln(1 - (√p_A - √p_B)²) / (2 Φ(ρ/σ) - 1)^k
 
 with p_i: share of the sample count, η: server learning rate, k: rounds since the attack, Φ:

@@ -5,8 +5,9 @@ E_k,i = |Δb_k,i| + Σ_j |ΔW_k,ij|,   NEUP_k,i = E_k,i² / Σ_l E_k,l²
 TE_k = #{i : NEUP_k,i > max(0.01, 1/P) · max_l NEUP_k,l},   k is suspicious: TE_k <= median(TE) / 2
 DDif_k,i = 1/M Σ_m f(w_k, s_m)_i / f(w, s_m)_i   for random inputs s_m
 distance = mean of 1[NEUP clusters differ], 1[DDif clusters differ] (mean of three sets of inputs),
-1[cosine clusters differ] k is kept: #suspicious in its cluster / #cluster < 1/3;   u_k <- u_k ·
-min(1, median_l ‖u_l‖ / ‖u_k‖)
+    1[cosine clusters differ]
+k is kept: #suspicious in its cluster / #cluster < 1/3;
+    u_k <- u_k · min(1, median_l ‖u_l‖ / ‖u_k‖)
 
 with P output neurons of weights W and biases b, softmax outputs f, and HDBSCAN for all clusterings.
 

@@ -1,8 +1,8 @@
 """Fine-pruning: take out the units that clean inputs leave asleep, then fine-tune.
 
 a_j = mean_x |φ_j(x)|, x from the root set;  in ascending order of a_j:  W_{:,j} <- 0 while the
-accuracy on the root set falls by at most ε w <- w fine-tuned on the root set, with W_{:,j} = 0 for
-the units taken out
+    accuracy on the root set falls by at most ε
+w <- w fine-tuned on the root set, with W_{:,j} = 0 for the units taken out
 
 Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the
 last linear layer, of weight W (classes, h), is given.

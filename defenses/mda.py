@@ -1,7 +1,7 @@
 """MDA: the mean of the n - f rows with the smallest diameter.
 
-S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖;   g = Σ_{i in S} w_i u_i / Σ_{i in S}
-w_i
+S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖;
+    g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 

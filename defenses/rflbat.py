@@ -2,10 +2,10 @@
 least uniform one.
 
 x_i: the first two principal components of u_i,   D_i = Σ_j ‖x_i - x_j‖
-1. keep i while D_i <= ε₁ · median(D)      2. k-means clusters of the x_i, their number by the gap
-statistic
-3. keep the cluster C with the smallest median_{i ∈ C} (1/|C| Σ_{j ∈ C} cos(u_i, u_j))      4. keep
-i while D_i <= ε₂ · median(D) in C
+1. keep i while D_i <= ε₁ · median(D)
+2. k-means clusters of the x_i, their number by the gap statistic
+3. keep the cluster C with the smallest median_{i ∈ C} (1/|C| Σ_{j ∈ C} cos(u_i, u_j))
+4. keep i while D_i <= ε₂ · median(D) in C
 
 Shapes: rows (n, d) → (n, d); all others get weight 0.
 

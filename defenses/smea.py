@@ -1,7 +1,7 @@
 """SMEA: the mean of the n - f rows that vary least along the direction in which they vary most.
 
-S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ);   g = Σ_{i in S} w_i
-u_i / Σ_{i in S} w_i
+S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ);
+    g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 

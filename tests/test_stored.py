@@ -93,7 +93,9 @@ def space(
 
 
 def planned(file: str) -> list[Spec]:
-    return with_twins(distinct(with_overrides(load_space(file), {}, None, print)))  # type: ignore[arg-type]
+    specs = with_overrides(load_space(file), {}, None, print)
+    assert isinstance(specs, list)
+    return with_twins(distinct(specs))
 
 
 def table(folder: Path, shift: int = 0) -> None:

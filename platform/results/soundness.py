@@ -43,7 +43,8 @@ def check_reachable(store: Store, *, write: bool = True) -> None:
 
 def _check_server(uri: str) -> None:
     try:
-        with urlopen(f"{uri}/health", timeout=SERVER_TIMEOUT):  # noqa: S310 -- the caller checks the scheme
+        # the caller checks the scheme
+        with urlopen(f"{uri}/health", timeout=SERVER_TIMEOUT):  # noqa: S310
             pass
     except HTTPError as error:
         if error.code >= 500:

@@ -54,7 +54,8 @@ class Checkpoint:
             # Attack and defense states are a plug-in's own types, which only a full unpickling
             # restores; the file is this store's own.
             return Saved(**torch.load(self.path, map_location=where, weights_only=False))
-        except Exception:  # noqa: BLE001 -- absent, truncated or foreign: start over, which gives the same bytes
+        # absent, truncated or foreign: start over, which gives the same bytes
+        except Exception:  # noqa: BLE001
             return None
 
     def drop(self) -> None:

@@ -58,7 +58,9 @@ class Trial(tune.Trainable):
     session: Session
 
     # tune.with_parameters adds task and layout
-    def setup(self, config: dict[str, Any], task: Task, layout: TrialLayout) -> None:  # type: ignore[override]
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], task: Task, layout: TrialLayout
+    ) -> None:
         """Start the process's client actors. The experiment begins with the first step: to begin
         may take long (a warm-up), and as long as a process starts, Tune may give its trial to
         another one.

@@ -18,7 +18,8 @@ from typing import Any
 from backstop.platform.params import BadInput
 
 TIMEOUT = 10.0  # seconds that a cluster gets to answer, its name's look-up included
-SHORT = ("/tmp", "/var/tmp")  # noqa: S108 -- where Ray's own files go when the folder given is too long
+# where Ray's own files go when the folder given is too long
+SHORT = ("/tmp", "/var/tmp")  # noqa: S108
 # Linux has 108 bytes for the path of a socket and macOS 104, the zero at the end included: unix(7),
 # sys/un.h
 LONGEST = (104 if sys.platform == "darwin" else 108) - 1
