@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from backstop.platform.results.wording import percent
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import DORMANT, Spec
 from backstop.platform.sweeps.queues import Finals, Queue
@@ -26,7 +27,7 @@ ETA_WINDOW, ETA_MIN_RUNS = 20, 4
 
 def percent_text(value: float | None) -> str:
     """A share for people: ``93.1 %``; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return percent(value) if value is None else f"{percent(value)} %"
 
 
 def clock(seconds: float) -> str:
