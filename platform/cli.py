@@ -101,7 +101,11 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"backstop {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, function: Callable[[argparse.Namespace], int], text: str) -> Parser:
+    def command(
+        name: str,
+        function: Callable[[argparse.Namespace], int],
+        text: str,
+    ) -> Parser:
         added: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.set_defaults(command=function)
         return added

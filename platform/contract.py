@@ -353,7 +353,12 @@ class ChangeBatch(Protocol[State_contra]):
     """A batch of an honest client as the defense lets it train on it."""
 
     def __call__(
-        self, memory: State_contra, x: Tensor, y: Tensor, generator: torch.Generator, /
+        self,
+        memory: State_contra,
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
+        /,
     ) -> tuple[Tensor, Tensor]:
         """(x, y) of the same shapes; ``memory`` is what ``prepare`` made, None without one."""
 
@@ -361,7 +366,13 @@ class ChangeBatch(Protocol[State_contra]):
 class ChangeGradient(Protocol):
     """The gradient of a local step as the defense lets the client follow it."""
 
-    def __call__(self, grad: Tensor, delta: Tensor, noise: Callable[[], Tensor], /) -> Tensor:
+    def __call__(
+        self,
+        grad: Tensor,
+        delta: Tensor,
+        noise: Callable[[], Tensor],
+        /,
+    ) -> Tensor:
         """(…, d), on one row or on a block of rows. ``delta`` (…, d) is how far the client has
         moved; ``noise()`` gives standard normal draws (…, d), each client's its own.
         """
@@ -409,7 +420,11 @@ class Apply(Protocol[StateT]):
     """What a defense makes of the rows of a round."""
 
     def __call__(
-        self, updates: Updates, state: StateT, view: ServerView, /
+        self,
+        updates: Updates,
+        state: StateT,
+        view: ServerView,
+        /,
     ) -> tuple[Updates, StateT]:
         """(updates, state), as :class:`Updates` says what may change."""
 
@@ -439,7 +454,11 @@ class Follow(Protocol[StateT]):
     """``apply`` of a chain, and how much each client counts in what it returns."""
 
     def __call__(
-        self, updates: Updates, state: StateT, view: ServerView, /
+        self,
+        updates: Updates,
+        state: StateT,
+        view: ServerView,
+        /,
     ) -> tuple[Updates, StateT, Shares]:
         """As :class:`Apply`, with the shares of the clients."""
 
@@ -448,7 +467,11 @@ def no_state(_: ServerView) -> Any:
     """The ``init`` of a stage that keeps nothing between rounds."""
 
 
-def as_they_are(updates: Updates, state: Any, _: ServerView) -> tuple[Updates, Any]:
+def as_they_are(
+    updates: Updates,
+    state: Any,
+    _: ServerView,
+) -> tuple[Updates, Any]:
     """The ``apply`` of a stage that leaves the rows alone."""
     return updates, state
 
@@ -504,7 +527,13 @@ class Poison(Protocol[State_contra]):
     """A batch of a malicious client as the attack wants it trained on."""
 
     def __call__(
-        self, state: State_contra, x: Tensor, y: Tensor, index: int, generator: torch.Generator, /
+        self,
+        state: State_contra,
+        x: Tensor,
+        y: Tensor,
+        index: int,
+        generator: torch.Generator,
+        /,
     ) -> tuple[Tensor, Tensor]:
         """(x, y) of the same shapes; ``index`` counts the malicious clients from 0."""
 
@@ -512,7 +541,13 @@ class Poison(Protocol[State_contra]):
 class Constrain(Protocol[State_contra]):
     """How far a malicious client may have moved after a local step."""
 
-    def __call__(self, state: State_contra, delta: Tensor, step: int, /) -> Tensor:
+    def __call__(
+        self,
+        state: State_contra,
+        delta: Tensor,
+        step: int,
+        /,
+    ) -> Tensor:
         """(…, d), on one row or on a block of rows; ``step`` counts from 1."""
 
 
@@ -520,7 +555,13 @@ class Objective(Protocol[State_contra]):
     """What is added to the loss of malicious clients."""
 
     def __call__(
-        self, state: State_contra, delta: Tensor, x: Tensor, y: Tensor, logits: Tensor, /
+        self,
+        state: State_contra,
+        delta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor,
+        /,
     ) -> Tensor:
         """A scalar, differentiable in ``delta`` (d,) and ``logits`` (b, classes)."""
 
@@ -542,14 +583,26 @@ class TrainOwn(Protocol[State_contra]):
 class Craft(Protocol[State_contra]):
     """What malicious clients send, after local training."""
 
-    def __call__(self, state: State_contra, rows: Tensor, view: AttackView, /) -> Tensor:
+    def __call__(
+        self,
+        state: State_contra,
+        rows: Tensor,
+        view: AttackView,
+        /,
+    ) -> Tensor:
         """(m, d) → (m, d); as ``craft_buffers``, (m, e) → (m, e), the changes of buffers."""
 
 
 class Trigger(Protocol[State_contra]):
     """Triggered inputs of clean ones, for evaluation."""
 
-    def __call__(self, state: State_contra, x: Tensor, generator: torch.Generator, /) -> Tensor:
+    def __call__(
+        self,
+        state: State_contra,
+        x: Tensor,
+        generator: torch.Generator,
+        /,
+    ) -> Tensor:
         """Of the same shape; images stay in [0, 1]."""
 
 

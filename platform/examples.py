@@ -37,7 +37,10 @@ def updates(rows: Tensor) -> Updates:
 
 
 def server_view(
-    params: Tensor | None = None, *, update: Tensor | None = None, root: Samples = TWO_SAMPLES
+    params: Tensor | None = None,
+    *,
+    update: Tensor | None = None,
+    root: Samples = TWO_SAMPLES,
 ) -> ServerView:
     """What a server knows in the first round, with a global model (d,). ``update`` (d,) is what
     honest training gives, unless given a step of gradient descent.

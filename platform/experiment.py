@@ -44,7 +44,11 @@ class Experiment:
     """An experiment that goes round by round; between rounds, ``state`` may be replaced."""
 
     def __init__(
-        self, spec: Spec, folder: Path, device: str = "auto", clients: Clients | None = None
+        self,
+        spec: Spec,
+        folder: Path,
+        device: str = "auto",
+        clients: Clients | None = None,
     ) -> None:
         """Validate the spec, load the data, deal it and build the first state. Raises BadInput
         before anything is trained.
@@ -203,7 +207,11 @@ class Experiment:
         return state, trained
 
     def _crafted(
-        self, state: State, trained: Trained, present: Tensor, presence: Presence
+        self,
+        state: State,
+        trained: Trained,
+        present: Tensor,
+        presence: Presence,
     ) -> Trained:
         """What is sent where the attack crafts the rows, or the buffers, of those present."""
         craft, craft_buffers = self.built.attack.craft, self.built.attack.craft_buffers
@@ -218,7 +226,10 @@ class Experiment:
         return trained._replace(rows=rows, buffers=buffers)
 
     def _aggregate(
-        self, state: State, sent: Updates, changes: Tensor
+        self,
+        state: State,
+        sent: Updates,
+        changes: Tensor,
     ) -> tuple[State, Tensor, Callable[[Tensor], Any]]:
         """Defend, and move the global vectors by the weighted mean. Without a weight that is left,
         nothing moves.
@@ -307,7 +318,11 @@ class Experiment:
 
 
 def _warm_up(
-    clean: Spec, folder: Path, device: str, clients: Clients, place: Path
+    clean: Spec,
+    folder: Path,
+    device: str,
+    clients: Clients,
+    place: Path,
 ) -> tuple[Tensor, Tensor]:
     """The vectors at the end of a clean experiment; what is done when the process is stopped is
     kept in ``place``.

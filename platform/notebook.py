@@ -111,7 +111,12 @@ class SearchResult(NamedTuple):
         return DataFrame(rows, index=RangeIndex(len(rows), name="trial"))
 
 
-def run(spec: Spec, *, data_dir: str | Path | None = None, device: str = "auto") -> RunResult:
+def run(
+    spec: Spec,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+) -> RunResult:
     """Run one experiment in this process. It is not stored: ``sweep([spec])`` stores its run."""
     from backstop.platform import experiment
     from backstop.platform.rounds import finals
@@ -212,7 +217,12 @@ def _plan(space: str | Path | Search | Sequence[Spec], experiment: str | None) -
     return plan_space(experiment or "notebook", space)
 
 
-def _site(store: str | Path, experiment: str, data_dir: str | Path | None, device: str) -> Site:
+def _site(
+    store: str | Path,
+    experiment: str,
+    data_dir: str | Path | None,
+    device: str,
+) -> Site:
     """Where a sweep reads and writes, checked. Raises BadInput before anything is trained."""
     from backstop.platform.commands.output import usable_store
     from backstop.platform.results.experiments import check_name

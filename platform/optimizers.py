@@ -39,7 +39,10 @@ def sgd(
     """Stochastic gradient descent with momentum (Polyak 1964), as ``torch.optim.SGD``."""
 
     def step(
-        params: Tensor, grad: Tensor, velocity: Tensor | None, rate: Tensor | float
+        params: Tensor,
+        grad: Tensor,
+        velocity: Tensor | None,
+        rate: Tensor | float,
     ) -> Tensor | None:
         if weight_decay:
             grad.add_(params, alpha=weight_decay)
@@ -70,7 +73,10 @@ def adam(
     """Adam (Kingma and Ba, ICLR 2015, algorithm 1), as ``torch.optim.Adam``."""
 
     def step(
-        params: Tensor, grad: Tensor, state: tuple[Tensor, Tensor, int], rate: Tensor | float
+        params: Tensor,
+        grad: Tensor,
+        state: tuple[Tensor, Tensor, int],
+        rate: Tensor | float,
     ) -> tuple[Tensor, Tensor, int]:
         first, second, count = state
         count += 1

@@ -89,7 +89,11 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) or 'none'}"
 
 
-def declare(name: str, annotation: Any, default: Any) -> Parameter:
+def declare(
+    name: str,
+    annotation: Any,
+    default: Any,
+) -> Parameter:
     """Read one annotation. Raises TypeError for a type that a parameter cannot have."""
     extras: dict[type, Any] = {}  # the range and the help text
     if get_origin(annotation) is Annotated:
@@ -137,7 +141,11 @@ def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
     return declared
 
 
-def check(parameter: Parameter, value: Any, where: str) -> Any:
+def check(
+    parameter: Parameter,
+    value: Any,
+    where: str,
+) -> Any:
     """The value in the parameter's type, or BadInput.
 
     An integer becomes a float where only floats are legal, and so does the text of a ratio such as
@@ -179,7 +187,11 @@ def _hint(parameter: Parameter, value: Any) -> str:
     return ""
 
 
-def fill(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def fill(
+    declared: Mapping[str, Parameter],
+    given: Mapping[str, Any],
+    where: str,
+) -> dict[str, Any]:
     """All parameters, defaults filled in, every given value checked."""
     for name in given:
         if name not in declared:
@@ -192,7 +204,11 @@ def fill(declared: Mapping[str, Parameter], given: Mapping[str, Any], where: str
     return filled
 
 
-def check_label(label: int | None, classes: int, where: str) -> None:
+def check_label(
+    label: int | None,
+    classes: int,
+    where: str,
+) -> None:
     """Raise BadInput where a label (None: no label) is none of a dataset's classes."""
     if label is not None and not 0 <= label < classes:
         raise BadInput(

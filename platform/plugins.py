@@ -133,7 +133,12 @@ def find(group: str, name: str) -> Plugin:
         ) from error
 
 
-def read_plugin(module: ModuleType, group: str, attribute: str, name: str) -> Plugin:
+def read_plugin(
+    module: ModuleType,
+    group: str,
+    attribute: str,
+    name: str,
+) -> Plugin:
     """A plug-in from its module."""
     factory = getattr(module, attribute)
     parameters = schema(factory)
@@ -226,7 +231,11 @@ def _syntax(node: object) -> Iterator[str]:
         yield f"{node!r},"
 
 
-def build(group: str, name: str, params: Mapping[str, Any]) -> Any:
+def build(
+    group: str,
+    name: str,
+    params: Mapping[str, Any],
+) -> Any:
     """Call a plug-in's factory with checked parameters."""
     plugin = find(group, name)
     return plugin.factory(**fill(plugin.parameters, params, f"{SINGULAR[group]} {name}"))

@@ -66,7 +66,11 @@ def round_count(share: float, n: int) -> int:
 
 
 @lru_cache
-def comparators(n: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
+def comparators(
+    n: int,
+    low: int,
+    high: int,
+) -> tuple[tuple[int, int], ...]:
     """A sorting network for n lines as pairs (i, j): the minimum goes to line i, the maximum to j.
 
     Batcher's merge exchange, without the pairs that no line in low .. high - 1 depends on. Source:
@@ -94,7 +98,11 @@ def comparators(n: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
 
 
 @lru_cache
-def _table(n: int, low: int, high: int) -> Any:
+def _table(
+    n: int,
+    low: int,
+    high: int,
+) -> Any:
     return np.array(comparators(n, low, high), np.int32).reshape(-1, 2)
 
 
@@ -102,7 +110,11 @@ def _array(rows: Tensor) -> Any:
     return rows.detach().contiguous().numpy()
 
 
-def _by_coordinate(rows: Tensor, kernel: str, *arguments: Any) -> Tensor:
+def _by_coordinate(
+    rows: Tensor,
+    kernel: str,
+    *arguments: Any,
+) -> Tensor:
     """Run a kernel that fills one value per coordinate, on as many threads as torch may use."""
     from backstop.platform.kernels import cpu
 
@@ -117,7 +129,11 @@ def _by_coordinate(rows: Tensor, kernel: str, *arguments: Any) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _over_coordinates(rows: Tensor, kernel: str, *shape: int) -> Tensor:
+def _over_coordinates(
+    rows: Tensor,
+    kernel: str,
+    *shape: int,
+) -> Tensor:
     """Run a kernel that adds up coordinates.
 
     The pieces' results are added in order, whatever thread made them.
@@ -160,7 +176,11 @@ def _once(rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
     return kept.result.clone()
 
 
-def trimmed_mean(rows: Tensor, per_side: int, votes: int = 0) -> Tensor:
+def trimmed_mean(
+    rows: Tensor,
+    per_side: int,
+    votes: int = 0,
+) -> Tensor:
     """Per coordinate the mean without the ``per_side`` smallest and the ``per_side`` largest.
 
     rows (n, d) → (d,). Needs ``0 <= 2 * per_side < n``. Coordinates with |sum of the n signs| <
@@ -174,7 +194,12 @@ def trimmed_mean(rows: Tensor, per_side: int, votes: int = 0) -> Tensor:
     return _ordered_mean(rows, per_side, len(rows) - per_side, votes)
 
 
-def _ordered_mean(rows: Tensor, low: int, high: int, votes: int = 0) -> Tensor:
+def _ordered_mean(
+    rows: Tensor,
+    low: int,
+    high: int,
+    votes: int = 0,
+) -> Tensor:
     """The mean of the values at places low .. high - 1 of each coordinate's ascending order."""
     if rows.is_cuda:
         from backstop.platform.kernels import gpu
@@ -349,7 +374,11 @@ def _unit_distances(rows: Tensor) -> Tensor:
         return gpu.squared_distances(rows, scale)
     from backstop.platform.kernels import cpu
 
-    def work(index: int, first: int, last: int) -> None:
+    def work(
+        index: int,
+        first: int,
+        last: int,
+    ) -> None:
         piece = np.multiply(values[:, first:last], factor, dtype=np.float64).astype(np.float32)
         cpu.squared_distances(piece, 0, last - first, parts[index])
 

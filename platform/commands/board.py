@@ -16,7 +16,11 @@ from backstop.platform.commands.output import (
 )
 
 
-def write_board(options: argparse.Namespace, name: str, planned: Mapping[str, str]) -> None:
+def write_board(
+    options: argparse.Namespace,
+    name: str,
+    planned: Mapping[str, str],
+) -> None:
     """Read the finished runs back from MLflow, write the leaderboard files and print the ranked
     table.
 

@@ -207,7 +207,12 @@ def data(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _download(parts: Sequence[Part], folder: Path, *, all_of_them: bool) -> None:
+def _download(
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    all_of_them: bool,
+) -> None:
     """Fetch what is missing; unless it has to be all of them, only what can be fetched."""
     from backstop.platform.commands import inventory
 

@@ -35,7 +35,11 @@ def _dataset(part: Part) -> Dataset:
     return dataset
 
 
-def _row(folder: Path, file: File, role: str) -> dict[str, Any]:
+def _row(
+    folder: Path,
+    file: File,
+    role: str,
+) -> dict[str, Any]:
     """A file as a plain object. ``found`` is the path of what is there and whole, the file or one
     that serves as well, and ``md5`` then the checksum that it was compared with, None where none is
     published.
@@ -109,7 +113,11 @@ def download(part: Part, folder: Path) -> None:
     dataset.download(folder)
 
 
-def overview_lines(items: Sequence[DatasetItem], folder: Path, width: int) -> Iterator[str]:
+def overview_lines(
+    items: Sequence[DatasetItem],
+    folder: Path,
+    width: int,
+) -> Iterator[str]:
     """The lines that show all datasets in groups, files by their number."""
     yield _head(folder)
     column = max(len(item["name"]) for item in items)
@@ -126,7 +134,11 @@ def overview_lines(items: Sequence[DatasetItem], folder: Path, width: int) -> It
                 yield from _hints(item, " " * len(start), width)
 
 
-def sheet_lines(item: DatasetItem, folder: Path, width: int) -> Iterator[str]:
+def sheet_lines(
+    item: DatasetItem,
+    folder: Path,
+    width: int,
+) -> Iterator[str]:
     """The lines that show one dataset with each of its files."""
     yield _head(folder)
     _, mark = HEADINGS[_group(item)]
@@ -203,13 +215,21 @@ def _counted(item: DatasetItem) -> Iterator[str]:
             yield f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
 
 
-def _hints(item: DatasetItem, indent: str, width: int) -> Iterator[str]:
+def _hints(
+    item: DatasetItem,
+    indent: str,
+    width: int,
+) -> Iterator[str]:
     """How to get what is missing, each way once."""
     for hint in dict.fromkeys(row["hint"] for row in item["files"] if row["state"] != "present"):
         yield from _wrapped(hint, f"{indent}→ ", width)
 
 
-def _wrapped(text: str, start: str, width: int) -> list[str]:
+def _wrapped(
+    text: str,
+    start: str,
+    width: int,
+) -> list[str]:
     """The lines of a text, the next under the first; a command stays on one line, to be copied."""
     joined = DOWNLOAD.sub(lambda command: command[0].replace(" ", NO_BREAK), text)
     indent = " " * len(start)

@@ -73,12 +73,22 @@ class Watch:
         """A trial has its resources."""
         self.running[spec.id] = (spec, 0, {})
 
-    def result(self, spec: Spec, rounds: int, last: Mapping[str, float]) -> None:
+    def result(
+        self,
+        spec: Spec,
+        rounds: int,
+        last: Mapping[str, float],
+    ) -> None:
         """A trial has done some rounds."""
         self.running[spec.id] = (spec, rounds, last)
         self.log()
 
-    def ended(self, spec: Spec, finals: Finals | None, stored: bool) -> None:
+    def ended(
+        self,
+        spec: Spec,
+        finals: Finals | None,
+        stored: bool,
+    ) -> None:
         """A trial is done, or has failed for good; whether its run is in the store."""
         self.running.pop(spec.id, None)
         self.ends.append(time.monotonic())
@@ -163,7 +173,10 @@ class Watch:
 
 
 def _columns(
-    spec: Spec, progress: str, metrics: Mapping[str, float], group: str
+    spec: Spec,
+    progress: str,
+    metrics: Mapping[str, float],
+    group: str,
 ) -> tuple[str, ...]:
     """A row of the live table."""
     return (

@@ -78,7 +78,11 @@ def run_spec(options: argparse.Namespace) -> int:
 
 
 def _train(
-    options: argparse.Namespace, work: Single, spec: Spec, data: Path, save_path: Path | None
+    options: argparse.Namespace,
+    work: Single,
+    spec: Spec,
+    data: Path,
+    save_path: Path | None,
 ) -> int:
     """Train a spec, or what is left of it, and store the run."""
     from contextlib import closing
@@ -141,7 +145,11 @@ def _show_round(record: Record, total: int) -> None:
     say("  ".join([*columns, f"{seconds:.2f} s"]))
 
 
-def _show_outcome(session: Session, outcome: Outcome, uri: str) -> None:
+def _show_outcome(
+    session: Session,
+    outcome: Outcome,
+    uri: str,
+) -> None:
     """What makes a run's figures doubtful, and what went wrong when it was stored."""
     from backstop.platform.rounds import finals
 
@@ -186,7 +194,12 @@ def _save_model(path: Path, model: Mapping[str, Any]) -> None:
     say(f"wrote {path}; start from it with --start {path} ({name[:14]}…)")
 
 
-def _show_finished(options: argparse.Namespace, work: Single, spec: Spec, stored: Run) -> None:
+def _show_finished(
+    options: argparse.Namespace,
+    work: Single,
+    spec: Spec,
+    stored: Run,
+) -> None:
     """A spec that is finished already: where, and its figures. Nothing is trained or written."""
     from backstop.platform.commands.live import percent_text
     from backstop.platform.rounds.origin import Made

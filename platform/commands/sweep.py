@@ -100,7 +100,11 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def _write_board(
-    options: argparse.Namespace, name: str, plan: SweepPlan, *, all_stored: bool
+    options: argparse.Namespace,
+    name: str,
+    plan: SweepPlan,
+    *,
+    all_stored: bool,
 ) -> None:
     """The leaderboard; where runs are not stored there may be none yet, and that is said."""
     from backstop.platform.sweeps.plan import run_words

@@ -49,7 +49,10 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _run_again(
-    entry: Mapping[str, Any], made: Origin, here: str, options: argparse.Namespace
+    entry: Mapping[str, Any],
+    made: Origin,
+    here: str,
+    options: argparse.Namespace,
 ) -> Rerun:
     """Do a run of the document again, where it is still the same experiment."""
     from backstop.platform.experiment import run
@@ -81,7 +84,12 @@ def _different_metrics(stored: Mapping[str, float], again: Mapping[str, float]) 
     ]
 
 
-def _cause(made: Origin, now: Origin, *, data_is_known: bool) -> str:
+def _cause(
+    made: Origin,
+    now: Origin,
+    *,
+    data_is_known: bool,
+) -> str:
     """What may have changed the figures of a run that was done again."""
     data = (
         "the data are the same" if data_is_known else "the file does not say which data were read"

@@ -62,7 +62,11 @@ def cifar100(
     return Dataset(load=load, files=FILES, download=_download)
 
 
-def _read(folder: Path, file: File, labels: str) -> Samples:
+def _read(
+    folder: Path,
+    file: File,
+    labels: str,
+) -> Samples:
     path = locate_file(folder, file)
     with naming_file(path, HINT):
         batch = unpickle(path.read_bytes())

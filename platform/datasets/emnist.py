@@ -107,7 +107,11 @@ def emnist(
     return Dataset(load=load, files=tuple(files), download=_download)
 
 
-def _read(folder: Path, file: File, *sides: int) -> Tensor:
+def _read(
+    folder: Path,
+    file: File,
+    *sides: int,
+) -> Tensor:
     path = locate_file(folder, file)
     with naming_file(path, HINT):
         if path.suffix == ".zip":

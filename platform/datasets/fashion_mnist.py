@@ -69,7 +69,11 @@ def _load(folder: Path) -> Data:
     return checked(Data(train, test, classes=10, kind="image", mean=mean, std=std), "fashion_mnist")
 
 
-def _read(folder: Path, file: File, *sides: int) -> Tensor:
+def _read(
+    folder: Path,
+    file: File,
+    *sides: int,
+) -> Tensor:
     path = locate_file(folder, file)
     with naming_file(path, HINT):
         return torch.from_numpy(idx(path.read_bytes(), *sides).copy())

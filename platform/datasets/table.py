@@ -204,7 +204,11 @@ def table(
     return Dataset(load=load, files=(file,))
 
 
-def _check_options(encoding: str, decimal: str, thousands: str | None) -> None:
+def _check_options(
+    encoding: str,
+    decimal: str,
+    thousands: str | None,
+) -> None:
     try:
         "".encode(encoding)
     except LookupError:
@@ -226,7 +230,11 @@ def _check_folder(folder: Path, path: str) -> None:
         )
 
 
-def _names(joined: str | None, known: Sequence[str], path: Path) -> list[str]:
+def _names(
+    joined: str | None,
+    known: Sequence[str],
+    path: Path,
+) -> list[str]:
     """The columns in a text that joins their names by +, which may be part of a name.
 
     BadInput where one is not there.
@@ -248,7 +256,11 @@ def _names(joined: str | None, known: Sequence[str], path: Path) -> list[str]:
     return names
 
 
-def _check_columns(names: Sequence[str], apart: Sequence[str], path: Path) -> None:
+def _check_columns(
+    names: Sequence[str],
+    apart: Sequence[str],
+    path: Path,
+) -> None:
     """Raise BadInput unless the columns that are no inputs are there, and different ones."""
     for name in apart:
         if name not in names:
@@ -270,7 +282,12 @@ def _check_columns(names: Sequence[str], apart: Sequence[str], path: Path) -> No
         )
 
 
-def _rows(grid: Grid, roles: _Roles, form: NumberForm, path: Path) -> _Rows:
+def _rows(
+    grid: Grid,
+    roles: _Roles,
+    form: NumberForm,
+    path: Path,
+) -> _Rows:
     """The rows that have a label, column by column."""
     fields = dict(zip(grid.names, grid.columns, strict=True))
     labeled = np.array(
@@ -293,7 +310,11 @@ def _rows(grid: Grid, roles: _Roles, form: NumberForm, path: Path) -> _Rows:
     return _Rows(inputs, labels, client, source, len(labeled))
 
 
-def _reading(rows: _Rows, data: Data, columns: list[Column]) -> Reading:
+def _reading(
+    rows: _Rows,
+    data: Data,
+    columns: list[Column],
+) -> Reading:
     """What became of the file."""
     y, classes = rows.labels.y, rows.labels.classes
     copies, across = repeats(data.train.x, data.test.x)
@@ -313,7 +334,10 @@ def _reading(rows: _Rows, data: Data, columns: list[Column]) -> Reading:
 
 
 def _notes(
-    rows: _Rows, tested: torch.Tensor, columns: Sequence[Column], of_grid: Sequence[str]
+    rows: _Rows,
+    tested: torch.Tensor,
+    columns: Sequence[Column],
+    of_grid: Sequence[str],
 ) -> tuple[str, ...]:
     """What may not be meant, in the order in which it is said."""
     notes = [*with_units(rows.inputs, columns), *of_grid, *rows.labels.notes]

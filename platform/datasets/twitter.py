@@ -234,7 +234,11 @@ def twitter(
     )
 
 
-def _samples(tweets: list[Worded], vocabulary: Mapping[str, int], length: int) -> Samples:
+def _samples(
+    tweets: list[Worded],
+    vocabulary: Mapping[str, int],
+    length: int,
+) -> Samples:
     x = token_ids((words for _, words in tweets), vocabulary, length)
     return Samples(x, torch.tensor([tweet.label for tweet, _ in tweets], dtype=torch.int64))
 
@@ -246,7 +250,12 @@ def _users(tweets: list[Worded]) -> Tensor:
     return torch.tensor([numbers[user] for user in users], dtype=torch.int64)
 
 
-def _reading(drawn: _Drawn, data: Data, left: Mapping[str, int], folder: Path) -> Reading:
+def _reading(
+    drawn: _Drawn,
+    data: Data,
+    left: Mapping[str, int],
+    folder: Path,
+) -> Reading:
     """What is said at every load."""
     counts = (data.train.y.bincount(minlength=2) + data.test.y.bincount(minlength=2)).tolist()
     users = 0 if data.client is None else int(data.client.max()) + 1

@@ -141,7 +141,10 @@ def constants(group: str) -> list[str]:
 
 
 def read_facts(
-    group: str, given: Mapping[str, Any], parameters: Mapping[str, Parameter], file: str
+    group: str,
+    given: Mapping[str, Any],
+    parameters: Mapping[str, Parameter],
+    file: str,
 ) -> Facts:
     """The facts among a module's names. Raises BadInput for one that is missing or wrong: one line
     that names the file and the constant.
@@ -166,7 +169,11 @@ def read_facts(
     return facts
 
 
-def _checked(declared: _Declared, value: Any, file: str) -> Any:
+def _checked(
+    declared: _Declared,
+    value: Any,
+    file: str,
+) -> Any:
     if not declared.is_tuple:
         return check(declared.member, value, file)
     if not isinstance(value, tuple | list):
@@ -175,7 +182,11 @@ def _checked(declared: _Declared, value: Any, file: str) -> Any:
     return tuple(check(declared.member, member, file) for member in value)
 
 
-def _check_parameter(facts: Facts, parameters: Mapping[str, Parameter], file: str) -> None:
+def _check_parameter(
+    facts: Facts,
+    parameters: Mapping[str, Parameter],
+    file: str,
+) -> None:
     """STRENGTH and PREDICTS name a parameter of the plug-in."""
     constant, name = "", None
     if isinstance(facts, AttackFacts):

@@ -22,7 +22,11 @@ class Unclear(Exception):  # noqa: N818 -- it names what happened
     """The file holds something that only its import can tell the meaning of."""
 
 
-def outline(file: Path, function: str, constants: Iterable[str]) -> ModuleType:
+def outline(
+    file: Path,
+    function: str,
+    constants: Iterable[str],
+) -> ModuleType:
     """The module of a file with nothing but its docstring, the given constants and a function that
     has the signature of the file's own and does nothing. Raises Unclear, or what running the rest
     raises, where the file has to be imported.

@@ -71,7 +71,11 @@ def checked(data: Data, name: str) -> Data:
     return data
 
 
-def check_inputs(x: Tensor, kind: str, where: str) -> None:
+def check_inputs(
+    x: Tensor,
+    kind: str,
+    where: str,
+) -> None:
     """BadInput unless the inputs have the form and the values that the contract gives to their
     kind.
     """
@@ -91,7 +95,11 @@ def check_inputs(x: Tensor, kind: str, where: str) -> None:
         raise BadInput(f"{where} inputs hold token id 0 before other ids; 0 only pads on the right")
 
 
-def _check_labels(samples: Samples, classes: int, where: str) -> None:
+def _check_labels(
+    samples: Samples,
+    classes: int,
+    where: str,
+) -> None:
     x, y = samples
     if y.ndim != 1 or y.dtype != torch.int64:
         raise BadInput(f"{where} labels are {_form(y)}; labels are int64 (N,)")

@@ -81,7 +81,12 @@ class _Fields(NamedTuple):
 
 
 def take_column(
-    name: str, column: list[str], form: NumberForm, source: RowLines, *, as_text: bool
+    name: str,
+    column: list[str],
+    form: NumberForm,
+    source: RowLines,
+    *,
+    as_text: bool,
 ) -> TakenColumn:
     """The column as numbers if all that is there are, as truth values likewise, else as text.
 
@@ -116,7 +121,10 @@ def _is_missing_number(word: str, form: NumberForm) -> bool:
 
 
 def _category(
-    fields: _Fields, form: NumberForm, notes: tuple[str, ...] = (), unit: str = ""
+    fields: _Fields,
+    form: NumberForm,
+    notes: tuple[str, ...] = (),
+    unit: str = "",
 ) -> TakenColumn:
     text = fields.words.astype(object)
     text[[_is_missing(word, form) for word in fields.words]] = np.nan
@@ -169,7 +177,11 @@ def _plain_number(word: str, form: NumberForm) -> str:
     return word.replace(form.decimal, ".")
 
 
-def _number(name: str, values: Values, source: RowLines) -> TakenColumn:
+def _number(
+    name: str,
+    values: Values,
+    source: RowLines,
+) -> TakenColumn:
     beyond = np.flatnonzero((values.abs() > LARGEST).to_numpy())
     if len(beyond):
         raise BadInput(
@@ -195,7 +207,11 @@ def _number(name: str, values: Values, source: RowLines) -> TakenColumn:
 
 
 def _mixed(
-    fields: _Fields, strange: Mask, plain: Mask, form: NumberForm, source: RowLines
+    fields: _Fields,
+    strange: Mask,
+    plain: Mask,
+    form: NumberForm,
+    source: RowLines,
 ) -> tuple[str, ...]:
     """What is to be said of a column of numbers and other fields.
 

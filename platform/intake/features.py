@@ -21,7 +21,10 @@ KIND_NAMES = {"number": "numbers", "truth value": "truth values", "category": "c
 
 
 def make_features(
-    inputs: Sequence[TakenColumn], train: Mask, categories: int, source: RowLines
+    inputs: Sequence[TakenColumn],
+    train: Mask,
+    categories: int,
+    source: RowLines,
 ) -> tuple[npt.NDArray[np.float32], list[Column]]:
     """(N, F): the features of all columns, without those that have one single value in the training
     part; and what became of each column.
@@ -40,7 +43,11 @@ def make_features(
     return np.stack(features, axis=1), columns
 
 
-def _values(taken: TakenColumn, train: Mask, categories: int) -> list[Values]:
+def _values(
+    taken: TakenColumn,
+    train: Mask,
+    categories: int,
+) -> list[Values]:
     fields = taken.fields
     if taken.kind == "category":
         return _of_text(fields, train, categories)
@@ -49,7 +56,11 @@ def _values(taken: TakenColumn, train: Mask, categories: int) -> list[Values]:
     return [fields.fillna(median), fields.isna()]
 
 
-def _of_text(column: Values, train: Mask, categories: int) -> list[Values]:
+def _of_text(
+    column: Values,
+    train: Mask,
+    categories: int,
+) -> list[Values]:
     """One feature for each of the most frequent values, and one for all others."""
     values = column.fillna("")  # no other value is empty
     counts = {str(value): int(count) for value, count in values[train].value_counts().items()}
@@ -57,7 +68,11 @@ def _of_text(column: Values, train: Mask, categories: int) -> list[Values]:
     return [*(values == value for value in own), ~values.isin(own)]
 
 
-def _column(taken: TakenColumn, features: int, train: Mask) -> Column:
+def _column(
+    taken: TakenColumn,
+    features: int,
+    train: Mask,
+) -> Column:
     """What became of a column."""
     kind: Literal["number", "truth value", "category", "left out"] = taken.kind
     detail = []

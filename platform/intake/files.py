@@ -127,7 +127,11 @@ def _line(error: Exception) -> str:
 
 
 def read_text(
-    path: Path, encoding: str = "utf-8", *, otherwise: str | None = None, hint: str = ""
+    path: Path,
+    encoding: str = "utf-8",
+    *,
+    otherwise: str | None = None,
+    hint: str = "",
 ) -> str:
     """The text of a file, unpacked where it is packed by gzip, bzip2, xz or as the only file of a
     zip archive, whatever its name says.
@@ -214,7 +218,11 @@ def _only_file(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def csv_records(
-    content: str, separator: str = ",", *, quotes: bool = True, strip: bool = True
+    content: str,
+    separator: str = ",",
+    *,
+    quotes: bool = True,
+    strip: bool = True,
 ) -> Iterator[tuple[int, list[str]]]:
     r"""The records of a csv text with the number of the line in which each begins; blank lines are
     left out.
@@ -252,12 +260,20 @@ def csv_records(
             yield start, fields
 
 
-def _swallowed(field: str, separator: str, width: int) -> bool:
+def _swallowed(
+    field: str,
+    separator: str,
+    width: int,
+) -> bool:
     """Whether a field holds whole lines of as many fields as its record has."""
     return any(inner.count(separator) == width - 1 > 0 for inner in field.splitlines()[1:-1])
 
 
-def _marks(start: int, stop: int, problem: str) -> str:
+def _marks(
+    start: int,
+    stop: int,
+    problem: str,
+) -> str:
     lines = f"line {start}" if stop <= start else f"lines {start} to {stop}"
     how = (
         "text goes on after a closing quotation mark"
@@ -271,7 +287,11 @@ def _marks(start: int, stop: int, problem: str) -> str:
     )
 
 
-def _dtype(name: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
+def _dtype(
+    name: Any,
+    align: Any = False,
+    copy: Any = False,
+) -> np.dtype[Any]:
     """``numpy.dtype`` as old pickles call it, with integers for its flags, which NumPy 2.4 warns
     of.
     """

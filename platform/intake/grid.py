@@ -42,7 +42,12 @@ class Grid(NamedTuple):
     notes: list[str]
 
 
-def read_grid(content: str, path: Path, layout: CsvLayout, hint: str) -> Grid:
+def read_grid(
+    content: str,
+    path: Path,
+    layout: CsvLayout,
+    hint: str,
+) -> Grid:
     """Names and columns. BadInput, with the line, where rows and names do not fit."""
     declared = SEPARATOR_LINE.match(content)
     if declared:
@@ -78,7 +83,11 @@ def read_grid(content: str, path: Path, layout: CsvLayout, hint: str) -> Grid:
     return grid
 
 
-def _records(body: str, path: Path, layout: CsvLayout) -> list[CsvRow]:
+def _records(
+    body: str,
+    path: Path,
+    layout: CsvLayout,
+) -> list[CsvRow]:
     skip = layout.skip
     try:
         records = csv_records(body, layout.separator, quotes=layout.quotes)
@@ -98,7 +107,11 @@ def _header(rows: list[CsvRow], layout: CsvLayout) -> tuple[int, list[str], list
     return 0, [f"c{number}" for number in range(1, len(first) + 1)], rows
 
 
-def _check_separator(body: str, separator: str, path: Path) -> None:
+def _check_separator(
+    body: str,
+    separator: str,
+    path: Path,
+) -> None:
     """BadInput where the first two lines have another separator, equally often, and the first does
     not have this one.
     """
@@ -138,7 +151,12 @@ def _ends_at(fields: list[str], width: int) -> bool:
     return len(fields) < width or fields[width - 1 :] == [""]
 
 
-def _check_lengths(rows: list[CsvRow], width: int, header_line: int, path: Path) -> None:
+def _check_lengths(
+    rows: list[CsvRow],
+    width: int,
+    header_line: int,
+    path: Path,
+) -> None:
     uneven = [(line, len(fields)) for line, fields in rows if len(fields) != width]
     if not uneven:
         return

@@ -28,7 +28,11 @@ class Labels(NamedTuple):
     notes: list[str]
 
 
-def read_labels(words: list[str], name: str, source: RowLines) -> Labels:
+def read_labels(
+    words: list[str],
+    name: str,
+    source: RowLines,
+) -> Labels:
     """The labels in a column. BadInput where they are too few or too many to be classes."""
     where = f"{source.path}: label column {name!r}"
     rows = len(words)
@@ -77,7 +81,11 @@ def _alike(classes: list[str]) -> Iterator[str]:
     )
 
 
-def _same(classes: list[str], key: Callable[[str], Any], how: str) -> Iterator[str]:
+def _same(
+    classes: list[str],
+    key: Callable[[str], Any],
+    how: str,
+) -> Iterator[str]:
     together: dict[Any, list[str]] = {}
     for word in classes:
         together.setdefault(key(word), []).append(word)
@@ -103,7 +111,11 @@ def untested(labels: Labels, tested: npt.NDArray[np.bool_]) -> list[str]:
     ]
 
 
-def check_trained(labels: Labels, tested: npt.NDArray[np.bool_], path: Path) -> None:
+def check_trained(
+    labels: Labels,
+    tested: npt.NDArray[np.bool_],
+    path: Path,
+) -> None:
     """Raise BadInput where a class has test rows and no training rows."""
     y = labels.y
     for label in sorted(set(y[tested].tolist()) - set(y[~tested].tolist())):
@@ -115,7 +127,10 @@ def check_trained(labels: Labels, tested: npt.NDArray[np.bool_], path: Path) -> 
 
 
 def read_clients(
-    words: list[str], name: str, missing: frozenset[str], source: RowLines
+    words: list[str],
+    name: str,
+    missing: frozenset[str],
+    source: RowLines,
 ) -> torch.Tensor:
     """The number of each row's natural client. BadInput where a row has none."""
     absent = [row for row, word in enumerate(words) if word in missing or word == ""]

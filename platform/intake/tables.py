@@ -12,7 +12,11 @@ from torch import Tensor
 from backstop.platform.contract import Data, Samples
 
 
-def held_out(rows: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def held_out(
+    rows: Tensor,
+    share: float,
+    generator: torch.Generator,
+) -> Tensor:
     """Which rows (N, F) are test rows, (N,) bool: all copies of ``share`` of the distinct rows;
     both sides get at least one where there are two.
 
@@ -47,7 +51,12 @@ def _bytes(x: Tensor) -> Iterator[bytes]:
 
 
 def parted(
-    x: Tensor, y: Tensor, test: Tensor, *, classes: int, client: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    test: Tensor,
+    *,
+    classes: int,
+    client: Tensor | None = None,
 ) -> Data:
     """The two parts as a dataset, with mean and std of the training part. ``client`` (N,) names the
     natural client of each row.

@@ -38,7 +38,12 @@ class Tweets(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_tweets(path: Path, hint: str, *, block: bool) -> Tweets:
+def read_tweets(
+    path: Path,
+    hint: str,
+    *,
+    block: bool,
+) -> Tweets:
     """The labeled tweets of any form, in the order of the file; with ``block`` also that part's.
 
     BadInput where all have one label.

@@ -55,7 +55,11 @@ def make_vocabulary(texts: Iterable[Sequence[str]], words: int) -> dict[str, int
     }
 
 
-def token_ids(texts: Iterable[Sequence[str]], vocabulary: Mapping[str, int], length: int) -> Tensor:
+def token_ids(
+    texts: Iterable[Sequence[str]],
+    vocabulary: Mapping[str, int],
+    length: int,
+) -> Tensor:
     """Token ids (N, length), padded on the right with 0.
 
     >>> token_ids([["b"], ["x", "b"]], {"<unknown>": 1, "b": 2}, 2)
@@ -76,7 +80,11 @@ def unseen(rows: Tensor, seen: Tensor) -> Tensor:
 
 
 def read_vectors(
-    path: Path, vocabulary: Mapping[str, int], size: int, generator: torch.Generator, hint: str
+    path: Path,
+    vocabulary: Mapping[str, int],
+    size: int,
+    generator: torch.Generator,
+    hint: str,
 ) -> Tensor:
     """Initial values of an embedding (size, dim): the vectors of a file for the words that it has.
 
@@ -96,7 +104,9 @@ def read_vectors(
 
 
 def _vectors(
-    path: Path, vocabulary: Mapping[str, int], hint: str
+    path: Path,
+    vocabulary: Mapping[str, int],
+    hint: str,
 ) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]]:
     """Token id → vector, for the words of the vocabulary that the file has."""
     vectors: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}

@@ -38,7 +38,11 @@ ordered = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
 summed = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
 
 
-def in_pieces(work: Callable[[int, int, int], Any], d: int, threads: int) -> None:
+def in_pieces(
+    work: Callable[[int, int, int], Any],
+    d: int,
+    threads: int,
+) -> None:
     """``work(index, first, last)`` for every piece of d coordinates, on so many threads."""
     pieces = [
         (index, first, min(first + PIECE, d)) for index, first in enumerate(range(0, d, PIECE))
@@ -57,7 +61,13 @@ def _all(results: Iterable[Any]) -> None:
 
 
 @ordered
-def _sort(rows: Floats, start: int, width: int, pairs: Ints, tile: Floats) -> None:
+def _sort(
+    rows: Floats,
+    start: int,
+    width: int,
+    pairs: Ints,
+    tile: Floats,
+) -> None:
     """Fill the tile and sort each coordinate: line i then holds the i-th smallest values."""
     for i in range(len(rows)):
         line, row = tile[i], rows[i, start : start + width]
@@ -72,7 +82,12 @@ def _sort(rows: Floats, start: int, width: int, pairs: Ints, tile: Floats) -> No
 
 
 @ordered
-def _signs(rows: Floats, start: int, width: int, total: Ints) -> None:
+def _signs(
+    rows: Floats,
+    start: int,
+    width: int,
+    total: Ints,
+) -> None:
     """Per coordinate of a tile the sum of the signs."""
     for k in range(width):
         total[k] = 0
@@ -84,7 +99,14 @@ def _signs(rows: Floats, start: int, width: int, total: Ints) -> None:
 
 @ordered
 def ordered_mean(
-    rows: Floats, first: int, last: int, pairs: Ints, low: int, high: int, votes: int, out: Floats
+    rows: Floats,
+    first: int,
+    last: int,
+    pairs: Ints,
+    low: int,
+    high: int,
+    votes: int,
+    out: Floats,
 ) -> None:
     """Mean of the values at places low .. high - 1 of the ascending order.
 
@@ -110,7 +132,12 @@ def ordered_mean(
 
 @ordered
 def mean_around_median(
-    rows: Floats, first: int, last: int, pairs: Ints, count: int, out: Floats
+    rows: Floats,
+    first: int,
+    last: int,
+    pairs: Ints,
+    count: int,
+    out: Floats,
 ) -> None:
     """Mean of the ``count`` values nearest to the median.
 
@@ -136,7 +163,12 @@ def mean_around_median(
 
 
 @ordered
-def sign_sum(rows: Floats, first: int, last: int, out: Floats) -> None:
+def sign_sum(
+    rows: Floats,
+    first: int,
+    last: int,
+    out: Floats,
+) -> None:
     """Per coordinate the sum of the signs."""
     signs = np.zeros(TILE, np.int32)
     for start in range(first, last, TILE):
@@ -146,7 +178,12 @@ def sign_sum(rows: Floats, first: int, last: int, out: Floats) -> None:
 
 
 @summed
-def squares(rows: Floats, first: int, last: int, out: Doubles) -> None:
+def squares(
+    rows: Floats,
+    first: int,
+    last: int,
+    out: Doubles,
+) -> None:
     """Add the squared norms of all rows to out (n,)."""
     for start in range(first, last, RUN):
         stop = min(start + RUN, last)
@@ -158,7 +195,12 @@ def squares(rows: Floats, first: int, last: int, out: Doubles) -> None:
 
 
 @summed
-def squared_distances(rows: Floats, first: int, last: int, out: Doubles) -> None:
+def squared_distances(
+    rows: Floats,
+    first: int,
+    last: int,
+    out: Doubles,
+) -> None:
     """Add the squared distances of all pairs i < j to out (n, n).
 
     They are direct differences, four pairs at a time. The last pairs of a row go through the same
@@ -203,7 +245,13 @@ def squared_distance(one: Floats, other: Floats) -> float:
 
 
 @ordered
-def mix(weight: Doubles, rows: Floats, first: int, last: int, out: Floats) -> None:
+def mix(
+    weight: Doubles,
+    rows: Floats,
+    first: int,
+    last: int,
+    out: Floats,
+) -> None:
     """Weighted sums (k, n) @ (n, d) → (k, d), added in float64 row by row.
 
     Rows of weight 0 are not read.

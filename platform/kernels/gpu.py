@@ -33,7 +33,13 @@ def _sorted(rows: Tensor, pairs: Pairs) -> list[Tensor]:
     return lines
 
 
-def ordered_mean(rows: Tensor, pairs: Pairs, low: int, high: int, votes: int) -> Tensor:
+def ordered_mean(
+    rows: Tensor,
+    pairs: Pairs,
+    low: int,
+    high: int,
+    votes: int,
+) -> Tensor:
     """As ``cpu.ordered_mean``. rows (n, d) → (d,)."""
     result = torch.empty_like(rows[0])
     for where in _pieces(rows):
@@ -46,7 +52,11 @@ def ordered_mean(rows: Tensor, pairs: Pairs, low: int, high: int, votes: int) ->
     return result
 
 
-def mean_around_median(rows: Tensor, pairs: Pairs, count: int) -> Tensor:
+def mean_around_median(
+    rows: Tensor,
+    pairs: Pairs,
+    count: int,
+) -> Tensor:
     """As ``cpu.mean_around_median``. rows (n, d) → (d,)."""
     n = len(rows)
     result = torch.empty_like(rows[0])

@@ -47,7 +47,12 @@ def bag_of_words(
 
 
 class _BagOfWords(nn.Module):
-    def __init__(self, words: int, dim: int, classes: int) -> None:
+    def __init__(
+        self,
+        words: int,
+        dim: int,
+        classes: int,
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, dim)
         nn.init.uniform_(self.embedding.weight, -1 / dim, 1 / dim)

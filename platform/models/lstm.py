@@ -74,7 +74,14 @@ def lstm(
 
 class _LSTM(nn.Module):
     def __init__(
-        self, words: int, dim: int, hidden: int, layers: int, classes: int, *, frozen: bool
+        self,
+        words: int,
+        dim: int,
+        hidden: int,
+        layers: int,
+        classes: int,
+        *,
+        frozen: bool,
     ) -> None:
         super().__init__()
         table = nn.Embedding(words + 1, dim, padding_idx=0)
@@ -130,7 +137,12 @@ class _Steps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        u: Tensor,
+        counts: list[int],
+    ) -> Tensor:
         gates, hidden, ut = inputs.clone(), u.shape[1], u.t()
         states, cells = gates.new_empty(2, len(gates), hidden).unbind()
         # cut at once: slices cost as much as small products
@@ -194,12 +206,20 @@ class _Steps(torch.autograd.Function):
         return d_inputs, d_inputs[first:].t() @ states[before], None
 
 
-def _steps(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
+def _steps(
+    inputs: Tensor,
+    u: Tensor,
+    counts: list[int],
+) -> Tensor:
     states: Tensor = _Steps.apply(inputs, u, counts)
     return states
 
 
-def _recorded(inputs: Tensor, u: Tensor, counts: list[int]) -> Tensor:
+def _recorded(
+    inputs: Tensor,
+    u: Tensor,
+    counts: list[int],
+) -> Tensor:
     """What ``_Steps`` computes, by operations that autograd can differentiate again and again."""
     states: list[Tensor] = []
     state = cell = inputs.new_zeros(counts[0], u.shape[1])

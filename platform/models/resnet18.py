@@ -73,7 +73,12 @@ def resnet18(
     return build
 
 
-def _convolution(channels: int, *, kernel: int, stride: int) -> nn.Conv2d:
+def _convolution(
+    channels: int,
+    *,
+    kernel: int,
+    stride: int,
+) -> nn.Conv2d:
     layer = nn.Conv2d(channels, 64, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 
-def noise_inputs(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def noise_inputs(
+    known: Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> Tensor:
     """Uniform noise (count, …) shaped like ``known`` inputs (N, …): images in [0, 1], features
     between the smallest and the largest known one.
 

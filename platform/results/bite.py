@@ -20,7 +20,11 @@ class Verdict(NamedTuple):
     reason: str | None = None
 
 
-def judge_attack(cell: Cell, undefended: Cell | None, twins: Twins) -> Verdict:
+def judge_attack(
+    cell: Cell,
+    undefended: Cell | None,
+    twins: Twins,
+) -> Verdict:
     """Whether the cell's attack bites; not known where the runs that tell are not there, or where
     the attack has no success to measure.
     """
@@ -41,7 +45,11 @@ def judge_attack(cell: Cell, undefended: Cell | None, twins: Twins) -> Verdict:
     return Verdict(bites=True) if twins.final else Verdict(None)
 
 
-def _no_more_than(undefended: Cell, others: Mapping[int, float], name: str) -> str:
+def _no_more_than(
+    undefended: Cell,
+    others: Mapping[int, float],
+    name: str,
+) -> str:
     """A sentence where the attack's success is hardly above the other rates of the same seeds."""
     reached = undefended.values[SUCCESS]
     seeds = sorted(reached.keys() & others.keys())
@@ -55,7 +63,11 @@ def _no_more_than(undefended: Cell, others: Mapping[int, float], name: str) -> s
     return f"under FedAvg it has {percent(ours)} %{faded}, {name} {percent(theirs)} %"
 
 
-def _faded_from(cell: Cell, seeds: Sequence[int], anyway: float) -> str:
+def _faded_from(
+    cell: Cell,
+    seeds: Sequence[int],
+    anyway: float,
+) -> str:
     """What an attack that stops had while it attacked, where that was enough."""
     curves = [cell.success.get(seed, ()) for seed in seeds]
     if cell.spec["attack_stop"] is None or not all(curves):

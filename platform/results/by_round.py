@@ -81,7 +81,11 @@ def curve_run_ids(document: Document) -> list[str]:
     return drawn
 
 
-def lines_by_round(document: Document, runs: Sequence[Drawn], metric: str) -> list[Line]:
+def lines_by_round(
+    document: Document,
+    runs: Sequence[Drawn],
+    metric: str,
+) -> list[Line]:
     """The mean over seeds of a metric by round, under the strongest attack."""
     known = {run.id: run for run in runs}
     lines = []

@@ -105,7 +105,9 @@ def _names(document: Document, groups: list[StrengthGroup]) -> dict[str, ChainNa
 
 
 def _lines(
-    document: Document, group: StrengthGroup, success: Mapping[Hashable, float]
+    document: Document,
+    group: StrengthGroup,
+    success: Mapping[Hashable, float],
 ) -> list[Line]:
     lines = []
     for mark in best_per_family(document):

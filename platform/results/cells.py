@@ -163,7 +163,12 @@ def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
     ]
 
 
-def _cell(key: CellKey, runs: Sequence[Logged], *, has_success: bool) -> Cell:
+def _cell(
+    key: CellKey,
+    runs: Sequence[Logged],
+    *,
+    has_success: bool,
+) -> Cell:
     """``has_success``: whether any run under the attack, whatever the defense, measured one."""
     attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
     seeds = {seed_of(run) for run in attacked}
@@ -183,7 +188,12 @@ def _cell(key: CellKey, runs: Sequence[Logged], *, has_success: bool) -> Cell:
     )
 
 
-def _by_seed(runs: Sequence[Logged], name: str, *, worst: float | None) -> dict[int, float]:
+def _by_seed(
+    runs: Sequence[Logged],
+    name: str,
+    *,
+    worst: float | None,
+) -> dict[int, float]:
     """A final figure of each run that has it; ``worst`` for a diverged run that lacks it."""
     values = {}
     for run in runs:

@@ -82,7 +82,13 @@ def run_command(spec: Spec) -> str:
     return " ".join(["backstop run", *words])
 
 
-def run_tags(spec: Spec, *, space: str, origin: Origin, parent: str | None) -> dict[str, str]:
+def run_tags(
+    spec: Spec,
+    *,
+    space: str,
+    origin: Origin,
+    parent: str | None,
+) -> dict[str, str]:
     """The tags that a run carries; those that are empty or too long for MLflow are left out."""
     spec = validate(spec)
     document = json.dumps(

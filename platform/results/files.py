@@ -13,7 +13,9 @@ from backstop.platform.results.markdown import markdown
 
 
 def write_leaderboard(
-    document: Mapping[str, Any], runs: Iterable[Timed], folder: Path
+    document: Mapping[str, Any],
+    runs: Iterable[Timed],
+    folder: Path,
 ) -> list[Path]:
     """Write leaderboard.json, .csv, .md and .tex, and runs.csv; ``runs`` are the document's.
 

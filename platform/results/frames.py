@@ -93,7 +93,11 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _ends(name: str, interval: Mapping[str, float] | None, ends: Sequence[str]) -> dict[str, float]:
+def _ends(
+    name: str,
+    interval: Mapping[str, float] | None,
+    ends: Sequence[str],
+) -> dict[str, float]:
     if interval is None:
         interval = dict.fromkeys(ends, math.nan)
     return {f"{name}_{end}": interval[end] for end in ends}

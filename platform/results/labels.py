@@ -67,7 +67,9 @@ class _Room(NamedTuple):
 
 
 def place_labels(
-    axes: Axes, labels: Sequence[Label], points: Sequence[tuple[float, float]]
+    axes: Axes,
+    labels: Sequence[Label],
+    points: Sequence[tuple[float, float]],
 ) -> None:
     """Write names beside points: the first place of a fixed list that covers the least of what is
     there already; none in a crowd.
@@ -102,7 +104,12 @@ def _box_around(axes: Axes, point: tuple[float, float]) -> Bbox:
     return Bbox([low, high])
 
 
-def _place_label(axes: Axes, label: Label, room: _Room, renderer: Any) -> None:
+def _place_label(
+    axes: Axes,
+    label: Label,
+    room: _Room,
+    renderer: Any,
+) -> None:
     text = _write(axes, label)
     boxes = _possible_boxes(axes, label, text.get_window_extent(renderer))
     # rounded, so that the order of OFFSETS decides between places that are equally good
@@ -133,7 +140,11 @@ def _write(axes: Axes, label: Label) -> Annotation:
     )
 
 
-def _possible_boxes(axes: Axes, label: Label, size: Bbox) -> list[Bbox]:
+def _possible_boxes(
+    axes: Axes,
+    label: Label,
+    size: Bbox,
+) -> list[Bbox]:
     """Where a text of this size would be at each of OFFSETS, in pixels."""
     from matplotlib.transforms import Bbox
 
@@ -151,7 +162,11 @@ def _possible_boxes(axes: Axes, label: Label, size: Bbox) -> list[Bbox]:
     return boxes
 
 
-def _lead_back(axes: Axes, label: Label, offset: Offset) -> None:
+def _lead_back(
+    axes: Axes,
+    label: Label,
+    offset: Offset,
+) -> None:
     """A thin line from a label to its point."""
     line = {
         "arrowstyle": "-",
@@ -179,7 +194,12 @@ def _overlap(one: Bbox, other: Bbox) -> float:
     return float(max(width, 0.0) * max(height, 0.0))
 
 
-def spread_labels(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_labels(
+    heights: Sequence[float],
+    gap: float,
+    low: float,
+    high: float,
+) -> list[float]:
     """The heights moved as little as a simple sweep can so that neighbors are a gap apart and all
     are in range.
     """

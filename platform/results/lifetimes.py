@@ -41,7 +41,11 @@ def _says_how_long(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> bool
     return stops and cell[SUCCESS] is not None and bool(cell["seeds"])
 
 
-def _rounds(cell: Mapping[str, Any], figure: str, sign: str = "") -> str:
+def _rounds(
+    cell: Mapping[str, Any],
+    figure: str,
+    sign: str = "",
+) -> str:
     """The mean, and over how many seeds it is where not over all; empty where there is none."""
     if cell[figure] is None:
         return ""

@@ -61,7 +61,11 @@ def _moves(connection: sqlite3.Connection, here: Path) -> Iterator[_Move]:
             yield _Move(experiment, location.rpartition("/")[0], _address_of(here, location))
 
 
-def _check_not_left_behind(file: Path, folder: Path, here: Path) -> None:
+def _check_not_left_behind(
+    file: Path,
+    folder: Path,
+    here: Path,
+) -> None:
     if not here.exists() and folder.is_dir() and any(folder.iterdir()):
         command = shlex.join(["cp", "-r", str(folder), str(here)])
         raise BadInput(f"store {file}: its artifacts are still in {folder}; run: {command}")

@@ -45,7 +45,9 @@ def markdown_text(text: object) -> str:
 
 
 def markdown_table(
-    heads: Sequence[str], alignments: Sequence[str], rows: Sequence[Sequence[str]]
+    heads: Sequence[str],
+    alignments: Sequence[str],
+    rows: Sequence[Sequence[str]],
 ) -> str:
     """A table; each column is aligned to the ``left`` or to the ``right``."""
     rule = [":---" if alignment == "left" else "---:" for alignment in alignments]

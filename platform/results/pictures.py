@@ -100,7 +100,12 @@ def _interval(figure: Mapping[str, float]) -> list[float]:
     return [100 * figure["low"], 100 * figure["high"]]
 
 
-def _draw_interval(axes: Axes, color: str, x: list[float], y: list[float]) -> None:
+def _draw_interval(
+    axes: Axes,
+    color: str,
+    x: list[float],
+    y: list[float],
+) -> None:
     axes.plot(x, y, color=color, linewidth=1.2, alpha=0.6)
 
 
@@ -134,7 +139,13 @@ def _draw_rounds(axes: Axes, line: Line) -> None:
     axes.plot(rounds, percents, color=line.mark.color, linewidth=1.8)
 
 
-def _name_end(axes: Axes, line: Line, label_height: float, *, span: tuple[float, float]) -> None:
+def _name_end(
+    axes: Axes,
+    line: Line,
+    label_height: float,
+    *,
+    span: tuple[float, float],
+) -> None:
     """A line's name right of the axes, and what leads there from its end."""
     first, last = span
     width = last - first
@@ -155,7 +166,11 @@ def _name_end(axes: Axes, line: Line, label_height: float, *, span: tuple[float,
     )
 
 
-def draw_heat_map(axes: Axes, cells: Mapping[Knobs, float], palette: str) -> None:
+def draw_heat_map(
+    axes: Axes,
+    cells: Mapping[Knobs, float],
+    palette: str,
+) -> None:
     """A map of τ × trim fraction in percent, every value written into its cell."""
     taus = sorted({tau for tau, _ in cells})
     trims = sorted({trim for _, trim in cells})
@@ -169,7 +184,11 @@ def draw_heat_map(axes: Axes, cells: Mapping[Knobs, float], palette: str) -> Non
     _label_cells(axes, taus, trims)
 
 
-def _label_cells(axes: Axes, taus: Sequence[float], trims: Sequence[float]) -> None:
+def _label_cells(
+    axes: Axes,
+    taus: Sequence[float],
+    trims: Sequence[float],
+) -> None:
     """The values of τ below the columns and trim fractions left of the rows, without a frame."""
     axes.set_xlabel("mask threshold τ")
     axes.set_ylabel("trim fraction per side")
@@ -186,7 +205,12 @@ def _numerals(values: Sequence[float]) -> list[str]:
     return [f"{value:g}" for value in values]
 
 
-def _shade(palette: str, value: float, low: float, high: float) -> Color:
+def _shade(
+    palette: str,
+    value: float,
+    low: float,
+    high: float,
+) -> Color:
     """A color of one of matplotlib's palettes, its palest and its darkest left out."""
     from matplotlib import colormaps
 
@@ -310,7 +334,12 @@ def _draw_bars(axes: Axes, document: Document) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _draw_bar(axes: Axes, height: int, color: str, row: Mapping[str, Any]) -> None:
+def _draw_bar(
+    axes: Axes,
+    height: int,
+    color: str,
+    row: Mapping[str, Any],
+) -> None:
     der = 100 * row["der"]
     interval = _interval(row["intervals"]["der"])
     axes.barh(height, der, height=0.62, color=color, alpha=0.9)

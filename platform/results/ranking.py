@@ -155,7 +155,11 @@ def _figures(cell: Cell, baseline: Cell | None) -> dict[str, Figure | None]:
     return figures | {"accuracy_cost": cost, "asr_reduction": reduction, "der": score}
 
 
-def _less(cell: Cell, baseline: Cell, metric: str) -> Figure | None:
+def _less(
+    cell: Cell,
+    baseline: Cell,
+    metric: str,
+) -> Figure | None:
     """By how much the figure is below the baseline's."""
     own, other = cell.values[metric], baseline.values[metric]
     return figure_over_seeds({seed: other[seed] - own[seed] for seed in own.keys() & other.keys()})

@@ -49,7 +49,12 @@ class Run(NamedTuple):
         return Origin(self.fingerprint, self.data, self.code)
 
 
-def read_runs(store: Store, experiment: str, *, status: str | None = "FINISHED") -> list[Run]:
+def read_runs(
+    store: Store,
+    experiment: str,
+    *,
+    status: str | None = "FINISHED",
+) -> list[Run]:
     """The experiment's runs, one per spec id, ordered by id. ``status=None`` reads the unfinished
     ones too.
 
@@ -75,7 +80,11 @@ def read_runs(store: Store, experiment: str, *, status: str | None = "FINISHED")
     return [runs[key] for key in sorted(runs)]
 
 
-def find_run(store: Store, experiment: str, spec: Spec) -> Run | None:
+def find_run(
+    store: Store,
+    experiment: str,
+    spec: Spec,
+) -> Run | None:
     """The finished run of a spec, the first where there are several; None without one."""
     if is_new(store):
         return None
@@ -143,7 +152,10 @@ def _stored_spec(store: Store, item: Stored) -> dict[str, Any]:
 
 
 def with_curves(
-    store: Store, runs: Sequence[Run], ids: Sequence[str], metrics: Sequence[str]
+    store: Store,
+    runs: Sequence[Run],
+    ids: Sequence[str],
+    metrics: Sequence[str],
 ) -> list[Run]:
     """The runs, those with the given spec ids with their metrics by round. One call per run and
     metric: ask for what is drawn.
@@ -158,7 +170,11 @@ def with_curves(
         ]
 
 
-def _history(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
+def _history(
+    store: Store,
+    run_id: str,
+    metric: str,
+) -> list[tuple[int, float]]:
     """(round, value) in order of rounds; of two values of one round the first stored one."""
     points: dict[int, float] = {}
     for point in mlflow_client(store.uri).get_metric_history(run_id, metric):

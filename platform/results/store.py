@@ -157,7 +157,11 @@ def one_line(error: BaseException) -> str:
     )[:300]
 
 
-def search_runs(store: Store, experiment_id: str, condition: str) -> Iterator[Stored]:
+def search_runs(
+    store: Store,
+    experiment_id: str,
+    condition: str,
+) -> Iterator[Stored]:
     """All runs under the condition, the oldest first, page by page."""
     client, token = mlflow_client(store.uri), None
     while True:

@@ -52,7 +52,12 @@ class Interrupted(NamedTuple):
 
 
 def open_parent(
-    store: Store, experiment_id: str, space: str, *, note: str = "", driver: str = ""
+    store: Store,
+    experiment_id: str,
+    space: str,
+    *,
+    note: str = "",
+    driver: str = "",
 ) -> str:
     """The MLflow run id of the sweep's parent run, made when it is missing, and RUNNING from now on
     where it has a driver.
@@ -81,7 +86,11 @@ def open_parent(
         )
 
 
-def write_plan(store: Store, run_id: str, planned: Mapping[str, str]) -> None:
+def write_plan(
+    store: Store,
+    run_id: str,
+    planned: Mapping[str, str],
+) -> None:
     """Write into a sweep's parent run what it is about to do: spec id → the run in words.
 
     It takes the place of an earlier plan. It stands in tags, which need no artifact folder.
@@ -117,7 +126,11 @@ def read_plan(store: Store, experiment: str) -> dict[str, str]:
     return listed
 
 
-def close_parent(store: Store, run_id: str, status: str) -> bool:
+def close_parent(
+    store: Store,
+    run_id: str,
+    status: str,
+) -> bool:
     """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
     try:
         with refusing(store):
@@ -136,7 +149,11 @@ def drivers_home(store: Store, folder: Path) -> Path:
     return file.parent if file is not None else folder.expanduser().resolve()
 
 
-def stop_runs(store: Store, experiment_id: str, driver: str) -> bool:
+def stop_runs(
+    store: Store,
+    experiment_id: str,
+    driver: str,
+) -> bool:
     """Mark what a driver leaves unfinished as KILLED; False when the store cannot be reached."""
     try:
         with refusing(store):
@@ -149,7 +166,11 @@ def stop_runs(store: Store, experiment_id: str, driver: str) -> bool:
     return True
 
 
-def mark_interrupted(store: Store, folder: Path, experiment: str | None = None) -> Interrupted:
+def mark_interrupted(
+    store: Store,
+    folder: Path,
+    experiment: str | None = None,
+) -> Interrupted:
     """What, in one MLflow experiment or in all, has lost its driver to a kill since somebody looked
     last. It is marked as KILLED where the store can be written; the same command takes it up again.
     """
@@ -174,7 +195,11 @@ def mark_interrupted(store: Store, folder: Path, experiment: str | None = None) 
     return Interrupted(sweeps, len(lost) - sweeps)
 
 
-def _died(store: Store, home: Path, name: str) -> bool:
+def _died(
+    store: Store,
+    home: Path,
+    name: str,
+) -> bool:
     """A driver that a database's own folder does not know has ended; one on a server may work
     beside another folder.
     """

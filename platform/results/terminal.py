@@ -60,7 +60,11 @@ def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
     return table
 
 
-def _fit(rows: Sequence[RankedRow], columns: Sequence[BoardColumn], width: int) -> _Layout:
+def _fit(
+    rows: Sequence[RankedRow],
+    columns: Sequence[BoardColumn],
+    width: int,
+) -> _Layout:
     """First the names are broken into short lines, then columns go, the last one first."""
     names = [_name_lines(row.defense) for row in rows]
     name_index = _defense_index(columns)
@@ -118,7 +122,11 @@ def _name_lines(name: ChainName, *, narrow: bool = False) -> Text:
     return Text(str(name))
 
 
-def _add_column(table: Table, column: BoardColumn, name_width: int) -> None:
+def _add_column(
+    table: Table,
+    column: BoardColumn,
+    name_width: int,
+) -> None:
     if column.key == "defense":
         table.add_column(column.heading, min_width=name_width, overflow="fold")
     elif column.alignment == "left":

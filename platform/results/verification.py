@@ -55,7 +55,11 @@ def differences(document: Mapping[str, Any], recomputed: Mapping[str, Any]) -> l
     return list(_different_fields("", document, recomputed))
 
 
-def _different_fields(path: str, old: object, new: object) -> Iterator[str]:
+def _different_fields(
+    path: str,
+    old: object,
+    new: object,
+) -> Iterator[str]:
     """A line for each field below the path."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys((*old, *new)):
@@ -96,7 +100,9 @@ def _brief(value: object) -> str:
 
 
 def sample_runs(
-    document: Mapping[str, Any], count: int, wrong: Sequence[str] = ()
+    document: Mapping[str, Any],
+    count: int,
+    wrong: Sequence[str] = (),
 ) -> list[Document]:
     """The runs to do again: those of the cells that differences name, then others in the order of
     their ids, ``count`` in all.

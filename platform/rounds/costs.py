@@ -59,7 +59,11 @@ def phase_name(total: str) -> str:
 
 @contextmanager
 def measured(
-    phase: str, device: torch.device, into: dict[str, float], *, memory: bool = False
+    phase: str,
+    device: torch.device,
+    into: dict[str, float],
+    *,
+    memory: bool = False,
 ) -> Iterator[None]:
     """Add a phase's seconds to ``into``, and the most memory (MiB) that it held at once.
 

@@ -84,7 +84,12 @@ def code(spec: Spec) -> dict[str, str]:
     }
 
 
-def here(spec: Spec, folder: Path, where: torch.device, edge_cases: bool = False) -> Origin:
+def here(
+    spec: Spec,
+    folder: Path,
+    where: torch.device,
+    edge_cases: bool = False,
+) -> Origin:
     """The origin of a run made now; ``edge_cases``: whether the dataset's own ones were read."""
     data = loading.content(spec.dataset, folder)
     if edge_cases:
@@ -93,7 +98,11 @@ def here(spec: Spec, folder: Path, where: torch.device, edge_cases: bool = False
     return Origin(fingerprint(where), data, code(spec), reading)
 
 
-def other_data(made: str, part: Part, folder: Path) -> str:
+def other_data(
+    made: str,
+    part: Part,
+    folder: Path,
+) -> str:
     """How the data that a run has read differ from those that are there now, in words; else empty.
 
     ``made`` is the run's digest. Raises BadInput where the data cannot be read.

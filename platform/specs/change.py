@@ -43,7 +43,12 @@ def attack_strength(spec: Spec) -> float | None:
     return float(strength) if isinstance(strength, (int, float)) else None
 
 
-def change_spec(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec:
+def change_spec(
+    spec: Spec,
+    key: str,
+    new: Scalar,
+    where: str = "--set",
+) -> Spec:
     """The spec with one thing changed, named by its key; ``where`` is the option that asks for it.
 
     A key names a scalar (``rounds``), a part (``dataset``, ``attack`` …), whose new value is a text
@@ -69,7 +74,11 @@ def change_spec(spec: Spec, key: str, new: Scalar, where: str = "--set") -> Spec
 
 
 def _change_stage(
-    chain: tuple[Part, ...], role: str, key: str, rest: list[str], new: Scalar
+    chain: tuple[Part, ...],
+    role: str,
+    key: str,
+    rest: list[str],
+    new: Scalar,
 ) -> tuple[Part, ...]:
     named = named_parameter(chain, role, rest)
     if named is None:
@@ -85,7 +94,9 @@ def _change_stage(
 
 
 def named_parameter(
-    chain: Sequence[Part], role: str, rest: Sequence[str]
+    chain: Sequence[Part],
+    role: str,
+    rest: Sequence[str],
 ) -> tuple[str, str] | None:
     """The stage and the parameter that a key names after its role (``attack.strength`` is that of
     the last stage that declares one); None where the chain has no such stage.

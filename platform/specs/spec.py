@@ -255,7 +255,11 @@ def attacker_count(clients: int, share: float) -> int:
     return int((Decimal(str(share)) * clients).to_integral_value(ROUND_HALF_UP))
 
 
-def attackers_in_cohort(clients: int, per_round: int, malicious: int) -> int:
+def attackers_in_cohort(
+    clients: int,
+    per_round: int,
+    malicious: int,
+) -> int:
     """Malicious clients in each cohort of a fixed selection: per_round · malicious / clients,
     halves rounded up.
     """

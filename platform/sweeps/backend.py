@@ -35,10 +35,20 @@ class Observer(Protocol):
     def started(self, spec: Spec) -> None:
         """A trial has what it needs to run."""
 
-    def result(self, spec: Spec, rounds: int, last: Mapping[str, float]) -> None:
+    def result(
+        self,
+        spec: Spec,
+        rounds: int,
+        last: Mapping[str, float],
+    ) -> None:
         """A trial has done so many rounds; the metrics of the last evaluated one."""
 
-    def ended(self, spec: Spec, finals: Finals | None, stored: bool) -> None:
+    def ended(
+        self,
+        spec: Spec,
+        finals: Finals | None,
+        stored: bool,
+    ) -> None:
         """A trial is done, its run stored or not; without finals it has failed for good."""
 
 
@@ -59,7 +69,12 @@ class Backend(Protocol):
     def start(self) -> AbstractContextManager[object]:
         """Start it; it ends with the block. Raises BadInput."""
 
-    def run(self, queue: Queue, task: Task, observer: Observer) -> None:
+    def run(
+        self,
+        queue: Queue,
+        task: Task,
+        observer: Observer,
+    ) -> None:
         """Run all that waits in the queue, and what :meth:`Queue.fill` asks for after that.
 
         Each run that ends is told to the queue (``ended`` or ``failed``) and to the observer.

@@ -46,7 +46,13 @@ def code_warning(made: Sequence[Made]) -> str:
     )
 
 
-def check_data(of_stored: str, of_started: str, *, name: str, checkpoints: Path) -> None:
+def check_data(
+    of_stored: str,
+    of_started: str,
+    *,
+    name: str,
+    checkpoints: Path,
+) -> None:
     """Refuse runs that have read other data than are there now: how they differ, or empty.
 
     Stored runs are in the experiment ``name``, those that are started in ``checkpoints``.
@@ -63,7 +69,11 @@ def check_data(of_stored: str, of_started: str, *, name: str, checkpoints: Path)
         )
 
 
-def check_fingerprints(finished: Iterable[Run], device: str, name: str) -> None:
+def check_fingerprints(
+    finished: Iterable[Run],
+    device: str,
+    name: str,
+) -> None:
     """Check that the experiment's runs were made with the versions and kind of device of here.
 
     Raises BadInput where one was not.
@@ -78,7 +88,9 @@ def check_fingerprints(finished: Iterable[Run], device: str, name: str) -> None:
 
 
 def say_restarts(
-    saved: Iterable[tuple[Spec, Saved]], device: str, say: Callable[[str], None]
+    saved: Iterable[tuple[Spec, Saved]],
+    device: str,
+    say: Callable[[str], None],
 ) -> None:
     """A line for each half-done run that begins anew, because it is of another origin."""
     here = fingerprint(choose_device(device))

@@ -208,7 +208,12 @@ def shortfalls(queue: Queue, checkpoints: Path) -> list[str]:
     """Which runs of a sweep failed or are not stored, and why: a line for each reason."""
     by_reason: dict[tuple[str, str, str], list[Spec]] = {}
 
-    def add(spec_id: str, what: str, reason: str, remedy: str) -> None:
+    def add(
+        spec_id: str,
+        what: str,
+        reason: str,
+        remedy: str,
+    ) -> None:
         by_reason.setdefault((what, reason, remedy), []).append(queue.specs[spec_id])
 
     for spec_id, reason in queue.failures.items():

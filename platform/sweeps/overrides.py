@@ -45,7 +45,9 @@ def with_overrides(
 
 
 def _changed_search(
-    search: Search, changes: Mapping[str, Scalar], seeds: Sequence[int] | None
+    search: Search,
+    changes: Mapping[str, Scalar],
+    seeds: Sequence[int] | None,
 ) -> Search:
     base = search.base
     for key, new in changes.items():
@@ -58,7 +60,10 @@ def _changed_search(
 
 
 def _changed_specs(
-    specs: list[Spec], key: str, new: Scalar, say: Callable[[str], None]
+    specs: list[Spec],
+    key: str,
+    new: Scalar,
+    say: Callable[[str], None],
 ) -> list[Spec]:
     """The specs with one change where they have what it names. BadInput where none has."""
     unreached = [spec for spec in specs if not names_something(spec, key)]

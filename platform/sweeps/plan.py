@@ -150,7 +150,11 @@ def run_words(spec: Spec) -> str:
     return f"{spec_title(spec)} on {spec.dataset} ({spec.model}), seed {spec.seed}"
 
 
-def preflight(specs: Iterable[Spec], folder: Path, device: str) -> None:
+def preflight(
+    specs: Iterable[Spec],
+    folder: Path,
+    device: str,
+) -> None:
     """Set up every federation of the plan once, so that whatever a spec cannot be run for stops the
     sweep before it starts: missing or corrupt files, a split that leaves a client empty, a set of
     edge cases that is not there, a warm-up that could not be kept.

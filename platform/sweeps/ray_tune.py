@@ -20,7 +20,10 @@ class RayTune:
     name = "Ray"
 
     def __init__(
-        self, address: str | None = None, actors: str | int = "auto", at_once: int | None = None
+        self,
+        address: str | None = None,
+        actors: str | int = "auto",
+        at_once: int | None = None,
     ) -> None:
         """``actors`` train the clients of one trial; at most ``at_once`` trials run together."""
         self.address, self.actors, self.at_once = address, actors, at_once
@@ -38,7 +41,12 @@ class RayTune:
         """Connect to the cluster, or start a local Ray."""
         return local_ray(self.address)
 
-    def run(self, queue: Queue, task: Task, observer: Observer) -> None:
+    def run(
+        self,
+        queue: Queue,
+        task: Task,
+        observer: Observer,
+    ) -> None:
         """Run all that the queue has, as many trials together as fit."""
         from backstop.platform.sweeps.trials import TrialLayout, run_trials
 

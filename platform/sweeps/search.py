@@ -85,7 +85,12 @@ def parameter(base: Spec, key: str) -> Parameter:
     raise BadInput(f"search: unknown free parameter {key!r}; {hint}")
 
 
-def _stage_parameter(base: Spec, role: str, key: str, rest: list[str]) -> Parameter:
+def _stage_parameter(
+    base: Spec,
+    role: str,
+    key: str,
+    rest: list[str],
+) -> Parameter:
     chain = base.attack if role == "attack" else base.defense
     named = named_parameter(chain, role, rest)
     if named is None:

@@ -35,7 +35,12 @@ class Destination(NamedTuple):
     space: str = ""  # the sweep's search space
     parent: str | None = None  # MLflow run id of the sweep
 
-    def open_log(self, spec: Spec, origin: Origin, records: Iterable[Record]) -> Log:
+    def open_log(
+        self,
+        spec: Spec,
+        origin: Origin,
+        records: Iterable[Record],
+    ) -> Log:
         """The MLflow run of a spec, with its records so far; nothing is sent yet.
 
         What an earlier process has sent already is the same and is stored once.
@@ -71,7 +76,10 @@ class Outcome(NamedTuple):
 
 
 def store_run(
-    log: Log, checkpoint: Checkpoint, records: Sequence[Record], model: Mapping[str, Tensor]
+    log: Log,
+    checkpoint: Checkpoint,
+    records: Sequence[Record],
+    model: Mapping[str, Tensor],
 ) -> Outcome:
     """Send a run whose rounds are all done; its checkpoint is dropped once all of it is stored."""
     finals = final(records)
@@ -88,7 +96,10 @@ class Session:
     """
 
     def __init__(
-        self, experiment: Experiment, checkpoints: Path, destination: Callable[[], Destination]
+        self,
+        experiment: Experiment,
+        checkpoints: Path,
+        destination: Callable[[], Destination],
     ) -> None:
         """``destination`` is asked for when something is first sent: to make a store takes seconds.
 

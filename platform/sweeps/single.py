@@ -25,7 +25,11 @@ from backstop.platform.sweeps.session import Destination, Session
 
 
 @contextmanager
-def open_single(store: Store, folder: Path, name: str) -> Iterator[Single]:
+def open_single(
+    store: Store,
+    folder: Path,
+    name: str,
+) -> Iterator[Single]:
     """Be at work on an MLflow experiment while the block lasts: what is left unfinished is KILLED.
 
     Raises BadInput for a store that cannot be used, before anything is trained.
@@ -44,7 +48,13 @@ def open_single(store: Store, folder: Path, name: str) -> Iterator[Single]:
 class Single:
     """The store of a run of its own; a new one is made when it is first needed."""
 
-    def __init__(self, store: Store, folder: Path, name: str, driver: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        name: str,
+        driver: str,
+    ) -> None:
         """``folder`` holds the checkpoints, ``name`` is the MLflow experiment's."""
         self.store, self.folder, self.name, self.driver = store, folder, name, driver
         self.checkpoints = folder / "checkpoints"
@@ -88,7 +98,12 @@ class Single:
             self._check_data(saved.origin.data, spec, experiment.folder)
         return Session(experiment, self.checkpoints, self._destination)
 
-    def _check_data(self, digest: str, spec: Spec, data: Path) -> None:
+    def _check_data(
+        self,
+        digest: str,
+        spec: Spec,
+        data: Path,
+    ) -> None:
         if changed := origin.other_data(digest, spec.dataset, data):
             path = Checkpoint(self.checkpoints, spec.id).path
             raise BadInput(

@@ -59,7 +59,10 @@ class Trial(tune.Trainable):
 
     # tune.with_parameters adds task and layout
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], task: Task, layout: TrialLayout
+        self,
+        config: dict[str, Any],
+        task: Task,
+        layout: TrialLayout,
     ) -> None:
         """Start the process's client actors. The experiment begins with the first step: to begin
         may take long (a warm-up), and as long as a process starts, Tune may give its trial to
@@ -159,7 +162,11 @@ class Generations(Searcher):
         return self
 
     def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+        self,
+        metric: str | None,
+        mode: str | None,
+        config: dict[str, Any],
+        **spec: Any,
     ) -> bool:
         """Nothing that Tune could set matters here."""
         return True
@@ -174,7 +181,10 @@ class Generations(Searcher):
         return {"id": spec.id, "spec": spec_to_json(spec)}
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,
     ) -> None:
         """What a trial's end means is told to the queue by :class:`Watching`."""
 
@@ -203,23 +213,46 @@ class Watching(tune.Callback):
     def _spec(self, trial: Any) -> Spec:
         return self.queue.specs[trial.config["id"]]
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        **info: Any,
+    ) -> None:
         """A trial has its resources."""
         self.observer.started(self._spec(trial))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,
     ) -> None:
         """A trial has done some rounds."""
         self.observer.result(self._spec(trial), result["rounds"], result["last"])
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        **info: Any,
+    ) -> None:
         """A trial is done."""
         spec, outcome = self._spec(trial), Outcome(**trial.last_result["outcome"])
         self.queue.ended(spec, outcome)
         self.observer.ended(spec, outcome.finals, outcome.stored)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        **info: Any,
+    ) -> None:
         """A trial has failed for good."""
         spec = self._spec(trial)
         self.queue.failed(spec, failure_reason(trial.get_error()))
@@ -238,7 +271,11 @@ def slots(layout: TrialLayout, have: Mapping[str, float]) -> int:
 
 
 def run_trials(
-    queue: Queue, task: Task, observer: Observer, layout: TrialLayout, have: Mapping[str, float]
+    queue: Queue,
+    task: Task,
+    observer: Observer,
+    layout: TrialLayout,
+    have: Mapping[str, float],
 ) -> None:
     """Run everything that is in the queue, on the Ray that is running and has these resources."""
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the

@@ -20,7 +20,11 @@ LOCAL_PATIENCE = 10.0  # the same for a file: a lock goes, a full disk stays
 EVERY = 5.0  # seconds between two tries
 
 
-def send(specs: Iterable[Spec], queue: Queue, destination: Destination) -> list[str]:
+def send(
+    specs: Iterable[Spec],
+    queue: Queue,
+    destination: Destination,
+) -> list[str]:
     """Store those of the specs whose checkpoints are done; the ids of what is stored now.
 
     The queue is told their final figures, and of those that the store did not take, why.

@@ -32,12 +32,21 @@ class StampAtClient(Protocol[State_contra]):
     """Training samples stamped where each malicious client does it its own way."""
 
     def __call__(
-        self, own: State_contra, x: Tensor, index: int, generator: torch.Generator, /
+        self,
+        own: State_contra,
+        x: Tensor,
+        index: int,
+        generator: torch.Generator,
+        /,
     ) -> Tensor:
         """Triggered x of the same shape; ``index`` counts the malicious clients from 0."""
 
 
-def patch(x: Tensor, size: int, value: float) -> Tensor:
+def patch(
+    x: Tensor,
+    size: int,
+    value: float,
+) -> Tensor:
     """A square (C, size, size) of one brightness for images (…, C, H, W), cut to the image where
     that is smaller.
     """
@@ -64,7 +73,11 @@ SIDE = 28  # of MNIST's images
 
 
 def bars(
-    height: int, width: int, size: int | None = None, gap: int | None = None, shift: int = 0
+    height: int,
+    width: int,
+    size: int | None = None,
+    gap: int | None = None,
+    shift: int = 0,
 ) -> list[Pixel]:
     """The pixels of DBA's whole trigger, bar after bar; those that have no place are left out.
 
@@ -87,7 +100,11 @@ def bars(
     ]
 
 
-def painted(x: Tensor, pixels: list[Pixel], color: Tensor | float) -> Tensor:
+def painted(
+    x: Tensor,
+    pixels: list[Pixel],
+    color: Tensor | float,
+) -> Tensor:
     """Images (…, C, H, W) in which these pixels have one brightness, or the colors (C, pixels)."""
     rows, columns = zip(*pixels, strict=True)
     x = x.clone()
@@ -95,7 +112,12 @@ def painted(x: Tensor, pixels: list[Pixel], color: Tensor | float) -> Tensor:
     return x
 
 
-def with_square(x: Tensor, pixels: Tensor, row: int, column: int) -> Tensor:
+def with_square(
+    x: Tensor,
+    pixels: Tensor,
+    row: int,
+    column: int,
+) -> Tensor:
     """Images (…, C, H, W) with a patch (C, h, w), its upper left corner at a row and column, moved
     up and left as far as it needs to lie in the image.
     """
@@ -114,7 +136,10 @@ class Planted(NamedTuple, Generic[StateT]):
 
 
 def target_labels(
-    y: Tensor, target: int | Literal["next"], source: int | None, classes: int
+    y: Tensor,
+    target: int | Literal["next"],
+    source: int | None,
+    classes: int,
 ) -> Tensor:
     """The labels (b,) that the attacker wants for samples of the true labels (b,); -1 where a
     sample is not attacked.
@@ -127,7 +152,11 @@ def target_labels(
     return label if source is None else torch.where(y == source, label, -1)
 
 
-def chosen(y: Tensor, source: int | None, share: float) -> Tensor:
+def chosen(
+    y: Tensor,
+    source: int | None,
+    share: float,
+) -> Tensor:
     """Which samples of a batch are poisoned: the first ``share`` of those attacked, at least one
     where there is one. Indices.
     """
@@ -168,7 +197,11 @@ def backdoor(
         return state if own is state.own else state._replace(own=own)
 
     def poison(
-        state: Planted[StateT], x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        state: Planted[StateT],
+        x: Tensor,
+        y: Tensor,
+        index: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         picked = chosen(y, source, share)
         if not len(picked):

@@ -61,7 +61,11 @@ def edge_cases(
         return _labeled(cases.tail(view.data, view), cases.label)
 
     def poison(
-        edge: Samples, x: Tensor, y: Tensor, _index: int, generator: torch.Generator
+        edge: Samples,
+        x: Tensor,
+        y: Tensor,
+        _index: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         count = max(round_count(share, len(x)), 1)
         # how often the pool is gone through, each time in another order

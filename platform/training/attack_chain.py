@@ -20,7 +20,9 @@ from backstop.platform.training.stage_errors import name_errors
 
 
 def attack_chain(
-    stages: Sequence[Attack], knows: Sequence[str], names: Sequence[str] = ()
+    stages: Sequence[Attack],
+    knows: Sequence[str],
+    names: Sequence[str] = (),
 ) -> Attack:
     """One attack that applies the stages from left to right. Its state is the tuple of theirs.
     ``names`` are for its errors: what a stage raises is a :class:`BrokenStage` that names it.
@@ -95,7 +97,11 @@ class _Chain(NamedTuple):
         return any(getattr(stage, function) is not None for stage in self.stages)
 
     def seen(
-        self, position: int, view: AttackView, what: str, before: Sequence[Any] = ()
+        self,
+        position: int,
+        view: AttackView,
+        what: str,
+        before: Sequence[Any] = (),
     ) -> AttackView:
         """The view of one stage in one of its functions. Its draws are its own: those of the stage
         that makes the trigger do not depend on what stands before or after it, so its dormant twin
@@ -108,7 +114,11 @@ class _Chain(NamedTuple):
         seed = view.generator.initial_seed()
         draws = seeds.generator(seed, stage, what, "poison")
 
-        def poison(x: Tensor, y: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        def poison(
+            x: Tensor,
+            y: Tensor,
+            index: int,
+        ) -> tuple[Tensor, Tensor]:
             for earlier, state in zip(self.stages, before, strict=False):
                 if earlier.poison:
                     x, y = earlier.poison(state, x, y, index, draws)
@@ -140,20 +150,37 @@ class _Chain(NamedTuple):
         return tuple(planned)
 
     def poison(
-        self, states: Any, x: Tensor, y: Tensor, index: int, generator: torch.Generator
+        self,
+        states: Any,
+        x: Tensor,
+        y: Tensor,
+        index: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         for stage, state in zip(self.stages, self.split(states), strict=True):
             if stage.poison:
                 x, y = stage.poison(state, x, y, index, generator)
         return x, y
 
-    def constrain(self, states: Any, delta: Tensor, step: int) -> Tensor:
+    def constrain(
+        self,
+        states: Any,
+        delta: Tensor,
+        step: int,
+    ) -> Tensor:
         for stage, state in zip(self.stages, self.split(states), strict=True):
             if stage.constrain:
                 delta = stage.constrain(state, delta, step)
         return delta
 
-    def objective(self, states: Any, delta: Tensor, x: Tensor, y: Tensor, logits: Tensor) -> Tensor:
+    def objective(
+        self,
+        states: Any,
+        delta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor,
+    ) -> Tensor:
         terms = [
             stage.objective(state, delta, x, y, logits)
             for stage, state in zip(self.stages, self.split(states), strict=True)
@@ -165,14 +192,24 @@ class _Chain(NamedTuple):
         pairs = zip(self.stages, self.split(states), strict=True)
         return prod(stage.pace(state) for stage, state in pairs if stage.pace)
 
-    def craft(self, states: Any, rows: Tensor, view: AttackView) -> Tensor:
+    def craft(
+        self,
+        states: Any,
+        rows: Tensor,
+        view: AttackView,
+    ) -> Tensor:
         every = self.split(states)
         for index, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
             if stage.craft:
                 rows = stage.craft(state, rows, self.seen(index, view, "craft", every[:index]))
         return rows
 
-    def craft_buffers(self, states: Any, changes: Tensor, view: AttackView) -> Tensor:
+    def craft_buffers(
+        self,
+        states: Any,
+        changes: Tensor,
+        view: AttackView,
+    ) -> Tensor:
         for index, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
             if stage.craft_buffers:
                 changes = stage.craft_buffers(
@@ -180,22 +217,43 @@ class _Chain(NamedTuple):
                 )
         return changes
 
-    def train(self, index: int, states: Any, view: TrainView) -> Tensor:
+    def train(
+        self,
+        index: int,
+        states: Any,
+        view: TrainView,
+    ) -> Tensor:
         function = self.stages[index].train
         assert function is not None
         return function(self.split(states)[index], view)
 
-    def trigger(self, index: int, states: Any, x: Tensor, generator: torch.Generator) -> Tensor:
+    def trigger(
+        self,
+        index: int,
+        states: Any,
+        x: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
         function = self.stages[index].trigger
         assert function is not None
         return function(self.split(states)[index], x, generator)
 
-    def goal(self, index: int, states: Any, y: Tensor) -> Tensor:
+    def goal(
+        self,
+        index: int,
+        states: Any,
+        y: Tensor,
+    ) -> Tensor:
         function = self.stages[index].goal
         assert function is not None
         return function(self.split(states)[index], y)
 
-    def test_set(self, index: int, states: Any, view: AttackView) -> TestSet:
+    def test_set(
+        self,
+        index: int,
+        states: Any,
+        view: AttackView,
+    ) -> TestSet:
         function = self.stages[index].test_set
         assert function is not None
         return function(self.split(states)[index], self.seen(index, view, "test"))

@@ -32,7 +32,11 @@ def without_rejected(updates: Updates) -> Updates:
     return updates if left.all() else Updates(*(column[left] for column in updates))
 
 
-def _check_returned(stage: str, given: Updates, returned: Updates) -> None:
+def _check_returned(
+    stage: str,
+    given: Updates,
+    returned: Updates,
+) -> None:
     """Raise :class:`BrokenStage` for what would leave the weighted mean without a meaning."""
     if not isinstance(returned, Updates):
         raise BrokenStage(stage, f"it returned {type(returned).__name__}; a stage returns Updates")
@@ -69,7 +73,12 @@ def _check_returned(stage: str, given: Updates, returned: Updates) -> None:
         )
 
 
-def _finite(stage: str, what: str, given: Tensor, returned: Tensor) -> Tensor:
+def _finite(
+    stage: str,
+    what: str,
+    given: Tensor,
+    returned: Tensor,
+) -> Tensor:
     """The parameters that a stage returned. Raises :class:`BrokenStage` where it made them infinite
     or NaN.
     """
@@ -99,7 +108,9 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         return tuple(stage.init(view) for stage in stages)
 
     def follow(
-        updates: Updates, states: tuple[Any, ...], view: ServerView
+        updates: Updates,
+        states: tuple[Any, ...],
+        view: ServerView,
     ) -> tuple[Updates, tuple[Any, ...], Shares]:
         shares, after = Shares(updates.client, updates.weight), list(states)
         for index, stage in enumerate(stages):
@@ -115,7 +126,9 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         return updates, tuple(after), shares
 
     def apply(
-        updates: Updates, states: tuple[Any, ...], view: ServerView
+        updates: Updates,
+        states: tuple[Any, ...],
+        view: ServerView,
     ) -> tuple[Updates, tuple[Any, ...]]:
         updates, states, _ = follow(updates, states, view)
         return updates, states
@@ -149,7 +162,10 @@ def _named(label: str, stage: Defense) -> Defense:
 
 
 def _repaired(
-    labels: Sequence[str], stages: Sequence[Defense], states: tuple[Any, ...], view: ServerView
+    labels: Sequence[str],
+    stages: Sequence[Defense],
+    states: tuple[Any, ...],
+    view: ServerView,
 ) -> Tensor:
     """The final model after the repairs of all stages that make one."""
     for stage, state, label in zip(stages, states, labels, strict=True):
@@ -181,14 +197,21 @@ def _local_chain(stages: Sequence[Local]) -> Local | None:
         return tuple(stage.prepare(view) if stage.prepare else None for stage in stages)
 
     def batch(
-        memories: tuple[Any, ...], x: Tensor, y: Tensor, generator: torch.Generator
+        memories: tuple[Any, ...],
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         for stage, memory in zip(stages, memories, strict=True):
             if stage.batch:
                 x, y = stage.batch(memory, x, y, generator)
         return x, y
 
-    def gradient(grad: Tensor, delta: Tensor, noise: Callable[[], Tensor]) -> Tensor:
+    def gradient(
+        grad: Tensor,
+        delta: Tensor,
+        noise: Callable[[], Tensor],
+    ) -> Tensor:
         for stage in stages:
             if stage.gradient:
                 grad = stage.gradient(grad, delta, noise)

@@ -72,7 +72,12 @@ class Staged:
             self.batches[index] = made
         return made
 
-    def predict(self, params: Tensor, buffers: Tensor, indices: Iterable[int]) -> list[Tensor]:
+    def predict(
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        indices: Iterable[int],
+    ) -> list[Tensor]:
         """Predicted labels of some batches; -1 where the model's output is not finite."""
         with torch.inference_mode():
             outputs = [self.net.forward(params, self.batch(index), buffers) for index in indices]
@@ -139,7 +144,9 @@ def clean_figures(predicted: Tensor, samples: Samples) -> dict[str, float]:
 
 
 def success(
-    predicted: Tensor, triggered: TestSet, untriggered: Tensor | None = None
+    predicted: Tensor,
+    triggered: TestSet,
+    untriggered: Tensor | None = None,
 ) -> dict[str, float]:
     """Attack success rate and robust accuracy on the triggered test set, in [0, 1].
 
@@ -158,7 +165,11 @@ def success(
     known = attacked & (triggered.truth >= 0)
     rates = {}
 
-    def share(labels: Tensor, of: Tensor, among: Tensor) -> float:
+    def share(
+        labels: Tensor,
+        of: Tensor,
+        among: Tensor,
+    ) -> float:
         return (labels == of)[among].double().mean().item()
 
     if attacked.any():
@@ -192,7 +203,11 @@ def rejected(predicted: Prediction) -> float:
     return (predicted.label < 0).double().mean().item()
 
 
-def kept(before: Updates, after: Updates, malicious: Tensor) -> dict[str, float]:
+def kept(
+    before: Updates,
+    after: Updates,
+    malicious: Tensor,
+) -> dict[str, float]:
     """What the defense let through, where rows keep their identity: the weight left to benign and
     to malicious rows, and how it does as a detector: the share of malicious rows (true positives)
     and of benign rows (false positives) that lost all weight.
@@ -215,7 +230,11 @@ def kept(before: Updates, after: Updates, malicious: Tensor) -> dict[str, float]
     return figures
 
 
-def masked(rows: Tensor, aggregate: Tensor, layout: Sequence[Slot]) -> dict[str, float]:
+def masked(
+    rows: Tensor,
+    aggregate: Tensor,
+    layout: Sequence[Slot],
+) -> dict[str, float]:
     """The share of coordinates that some row (n, d) wanted to move and the aggregate (d,) does not:
     over all, and over each layer (the parameters of one module together).
     """

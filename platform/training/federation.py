@@ -95,7 +95,12 @@ class Federation(NamedTuple):
         """
         return self.spec.warmup + round_index
 
-    def draws(self, what: str, round_index: int, client: int) -> torch.Generator:
+    def draws(
+        self,
+        what: str,
+        round_index: int,
+        client: int,
+    ) -> torch.Generator:
         """The generator of one thing that a client does in a round."""
         return seeds.generator(self.spec.seed, what, self.draw_round(round_index), client)
 
@@ -113,7 +118,11 @@ class Federation(NamedTuple):
         return OPTIMIZERS[part.name](**{**part.params, **changed})
 
 
-def build_federation(spec: Spec, data: Data, where: torch.device) -> Federation:
+def build_federation(
+    spec: Spec,
+    data: Data,
+    where: torch.device,
+) -> Federation:
     """Everything that stays the same, from a validated spec and its dataset."""
     root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
     data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))
@@ -177,7 +186,11 @@ def _trainable(built: Federation) -> None:
         raise BadInput(built.lonely(where, "set root_size to 2 or more"))
 
 
-def _embed(module: nn.Module, vectors: Tensor, spec: Spec) -> None:
+def _embed(
+    module: nn.Module,
+    vectors: Tensor,
+    spec: Spec,
+) -> None:
     """Give the model's embedding the dataset's pre-trained vectors as initial values."""
     table = getattr(getattr(module, "embedding", None), "weight", None)
     if not isinstance(table, Tensor) or table.shape != vectors.shape:

@@ -34,7 +34,11 @@ def dataset(part: Part) -> Dataset:
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> Data:
+def _load(
+    name: str,
+    params: tuple[tuple[str, object], ...],
+    folder: Path,
+) -> Data:
     data = dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
     if len(data.train.y.unique()) < 2:
         raise BadInput(
@@ -54,7 +58,11 @@ def load_dataset(part: Part, folder: Path) -> Data:
     return _load(part.name, tuple(sorted(part.params.items())), folder)
 
 
-def what_was_read(part: Part, folder: Path, limit: int) -> str:
+def what_was_read(
+    part: Part,
+    folder: Path,
+    limit: int,
+) -> str:
     """What the dataset made of its files, as JSON of at most ``limit`` characters; the dataset is
     loaded if it is not kept.
     """
@@ -65,7 +73,9 @@ def what_was_read(part: Part, folder: Path, limit: int) -> str:
 
 @lru_cache(maxsize=2)
 def _edge_cases(
-    name: str, params: tuple[tuple[str, object], ...], folder: Path
+    name: str,
+    params: tuple[tuple[str, object], ...],
+    folder: Path,
 ) -> tuple[Tensor, Tensor] | None:
     read = dataset(Part(name, dict(params))).edge_cases  # type: ignore[arg-type]
     return read(folder) if read else None
@@ -79,7 +89,11 @@ def load_edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
 
 
 @lru_cache(maxsize=8)
-def _content(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
+def _content(
+    name: str,
+    params: tuple[tuple[str, object], ...],
+    folder: Path,
+) -> str:
     data = _load(name, params, folder)
     tensors = [*data.train, *data.test]
     tensors += [tensor for tensor in (data.client, data.vectors) if tensor is not None]
@@ -87,7 +101,11 @@ def _content(name: str, params: tuple[tuple[str, object], ...], folder: Path) ->
 
 
 @lru_cache(maxsize=8)
-def _edge_content(name: str, params: tuple[tuple[str, object], ...], folder: Path) -> str:
+def _edge_content(
+    name: str,
+    params: tuple[tuple[str, object], ...],
+    folder: Path,
+) -> str:
     return _hashed(_edge_cases(name, params, folder) or (), "edge cases")
 
 
@@ -113,7 +131,11 @@ def edge_content(part: Part, folder: Path) -> str:
     return _edge_content(part.name, tuple(sorted(part.params.items())), folder)
 
 
-def machine_digest(part: Part, folder: Path, where: torch.device) -> str:
+def machine_digest(
+    part: Part,
+    folder: Path,
+    where: torch.device,
+) -> str:
     """What besides a spec decides on the bytes of its experiment: the decoded data, the versions
     and the kind of device.
     """

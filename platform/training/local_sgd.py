@@ -41,7 +41,12 @@ class Trained(NamedTuple):
     loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
 
 
-def batches(federation: Federation, round_index: int, client: int, attacking: bool) -> Batches:
+def batches(
+    federation: Federation,
+    round_index: int,
+    client: int,
+    attacking: bool,
+) -> Batches:
     """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
     shard = federation.shards[client]
     order = federation.draws("batches", round_index, client)
@@ -78,7 +83,10 @@ def _epochs(federation: Federation, attacking: bool) -> int:
 
 
 def blocks(
-    federation: Federation, round_index: int, cohort: Sequence[int], attacked: bool
+    federation: Federation,
+    round_index: int,
+    cohort: Sequence[int],
+    attacked: bool,
 ) -> list[list[int]]:
     """The cohort of a round cut into units of work, the longest first.
 
@@ -117,7 +125,11 @@ def _differs(federation: Federation) -> bool:
     return bool(attack.train or attack.constrain or attack.objective or own_rate)
 
 
-def _pace(federation: Federation, state: Any, attacking: bool) -> float:
+def _pace(
+    federation: Federation,
+    state: Any,
+    attacking: bool,
+) -> float:
     """The factor on the learning rate of clients that attack, or do not."""
     pace = federation.attack.pace
     return pace(state) if attacking and pace else 1.0
@@ -230,7 +242,11 @@ class _Rules:
             return self.batch(x, y)
 
 
-def _client_view(here: _Round, client: int, draws: torch.Generator) -> ClientView:
+def _client_view(
+    here: _Round,
+    client: int,
+    draws: torch.Generator,
+) -> ClientView:
     federation, data = here.federation, here.federation.data.train
     index = federation.shards[client].to(data.y.device)
     return ClientView(
@@ -243,7 +259,11 @@ def _client_view(here: _Round, client: int, draws: torch.Generator) -> ClientVie
     )
 
 
-def _steps(federation: Federation, plan: Batches, rules: _Rules) -> Iterator[tuple[Tensor, Tensor]]:
+def _steps(
+    federation: Federation,
+    plan: Batches,
+    rules: _Rules,
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one client as (x, y), as its rules make them."""
     data = federation.data.train
     for batch in plan:
@@ -459,7 +479,10 @@ def _train_block(here: _Round, clients: Sequence[int]) -> Trained:
 
 
 def _keys(
-    federation: Federation, round_index: int, clients: Sequence[int], step: int
+    federation: Federation,
+    round_index: int,
+    clients: Sequence[int],
+    step: int,
 ) -> dict[str, Tensor]:
     """For each dropout layer the key (k,) of every client of a block, the same as in the loop."""
     names, seed = federation.net.keys, federation.spec.seed
@@ -471,7 +494,11 @@ def _keys(
     return dict.fromkeys(names, torch.tensor(padded, device=federation.device))
 
 
-def _noise(rules: Sequence[_Rules], counts: Tensor, params: Tensor) -> Callable[[], Tensor]:
+def _noise(
+    rules: Sequence[_Rules],
+    counts: Tensor,
+    params: Tensor,
+) -> Callable[[], Tensor]:
     """Standard normal draws (k, d): each client's from its own generator, and only while it has
     batches.
     """
@@ -492,7 +519,10 @@ class _Feed:
     """
 
     def __init__(
-        self, federation: Federation, plans: Sequence[Batches], rules: Sequence[_Rules]
+        self,
+        federation: Federation,
+        plans: Sequence[Batches],
+        rules: Sequence[_Rules],
     ) -> None:
         shape = (max(map(len, plans)), width(federation), federation.spec.batch)
         index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
@@ -519,7 +549,11 @@ class _Feed:
 
 
 def train_samples(
-    federation: Federation, round_index: int, params: Tensor, buffers: Tensor, samples: Samples
+    federation: Federation,
+    round_index: int,
+    params: Tensor,
+    buffers: Tensor,
+    samples: Samples,
 ) -> Tensor:
     """The update (d,) that an honest client with these samples would send in a round: the same
     steps, epochs and optimizer.

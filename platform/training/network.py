@@ -93,17 +93,32 @@ class Network(NamedTuple):
             else x
         )
 
-    def logits(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        params: Tensor,
+        x: Tensor,
+        buffers: Tensor | None = None,
+    ) -> Tensor:
         """Logits (b, classes) in evaluation mode; differentiable in params (d,) and x."""
         return self.forward(params, self.normalize(x), buffers)
 
-    def forward(self, params: Tensor, x: Tensor, buffers: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        params: Tensor,
+        x: Tensor,
+        buffers: Tensor | None = None,
+    ) -> Tensor:
         """Logits of inputs that are normalized already."""
         known = self.tensors(params, self.buffers if buffers is None else buffers)
         logits: Tensor = functional_call(self.module, known, (x,))
         return logits
 
-    def features(self, params: Tensor, x: Tensor, buffers: Tensor) -> Tensor:
+    def features(
+        self,
+        params: Tensor,
+        x: Tensor,
+        buffers: Tensor,
+    ) -> Tensor:
         """What the last linear layer is given, (b, h), in evaluation mode; differentiable in params
         (d,) and x.
         """
@@ -151,7 +166,12 @@ class Network(NamedTuple):
             self.buffers, self.buffer_layout, known
         )
 
-    def _filled(self, vector: Tensor, layout: Layout, known: Mapping[str, Tensor]) -> Tensor:
+    def _filled(
+        self,
+        vector: Tensor,
+        layout: Layout,
+        known: Mapping[str, Tensor],
+    ) -> Tensor:
         vector = vector.clone()
         for slot in layout:
             tensor = known.get(slot.name)
@@ -170,7 +190,12 @@ class Network(NamedTuple):
         return lambda params, x: self.logits(params, x, buffers)
 
 
-def network(module: nn.Module, data: Data, device: torch.device, batch: int) -> Network:
+def network(
+    module: nn.Module,
+    data: Data,
+    device: torch.device,
+    batch: int,
+) -> Network:
     """Flatten a freshly built module; ``batch`` is the size of a local step."""
     module = module.to(device).eval()
     parameters = list(module.named_parameters())
@@ -249,7 +274,11 @@ def convolutional(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
 
 
-def vectorized(module: nn.Module, device: torch.device, batch: int) -> bool:
+def vectorized(
+    module: nn.Module,
+    device: torch.device,
+    batch: int,
+) -> bool:
     """Whether vmap over clients is exact and pays for this model, batch size and device.
 
     Batch statistics of padded batches would be wrong, with running averages and without, and

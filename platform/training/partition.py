@@ -20,7 +20,11 @@ from backstop.platform.specs.spec import attacker_count, attackers_in_cohort
 ATTEMPTS = 1000
 
 
-def hold_out(total: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+def hold_out(
+    total: int,
+    size: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
     """Which of ``total`` training samples form the server's root set, and which are left for the
     clients: ascending indices.
 
@@ -37,7 +41,12 @@ def hold_out(total: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def deal(
-    data: Data, *, clients: int, alpha: float | str | None, seed: int, among: Tensor | None = None
+    data: Data,
+    *,
+    clients: int,
+    alpha: float | str | None,
+    seed: int,
+    among: Tensor | None = None,
 ) -> list[Tensor]:
     """For each client the ascending indices (int64) of its training samples; disjoint, and none is
     empty.
@@ -75,7 +84,11 @@ def deal(
     return list(torch.split(every[order[left_out:]], sizes))
 
 
-def malicious_clients(clients: int, share: float, seed: int) -> Tensor:
+def malicious_clients(
+    clients: int,
+    share: float,
+    seed: int,
+) -> Tensor:
     """The ascending ids (int64) of the malicious clients: share · clients of them, halves rounded
     up.
     """
@@ -133,12 +146,20 @@ def _holding(drawn: Tensor, certain: Tensor | None) -> Tensor:
     return torch.cat([others[: max(len(drawn) - len(certain), 0)], certain])
 
 
-def _iid(total: int, clients: int, seed: int) -> Tensor:
+def _iid(
+    total: int,
+    clients: int,
+    seed: int,
+) -> Tensor:
     """Sizes differ by at most one."""
     return torch.randperm(total, generator=generator(seed, "partition")) % clients
 
 
-def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
+def _shards(
+    y: Tensor,
+    clients: int,
+    seed: int,
+) -> Tensor:
     """McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     AISTATS 2017, section 3: samples sorted by label are cut into two equal shards per client, dealt
     at random. Equal labels are shuffled first.
@@ -158,7 +179,11 @@ def _shards(y: Tensor, clients: int, seed: int) -> Tensor:
     return owner
 
 
-def _natural(own: Tensor | None, clients: int, seed: int) -> Tensor:
+def _natural(
+    own: Tensor | None,
+    clients: int,
+    seed: int,
+) -> Tensor:
     """The dataset's own clients in the order of their ids, or as many of them, drawn at random; -1
     for the samples of the others.
     """
@@ -180,7 +205,13 @@ def _natural(own: Tensor | None, clients: int, seed: int) -> Tensor:
     return owner[position]
 
 
-def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -> Tensor:
+def _dirichlet(
+    y: Tensor,
+    classes: int,
+    clients: int,
+    alpha: float,
+    seed: int,
+) -> Tensor:
     """The samples of each class are dealt in proportions drawn from Dir(alpha, …, alpha) over the
     clients, as M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks",
     ICML 2019, section 4; after T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of
@@ -197,7 +228,11 @@ def _dirichlet(y: Tensor, classes: int, clients: int, alpha: float, seed: int) -
 
 
 def _dirichlet_counts(
-    y: Tensor, classes: int, clients: int, alpha: float, seed: int
+    y: Tensor,
+    classes: int,
+    clients: int,
+    alpha: float,
+    seed: int,
 ) -> npt.NDArray[np.int64]:
     """How many samples of each class each client gets, (classes, clients)."""
     sizes = torch.bincount(y, minlength=classes).numpy()[:, None]  # (classes, 1)

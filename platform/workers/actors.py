@@ -44,7 +44,12 @@ class Worker:
         """Answer once the process is up."""
         return True
 
-    def open(self, spec: Spec, key: str, arrays: dict[str, Any]) -> None:
+    def open(
+        self,
+        spec: Spec,
+        key: str,
+        arrays: dict[str, Any],
+    ) -> None:
         """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
         once per node.
         """
@@ -72,7 +77,11 @@ class Worker:
         return tuple(column.cpu().numpy() for column in trained)
 
     def predict(
-        self, batches: Mapping[str, Sequence[int]], params: Any, buffers: Any, defended: int | None
+        self,
+        batches: Mapping[str, Sequence[int]],
+        params: Any,
+        buffers: Any,
+        defended: int | None,
     ) -> dict[str, list[tuple[Any, Any]]]:
         """Labels, and radii where there are any, of some evaluation batches of each test set."""
         vectors = self._vectors(params, buffers)
@@ -146,7 +155,13 @@ class OnActors:
     placement group.
     """
 
-    def __init__(self, count: int, *, device: str = "cpu", share: ActorShare | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        device: str = "cpu",
+        share: ActorShare | None = None,
+    ) -> None:
         """Start the actors; they come up while the caller goes on."""
         import ray
 
@@ -233,7 +248,12 @@ class OnActors:
         return results
 
     def train(
-        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self,
+        round_index: int,
+        cohort: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        state: Any,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. The global vectors are put into the
         object store once.
@@ -257,7 +277,11 @@ class OnActors:
         )
 
     def predict(
-        self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        probe: Probe,
+        defended: int | None = None,
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set, the evaluation
         batches dealt out to the actors.

@@ -27,12 +27,21 @@ class Clients(Protocol):
         """Take up an experiment."""
 
     def train(
-        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self,
+        round_index: int,
+        cohort: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        state: Any,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
 
     def predict(
-        self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        probe: Probe,
+        defended: int | None = None,
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set: by its largest
         output, or as the defense says, where ``defended`` is the number of rounds that are done.
@@ -87,7 +96,12 @@ class InProcess:
         self.staged: dict[str, Staged] = {}
 
     def train(
-        self, round_index: int, cohort: Sequence[int], params: Tensor, buffers: Tensor, state: Any
+        self,
+        round_index: int,
+        cohort: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        state: Any,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id."""
         attacked = self.built.attacked(round_index)
@@ -101,7 +115,11 @@ class InProcess:
             )
 
     def predict(
-        self, params: Tensor, buffers: Tensor, probe: Probe, defended: int | None = None
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        probe: Probe,
+        defended: int | None = None,
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set."""
         vectors = (params, buffers)
@@ -112,7 +130,11 @@ class InProcess:
             return clean, self._labels("triggered", probe.triggered.x, vectors, defended)
 
     def _labels(
-        self, name: str, x: Tensor, vectors: tuple[Tensor, Tensor], defended: int | None
+        self,
+        name: str,
+        x: Tensor,
+        vectors: tuple[Tensor, Tensor],
+        defended: int | None,
     ) -> Prediction:
         """The predictions for one test set, which is staged once."""
         if name not in self.staged or self.staged[name].x is not x:

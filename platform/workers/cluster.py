@@ -89,7 +89,11 @@ def cluster_resources() -> Mapping[str, float]:
 
 
 @contextmanager
-def hired_clients(address: str | None, actors: str | int, device: str) -> Iterator[Clients | None]:
+def hired_clients(
+    address: str | None,
+    actors: str | int,
+    device: str,
+) -> Iterator[Clients | None]:
     """Ray actors that train the clients of one experiment, as many as asked for.
 
     None, and no Ray, where 0 are: its own process trains them.
@@ -104,7 +108,11 @@ def hired_clients(address: str | None, actors: str | int, device: str) -> Iterat
 
 
 def share_processors(
-    actors: str | int, trials: int, cpus: float, gpus: float, device: str
+    actors: str | int,
+    trials: int,
+    cpus: float,
+    gpus: float,
+    device: str,
 ) -> tuple[int, ActorShare]:
     """Client actors of a trial and what each takes.
 
