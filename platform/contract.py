@@ -177,10 +177,10 @@ class Slot(NamedTuple):
         return vector[..., self.span].reshape(*vector.shape[:-1], *self.shape)
 
 
-@dataclass(frozen=True)
-class ServerView:
-    """What an honest server may know. The number of attackers is not in it, nor is any client's
-    data.
+@dataclass(frozen=True, kw_only=True)
+class RoundView:
+    """What everybody knows who is sent the global model in a round: the fields that server, honest
+    client and adversary share.
     """
 
     round: int
@@ -190,71 +190,69 @@ class ServerView:
     model: Callable[[Tensor, Tensor], Tensor]
     # (params (d,), x (b, …)) → (b, h): what the last linear layer is given
     features: Callable[[Tensor, Tensor], Tensor]
-    # (params (d,), samples) → update (d,): the local training of an honest client
-    train: Callable[[Tensor, Samples], Tensor]
     # of the last linear layer: weight (classes, h) and, where there is one, bias (classes,)
     head: tuple[Slot, ...]
-    root: Samples  # root_size samples, x as the model call takes it
     classes: int
-    server_lr: float
-    generator: torch.Generator  # named by (seed, "defense", round)
+    generator: torch.Generator  # each view's is its own, named in its docstring
 
 
-@dataclass(frozen=True)
-class ClientView:
-    """What one honest client knows before its local steps: the global model and its own data."""
-
-    round: int
-    params: Tensor  # (d,) global parameters
-    model: Callable[[Tensor, Tensor], Tensor]  # as in ServerView
-    data: Samples  # the client's samples, x as the model call takes it
-    classes: int
-    generator: torch.Generator  # named by (seed, "local", round, client)
-
-
-@dataclass(frozen=True)
-class AttackView:
-    """What the adversary may know: the global model and the data of its own clients; besides them,
-    if it KNOWS = "defense", the defense in use, and if it KNOWS = "all", the honest rows.
+@dataclass(frozen=True, kw_only=True)
+class ServerView(RoundView):
+    """What an honest server may know. The number of attackers is not in it, nor is any client's
+    data. Its generator is named by (seed, "defense", round).
     """
 
-    round: int
-    params: Tensor  # (d,) global parameters
-    layout: tuple[Slot, ...]
-    model: Callable[[Tensor, Tensor], Tensor]  # as in ServerView, and so are the next three
-    features: Callable[[Tensor, Tensor], Tensor]
+    # (params (d,), samples) → update (d,): the local training of an honest client
+    train: Callable[[Tensor, Samples], Tensor]
+    root: Samples  # root_size samples, x as the model call takes it
+    server_lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientView(RoundView):
+    """What one honest client knows before its local steps: the global model and its own data. Its
+    generator is named by (seed, "local", round, client).
+    """
+
+    data: Samples  # the client's samples, x as the model call takes it
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackView(RoundView):
+    """What the adversary may know: the global model and the data of its own clients; besides them,
+    if it KNOWS = "defense", the defense in use, and if it KNOWS = "all", the honest rows. Its
+    generator is named by (seed, "attack", round), the stage, and the function that is given the
+    view.
+    """
+
+    # (params (d,), samples) → update (d,): the local training of an honest client
     train: Callable[[Tensor, Samples], Tensor]
     # () → (m, d): what the members would send as honest clients, trained on the very batches
     # that they are dealt in this round; what is left of a malicious row less its own is the poison
     unpoisoned: Callable[[], Tensor]
-    head: tuple[Slot, ...]
     samples: Callable[[], Samples]  # use ``data``
     sizes: tuple[int, ...]  # samples of each malicious client
-    classes: int
     kind: Kind
-    clients: int  # number of malicious clients in the experiment
+    clients: int  # malicious clients in the experiment
     # (m,) indices of the malicious clients that attack in this round; empty outside a round
     members: Tensor
-    total: int  # number of clients in this round's cohort
+    total: int  # clients in this round's cohort
     # of this round's sample weight that these hold; the malicious share outside a round
     share: float
     server_lr: float
-    # named by (seed, "attack", round), the stage, and the function that is given the view
-    generator: torch.Generator
     # the dataset's external edge cases: train, test, labeled with their target
     edge_cases: Callable[[], tuple[Samples, Samples]] | None
     vocabulary: Mapping[str, int] | None = None  # of text: word → token id
-    # (x, y, index) → (x, y): a batch of malicious client number ``index``, as the stages before
-    # this one poison it; as it is for the first stage and outside a round
+    # (x, y, index) → (x, y): a batch of malicious client ``index``, as the stages before this one
+    # poison it; as it is for the first stage and outside a round
     poison: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = lambda x, y, index: (x, y)
     # (classes,): of the classes in the loss of local training, where the model has some
     class_weights: Tensor | None = None
     test: Samples | None = None  # only while the triggered test set is built
     honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
-    # what the defense in use makes of rows (n, d) of equal weight, clients 0 … n - 1,
+    # what the defense in use makes of rows (n, d) of equal weight, clients 0 … n - 1, run by the
+    # adversary with a fresh state and its own data as root set; only with KNOWS = "defense"
     defend: Callable[[Tensor], Updates] | None = None
-    # run by the adversary with a fresh state and its own data as root set; only for stages with
-    # KNOWS = "defense"
 
     @property
     def data(self) -> Samples:
@@ -264,7 +262,7 @@ class AttackView:
         return self.samples()
 
     def own(self, index: int) -> Samples:
-        """The samples of malicious client number ``index``."""
+        """The samples of malicious client ``index``."""
         start, stop = sum(self.sizes[:index]), sum(self.sizes[: index + 1])
         return Samples(self.data.x[start:stop], self.data.y[start:stop])
 
@@ -285,29 +283,22 @@ class Step(NamedTuple):
         return Samples(attacked[where], target[where])
 
 
-@dataclass(frozen=True)
-class TrainView:
+@dataclass(frozen=True, kw_only=True)
+class TrainView(RoundView):
     """What one malicious client has for local training of its own making.
 
     Unlike an honest client's, its model is in evaluation mode while it trains: batch normalization
     uses the stored statistics, dropout is off, and floating-point buffers are sent as they came
-    (unless ``craft_buffers`` changes them).
+    (unless ``craft_buffers`` changes them). Its generator is named by (seed, "malicious training",
+    round, client).
     """
 
-    round: int
-    index: int  # number of the malicious client
-    params: Tensor  # (d,) global parameters
-    layout: tuple[Slot, ...]
-    model: Callable[[Tensor, Tensor], Tensor]  # as in ServerView, and so are the next two
-    features: Callable[[Tensor, Tensor], Tensor]
-    head: tuple[Slot, ...]
-    classes: int
+    index: int  # counts the malicious clients from 0
     steps: tuple[Step, ...]  # the local steps that the client would take
-    # (logits (b, classes), y (b,)) → the mean cross-entropy that local training minimizes,
+    # (logits (b, classes), y (b,)) → the mean cross-entropy that local training minimizes, with
+    # the model's class weights where it has some
     loss: Callable[[Tensor, Tensor], Tensor]
-    # with the model's class weights where it has some
     minimise: Minimize
-    generator: torch.Generator  # named by (seed, "malicious training", round, client)
 
 
 @dataclass
@@ -333,9 +324,9 @@ class Minimize(Protocol):
     ) -> Tensor:
         """``loss(params (d,), step)`` → scalar, differentiable; ``start`` (d,), the global
         parameters unless given → parameters (d,). A loss that does not depend on the parameters
-        moves nothing. ``rates`` holds for each step a
-        factor on the learning rate, which is the honest one unless a stage sets another. With a
-        ``memory`` the optimizer goes on as the last call with it left off, else it starts anew.
+        moves nothing. ``rates`` holds for each step a factor on the learning rate, which is the
+        honest one unless a stage sets another. With a ``memory`` the optimizer goes on as the last
+        call with it left off, else it starts anew.
 
         What other stages of the attack ask for holds here too: their objectives are added, their
         constraints applied after each step.

@@ -87,12 +87,15 @@ def client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) 
     """What one honest client knows before its local steps."""
     server = server_view(d)
     return ClientView(
-        0,
-        server.params,
-        model,
-        samples(kind, 12, "client", shape),
-        CLASSES,
-        generator(0, "tests", "local"),
+        round=0,
+        params=server.params,
+        layout=server.layout,
+        model=model,
+        features=features,
+        head=server.head,
+        classes=CLASSES,
+        generator=generator(0, "tests", "local"),
+        data=samples(kind, 12, "client", shape),
     )
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from backstop.platform import seeds
-from backstop.platform.contract import AttackView, Samples, ServerView, Slot, Updates
+from backstop.platform.contract import AttackView, RoundView, Samples, ServerView, Updates
 from backstop.platform.training import loading, local_sgd
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.network import to_unit_interval
@@ -36,20 +36,6 @@ class Presence(NamedTuple):
     share: float  # of the cohort's sample weight that the members hold
 
 
-class _Public(TypedDict):
-    """What server and adversary know alike: the global model, and how it is trained."""
-
-    round: int
-    params: Tensor
-    layout: tuple[Slot, ...]
-    model: Callable[[Tensor, Tensor], Tensor]
-    features: Callable[[Tensor, Tensor], Tensor]
-    train: Callable[[Tensor, Samples], Tensor]
-    head: tuple[Slot, ...]
-    classes: int
-    server_lr: float
-
-
 class Views:
     """The views of one experiment's rounds."""
 
@@ -64,9 +50,10 @@ class Views:
         root = self.built.data.root
         assert root is not None
         return ServerView(
-            **self._public(state),
+            **vars(self._shared(state, draws)),
+            train=self._training(state),
             root=Samples(to_unit_interval(root.x), root.y),
-            generator=seeds.generator(self.built.spec.seed, draws, state.round),
+            server_lr=self.built.spec.server_lr,
         )
 
     def attack(self, state: State, presence: Presence | None = None) -> AttackView:
@@ -75,7 +62,8 @@ class Views:
         if presence is None:
             presence = Presence(torch.empty(0, dtype=torch.int64), 0, spec.malicious)
         return AttackView(
-            **self._public(state),
+            **vars(self._shared(state, "attack")),
+            train=self._training(state),
             unpoisoned=partial(self._unpoisoned, state, presence.members),
             samples=self.attacker_data,
             sizes=tuple(len(built.shards[int(client)]) for client in built.malicious),
@@ -84,33 +72,22 @@ class Views:
             members=presence.members,
             total=presence.total,
             share=presence.share,
-            generator=seeds.generator(spec.seed, "attack", state.round),
+            server_lr=spec.server_lr,
             edge_cases=self._edge_cases(),
             vocabulary=built.data.vocabulary,
             class_weights=built.net.class_weights,
             defend=partial(self._defended, state),
         )
 
-    def _public(self, state: State) -> _Public:
-        built, net = self.built, self.built.net
+    def _shared(self, state: State, draws: str) -> RoundView:
+        generator = seeds.generator(self.built.spec.seed, draws, state.round)
+        return self.built.round_view(state.round, state.params, state.buffers, generator)
 
-        def features(params: Tensor, x: Tensor) -> Tensor:
-            return net.features(params, x, state.buffers)
-
+    def _training(self, state: State) -> Callable[[Tensor, Samples], Tensor]:
         def train(params: Tensor, samples: Samples) -> Tensor:
-            return local_sgd.train_samples(built, state.round, params, state.buffers, samples)
+            return local_sgd.train_samples(self.built, state.round, params, state.buffers, samples)
 
-        return _Public(
-            round=state.round,
-            params=state.params,
-            layout=net.layout,
-            model=net.caller(state.buffers),
-            features=features,
-            train=train,
-            head=net.head_slots(),
-            classes=built.data.classes,
-            server_lr=built.spec.server_lr,
-        )
+        return train
 
     def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
         clients = self.built.malicious[members].tolist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backstop.platform import plugins, seeds
-from backstop.platform.contract import Attack, Data, Defense, Samples
+from backstop.platform.contract import Attack, Data, Defense, RoundView, Samples
 from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec
@@ -103,6 +103,26 @@ class Federation(NamedTuple):
     ) -> torch.Generator:
         """The generator of one thing that a client does in a round."""
         return seeds.generator(self.spec.seed, what, self.draw_round(round_index), client)
+
+    def round_view(
+        self,
+        round_index: int,
+        params: Tensor,
+        buffers: Tensor,
+        generator: torch.Generator,
+    ) -> RoundView:
+        """What everybody knows in a round; the view of each is made of it."""
+        net = self.net
+        return RoundView(
+            round=round_index,
+            params=params,
+            layout=net.layout,
+            model=lambda vector, x: net.logits(vector, x, buffers),
+            features=lambda vector, x: net.features(vector, x, buffers),
+            head=net.head_slots(),
+            classes=self.data.classes,
+            generator=generator,
+        )
 
     def lonely(self, where: str, remedy: str) -> str:
         """Why training cannot go on where it comes to a batch of one sample, and what to do."""

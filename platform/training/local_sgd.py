@@ -249,14 +249,9 @@ def _client_view(
 ) -> ClientView:
     federation, data = here.federation, here.federation.data.train
     index = federation.shards[client].to(data.y.device)
-    return ClientView(
-        round=here.round_index,
-        params=here.params,
-        model=federation.net.caller(here.buffers),
-        data=Samples(network.to_unit_interval(data.x[index]), data.y[index]),
-        classes=federation.data.classes,
-        generator=draws,
-    )
+    shared = federation.round_view(here.round_index, here.params, here.buffers, draws)
+    own = Samples(network.to_unit_interval(data.x[index]), data.y[index])
+    return ClientView(**vars(shared), data=own)
 
 
 def _steps(
@@ -287,7 +282,9 @@ def _trained_by_attack(here: _Round, client: int) -> Trained:
     poisoned = _steps(federation, plan, _Rules(here, client))
     pairs = zip(clean, poisoned, strict=True)
     every = tuple(Step(Samples(*one), Samples(*other)) for one, other in pairs)
-    model = net.caller(buffers)
+    draws = here.draws("malicious training", client)
+    shared = federation.round_view(here.round_index, params, buffers, draws)
+    model = shared.model
 
     def minimise(
         loss: Callable[[Tensor, Step], Tensor],
@@ -320,18 +317,11 @@ def _trained_by_attack(here: _Round, client: int) -> Trained:
         return vector
 
     view = TrainView(
-        round=here.round_index,
+        **vars(shared),
         index=attackers[client],
-        params=params,
-        layout=net.layout,
-        model=model,
-        features=lambda vector, x: net.features(vector, x, buffers),
-        head=net.head_slots(),
-        classes=federation.data.classes,
         steps=every,
         loss=lambda logits, y: cross_entropy(logits, y, net.class_weights),
         minimise=minimise,
-        generator=here.draws("malicious training", client),
     )
     row = train(state, view).detach()
     with torch.no_grad():

@@ -8,7 +8,7 @@ counters are never sent. Non-persistent buffers are constants of the model and b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -184,10 +184,6 @@ class Network(NamedTuple):
                     f"{has}"
                 )
         return vector
-
-    def caller(self, buffers: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """The model call (params, x) → logits of a view, with this round's buffers."""
-        return lambda params, x: self.logits(params, x, buffers)
 
 
 def network(
