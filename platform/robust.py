@@ -16,12 +16,22 @@ import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
+from importlib.util import find_spec
 from math import ceil, floor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Without numba the rows on a CPU go through the kernels of a GPU as well: more slowly, and with
+# other last digits. The fingerprint of a run says so.
+COMPILED = find_spec("numba") is not None
+
+
+def _in_torch(rows: Tensor) -> bool:
+    """Whether the loops over the rows are calls of torch, not compiled ones."""
+    return rows.is_cuda or not COMPILED
 
 
 def _times(share: float, n: int) -> Fraction:
@@ -201,7 +211,7 @@ def _ordered_mean(
     votes: int = 0,
 ) -> Tensor:
     """The mean of the values at places low .. high - 1 of each coordinate's ascending order."""
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.ordered_mean(rows, comparators(len(rows), low, high), low, high, votes)
@@ -232,7 +242,7 @@ def mean_around_median(rows: Tensor, count: int) -> Tensor:
     n = len(rows)
     if not 1 <= count <= n:
         raise ValueError(f"cannot take the mean of {count} of {n} rows")
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.mean_around_median(rows, comparators(n, 0, n), count)
@@ -245,7 +255,7 @@ def sign_sum(rows: Tensor) -> Tensor:
     >>> sign_sum(torch.tensor([[1.0, 0.0, -1.0], [5.0, 2.0, -3.0], [-0.1, 0.0, -2.0]]))
     tensor([ 1.,  1., -3.])
     """
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.sign_sum(rows)
@@ -284,7 +294,7 @@ def norms(rows: Tensor) -> Tensor:
 
 
 def _squares(rows: Tensor) -> Tensor:
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.squares(rows)
@@ -312,7 +322,7 @@ def distances(rows: Tensor) -> Tensor:
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.squared_distances(rows)
@@ -368,7 +378,7 @@ def cosine_distances(rows: Tensor) -> Tensor:
 def _unit_distances(rows: Tensor) -> Tensor:
     """Squared distances of the rows at length 1, which are made piece by piece."""
     scale = 1 / norms(rows).clamp_min(torch.finfo(torch.float64).tiny)
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.squared_distances(rows, scale)
@@ -436,7 +446,7 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
     tensor([[ 2.,  4.],
             [-2., -4.]])
     """
-    if rows.is_cuda:
+    if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
         return gpu.mix(weight.to(rows.device).double(), rows)

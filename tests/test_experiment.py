@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,11 @@ from backstop.platform.contract import (
 )
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
-from backstop.platform.rounds import finals
+from backstop.platform.rounds import costs, finals
 from backstop.platform.rounds.mean import weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
-from backstop.platform.training import evaluate
+from backstop.platform.training import device, evaluate
 from backstop.platform.training.defense_chain import chain
 
 NOWHERE = Path("unused")
@@ -356,6 +357,28 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
     found = json.loads(done.stdout)
     assert 140 < found["memory/first_mib"] < 200
     assert found["memory/second_mib"] < 20
+
+
+def test_the_clock_waits_for_what_a_gpu_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def clock() -> float:
+        order.append("read")
+        return 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: order.append("settled"))
+    monkeypatch.setattr("backstop.platform.rounds.costs.time.perf_counter", clock)
+    with costs.measured("train", torch.device("cuda"), {}):
+        order.append("work")
+    assert order == ["settled", "read", "work", "settled", "read"]
+
+
+def test_a_fingerprint_names_packages_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(device, "version", version)
+    assert "numba absent, scikit-learn absent" in device.fingerprint(torch.device("cpu"))
 
 
 def test_a_round_in_which_the_defense_rejects_everybody_moves_nothing() -> None:

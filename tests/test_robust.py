@@ -185,6 +185,17 @@ def test_both_sets_of_kernels_agree(n: int, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_without_numba_rows_on_a_cpu_go_through_torch(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = rows(9, 2000)
+    compiled = FUNCTIONS[name](given)
+    monkeypatch.setattr(robust, "COMPILED", False)
+    monkeypatch.delattr(cpu, "in_pieces")  # nothing asks for the compiled loops
+    torch.testing.assert_close(FUNCTIONS[name](given.clone()), compiled, rtol=1e-5, atol=1e-6)
+
+
 def test_distances_are_computed_once_for_a_matrix_and_again_when_it_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

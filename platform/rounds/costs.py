@@ -70,14 +70,25 @@ def measured(
     Memory is what the phase held beyond what was there before. On a CPU that is the growth of the
     peak resident set, where the system lets a process reset it: pages that the allocator had kept
     from before are not counted, so it is a lower bound for small phases.
+
+    A GPU works behind the calls, so the clock waits until it has done what it was given.
     """
     before = _start(device) if memory else None
+    _settle(device)
     started = time.perf_counter()
     yield
+    _settle(device)
     costs = {f"{SECONDS}{phase}_s": time.perf_counter() - started}
     if before is not None:
         costs[f"{MEMORY}{phase}_mib"] = max(_peak(device) - before, 0) / MIB
     into |= add(into, costs)
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def _start(device: torch.device) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -32,5 +32,13 @@ def fingerprint(where: torch.device) -> str:
     else:
         kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     # defenses compute with them
-    others = ", ".join(f"{name} {version(name)}" for name in ("numba", "scikit-learn"))
+    others = ", ".join(f"{name} {_version(name)}" for name in ("numba", "scikit-learn"))
     return f"backstop {__version__}, torch {torch.__version__}, {others}, {where.type} ({kind})"
+
+
+def _version(package: str) -> str:
+    """The installed version; a round needs neither, a few defenses do."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
