@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from matplotlib.axes import Axes
 
 from backstop.platform.contract import Part
 from backstop.platform.params import BadInput
 from backstop.platform.results import (
+    by_attack,
     by_knobs,
     by_round,
     by_strength,
@@ -294,6 +296,43 @@ def test_many_attacks_stand_in_the_rows_with_what_they_know() -> None:
     heads = re.findall(r"<th (?:class|scope)[^>]*>(.*?)</th>", matrix)
     assert heads[:5] == ["attack", "knows", "clean twin", "untriggered", "median"]
     assert matrix.count('<td class="text">own data</td>') == 3
+
+
+def test_strengths_of_an_attack_stand_in_their_order() -> None:
+    given = [
+        run(
+            f"badnets+model_replacement(strength={strength})",
+            defense,
+            0,
+            {"clean_accuracy": 0.9, "attack_success_rate": 0.8},
+        )
+        for strength in (10, 2, 1)
+        for defense in ("fedavg", "median")
+    ]
+    table = by_attack.attack_table(ranking.build_document(given, "demo"))
+    assert table is not None
+    strengths = [line.attack.stages[-1].params["strength"] for line in table.lines]
+    assert strengths == [1, 2, 10]
+
+
+def test_a_picture_breaks_its_title_between_stages_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [
+        run(
+            f"phrase(words='{words}')+model_replacement(strength={strength})",
+            "fedavg",
+            0,
+            {"clean_accuracy": 0.9, "attack_success_rate": strength / 20},
+        )
+        for words in ("a+b", "c")
+        for strength in (1, 3, 10)
+    ]
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, title, **__: titles.append(title))
+    pictures.strength_picture(ranking.build_document(given, "demo"))
+    assert titles == [
+        "phrase(words='a+b')\n+model_replacement(strength=…)",
+        "phrase(words=c)\n+model_replacement(strength=…)",
+    ]
 
 
 def test_attacks_that_differ_in_strength_only_make_a_curve() -> None:

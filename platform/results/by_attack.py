@@ -10,7 +10,7 @@ import pandas as pd
 from backstop.platform.results.cells import SUCCESS, UNTRIGGERED
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.frames import cells_frame, exact_mean
-from backstop.platform.results.names import ChainName, attack_names
+from backstop.platform.results.names import ChainName, attack_names, chain_order, document_chains
 from backstop.platform.specs.part import NOTHING
 
 BY_ATTACK_NOTE = (
@@ -31,7 +31,7 @@ class AttackLine(NamedTuple):
 
 
 class AttackTable(NamedTuple):
-    """Attacks by name, defenses by rank."""
+    """Attacks by name and then by the values of their parameters, defenses by rank."""
 
     defenses: list[ChainName]
     lines: list[AttackLine]
@@ -52,7 +52,8 @@ def attack_table(document: Mapping[str, Any]) -> AttackTable | None:
     clean_twins = _means_by_attack(measured, "natural_success")
     untriggered = _means_by_attack(undefended, UNTRIGGERED)
     knows = dict(zip(measured["attack"], measured["knows"], strict=True))
-    names = attack_names(document)
+    names, chains = attack_names(document), document_chains(document)
+    attacks = sorted(knows, key=lambda attack: (chain_order(chains[attack]), attack))
     defenses = [row.defense for row in ranked_rows(document)]
     lines = [
         AttackLine(
@@ -62,7 +63,7 @@ def attack_table(document: Mapping[str, Any]) -> AttackTable | None:
             untriggered.get(attack),
             [successes.get((attack, defense.text)) for defense in defenses],
         )
-        for attack in sorted(knows)
+        for attack in attacks
     ]
     return AttackTable(defenses, lines)
 

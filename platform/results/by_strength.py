@@ -17,11 +17,10 @@ from backstop.platform.results.names import (
     chain_of,
     document_chains,
 )
-from backstop.platform.specs import notation
 from backstop.platform.specs.part import Part, chain_text
 
 FEWEST_STRENGTHS = 3  # that make a line worth drawing
-ANY = "…"  # stands for a strength that varies
+ANY = "…"  # stands for a strength that varies; it needs no quotes
 
 
 class StrengthGroup(NamedTuple):
@@ -39,7 +38,7 @@ def strength_groups(document: Document) -> list[StrengthGroup]:
     for cell in document["cells"]:
         attack = chain_of(cell["attack_stages"])
         for strength, chain in _without_strength(attack):
-            text = _readable(chain_text(chain, "attack"))
+            text = chain_text(chain, "attack")
             chains[text] = chain
             attacks.setdefault(text, {})[strength] = cell["attack"]
     groups = []
@@ -72,12 +71,7 @@ def _strength_parameter(attack: str) -> str | None:
     return plugins.attack_facts(attack).strength
 
 
-def _readable(text: str) -> str:
-    """The text of a chain with … in it, which is no value that needs quotes."""
-    return text.replace(notation.write(ANY), ANY)
-
-
-def lines_by_strength(document: Document) -> list[tuple[str, list[Line]]]:
+def lines_by_strength(document: Document) -> list[tuple[ChainName, list[Line]]]:
     """For each group of attacks its name and a line for the best of each family of defenses; points
     are (strength, attack success in percent).
     """
@@ -88,8 +82,7 @@ def lines_by_strength(document: Document) -> list[tuple[str, list[Line]]]:
     for group in groups:
         lines = _lines(document, group, success)
         if lines:
-            name = _readable(str(names[group.text]))
-            drawn.append((name, lines))
+            drawn.append((names[group.text], lines))
     return drawn
 
 

@@ -75,7 +75,8 @@ def _by_round(document: Document, runs: Sequence[Drawn]) -> list[Illustration]:
 def by_strength(document: Document) -> list[Illustration]:
     """Attack success over attack strength: where does each defense break?"""
     illustrations = []
-    for attack, lines in lines_by_strength(document):
+    for name, lines in lines_by_strength(document):
+        attack = str(name)
         svg = draw_svg(
             f"Attack success by strength: {attack}",
             partial(draw_by_strength, lines=lines),

@@ -11,6 +11,8 @@ from backstop.platform.specs.part import NOTHING, Part
 
 Chain = tuple[Part, ...]
 Stages = Sequence[Mapping[str, Any]]  # a chain as JSON has it
+# a parameter in order: its key, whether its value is no number, its number, its text
+ParameterOrder = tuple[str, bool, float, str]
 
 
 class ChainName(NamedTuple):
@@ -79,6 +81,27 @@ def document_chains(document: Mapping[str, Any]) -> dict[str, Chain]:
         chains[cell["attack"]] = chain_of(cell["attack_stages"])
         chains[cell["defense"]] = chain_of(cell["defense_stages"])
     return chains
+
+
+def chain_order(chain: Chain) -> list[tuple[str, list[ParameterOrder]]]:
+    """The key that sorts chains by their names, then by the values of their parameters.
+
+    >>> chains = [(Part("clip", {"norm": norm}),) for norm in (10, 2, 1.5)]
+    >>> [str(stage) for (stage,) in sorted(chains, key=chain_order)]
+    ['clip(norm=1.5)', 'clip(norm=2)', 'clip(norm=10)']
+    """
+    order = []
+    for name, params in chain:
+        values = [_parameter_order(key, value) for key, value in sorted(params.items())]
+        order.append((name, values))
+    return order
+
+
+def _parameter_order(key: str, value: notation.Value) -> ParameterOrder:
+    """Numbers by value, all else by its text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return key, False, value, ""
+    return key, True, 0, notation.write(value)
 
 
 def attack_names(document: Mapping[str, Any]) -> dict[str, ChainName]:

@@ -292,8 +292,7 @@ def strength_picture(document: Document) -> bytes:
         grid = figure.subplots(1, len(groups), squeeze=False)
         for axes, (name, lines) in zip(grid.flat, groups, strict=True):
             draw_by_strength(axes, lines)
-            title = name.replace("+", "\n+")
-            axes.set_title(title, fontsize=FONT_SIZE)
+            axes.set_title(name.on_lines(), fontsize=FONT_SIZE)
 
     width = 4.6 * len(groups)
     return draw_png(draw, salt="strengths", size=(width, 3.8), dpi=130)
