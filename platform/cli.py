@@ -121,6 +121,7 @@ def parser() -> Parser:
     )
     one.add_argument(
         "--save",
+        type=_path,
         metavar="FILE",
         help="write the final model there as .safetensors, for another run's --start",
     )
@@ -135,6 +136,7 @@ def parser() -> Parser:
     )
     many.add_argument(
         "--out",
+        type=_path,
         metavar="DIR",
         help="folder for the leaderboard files (default: leaderboards/NAME in the store)",
     )
@@ -178,6 +180,7 @@ def parser() -> Parser:
     board.add_argument("--experiment", required=True, metavar="NAME", help="MLflow experiment")
     board.add_argument(
         "--out",
+        type=_path,
         metavar="DIR",
         help="folder for the files (default: leaderboards/NAME in the store)",
     )
@@ -239,6 +242,13 @@ def parser() -> Parser:
     )
     _store_option(page)
     return top
+
+
+def _path(text: str) -> str:
+    """What an option that is a path was given: an empty one is no path."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; name one, or leave the option out")
+    return text
 
 
 def _spec_options(to: Parser) -> None:

@@ -104,6 +104,10 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         "nothing was aggregated in them"
     )
     assert (line in capsys.readouterr().err.splitlines()) == said
+    # shown again, it is as doubtful as before
+    assert cli.main(["run", "--defense", "rfa", *RUN]) == 0
+    again = capsys.readouterr().err.splitlines()
+    assert again[0].startswith("finished already") and (line in again) == said
 
 
 @pytest.mark.parametrize(
@@ -176,6 +180,14 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["sweep", "smok"], ["unknown search space 'smok'", "did you mean 'smoke'"]),
         (["sweep", "absent.py"], ["there is no such Python file"]),
         (["sweep", "smoke", "--set", "rounds"], ["not of the form key=value"]),
+        (
+            ["sweep", "smoke", "--set", "rounds=3", "--seeds", "1", "--set", "rounds = 4"],
+            ["--set 'rounds=3' and --set 'rounds = 4' both set rounds; give one"],
+        ),
+        (["run", "--save", ""], ["--save: the path is empty"]),
+        (["sweep", "smoke", "--out", ""], ["--out: the path is empty"]),
+        (["leaderboard", "--experiment", "runs", "--out", ""], ["--out: the path is empty"]),
+        (["sweep", "smoke", "--experiment", ""], ["experiment name '' is not allowed"]),
         (["sweep", "smoke", "--set", "round=3"], ["unknown key 'round'", "did you mean 'rounds'"]),
         (
             ["sweep", "smoke", "--set", "rounds=many"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,13 +67,7 @@ def run_spec(options: argparse.Namespace) -> int:
         stored = work.finished(spec, data)
         if stored is None:
             return _train(options, work, spec, data, save_path)
-        _show_finished(options, work, spec, stored)
-        if save_path:
-            from backstop.platform.results.runs import run_model
-
-            _save_model(save_path, run_model(store, stored.run_id))
-        if options.json:
-            print_json(_stored_document(work, stored))
+        _show_again(options, work, spec, stored, save_path)
     return DONE
 
 
@@ -151,10 +145,7 @@ def _show_outcome(
     uri: str,
 ) -> None:
     """What makes a run's figures doubtful, and what went wrong when it was stored."""
-    from backstop.platform.rounds import finals
-
-    doubts = [finals.unmoved(session.records), *finals.doubts(outcome.finals)]
-    lines = [doubt for doubt in doubts if doubt]
+    lines = _doubts(session.records, outcome.finals)
     if not outcome.stored:
         fate = _where_kept(session, outcome)
         lines.append(f"trained but not stored in {uri}: {outcome.reason}; {fate}")
@@ -162,6 +153,14 @@ def _show_outcome(
         lines.append(outcome.finding)
     for line in lines:
         say(f"backstop: {line}")
+
+
+def _doubts(records: Sequence[Record], figures: Mapping[str, float]) -> list[str]:
+    """What makes a run's final figures doubtful, in sentences."""
+    from backstop.platform.rounds import finals
+
+    doubts = [finals.unmoved(records), *finals.doubts(figures)]
+    return [doubt for doubt in doubts if doubt]
 
 
 def _after_interruption(session: Session, lost: str) -> str:
@@ -194,13 +193,33 @@ def _save_model(path: Path, model: Mapping[str, Any]) -> None:
     say(f"wrote {path}; start from it with --start {path} ({name[:14]}…)")
 
 
+def _show_again(
+    options: argparse.Namespace,
+    work: Single,
+    spec: Spec,
+    stored: Run,
+    save_path: Path | None,
+) -> None:
+    """A spec that is finished already: as it was shown before, but nothing is trained or stored."""
+    from backstop.platform.results.runs import run_model, run_records
+
+    records = run_records(work.store, stored)
+    _show_finished(options, work, spec, stored)
+    for doubt in _doubts(records, stored.metrics):
+        say(f"backstop: {doubt}")
+    if save_path:
+        _save_model(save_path, run_model(work.store, stored.run_id))
+    if options.json:
+        print_json(_stored_document(stored, records))
+
+
 def _show_finished(
     options: argparse.Namespace,
     work: Single,
     spec: Spec,
     stored: Run,
 ) -> None:
-    """A spec that is finished already: where, and its figures. Nothing is trained or written."""
+    """Where a finished run stands, what it was made of, and its figures."""
     from backstop.platform.commands.live import percent_text
     from backstop.platform.rounds.origin import Made
     from backstop.platform.sweeps.checks import code_warning
@@ -225,27 +244,24 @@ def _document(session: Session, outcome: Outcome) -> dict[str, Any]:
     return {
         "id": session.spec.id,
         "spec": spec_to_json(session.spec),
-        "rounds": [
-            {"round": record.round, "metrics": dict(record.metrics)} for record in session.records
-        ],
+        "rounds": _rounds(session.records),
         "final": outcome.finals,
         "timing": reduce(costs.add, (record.costs for record in session.records), nothing),
         "run_id": outcome.run_id,
     }
 
 
-def _stored_document(work: Single, stored: Run) -> dict[str, Any]:
+def _stored_document(stored: Run, records: Sequence[Record]) -> dict[str, Any]:
     """A run that was finished before as one JSON document."""
-    from backstop.platform.results.runs import run_rounds
-
     return {
         "id": stored.id,
         "spec": dict(stored.spec),
-        "rounds": [
-            {"round": round_index, "metrics": metrics}
-            for round_index, metrics in run_rounds(work.store, stored.run_id)
-        ],
+        "rounds": _rounds(records),
         "final": dict(stored.metrics),
         "timing": {costs.phase_name(name): value for name, value in stored.costs.items()},
         "run_id": stored.run_id,
     }
+
+
+def _rounds(records: Sequence[Record]) -> list[dict[str, Any]]:
+    return [{"round": record.round, "metrics": dict(record.metrics)} for record in records]

@@ -44,12 +44,16 @@ def _parse_seeds(text: str | None) -> list[int] | None:
 def _parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
     from backstop.platform.specs.part import parse_value
 
-    changes = {}
+    changes: dict[str, Any] = {}
+    given: dict[str, str] = {}  # key → the whole pair
     for pair in pairs:
-        key, equals, new = pair.partition("=")
+        key, equals, new = (word.strip() for word in pair.partition("="))
         if not equals:
             raise BadInput(f"--set {pair!r} is not of the form key=value; example: rounds=5")
-        changes[key.strip()] = parse_value(new.strip())
+        if key in given:
+            raise BadInput(f"--set {given[key]!r} and --set {pair!r} both set {key}; give one")
+        given[key] = pair
+        changes[key] = parse_value(new)
     return changes
 
 
@@ -78,7 +82,7 @@ def sweep(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return _print_plan(options, plan)
-    name = options.experiment or plan.title
+    name = plan.title if options.experiment is None else options.experiment
     check_name(name)
     site = Site(
         usable_store(options),

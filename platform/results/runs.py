@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backstop.platform.contract import Record
 from backstop.platform.params import BadInput, nearest
 from backstop.platform.results.log import TOTALS
 from backstop.platform.results.store import (
@@ -26,6 +27,8 @@ from backstop.platform.specs.spec import Spec
 if TYPE_CHECKING:
     from mlflow.entities import Run as Stored
     from torch import Tensor
+
+NOT_BY_ROUND = ("final/", "time/", "memory/")  # metrics that are no round's own
 
 
 class Run(NamedTuple):
@@ -101,15 +104,17 @@ def find_run(
         )
 
 
-def run_rounds(store: Store, run_id: str) -> list[tuple[int, dict[str, float]]]:
-    """(round, its metrics) of a run, in order, without finals and costs."""
+def run_records(store: Store, run: Run) -> list[Record]:
+    """The evaluated rounds of a run, in order, without their costs."""
     listed: dict[int, dict[str, float]] = {}
     with refusing(store):
-        for name in sorted(mlflow_client(store.uri).get_run(run_id).data.metrics):
-            if not name.startswith(("final/", "time/", "memory/")):
-                for step, value in _history(store, run_id, name):
-                    listed.setdefault(step, {})[name] = value
-    return sorted(listed.items())
+        names = mlflow_client(store.uri).get_run(run.run_id).data.metrics
+        for name in sorted(names):
+            if name.startswith(NOT_BY_ROUND):
+                continue
+            for step, value in _history(store, run.run_id, name):
+                listed.setdefault(step, {})[name] = value
+    return [Record(run.id, step, metrics) for step, metrics in sorted(listed.items())]
 
 
 def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
