@@ -1,0 +1,220 @@
+"""All clients of a block at once, under vmap: parameters (k, d), batches (k, b, …), dead samples
+and clients masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from backstop.platform import seeds
+from backstop.platform.training.client_rules import (
+    Round,
+    Rules,
+    Trained,
+    attacking_steps,
+    plain_steps,
+)
+from backstop.platform.training.federation import Federation
+from backstop.platform.training.local_steps import Batches, steps_differ, width
+from backstop.platform.training.network import split, to_unit_interval
+from backstop.platform.training.stage_errors import located
+
+TINY = 1e-12  # a weight that is less than any
+
+Forward = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
+
+
+def train_block(here: Round, clients: Sequence[int]) -> Trained:
+    """Train the clients together."""
+    return _Block(here, clients).train()
+
+
+class _Block:
+    """The clients of a block and, up to the block's width k, dead ones."""
+
+    def __init__(self, here: Round, clients: Sequence[int]) -> None:
+        self.here, self.clients = here, clients
+        self.federation, self.start = here.federation, here.params
+        self.width = width(self.federation)
+        self.rules = [Rules(here, client) for client in clients]
+        attacking = any(client in here.attackers for client in clients)
+        if attacking and steps_differ(self.federation):
+            self.kind = attacking_steps(self.federation, here.state)
+        else:
+            self.kind = plain_steps(self.federation)
+        # (k, 1): whether a client follows the defense's rules
+        protected = self._padded([rules.noise is not None for rules in self.rules])
+        self.protected = torch.tensor(protected, device=self.start.device).bool()[:, None]
+
+    def train(self) -> Trained:
+        """Take all local steps."""
+        start, kind = self.start, self.kind
+        normalize, forward = self.federation.net.normalize, _forward(self.federation)
+        params = start.expand(self.width, -1).clone().requires_grad_()  # (k, d)
+        memory = kind.optimizer.start(params.detach())
+        total, seen = start.new_zeros(self.width), start.new_zeros(self.width)
+        for step, batch in enumerate(self._feed()):
+            logits = forward(params, normalize(batch.x), self._keys(step))
+            losses = self._losses(batch, logits)
+            total += losses.detach() * batch.counts
+            seen += batch.counts
+            loss = losses.sum()
+            for term in self._objectives(params, batch, logits):
+                loss = loss + term
+            (grad,) = torch.autograd.grad(loss, params)
+            # (k, 1): a client without a batch stays where it is
+            alive = (batch.counts > 0).float().unsqueeze(1)
+            with torch.no_grad():
+                grad = self._protect(grad, params, batch.counts)
+                memory = kind.optimizer.step(params, grad, memory, kind.pace * alive)
+                if kind.constrain is not None:
+                    held = start + kind.constrain(params - start, step + 1)
+                    params.copy_(torch.where(alive > 0, held, params))
+        return self._trained(params.detach() - start, total / seen.clamp_min(1))
+
+    def _trained(self, rows: Tensor, losses: Tensor) -> Trained:
+        """Without the dead clients."""
+        count = len(self.clients)
+        return Trained(
+            client=torch.tensor(list(self.clients)),
+            rows=rows[:count],
+            buffers=rows.new_zeros(count, 0),
+            loss=losses[:count],
+        )
+
+    def _feed(self) -> _Feed:
+        plans = [self.here.batches(client) for client in self.clients]
+        return _Feed(self.federation, plans, self.rules)
+
+    def _losses(self, batch: _Batch, logits: Tensor) -> Tensor:
+        """The mean loss (k,) of each client's samples."""
+        class_weights = self.federation.net.class_weights
+        each = cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
+        weight = batch.weight
+        if class_weights is not None:
+            weight = weight * class_weights[batch.y]
+        weighted = each.view_as(weight) * weight
+        return weighted.sum(1) / weight.sum(1).clamp_min(TINY)
+
+    def _objectives(
+        self,
+        params: Tensor,
+        batch: _Batch,
+        logits: Tensor,
+    ) -> Iterator[Tensor]:
+        """What the attack adds to the loss, for one client after another."""
+        objective = self.kind.objective
+        if objective is None:
+            return
+        for row, count in enumerate(batch.counts.int().tolist()):
+            if not count:
+                continue
+            x, y = batch.x[row, :count], batch.y[row, :count]
+            with located(self.here.round_index, self.clients[row]):
+                term = objective(params[row] - self.start, x, y, logits[row, :count])
+            yield term
+
+    def _protect(
+        self,
+        grad: Tensor,
+        params: Tensor,
+        counts: Tensor,
+    ) -> Tensor:
+        """The gradients (k, d) as the defense lets honest clients follow them."""
+        local = self.federation.defense.local
+        if local is None or local.gradient is None:
+            return grad
+        changed = local.gradient(grad, params - self.start, partial(self._noise, params, counts))
+        return torch.where(self.protected, changed, grad)
+
+    def _noise(self, params: Tensor, counts: Tensor) -> Tensor:
+        """Standard normal draws (k, d): each client's from its own generator, and only while it has
+        batches.
+        """
+        noise = torch.zeros_like(params)
+        for row, (rules, count) in enumerate(zip(self.rules, counts.tolist(), strict=False)):
+            if rules.noise and count:
+                noise[row] = rules.noise()
+        return noise
+
+    def _keys(self, step: int) -> dict[str, Tensor]:
+        """For each dropout layer the key (k,) of every client, the same as in the loop."""
+        federation = self.federation
+        if not federation.net.keys:
+            return {}
+        named = federation.spec.seed, "dropout", federation.draw_round(self.here.round_index)
+        keys = self._padded([seeds.stream(*named, client, step) for client in self.clients])
+        return dict.fromkeys(federation.net.keys, torch.tensor(keys, device=federation.device))
+
+    def _padded(self, values: list[int]) -> list[int]:
+        """0 for the dead clients."""
+        return values + [0] * (self.width - len(values))
+
+
+def _forward(federation: Federation) -> Forward:
+    """(params (k, d), x (k, b, …), keys of dropout) → logits (k, b, classes), in training mode."""
+    module, layout = federation.replica.module, federation.net.layout
+
+    def of_one(
+        vector: Tensor,
+        x: Tensor,
+        keys: dict[str, Tensor],
+    ) -> Tensor:
+        logits: Tensor = functional_call(module, split(vector, layout) | keys, (x,))
+        return logits
+
+    forward: Forward = torch.func.vmap(of_one)
+    return forward
+
+
+class _Batch(NamedTuple):
+    """A local step of a block in fixed shapes."""
+
+    x: Tensor  # (k, b, …)
+    y: Tensor  # (k, b)
+    weight: Tensor  # (k, b): 0 where there is no sample, else 1
+    counts: Tensor  # (k,): samples of each client
+
+
+class _Feed:
+    """The local steps of a block as batches."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        plans: Sequence[Batches],
+        rules: Sequence[Rules],
+    ) -> None:
+        shape = (max(map(len, plans)), width(federation), federation.spec.batch)
+        index = torch.zeros(shape, dtype=torch.int64)
+        weight = torch.zeros(shape)
+        for row, plan in enumerate(plans):
+            for step, batch in enumerate(plan):
+                index[step, row, : len(batch)] = batch
+                weight[step, row, : len(batch)] = 1
+        self.data = federation.data.train
+        device = self.data.y.device
+        self.index, self.weight = index.to(device), weight.to(device)
+        self.changed = [
+            (row, client_rules.apply, plan)
+            for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
+            if client_rules.change
+        ]
+
+    def __iter__(self) -> Iterator[_Batch]:
+        """Step after step."""
+        for step, (index, weight) in enumerate(zip(self.index, self.weight, strict=True)):
+            x = to_unit_interval(self.data.x[index])
+            y = self.data.y[index]
+            for row, change, plan in self.changed:
+                if step < len(plan):
+                    count = len(plan[step])
+                    x[row, :count], y[row, :count] = change(x[row, :count], y[row, :count])
+            yield _Batch(x, y, weight, weight.sum(1))

@@ -1,0 +1,156 @@
+"""What a client of a round trains from, what it sends back, and what attack and defense make of its
+local steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import ClientView, Local, RoundView, Samples
+from backstop.platform.optimizers import Optimizer
+from backstop.platform.training.federation import Federation
+from backstop.platform.training.local_steps import Batches, batches
+from backstop.platform.training.network import to_unit_interval
+from backstop.platform.training.stage_errors import located
+
+ChangeSamples = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x, y) → (x, y)
+
+
+class Trained(NamedTuple):
+    """What a block sends back, in the order of ``client``."""
+
+    client: Tensor  # (k,) int64
+    rows: Tensor  # (k, d) local minus global parameters
+    buffers: Tensor  # (k, e) local minus global floating-point buffers
+    loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
+
+
+class Round(NamedTuple):
+    """What all clients of a round are trained from."""
+
+    federation: Federation
+    round_index: int  # from 0
+    params: Tensor  # (d,) global
+    buffers: Tensor  # (e,) global
+    state: Any  # the attack's
+    attackers: dict[int, int]  # client → index among the malicious ones, of those that attack
+
+    def batches(self, client: int) -> Batches:
+        """The local steps of a client."""
+        return batches(self.federation, self.round_index, client, client in self.attackers)
+
+    def draws(self, what: str, client: int) -> torch.Generator:
+        """The generator of one thing that a client does."""
+        return self.federation.draws(what, self.round_index, client)
+
+    def view(self, draws: torch.Generator) -> RoundView:
+        """What every client knows."""
+        return self.federation.round_view(self.round_index, self.params, self.buffers, draws)
+
+
+class StepKind(NamedTuple):
+    """How local steps differ from plain ones. Attackers have the attack's, others plain ones."""
+
+    optimizer: Optimizer
+    pace: float = 1.0  # a factor on the learning rate
+    # (delta (d,), x, y, logits) → what is added to the loss
+    objective: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    constrain: Callable[[Tensor, int], Tensor] | None = None  # (delta (…, d), step from 1) → delta
+
+
+def plain_steps(federation: Federation) -> StepKind:
+    """The local steps of a client that does not attack."""
+    return StepKind(federation.optimizer())
+
+
+def attacking_steps(federation: Federation, state: Any) -> StepKind:
+    """The local steps of an attacker under an attack of this state."""
+    attack = federation.attack
+    return StepKind(
+        optimizer=federation.optimizer(attack.training.lr if attack.training else None),
+        pace=attack.pace(state) if attack.pace else 1.0,
+        objective=partial(attack.objective, state) if attack.objective else None,
+        constrain=partial(attack.constrain, state) if attack.constrain else None,
+    )
+
+
+class Rules:
+    """What happens to the batches and gradients of one client: the attack's poison, or the
+    defense's rules for honest clients.
+    """
+
+    def __init__(self, here: Round, client: int) -> None:
+        """``change`` is None where batches stay as they are, ``noise`` where there is none."""
+        self.round, self.client = here.round_index, client
+        self.change: ChangeSamples | None = None
+        self.noise: Callable[[], Tensor] | None = None  # standard normal draws (d,)
+        local = here.federation.defense.local
+        if client in here.attackers:
+            self.change = _poisoning(here, client)
+        elif local:
+            draws = here.draws("local", client)
+            self.change = _protection(here, client, local, draws)
+            self.noise = partial(_normal, here.params, draws)
+
+    def apply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of the client as it trains on it."""
+        if self.change is None:
+            return x, y
+        with located(self.round, self.client):
+            return self.change(x, y)
+
+    def steps(self, federation: Federation, plan: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """The client's batches as (x, y)."""
+        data = federation.data.train
+        for batch in plan:
+            index = batch.to(data.y.device)
+            yield self.apply(to_unit_interval(data.x[index]), data.y[index])
+
+
+def _poisoning(here: Round, client: int) -> ChangeSamples | None:
+    """What an attack makes of the batches of an attacker."""
+    poison = here.federation.attack.poison
+    if poison is None:
+        return None
+    index = here.attackers[client]
+    draws = here.draws("poison", client)
+    return lambda x, y: poison(here.state, x, y, index, draws)
+
+
+def _protection(
+    here: Round,
+    client: int,
+    local: Local,
+    draws: torch.Generator,
+) -> ChangeSamples | None:
+    """What a defense makes of the batches of an honest client."""
+    change = local.batch
+    if change is None:
+        return None
+    memory = None
+    if local.prepare:
+        view = _client_view(here, client, draws)
+        with located(here.round_index, client):
+            memory = local.prepare(view)
+    return lambda x, y: change(memory, x, y, draws)
+
+
+def _normal(like: Tensor, draws: torch.Generator) -> Tensor:
+    return torch.randn(len(like), generator=draws).to(like.device)
+
+
+def _client_view(
+    here: Round,
+    client: int,
+    draws: torch.Generator,
+) -> ClientView:
+    federation = here.federation
+    data = federation.data.train
+    index = federation.shards[client].to(data.y.device)
+    own = Samples(to_unit_interval(data.x[index]), data.y[index])
+    return ClientView(**vars(here.view(draws)), data=own)

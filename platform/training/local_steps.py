@@ -1,0 +1,120 @@
+"""The local steps of a round: which samples a client trains on in each, and which clients train
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from backstop.platform.params import BadInput
+from backstop.platform.training.federation import Federation
+
+Batches = list[Tensor]  # for each local step the indices of its samples
+
+
+def batches(
+    federation: Federation,
+    round_index: int,
+    client: int,
+    attacking: bool,
+) -> Batches:
+    """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
+    shard = federation.shards[client]
+    order = federation.draws("batches", round_index, client)
+    steps: Batches = []
+    for _ in range(_epochs(federation, attacking)):
+        epoch = shard[torch.randperm(len(shard), generator=order)]
+        steps += cut(federation, epoch)
+    return steps
+
+
+def cut(federation: Federation, epoch: Tensor) -> Batches:
+    """The samples of an epoch as its local steps; the last one may be smaller.
+
+    Where the model cannot be trained on one sample, a single last one is part of the step before
+    it, so that none is left out. Raises BadInput where there is no step before it.
+    """
+    steps = [step for step in epoch.split(federation.spec.batch) if len(step)]
+    single_last = bool(steps) and len(steps[-1]) == 1
+    if not (federation.net.pairs and single_last):
+        return steps
+    if len(steps) == 1:
+        raise BadInput(federation.lonely("training on one sample", "give it more"))
+    return [*steps[:-2], torch.cat(steps[-2:])]
+
+
+def _epochs(federation: Federation, attacking: bool) -> int:
+    training = federation.attack.training
+    if attacking and training and training.epochs is not None:
+        return training.epochs
+    return federation.spec.local_epochs
+
+
+def blocks(
+    federation: Federation,
+    round_index: int,
+    cohort: Sequence[int],
+    attacked: bool,
+) -> list[list[int]]:
+    """The cohort of a round cut into units of work, the longest first.
+
+    The loop engine takes single clients. The vmap engine takes blocks of clients with about equally
+    many steps, so that little is padded; clients whose local steps differ in kind (constrained,
+    with an extra loss) get blocks of their own.
+    """
+    attackers: set[int] = set()
+    if attacked:
+        attackers.update(federation.attackers(round_index).tolist())
+    steps = {client: _step_count(federation, client, client in attackers) for client in cohort}
+    longest = sorted(cohort, key=lambda client: (-steps[client], client))
+    if not federation.net.vectorized:
+        return [[client] for client in longest]
+    units = _alike(federation, longest, attackers)
+    return sorted(units, key=lambda unit: (-steps[unit[0]], unit[0]))
+
+
+def _step_count(
+    federation: Federation,
+    client: int,
+    attacking: bool,
+) -> int:
+    per_epoch = -(-len(federation.shards[client]) // federation.spec.batch)
+    return per_epoch * _epochs(federation, attacking)
+
+
+def _alike(
+    federation: Federation,
+    clients: Sequence[int],
+    attackers: set[int],
+) -> Iterator[list[int]]:
+    """Blocks of clients, in their order, whose local steps are of one kind.
+
+    A client that its attack trains itself is alone.
+    """
+    apart = attackers if steps_differ(federation) else set()
+    attacking = [client for client in clients if client in apart]
+    others = [client for client in clients if client not in apart]
+    wide = width(federation)
+    yield from _slices(attacking, 1 if federation.attack.train else wide)
+    yield from _slices(others, wide)
+
+
+def _slices(clients: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(clients), size):
+        yield clients[start : start + size]
+
+
+def width(federation: Federation) -> int:
+    """Clients in a block: a function of the spec alone, never of how many there are to train."""
+    return min(federation.spec.block, federation.spec.per_round)
+
+
+def steps_differ(federation: Federation) -> bool:
+    """Whether the local steps of attackers are of another kind than those of other clients."""
+    attack = federation.attack
+    own_rate = attack.training is not None and attack.training.lr is not None
+    own_steps = attack.train or attack.constrain or attack.objective
+    return bool(own_steps or attack.pace or own_rate)
