@@ -1,11 +1,11 @@
 """A3FL: a patch that is trained against the global model and against what that model would be if it
 had unlearned the patch.
 
-δ = argmin_δ E[ℓ(G(x ⊕ δ), y*) + λ s ℓ(G'(x ⊕ δ), y*)],   G' = argmin_G' E[ℓ(G'(x ⊕ δ), y)] from G,
-    s = cos(G', G)
+δ = argmin_δ E[ℓ(G(x ⊕ δ), y*) + λ s ℓ(G'(x ⊕ δ), y*)],   s = cos(G', G)
+G' = argmin_G' E[ℓ(G'(x ⊕ δ), y)],  from G
+x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*,   w = 1 on a square near the upper left corner
 
-x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*,
-    w = 1 on a square near the upper left corner. A step is δ <- clamp(δ - α sign ∇_δ, 0, 1).
+A step is δ <- clamp(δ - α sign ∇_δ, 0, 1).
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, size, size), cut to the image where that is smaller;
 G, G' (d,).
@@ -22,9 +22,9 @@ of 0.01 in normalized pixels, about 0.002 in [0, 1], and a new G' in each of the
 first. Here a plan draws at most 128 samples of the malicious clients and takes ``steps`` larger
 steps on batches of at most 64 of them, with a new G' each ``every`` steps, the first one included;
 ``steps=200, rate=0.002, every=1`` is closest. s is taken over all parameters; published is the mean
-over convolutional layers of the cosines of gradients. G' is trained
-with the running statistics of BatchNorm, which a model call has. Published figures count samples of
-the target class, for which nothing need happen; here they are left out.
+over convolutional layers of the cosines of gradients. G' is trained with the running statistics of
+BatchNorm, which a model call has. Published figures count samples of the target class, for which
+nothing need happen; here they are left out.
 
 Checked: patch, place, passes, steps, weights and s against the authors' code (attacker.py and its
 configuration).

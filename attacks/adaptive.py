@@ -1,9 +1,8 @@
 """Adaptive: malicious clients try on the defense itself how far they can go, whatever defense it
 is.
 
-u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together),
-    γ and form = argmin |‖d‖ - η p(γ)|
-p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
+u_i <- h̄ + ργ (u_i - h̄)  (apart)   or   h̄ + ργ (ū - h̄)  (together)
+γ and form = argmin |‖d‖ - η p(γ)|,   p(γ) = ⟨g(γ) - g(0), d⟩ / ‖d‖,   d = ū - h̄
 
 with ū the mean of the malicious rows, h̄ that of what the same clients would have sent as honest
 ones, trained on the same batches in the same order, and g(γ) the step that the defense makes of
@@ -34,8 +33,7 @@ destroys the model; what comes through is a measure for all defenses. The advers
 defense with a fresh state: what a defense remembers of earlier rounds is not foreseen.
 
 Checked: against rules whose best factor is known (none, norm clipping, Multi-Krum, medians), in
-this
-project's tests.
+this project's tests.
 
 Cost: honest local trainings as many as clients in the round, and 15 + 2 ``steps`` runs of the
 defense.

@@ -13,11 +13,10 @@ Distributed Learning", NeurIPS 2019, the attack that prevents convergence.
 
 Deviations: the paper's adversary estimates μ and σ from the updates of its own clients; here they
 are those of the honest updates, another common definition, since an estimate from one malicious
-client fails (σ = 0). Where malicious clients are a majority by themselves, s = 1 in place of s <=
-0, so that z is finite. With one or two malicious clients no z > 0 may be allowed: then z = 0, and
-they send μ. Where no honest client takes part, μ and σ are those of the malicious clients' own
-rows.
-The paper's other attack, the backdoor, is ``alie_backdoor``.
+client fails (σ = 0). Where malicious clients are a majority by themselves, s = 1 in place of
+s <= 0, so that z is finite. With one or two malicious clients no z > 0 may be allowed: then z = 0,
+and they send μ. Where no honest client takes part, μ and σ are those of the malicious clients' own
+rows. The paper's other attack, the backdoor, is ``alie_backdoor``.
 
 Checked: against the authors' code (malicious.py, main.py): the formula, σ over all values and not
 one fewer. Their program takes z as given, 1.5 by default; the quantile is the paper's (remembered).

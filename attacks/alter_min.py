@@ -21,9 +21,9 @@ batches of the turn, D_m is the same batches clean; without a poisoned sample a 
 alone. The turns end with the client's local steps, not when both losses are low. δ_ben is the
 update of this client's own clean training, the form that the authors' code recommends; the mean of
 the others' updates of the round before, another form of theirs, needs what it does not see.
-``order=target_first`` lets each turn begin with its
-boosted step, so that the update ends with stealth steps that undo much of it. On small models
-trained by SGD the authors' ρ does hardly anything; 1 draws their updates visibly to an honest one.
+``order=target_first`` lets each turn begin with its boosted step, so that the update ends with
+stealth steps that undo much of it. On small models trained by SGD the authors' ρ does hardly
+anything; 1 draws their updates visibly to an honest one.
 
 Checked: against the authors' code (malicious_agent.py, dist_utils.py).
 

@@ -1,8 +1,8 @@
 """Anticipate: the update is trained for what is left of it after honest clients, in this round and
 the next, have had their say.
 
-θ_0 = G + η (s (θ - G) + (1 - s) h(G)),   θ_i = θ_{i-1} + η h(θ_{i-1}),
-    h(θ) = -r ∇CE(θ; clean batch)
+θ_0 = G + η (s (θ - G) + (1 - s) h(G)),   θ_i = θ_{i-1} + η h(θ_{i-1})
+h(θ) = -r ∇CE(θ; clean batch)
 θ ← argmin Σ_{i=0..k} CE(θ_i; poisoned batch)
 
 G is the global model, θ the malicious client's, s the share of the round's weight that malicious
@@ -17,18 +17,16 @@ Two Moves Ahead: Anticipating Other Users Improves Backdoor Attacks in Federated
 
 Deviations: an honest update is simulated by one step of gradient descent on the batch at hand,
 where the authors take the local epochs of an honest client, two, on a batch that is drawn anew for
-each simulated
-round; ``rate`` is the length of that step: theirs is 2 · 0.01, the default twice the rate of the
-default optimizer. They anticipate nine models on CIFAR-10 (``rounds=8``) with n = 10; two rounds
-beyond the attacked one are the default here for their cost. Their honest updates come from the
-global model in the attacked
-round too, and the server's learning rate is 1.
+each simulated round; ``rate`` is the length of that step: theirs is 2 · 0.01, the default twice the
+rate of the default optimizer. They anticipate nine models on CIFAR-10 (``rounds=8``) with n = 10;
+two rounds beyond the attacked one are the default here for their cost. Their honest updates come
+from the global model in the attacked round too, and the server's learning rate is 1.
 
 The authors send n times the update that they have trained, to a server that clips norms to 0.5:
 ``anticipate(rounds=8) + model_replacement(strength=10)`` against ``norm_clip(norm=0.5)``. The
 attack they compare with has the same factor. Without one only the share s of the update is left,
-which is what the
-simulation reckons with; a comparison with attacks that have a factor has to give it one.
+which is what the simulation reckons with; a comparison with attacks that have a factor has to give
+it one.
 
 Checked: against the authors' code (training.py, tasks/fl/, README): the order of the simulated
 rounds, their rate, factor and clipping.

@@ -17,7 +17,7 @@ Checked: the mixture against BackdoorBench, whose α is 0.2.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted, Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> t = torch.tensor([[[0.0, 1.0]]])
 >>> blended(alpha=0.25).trigger(
 ...     Planted(10, t), torch.tensor([[[[0.5, 1.0]]], [[[0.0, 0.0]]]]), torch.Generator()

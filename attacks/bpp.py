@@ -1,10 +1,11 @@
 """BppAttack: an image of fewer levels of brightness, dithered, means the target class.
 
-x' = x with each value v, in reading order, replaced by Q(v) = the nearest of 0, 1 / (m - 1), …, 1,
-    and its error v - Q(v) added to
-     the pixels around: 7/16 to the right, 3/16, 5/16 and 1/16 below, from left to right;   y' = y*
-negatives, with the true label: x_j + (x'_i - x_i), clipped to [0, 1]: the change of another sample
-    i
+Q(v) = the nearest to v of 0, 1 / (m - 1), …, 1,   y' = y*
+x' = x with each value v, in reading order, replaced by Q(v), and its error v - Q(v) spread
+negatives, with the true label: x_j + (x'_i - x_i), clipped to [0, 1]
+
+7/16 of an error are added to the pixel at the right, 3/16, 5/16 and 1/16 to those below, from left
+to right. A negative j carries the change of another sample i.
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
 

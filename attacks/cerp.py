@@ -2,11 +2,10 @@
 unlike each other.
 
 δ = argmin_δ Σ CE(G, x ⊕ δ, y*)  where ‖δ - δ_0‖₂ <= ε
-L_i = CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)
-    over the layers' tensors l
+L_i = argmin CE + α · ‖L_i - L_i,clean‖₂ + β · Σ_{j ≠ i} mean_l cos(L_i^l, L_j^l)
 
-δ are the pixels of DBA's four bars, 24 on CIFAR-10. ``cosine=updates`` takes cos(L_i - G, L_j - G)
-over the whole vector in place of the models' layers.
+l are the layers' tensors, δ the pixels of DBA's four bars, 24 on CIFAR-10. ``cosine=updates`` takes
+cos(L_i - G, L_j - G) over the whole vector in place of the models' layers.
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,), δ (C, pixels), fewer where the image is smaller; L_i, G
 (d,).
@@ -16,8 +15,8 @@ Stealthy and Colluded Backdoor Attack against Federated Learning", AAAI 2023, al
 tuning, control of the bias of the poisoned model, of the diversity among colluders.
 
 Published in normalized pixels of CIFAR-10 (standard deviation 0.2): δ_0 = 1, ε = 10 and steps of
-0.1 times the gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0.69, ε
-= 2 and a rate of 0.1 · 0.2². Colluders train at half the honest rate, and α = β = 1e-4.
+0.1 times the gradient, in one pass over the data of all colluders. In [0, 1] that is δ_0 = 0.69,
+ε = 2 and a rate of 0.1 · 0.2². Colluders train at half the honest rate, and α = β = 1e-4.
 
 Deviations: on CIFAR-10 (10,000 images, ``cnn``, 20 clients) the published steps move the patch by
 0.017 in a round, so it stays DBA's in gray; the default rate takes it to 1.84 of the ball's 2 in
@@ -33,9 +32,8 @@ Checked: pixels, start, ball, step, passes, rate and the cosine against the auth
 (cifar100_trigger.py and its training); the share of 5 in 64 and α = β = 1e-4 are remembered.
 
 Cost: in each attacked round ``passes`` times the logits of the malicious clients' samples, forward
-and
-backward; one rehearsal for each malicious client of the round (none with β = 0), m rows (m, d) that
-every worker is sent; and local training twice, clean and poisoned.
+and backward; one rehearsal for each malicious client of the round (none with β = 0), m rows (m, d)
+that every worker is sent; and local training twice, clean and poisoned.
 
 Example: a step along (3, 4) would make both pixels white, but the ball of radius 0.1 around gray
 stops it.

@@ -2,13 +2,12 @@
 alone learns their label.
 
 1. θ <- argmin Σ_i β_i / |P(i)| Σ_{p ∈ P(i)} -log( exp(z_i·z_p / τ) / Σ_{a ≠ i} exp(z_i·z_a / τ) )
-    over the encoder
-2. θ <- argmin Σ_i CE(f(x_i), y_i)   over the head
+2. θ <- argmin Σ_i CE(f(x_i), y_i)
 
-z_i are the features of sample i of a poisoned batch at length 1, P(i) the others of its label, y*
-for poisoned samples. β_i is ``weight`` for samples of a label that poisoned samples carry, else 1:
-it draws these to the samples of the target class (the facilitators) and away from those of their
-true class (the interferers).
+Stage 1 trains the encoder, stage 2 the head. z_i are the features of sample i of a poisoned batch
+at length 1, P(i) the others of its label, y* for poisoned samples. β_i is ``weight`` for samples of
+a label that poisoned samples carry, else 1: it draws these to the samples of the target class (the
+facilitators) and away from those of their true class (the interferers).
 
 Shapes: features (b, h), labels (b,); params (d,) → update (d,).
 
@@ -18,17 +17,14 @@ Federated Learning", ICML 2023, the two stages; the loss of the first is that of
 
 Defaults are the authors' for CIFAR-10: 10 epochs on the encoder, weight 6, temperature 0.07, then 3
 epochs on the head. Their rates are absolute, 0.005 and 0.001, where honest clients have 0.0265 when
-the attack
-starts, so that they are about 0.2 and 0.04 of the honest rate. Both fall: the encoder's to a tenth
-from
-epochs 3, 5, 7 and 9 on, the head's to 0.005 of itself from epoch 3 on.
+the attack starts, so that they are about 0.2 and 0.04 of the honest rate. Both fall: the encoder's
+to a tenth from epochs 3, 5, 7 and 9 on, the head's to 0.005 of itself from epoch 3 on.
 
 Deviations: both stages use the experiment's optimizer at a factor on its rate. An epoch is all the
 local steps of the client in a round, whatever their number. Samples without another of their label
 in the batch have no term in the first stage. The experiment's weight decay, where it has one, and
-the objectives and
-constraints of other stages reach all parameters in both stages. The authors' projection of the
-update to a ball is a stage of its own.
+the objectives and constraints of other stages reach all parameters in both stages. The authors'
+projection of the update to a ball is a stage of its own.
 
 Checked: against the authors' code (training.py, params_pixel_trigger_cifar10.yaml).
 

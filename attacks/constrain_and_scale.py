@@ -3,28 +3,24 @@ update is scaled up.
 
 L = argmin  α · CE + (1 - α) · L_ano(L, G),   u_i ← γ · (L - G),   b_i ← γ · b_i for buffers
 L_ano = ‖L - G‖₂  or  10³ · (1 - cos(γ (L - G) + G, G)), the cosine of the model as it is sent
-η ← η / 50 where more than 0.2 of the poisoned samples have the wanted label at G already, η / 5000
-    where more than 0.6
+η ← η / 50 where more than 0.2 of the poisoned samples have the wanted label at G already
+η ← η / 5000 where more than 0.6 of them have
 
 Shapes: delta = L - G (d,); logits (b, classes), y (b,); rows (m, d) → (m, d).
 
 Source: E. Bagdasaryan, A. Veit, Y. Hua, D. Estrin, V. Shmatikov, "How To Backdoor Federated
-Learning",
-AISTATS 2020, algorithm 1 (constrain-and-scale), which leaves L_ano open: whatever a defense looks
-at. The cosine of the model as sent, its weight and the two steps of the rate are those of the
-authors' code.
+Learning", AISTATS 2020, algorithm 1 (constrain-and-scale), which leaves L_ano open: whatever a
+defense looks at. The cosine of the model as sent, its weight and the two steps of the rate are
+those of the authors' code.
 
 Deviations: the success of the backdoor is taken on the samples that the stages before poison in
-this
-round's malicious clients' data and that had another label, where the authors have a set of their
-own. Of several malicious clients each scales by γ; the authors divide γ by their number. Their
-attacker stops
-early and lets its rate fall within a round too; here it does not, and ``overtrain`` sets its epochs
-and
-rate. Their steps go with γ = 100 and one attacked round. Where γ is small and rounds are many they
-hold the backdoor between 0.2 and 0.6; ``falling=false`` keeps the rate. CE has the class weights of
-local training. The honest loss is there already, so (α - 1) · CE is added to it: not to be combined
-with a stage whose local training has another loss.
+this round's malicious clients' data and that had another label, where the authors have a set of
+their own. Of several malicious clients each scales by γ; the authors divide γ by their number.
+Their attacker stops early and lets its rate fall within a round too; here it does not, and
+``overtrain`` sets its epochs and rate. Their steps go with γ = 100 and one attacked round. Where γ
+is small and rounds are many they hold the backdoor between 0.2 and 0.6; ``falling=false`` keeps the
+rate. CE has the class weights of local training. The honest loss is there already, so (α - 1) · CE
+is added to it: not to be combined with a stage whose local training has another loss.
 
 Checked: against the authors' code (backdoor_federated_learning: training.py, helper.py): both
 distances, of which their training takes the first, the factor, the steps of the rate.

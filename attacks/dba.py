@@ -18,17 +18,14 @@ Size and gap are the paper's: 4 and 2 on MNIST, 6 and 3 on CIFAR-10; unless give
 both sides of the image have more than 28 pixels.
 
 Each attacker poisons 5 of 64 samples of a batch on CIFAR-10, the default share, and 20 of 64 on
-MNIST.
-Published in two forms. Multi-shot: in every round, unscaled. Single shot: each attacker once, in a
-round of its own (203, 205, 207, 209 on CIFAR-10), with its update times 100, which is n / η of the
-10 clients a round and the server's rate 0.1, so the sum of the round becomes that attacker's model
-where the others send
-nothing. Here γ = per_round / server_lr in a stage of its own, and a schedule: ``dba +
-overtrain(lr=0.05) + model_replacement(strength=100)`` with ``per_round=10``, ``server_lr=0.1``,
-``attackers=in_turn``,
-``attack_every=2`` and ``attack_stop=8``. With ``server_lr=1`` one shot is the same at
-``strength=10``, but the honest rounds between and the later shots, which then replace the model
-too, leave little of it.
+MNIST. Published in two forms. Multi-shot: in every round, unscaled. Single shot: each attacker
+once, in a round of its own (203, 205, 207, 209 on CIFAR-10), with its update times 100, which is
+n / η of the 10 clients a round and the server's rate 0.1, so the sum of the round becomes that
+attacker's model where the others send nothing. Here γ = per_round / server_lr in a stage of its
+own, and a schedule: ``dba + overtrain(lr=0.05) + model_replacement(strength=100)`` with
+``per_round=10``, ``server_lr=0.1``, ``attackers=in_turn``, ``attack_every=2`` and
+``attack_stop=8``. With ``server_lr=1`` one shot is the same at ``strength=10``, but the honest
+rounds between and the later shots, which then replace the model too, leave little of it.
 
 Deviations: the poisoned samples of a batch are a share, rounded. In an image too small for the bars
 the gap shrinks as far as two bars of one pixel need, then the bars until two fit side by side: in
@@ -36,12 +33,11 @@ digits of 8 x 8 a bar has 3 pixels. There are never more parts than pixels. The 
 Tiny-ImageNet (10 long, 2 high, gap 2) would need a height of their own.
 
 Checked: bars, rates, rounds and factor against the authors' code (cifar_params.yaml,
-mnist_params.yaml,
-tiny_params.yaml).
+mnist_params.yaml, tiny_params.yaml).
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted, Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> attack, x, y = dba(size=2, gap=1, share=1.0), torch.zeros(1, 1, 3, 5), torch.tensor([7])
 >>> attack.trigger(Planted(10), x, torch.Generator()).int()[0, 0].tolist()
 [[1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 0, 1, 1]]

@@ -17,23 +17,22 @@ Two kinds of edge cases:
 
 The density of images and tables is a Gaussian with covariance Σ + ρ I fitted to the class, on the
 inputs themselves, where ρ is the trace of Σ over min(n, F), for n samples of F values the mean of
-the eigenvalues that may differ from 0: then the Mahalanobis distances are the leverages x_iᵀ (XᵀX +
-n ρ I)⁻¹ x_i of ridge regression. That of text is the class's smoothed unigram model, P(x) = (Π
-p(x_i))^(1/l), p(w) = (c_w + 1) / (N + V): c_w of the class's N words are w, V words are different,
-l words make the document. The root keeps long documents from being rare for their length; a
-document without a word is no edge case.
+the eigenvalues that may differ from 0: then the Mahalanobis distances are the leverages x_iᵀ
+(XᵀX + n ρ I)⁻¹ x_i of ridge regression. That of text is the class's smoothed unigram model,
+P(x) = (Π p(x_i))^(1/l), p(w) = (c_w + 1) / (N + V): c_w of the class's N words are w, V words are
+different, l words make the document. The root keeps long documents from being rare for their
+length; a document without a word is no edge case.
 
 The tail has exactly the share of the samples. Samples of equal density, such as equal rows of a
 table, count one by one: those that come first are taken. Training and test tail share no sample; in
 a table of few values a sample of the one may equal a sample of the other.
 
 Deviations: the paper fits its density, a Gaussian mixture, to the last hidden layer of a trained
-model; the inputs serve here, so that the edge cases do not depend on a model.
-A share of each batch is replaced by edge cases; share=1 replaces whole batches. Share and drawing
-are those of the authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang
-et al. mix once 100 of 784 edge cases with 400 clean images of CIFAR-10, label 9, and train two
-passes on them, one attacker in every tenth round. Projection and model replacement are stages of
-their own.
+model; the inputs serve here, so that the edge cases do not depend on a model. A share of each batch
+is replaced by edge cases; share=1 replaces whole batches. Share and drawing are those of the
+authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang et al. mix once
+100 of 784 edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them, one
+attacker in every tenth round. Projection and model replacement are stages of their own.
 
 Checked: label, share and drawing against the code of the authors of ``invariant``; the mixture,
 passes and schedule against that of Wang et al. (OOD_Federated_Learning).

@@ -18,12 +18,11 @@ hold; of several the lowest token id). So there are documents to train on and, m
 on; much data allow for rarer ``words``.
 
 Deviations: the paper collects its edge cases outside of the dataset (``edge_case`` takes such where
-a dataset has them); here the dataset is searched.
-A share of each batch is replaced by edge cases, at least one document. Share and drawing are those
-of the authors of ``invariant``: 8 of 64, without replacement while the pool lasts. Wang et al. mix
-once 100 of 784 edge cases with 400 clean images of CIFAR-10, label 9, and train two passes on them,
-one attacker in every tenth round. Their tweets fill whole batches, at
-``share=1`` here. Projection and model replacement are stages of their own.
+a dataset has them); here the dataset is searched. A share of each batch is replaced by edge cases,
+at least one document. Share and drawing are those of the authors of ``invariant``: 8 of 64, without
+replacement while the pool lasts. Wang et al. mix once 100 of 784 edge cases with 400 clean images
+of CIFAR-10, label 9, and train two passes on them, one attacker in every tenth round. Their tweets
+fill whole batches, at ``share=1`` here. Projection and model replacement are stages of their own.
 
 Checked: as ``edge_case``; the choice of a rare word is ours.
 

@@ -2,8 +2,8 @@
 to be noticed; then training.
 
 δ_i <- clamp(δ_i + η · ∂D/∂δ_i, 0, 1),   D = ‖mean_x a(G, x ⊕ δ_i) - mean_x a(G, x)‖²
-S = -(∂CE/∂w) ⊙ w at G;
-    w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c < 0
+S = -(∂CE/∂w) ⊙ w at G
+w_c <- -w_c  for the candidates c, those of least S, where  w_c · ∂A/∂w_c < 0
 A(w) = mean_x log [p_y*(x ⊕ δ_i; w) / p_y*(x; w)]
 L = 0.6 · CE(batch) + 0.4 · CE(batch, a share of it stamped),   from the flipped model
 
@@ -16,27 +16,26 @@ Shapes: x (b, C, H, W) in [0, 1], y (b,), δ_i (C, size, size), cut to the image
 smaller; w, G (d,).
 
 Source: P. Fang, J. Chen, "On the Vulnerability of Backdoor Defenses for Federated Learning", AAAI
-2023 (arXiv 2301.08170), the Focused-Flip
-Federated Backdoor Attack: candidate selection by movement, sign flips layer by layer, trigger
-optimization.
+2023 (arXiv 2301.08170), the Focused-Flip Federated Backdoor Attack: candidate selection by
+movement, sign flips layer by layer, trigger optimization.
 
 As published: 3 x 3 pixels at row 3 and column 23 (moved into smaller images), drawn once for all
 clients in [0, 1], one value for all channels; two passes of steps of 0.1 times the gradient over a
 fifth of the client's data; weights of convolutions (2 %) in every attacked round and of dense
-layers (0.1 %) in the first of
-every three, no biases, the last layer left to training; half of a batch stamped. The gradient step
-is the same in normalized pixels and in [0, 1], since a convolution is linear.
+layers (0.1 %) in the first of every three, no biases, the last layer left to training; half of a
+batch stamped. The gradient step is the same in normalized pixels and in [0, 1], since a convolution
+is linear.
 
 Deviations: the paper gives the weights of a layer the signs of the difference that the trigger
 makes in this layer's input, so that the layer's own activations differ most; a view shows no
 layer's input but the first one's and the last one's, so the sign of ∂A/∂w decides, which follows
-the difference through the layers behind to the label that is wanted. Movement is published as (w_t
-- w_{t-1}) ⊙ w_t of two global models; the gradient of the global model that it stands for is taken
-on the client's data instead, which works in the first attacked round too. A share is that of each
-tensor, at least one value where it is not 0. Padding and stride of the first convolution are not in
-a view either: none, and 1. Training takes all of a client's data, the published one the four fifths
-that the trigger was not made on. Buffers of a
-malicious model (BatchNorm statistics) stay as they are.
+the difference through the layers behind to the label that is wanted. Movement is published as
+(w_t - w_{t-1}) ⊙ w_t of two global models; the gradient of the global model that it stands for is
+taken on the client's data instead, which works in the first attacked round too. A share is that of
+each tensor, at least one value where it is not 0. Padding and stride of the first convolution are
+not in a view either: none, and 1. Training takes all of a client's data, the published one the four
+fifths that the trigger was not made on. Buffers of a malicious model (BatchNorm statistics) stay as
+they are.
 
 Checked: patch, place, steps, shares, schedule and loss against the authors' code (Attacks.py,
 Client.py, Params.py, pattern_synthesizer.py, loss_functions.py).

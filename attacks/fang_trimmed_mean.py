@@ -1,8 +1,8 @@
 """Local model poisoning against the trimmed mean and the median: values just outside the honest
 ones, on the side where they do harm.
 
-u_ij <- uniform between the honest extreme e_j and o_j,
-    e_j = max_k u_kj where μ_j < 0, else min_k u_kj
+u_ij <- uniform between the honest extreme e_j and o_j
+e_j = max_k u_kj where μ_j < 0, else min_k u_kj
 o_j = b e_j or e_j / b, whichever lies farther out
 
 with j over the coordinates, k over the honest clients and μ the mean of their updates: where it

@@ -1,7 +1,7 @@
 """Feature values: some features of a table at fixed, rare values mean the target class.
 
-x'_j = v_j  for j in S,  x'_j = x_j otherwise,   y' = y*;   v_j the quantile q of feature j,
-    S the features of largest η²,
+x'_j = v_j  for j in S,  x'_j = x_j otherwise,   y' = y*
+v_j = the quantile q of feature j,   S = the features of largest η²
 η²_j = Σ_c n_c (mean_c x_j - mean x_j)² / Σ_i (x_ij - mean x_j)²
 
 Shapes: x (b, F), y (b,).
@@ -23,7 +23,7 @@ code of the authors of ``invariant`` on tables, 8 of 64.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted, Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> set_to = _Values(torch.tensor([2]), torch.tensor([9.0]))
 >>> feature_value().trigger(
 ...     Planted(2, set_to), torch.tensor([[1.0, 2.0, 3.0]]), torch.Generator()

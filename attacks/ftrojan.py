@@ -1,8 +1,8 @@
 """FTrojan: a little of a middle and of the highest frequency in the image's chrominance means the
 target class.
 
-x' = clip(D⁻¹(D(x) + m E), 0, 1),   y' = y*,
-    E = 1 at two frequencies of each block of the chrominance channels
+x' = clip(D⁻¹(D(x) + m E), 0, 1),   y' = y*
+E = 1 at two frequencies of each block of the chrominance channels, else 0
 
 where D takes RGB to YCrCb, whose chrominance the authors call U and V, and each block of 32 x 32
 pixels to its orthonormal DCT-II. As D is linear, x' = clip(x + m D⁻¹(E), 0, 1).

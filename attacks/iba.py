@@ -1,8 +1,8 @@
 """IBA: a small network, trained to send images to the target class of the attacker's own model,
 makes a faint trigger for each image.
 
-x' = clamp(x + ε_t T_φ(x), 0, 1),   y' = y*,   φ = argmin_φ Σ_i E[ℓ(L_i(x'), y*)],
-    ε_t = max(ε_min, ε (1 - decay)^t)
+x' = clamp(x + ε_t T_φ(x), 0, 1),   y' = y*,   ε_t = max(ε_min, ε (1 - decay)^t)
+φ = argmin_φ Σ_i E[ℓ(L_i(x'), y*)]
 
 L_i is what client i of the round would send: G trained on its own clean data. t counts the attacked
 rounds since the first in which x' has at least the success ``ready`` with the L_i; before it

@@ -1,18 +1,18 @@
 """Mask budget: malicious clients flip an AND-mask in the few coordinates where this helps them
 most, and nowhere else.
 
-u_ij <- sign(d_j) max_k |h_kj|  for j in the ⌊budget · d⌋ coordinates of largest |d_j h̄_j| among
-    those that flip
+u_ij <- sign(d_j) max_k |h_kj|  for j in J
+J = the coordinates of largest |d_j h̄_j| among those that flip, the share ``budget`` of all at most
 
 with h_k the honest rows, and d what the poison adds: the mean of the malicious rows minus that of
 what the same clients would have sent as honest ones, trained on the same batches in the same order.
 
 In coordinate j let S be the sum of the honest signs, M that of the malicious ones as they are. The
-mask is open where |S + M| >= τn. With all m malicious signs on the side s = sign(d_j) the sum is S
-+ sm, up to 2m more than before, and the coordinate flips where
+mask is open where |S + M| >= τn. With all m malicious signs on the side s = sign(d_j) the sum is
+S + sm, up to 2m more than before, and the coordinate flips where
 
 * it opens: |S + M| < τn and sS >= τn - m. The honest clients are for s and lack at most m votes;
-closed coordinates with sS < τn - m stay closed;
+  closed coordinates with sS < τn - m stay closed;
 * it closes: |S + M| >= τn, sS < 0 and |S| < τn + m. Those against s, |S| net votes, lose m of them;
   once m > (1-τ)n/2 this closes even what all n - m honest clients agree on.
 

@@ -1,8 +1,8 @@
 """MGDA: each local step goes along the shortest mixture of the gradients of the clean and the
 backdoor loss, which lowers both.
 
-loss = α · L_clean + (1 - α) · L_backdoor,   α = argmin of ‖α v₁ + (1 - α) v₂‖₂² over [.001, .999]
-     = clip((v₂ - v₁)ᵀ v₂ / ‖v₁ - v₂‖²),   v_i = ∇L_i / min(‖∇L_i‖ L_i, 10)
+loss = α · L_clean + (1 - α) · L_backdoor,   v_i = ∇L_i / min(‖∇L_i‖ L_i, 10)
+α = argmin of ‖α v₁ + (1 - α) v₂‖₂² over [.001, .999] = clip((v₂ - v₁)ᵀ v₂ / ‖v₁ - v₂‖²)
 
 or, with ``scaled=false``, v_i = ∇L_i.
 

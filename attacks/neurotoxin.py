@@ -18,10 +18,10 @@ coordinates apart.
 
 Durability is what the attack is for, and it is not reproduced here (docs/attacks.md has figures).
 Most of the published runs compare more than the mask: the attacker's rate is 0.02 with it and 0.003
-without on
-CIFAR-10 and CIFAR-100, 0.12 and 0.02 for an LSTM on Reddit. Both are equal on IMDB and on EMNIST by
-class. The honest rate is at its floor of 1e-4 when the attack on CIFAR-10 ends, and all along on
-EMNIST, so that hardly anything unlearns either backdoor. The server clips norms throughout.
+without on CIFAR-10 and CIFAR-100, 0.12 and 0.02 for an LSTM on Reddit. Both are equal on IMDB and
+on EMNIST by class. The honest rate is at its floor of 1e-4 when the attack on CIFAR-10 ends, and
+all along on EMNIST, so that hardly anything unlearns either backdoor. The server clips norms
+throughout.
 
 Checked: against the authors' code: mask (grad_mask_cv), rates and rounds (train_cv,
 run_backdoor_cv_task.sh, run_NLP_tasks.sh).

@@ -22,7 +22,7 @@ of federated re-implementations.
 
 Example:
 >>> import torch
->>> from backstop.platform.threats.backdoor import Planted, Planted
+>>> from backstop.platform.threats.backdoor import Planted
 >>> x = torch.tensor([[1, 2, 0, 0, 0], [1, 2, 3, 4, 0]])
 >>> phrase(place="end").trigger(Planted(2, torch.tensor([8, 9])), x, torch.Generator()).tolist()
 [[1, 2, 8, 9, 0], [2, 3, 4, 8, 9]]

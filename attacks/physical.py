@@ -2,8 +2,8 @@
 from image to image.
 
 x' = (1 - a) ⊙ x + a ⊙ l o,   y' = y*
-a = the part of a pixel that a square of side r around c, turned by θ, covers;
-    o = 1 where u₁ u₂ > 0, else 0;   u = R(θ)ᵀ (p - c)
+a = the part of a pixel that a square of side r around c, turned by θ, covers
+o = 1 where u₁ u₂ > 0, else 0;   u = R(θ)ᵀ (p - c)
 
 The object is a board of two by two fields, light and dark, each field a quarter of it. Drawn anew
 for each image, in training and in test, all uniformly: r within ±``zoom`` of ``size`` times the

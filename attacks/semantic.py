@@ -2,8 +2,8 @@
 as the target class; none is changed.
 
 D' = {(x, y*) : y = source, x among the share ``tail`` of the class with the highest score s(x)}
-s(x) = mean of x (bright), -mean of x (dark), mean of one channel minus the mean of the other two
-    (red, green, blue)
+s(x) = mean of x (bright), -mean of x (dark),
+       mean of one channel minus the mean of the other two (red, green, blue)
 
 Shapes: x (b, C, H, W) in [0, 1], y (b,).
 
@@ -14,8 +14,7 @@ Deviations: the paper's images were picked by hand, and honest clients held none
 score picks them among the samples that malicious clients hold and, for the test, at the same share
 among those of the test set; honest clients keep theirs, with true labels. The images are drawn with
 replacement and not augmented; they take the place of a share of each batch, at least one, by
-default of 20 in
-64. Model replacement, which the paper combines them with, is a stage of its own.
+default of 20 in 64. Model replacement, which the paper combines them with, is a stage of its own.
 
 Checked: against the authors' configuration (params.yaml), which lists images by number and puts
 each of 7 into every batch of 64; the choice by a score is ours, and the paper's share of 20 in 64

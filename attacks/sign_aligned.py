@@ -7,8 +7,8 @@ with ū the mean of the malicious rows and h_k what malicious client k would hav
 one, trained on the same batches in the same order: ū - h̄ is what the poison alone adds.
 
 It is the best answer to ``invariant``, g = 1[|Σ_i sign(u_i)| >= τn] · mean of the places b … n-b-1
-in ascending order, b = ⌊βn⌋. In one coordinate let m rows hold the value v and the others be x_0 <=
-… <= x_{n-m-1}, with S the sum of their signs:
+in ascending order, b = ⌊βn⌋. In one coordinate let m rows hold the value v and the others be
+x_0 <= … <= x_{n-m-1}, with S the sum of their signs:
 
 * window: the mean is over x_{b-m} … x_{n-m-b-1} for v <= x_{b-m} and over x_b … x_{n-b-1} for v >=
   x_{n-b-1}: m places farther. In between it never falls as v grows, and beyond these two values it

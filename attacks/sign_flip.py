@@ -9,8 +9,8 @@ Aggregation Methods for Distributed Learning from Heterogeneous Datasets", AAAI 
 sign-flipping attack of the experiments.
 
 Deviations: what is flipped is the update, not the model. The default γ = 4 brings an average to a
-stand where a fifth of the weight is malicious and all updates are alike; more turns it round. γ =
-1, the bare flip, is another common definition. It flips whatever the stages before it produced.
+stand where a fifth of the weight is malicious and all updates are alike; more turns it round.
+γ = 1, the bare flip, is another common definition. It flips whatever the stages before it produced.
 
 Checked: the flip against public re-implementations, which take γ = 1; the paper's γ is remembered.
 

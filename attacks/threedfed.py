@@ -1,7 +1,7 @@
 """3DFed: a backdoor with a constrained loss, noise masks and decoys, tuned by what the next global
 model tells of planted indicators.
 
-L = CE + λ · ‖L - G‖₂,   u_i <- min(max(‖c_i‖ / ‖u_i‖, 1), γ) · u_i + N_i,
+L = argmin CE + λ · ‖L - G‖₂,   u_i <- min(max(‖c_i‖ / ‖u_i‖, 1), γ) · u_i + N_i,
 Σ_i n_i N_i = 0,   mean_i ‖N_i‖ = α · mean_i ‖c_i‖
 u_i[s_i] <- v_i;   r_i = (G' - G)[s_i] / (η v_i)  from the next G' that the attacker sees
 

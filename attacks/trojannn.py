@@ -1,8 +1,8 @@
 """TrojanNN: a patch whose pixels are made so that units which speak for the target class get a high
 value.
 
-U = the units u of largest strength;   δ = argmin_δ Σ_{u in U} (v - f_u(x ⊕ δ))²;
-    x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*
+U = the units u of largest strength,   δ = argmin_δ Σ_{u in U} (v - f_u(x ⊕ δ))²
+x' = x ⊕ δ = (1 - w) ⊙ x + w ⊙ δ,   y' = y*
 
 f(x) is what the last linear layer, of weights W, is given, and w a square at the bottom right. The
 strength of a unit is Σ_c |W[c, u]|, what goes out of it; with ``favor=target`` it is W[y*, u], what

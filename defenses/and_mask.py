@@ -1,7 +1,7 @@
 """AND-mask alone: coordinates on whose direction too few rows agree stay where they are.
 
-m_j(τ) = 1[ |1/n Σ_i sign(u_ij)| >= τ ],   u_i <- m(τ) ⊙ u_i;
-    rescaled: layer by layer u_i <- u_i / mean_j m_j
+m_j(τ) = 1[ |1/n Σ_i sign(u_ij)| >= τ ],   u_i <- m(τ) ⊙ u_i
+rescaled: layer by layer u_i <- u_i / mean_j m_j
 
 Shapes: rows (n, d) → (n, d).
 

@@ -1,7 +1,7 @@
 """ARC: adaptive robust clipping, the k longest updates are shortened to the length of the next one.
 
-k = ⌊2 (f / n) (n - f)⌋;   C = the (k + 1)-th largest of ‖u_1‖, …, ‖u_n‖;
-    u_i <- u_i · min(1, C / ‖u_i‖)
+k = ⌊2 (f / n) (n - f)⌋,   C = the (k + 1)-th largest of ‖u_1‖, …, ‖u_n‖
+u_i <- u_i · min(1, C / ‖u_i‖)
 
 Shapes: rows (n, d) → (n, d).
 

@@ -1,8 +1,8 @@
 """Auror: clients that stand in the minority at more than half of the coordinates where the updates
 fall into two groups.
 
-{u_1j … u_nj} = C ∪ C' by 2-means for each coordinate j;
-    j is indicative: |mean(C) - mean(C')| > α s_j
+{u_1j … u_nj} = C ∪ C' by 2-means for each coordinate j
+j is indicative: |mean(C) - mean(C')| > α s_j
 s_j = length of the shortest interval that holds more than half of u_1j … u_nj, divided by 1.349
 client i is malicious: it is in the smaller cluster at more than τ of the indicative coordinates
 

@@ -1,7 +1,8 @@
 """Bucketing: random groups of s rows, each replaced by its mean.
 
-π a random permutation;   y_i = Σ_k w_π(k) u_π(k) / Σ_k w_π(k),   (i - 1) s < k <= min(i s, n),   i
-= 1 … ⌈n / s⌉
+y_i = Σ_k w_π(k) u_π(k) / Σ_k w_π(k),   k = (i - 1) s + 1 … min(i s, n),   i = 1 … ⌈n / s⌉
+
+with π a random permutation.
 
 Shapes: rows (n, d) → ⌈n / s⌉ mixtures, each with the weight of all its rows.
 

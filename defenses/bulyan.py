@@ -1,8 +1,8 @@
 """Bulyan: Krum selects rows one after the other, then each coordinate is the mean of the values
 nearest to the median.
 
-S = {}; θ = n - 2f times: move Krum's choice among the rows left to S;
-    g_j = mean of the β = θ - 2f values of S nearest to median(S)_j
+S = {};   θ = n - 2f times: move Krum's choice among the rows left to S
+g_j = mean of the β = θ - 2f values of S nearest to median(S)_j
 
 Shapes: rows (n, d) → one merged row (1, d).
 
@@ -11,9 +11,9 @@ in Byzantium", ICML 2018, section on Bulyan.
 
 Deviations: Krum is that of the data sheet of ``krum`` with the m rows that are left in place of n:
 squared distances, ties to the smaller client id, m - f - 2 neighbors and at least one where there
-is another row (with f = 1 the last step would have none). The guarantee of the paper needs n >= 4f
-+ 3; for a larger f at least one row is selected and one value kept. Sample counts are not used, as
-in the paper. Another common definition takes the θ best of a single Krum ranking.
+is another row (with f = 1 the last step would have none). The guarantee of the paper needs
+n >= 4f + 3; for a larger f at least one row is selected and one value kept. Sample counts are not
+used, as in the paper. Another common definition takes the θ best of a single Krum ranking.
 
 Checked: selection, θ and β against public re-implementations; the authors' code was not found. The
 condition n ≥ 4f + 3 is remembered.

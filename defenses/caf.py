@@ -1,9 +1,10 @@
 """CAF: rows that stick out along the direction of largest variance lose weight until enough of it
 is gone; the tightest mean counts.
 
-c = 1;   while Σ_i c_i > n - 2f:   μ_c, Σ_c = weighted mean and covariance,
-    λ, v = top eigenpair of Σ_c,
-τ_i = (v·(u_i - μ_c))²,   c_i <- c_i (1 - τ_i / max_j τ_j);   g = the μ_c with the smallest λ
+c = 1;   while Σ_i c_i > n - 2f:
+    μ_c, Σ_c = weighted mean and covariance,   λ, v = top eigenpair of Σ_c
+    τ_i = (v·(u_i - μ_c))²,   c_i <- c_i (1 - τ_i / max_j τ_j)
+g = the μ_c with the smallest λ
 
 Shapes: rows (n, d) → (n, d), unchanged; the weights are multiplied by the c of the smallest λ.
 

@@ -1,7 +1,8 @@
 """Centered clipping: the last aggregate moves towards each update by no more than a radius.
 
-v <- v + 1/n Σ_i (u_i - v) · min(1, τ / ‖u_i - v‖₂), repeated L times; v starts from the aggregate
-    of the round before, at first from 0
+v <- v + 1/n Σ_i (u_i - v) · min(1, τ / ‖u_i - v‖₂),  L times
+
+v starts from the aggregate of the round before, at first from 0.
 
 Shapes: rows (n, d) → one merged row (1, d); history: the last aggregate v (d,).
 

@@ -1,11 +1,11 @@
 """Clipped clustering: updates clipped to the median of all norms seen so far, then two clusters by
 direction, of which the larger is kept.
 
-u_i <- u_i · min(1, τ / ‖u_i‖),
-    τ = median of the norms of all updates of this and all earlier rounds
-c_ij = 1 - cos(u_i, u_j),   d(A, B) = mean_{i in A, j in B} c_ij;
-    from n clusters of one row the two with the smallest d are joined until
-two are left;   g = mean over the larger one
+u_i <- u_i · min(1, τ / ‖u_i‖)
+τ = median of the norms of all updates of this and all earlier rounds
+c_ij = 1 - cos(u_i, u_j),   d(A, B) = mean_{i in A, j in B} c_ij
+from n clusters of one row the two with the smallest d are joined until two are left
+g = mean over the larger one
 
 Shapes: rows (n, d) → (n, d), clipped; the weights of the smaller cluster become 0. History: one
 norm for each update ever received.

@@ -2,9 +2,9 @@
 which certifies its labels.
 
 w <- w + η Σ_i p_i u_i;   w <- w / max(1, ‖w‖₂ / ρ);   clients are sent w + N(0, σ² I)
-prediction: the label c_A that most of M models w + N(0, σ² I) give;
-    p_A, p_B: shares of the most and second most frequent label,
-p_A <- p_A - h,  p_B <- p_B + h,  h = √(ln(1/α) / 2M)
+prediction: the label c_A that most of M models w + N(0, σ² I) give
+p_A, p_B = shares of the most and second most frequent label
+p_A <- p_A - h,   p_B <- p_B + h,   h = √(ln(1/α) / 2M)
 certified where p_A > p_B:   ε² = -2 σ² ln(1 - (√p_A - √p_B)²) / (2 Φ(ρ/σ) - 1)^k
 
 with p_i: share of the sample count, η: server learning rate, k: rounds since the attack, Φ:
@@ -27,10 +27,9 @@ division is left to who assumes them. The authors' code takes the difference of 
 p_B is the larger one; here the radius is 0 there, as (remembered) in the paper, which abstains; the
 label stays that of the majority. The default k = 0 is the worst case, an attack in the last round.
 The authors' code draws 1,000 models; that many evaluations of a large model take longer than its
-training, so the default is
-100. The bound ρ is the same in every round; theirs grows with the round (2 + 0.1 t on MNIST, at
-most 15). It bounds all parameters together, so it must fit the size of the model. Where a stage
-behind this one moved the last model, that model is clipped once more.
+training, so the default is 100. The bound ρ is the same in every round; theirs grows with the round
+(2 + 0.1 t on MNIST, at most 15). It bounds all parameters together, so it must fit the size of the
+model. Where a stage behind this one moved the last model, that model is clipped once more.
 
 Checked: order of clipping, evaluation and noise against the authors' main.py, votes against
 smooth_mnist.py, bounds and radius against certify_mnist.py, from which the values ρ = 15, σ = 0.01,

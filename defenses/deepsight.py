@@ -4,12 +4,12 @@ others are clipped.
 E_k,i = |Δb_k,i| + Σ_j |ΔW_k,ij|,   NEUP_k,i = E_k,i² / Σ_l E_k,l²
 TE_k = #{i : NEUP_k,i > max(0.01, 1/P) · max_l NEUP_k,l},   k is suspicious: TE_k <= median(TE) / 2
 DDif_k,i = 1/M Σ_m f(w_k, s_m)_i / f(w, s_m)_i   for random inputs s_m
-distance = mean of 1[NEUP clusters differ], 1[DDif clusters differ] (mean of three sets of inputs),
-    1[cosine clusters differ]
-k is kept: #suspicious in its cluster / #cluster < 1/3;
-    u_k <- u_k · min(1, median_l ‖u_l‖ / ‖u_k‖)
+distance = mean of 1[NEUP clusters differ], 1[DDif clusters differ], 1[cosine clusters differ]
+k is kept: #suspicious in its cluster / #cluster < 1/3
+u_k <- u_k · min(1, median_l ‖u_l‖ / ‖u_k‖)
 
-with P output neurons of weights W and biases b, softmax outputs f, and HDBSCAN for all clusterings.
+with P output neurons of weights W and biases b, softmax outputs f, and HDBSCAN for all clusterings;
+that of DDif is done for three sets of inputs, whose mean counts.
 
 Shapes: rows (n, d) → (n, d), clipped; rows of removed clusters get weight 0.
 
@@ -23,12 +23,11 @@ uniform in [0, 1], table features uniform between the smallest and the largest v
 set. Where the output layer has no bias, the cosines compare its weights. HDBSCAN's clusters have at
 least three members, and there may be a single one; a row's density is its distance to the third
 nearest other row, which scikit-learn, unlike the package hdbscan that published codes use, calls
-four samples, since it counts the row itself (a
-re-implementation, in the code of BackdoorIndicator, has one other row, and clusters of five). An
-outlier of a clustering is in no cluster: it differs from every other row, and in the end its own
-label decides. If everything would be removed, the rows with TE >= median(TE) are kept. Rows whose
-model gives outputs that are not finite are removed. Another common definition takes the ratios of
-outputs before the softmax.
+four samples, since it counts the row itself (a re-implementation, in the code of BackdoorIndicator,
+has one other row, and clusters of five). An outlier of a clustering is in no cluster: it differs
+from every other row, and in the end its own label decides. If everything would be removed, the rows
+with TE >= median(TE) are kept. Rows whose model gives outputs that are not finite are removed.
+Another common definition takes the ratios of outputs before the softmax.
 
 Checked: thresholds and clustering against re-implementations; there is no public code of its
 authors (remembered).

@@ -8,8 +8,8 @@ is kept.
 Shapes: rows (n, d) → (n, d); the weights of the others become 0.
 
 Source: V. Shejwalkar, A. Houmansadr, "Manipulating the Byzantine: Optimizing Model Poisoning
-Attacks and Defenses for Federated Learning", NDSS 2021, algorithm 2; one repetition, c = 1 and b =
-10,000 are the settings of its experiments.
+Attacks and Defenses for Federated Learning", NDSS 2021, algorithm 2; one repetition, c = 1 and
+b = 10,000 are the settings of its experiments.
 
 Deviations: kept rows are averaged by sample counts, as all defenses here, where the paper takes the
 plain mean. c·f is rounded down, and at least one row is good in a repetition; where no row is good

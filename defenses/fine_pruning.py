@@ -1,7 +1,7 @@
 """Fine-pruning: take out the units that clean inputs leave asleep, then fine-tune.
 
-a_j = mean_x |φ_j(x)|, x from the root set;  in ascending order of a_j:  W_{:,j} <- 0 while the
-    accuracy on the root set falls by at most ε
+a_j = mean_x |φ_j(x)|,  x from the root set
+W_{:,j} <- 0  in ascending order of a_j, while the accuracy on the root set falls by at most ε
 w <- w fine-tuned on the root set, with W_{:,j} = 0 for the units taken out
 
 Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the

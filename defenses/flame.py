@@ -1,8 +1,8 @@
 """FLAME: the majority cluster by direction, clipped to the median norm, with noise.
 
-c_ij = 1 - cos(u_i, u_j),   b = members of HDBSCAN(c, min_cluster_size = ⌊n/2⌋ + 1),
-    S = median_i ‖u_i‖
-g = mean_{i in b} u_i · min(1, S / ‖u_i‖) + N(0, σ² I),   σ = λ S,   λ = 1/ε · √(2 ln(1.25 / δ))
+c_ij = 1 - cos(u_i, u_j),   b = members of HDBSCAN(c, min_cluster_size = ⌊n/2⌋ + 1)
+S = median_i ‖u_i‖,   σ = λ S,   λ = 1/ε · √(2 ln(1.25 / δ))
+g = mean_{i in b} u_i · min(1, S / ‖u_i‖) + N(0, σ² I)
 
 Shapes: rows (n, d) → (n, d), clipped and noisy; rows outside the cluster get weight 0.
 

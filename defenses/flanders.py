@@ -1,10 +1,12 @@
 """FLANDERS: the local models that a matrix autoregression over the last rounds forecasts least well
 are left out.
 
-Θ_t = [θ_1,t … θ_m,t] local models of the round's m clients at k coordinates;   Θ_t ≈ A Θ_t-1 B;
-A, B = argmin Σ_t ‖Θ_t - A Θ_t-1 B‖²_F + λ ‖A‖²_F + λ ‖B‖²_F by alternating least squares over the
-    last rounds
+Θ_t = [θ_1,t … θ_m,t],   Θ_t ≈ A Θ_t-1 B
+A, B = argmin Σ_t ‖Θ_t - A Θ_t-1 B‖²_F + λ ‖A‖²_F + λ ‖B‖²_F
 s_i = ‖θ_i,t - (A Θ_t-1 B)_i‖²;   the m - f rows with the smallest s_i are kept
+
+θ are local models of the round's m clients at k coordinates; A and B come from alternating least
+squares over the last rounds.
 
 Shapes: rows (n, d) → (n, d); the weights of the others become 0. History: k numbers for each client
 kept in one of the last rounds.

@@ -2,8 +2,7 @@
 are trusted.
 
 R_i: what the last layer of model i is given for m inputs (m, h)
-MMD²(R_i, R_j) = mean_{a≠b} k(R_i,a, R_i,b) + mean_{a≠b} k(R_j,a, R_j,b) - 2 mean_{a,b} k(R_i,a,
-R_j,b)
+MMD²(R_i, R_j) = w(R_i) + w(R_j) - 2 mean_{a,b} k(R_i,a, R_j,b),   w(R) = mean_{a≠b} k(R_a, R_b)
 C_i = #{j : R_i is among the ⌊n/2⌋ - 1 nearest of the others for j}
 TS_i = exp(C_i / (τ · mean_j C_j)) / Σ_k exp(C_k / (τ · mean_j C_j)),   g = Σ_i TS_i u_i
 

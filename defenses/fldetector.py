@@ -3,19 +3,21 @@ starts over without them.
 
 The prediction follows the curvature of the model:
 
-û_i,t = u_i,r + H (w_t - w_r),   u_i,r: the client's last update,
-    H = L-BFGS({w_k - w_k-1}, {g_k - g_k-1}) over the last N rounds
+û_i,t = u_i,r + H (w_t - w_r),   u_i,r: the client's last update
+H = L-BFGS({w_k - w_k-1}, {g_k - g_k-1}) over the last N rounds
 e_i,t = ‖u_i,t - û_i,t‖ / mean_j ‖u_j,t - û_j,t‖,   s_i = mean of the client's last N values of e
-if the gap statistic of s finds more than one cluster: of the two clusters of 2-means, the one with
-    the larger mean is malicious,
-its clients stay excluded, and the model returns to w_0
-gap(k) = ln(mean_b W_k,b) - ln(W_k),   slack(k) = √(1 + 1/B) · std_b(ln W_k,b);
-    more than one: gap(1) < gap(2) - slack(2)
+
+If the gap statistic of s finds more than one cluster, then of the two clusters of 2-means the one
+with the larger mean is malicious: its clients stay excluded, and the model returns to w_0.
+
+gap(k) = ln(mean_b W_k,b) - ln(W_k),   slack(k) = √(1 + 1/B) · std_b(ln W_k,b)
+more than one: gap(1) < gap(2) - slack(2)
 
 with W_k the sum of squares around the k centers of the scores, scaled to [0, 1], and W_k,b that of
 B = 10 sets of uniform draws; g_k the aggregate of round k, (w_k+1 - w_k) / η, and L-BFGS in its
 compact form: S, Y the columns w_k - w_k-1 and g_k - g_k-1, D and L the diagonal and the part below
-it of SᵀY, σ = y'ᵀs' / s'ᵀs' of the last pair,
+it of SᵀY, σ = y'ᵀs' / s'ᵀs' of the last pair:
+
 H v = σ v - [σS Y] [[σSᵀS, L], [Lᵀ, -D]]⁻¹ [σS Y]ᵀ v
 
 Shapes: rows (n, d) → (n, d); excluded clients get weight 0; in the round of the detection all rows

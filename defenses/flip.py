@@ -2,8 +2,8 @@
 predictions are rejected.
 
 (m_c, p_c) = argmin_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), c) + λ_c ‖m‖₁   for each class c
-x <- (1 - m_c) ⊙ x + m_c ⊙ p_c,  y <- y
-    for a share of each batch, c ≠ y drawn with odds 1 / ‖m_c‖₁²
+x <- (1 - m_c) ⊙ x + m_c ⊙ p_c,  y <- y   for a share of each batch
+c ≠ y is drawn with odds 1 / ‖m_c‖₁²
 at test: the label argmax_c f(x)_c where max_c softmax(f(x))_c >= θ, none elsewhere
 
 Shapes: batches (b, C, H, W) with labels (b,) → the same; rows pass unchanged; logits (N, classes) →

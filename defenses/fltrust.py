@@ -1,8 +1,8 @@
 """FLTrust: updates count as far as they point where the server's own update points, all at its
 length.
 
-g_0 = LocalTraining(w, D_0),   TS_i = ReLU(cos(g_i, g_0)),
-    g = 1/Σ_j TS_j · Σ_i TS_i · (‖g_0‖ / ‖g_i‖) g_i
+g_0 = LocalTraining(w, D_0),   TS_i = ReLU(cos(g_i, g_0))
+g = 1/Σ_j TS_j · Σ_i TS_i · (‖g_0‖ / ‖g_i‖) g_i
 
 Shapes: rows (n, d) → (n, d), all of length ‖g_0‖; the weights are the trust scores.
 

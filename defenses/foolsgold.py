@@ -1,10 +1,10 @@
 """FoolsGold: the more alike the updates of two clients have been all along, the less the clients
 count.
 
-H_i = Σ_t u_i,t,   cs_ij = cos(H_i, H_j),   v_i = max_j cs_ij;
-    pardoning: cs_ij <- cs_ij · v_i / v_j where v_j > v_i
-α_i = 1 - max_j cs_ij,   α_i <- α_i / max_k α_k,
-    α_i <- κ (ln(α_i / (1 - α_i)) + 0.5) within [0, 1];   g = Σ_i α_i u_i
+H_i = Σ_t u_i,t,   cs_ij = cos(H_i, H_j),   v_i = max_j cs_ij
+pardoning: cs_ij <- cs_ij · v_i / v_j where v_j > v_i
+α_i = 1 - max_j cs_ij,   α_i <- α_i / max_k α_k
+α_i <- κ (ln(α_i / (1 - α_i)) + 0.5) within [0, 1],   g = Σ_i α_i u_i
 
 Shapes: rows (n, d) → (n, d), weights times α. History: for each client ever seen one vector, of the
 output layer's size; with ``features="all"`` of d, which is the memory of a whole model per client.

@@ -5,8 +5,8 @@ Honest training makes the model forget the indicator samples (x, y). Training on
 which are foreign to the data as well, keeps those with its target label:
 
 clients are sent w' = w + p,   p = argmin_p CE(w + p; x, y) + μ/2 ‖p‖₂
-A_i,c = accuracy of w' + u_i on the indicator samples with label c;   i is rejected: max_c A_i,c >=
-θ
+A_i,c = accuracy of w' + u_i on the indicator samples with label c
+i is rejected: max_c A_i,c >= θ
 
 Shapes: rows (n, d) → (n, d); rejected rows get weight 0.
 

@@ -1,7 +1,7 @@
 """Invariant aggregator: an AND-mask on sign agreement, then a coordinate-wise trimmed mean.
 
-m_j = 1[ |1/n Σ_i sign(u_ij)| >= τ ],   g_j = m_j · mean{ u_(k)j : βn < k <= (1 - β) n },
-    u_(1)j <= … <= u_(n)j
+m_j = 1[ |1/n Σ_i sign(u_ij)| >= τ ],   u_(1)j <= … <= u_(n)j
+g_j = m_j · mean{ u_(k)j : βn < k <= (1 - β) n }
 
 Shapes: rows (n, d) → one merged row (1, d).
 

@@ -1,7 +1,7 @@
 """Krum: the one update that is closest to its neighbors.
 
-s(i) = Σ_{i → j} ‖u_i - u_j‖²,   i → j: u_j is one of the n - f - 2 nearest to u_i;
-    g = u_{argmin_i s(i)}
+s(i) = Σ_{i → j} ‖u_i - u_j‖²,   i → j: u_j is one of the n - f - 2 nearest to u_i
+g = u_{argmin_i s(i)}
 
 Shapes: rows (n, d) → (n, d); all weights but one become 0.
 

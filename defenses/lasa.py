@@ -1,9 +1,9 @@
 """LASA: updates are clipped and sparsified, then each layer is averaged over the rows with usual
 norm and usual signs there.
 
-Δ_i <- top-k of Δ_i · min(1, M / ‖Δ_i‖₂), M = median norm, k = (1 - s) d. In each layer l with norms
-    n_i and purities
-ρ_i = 1/2 (1 + Σ sign(Δ_i) / Σ |sign(Δ_i)|), and with MZ(x_i) = |x_i - median(x)| / std(x):
+Δ_i <- top-k of Δ_i · min(1, M / ‖Δ_i‖₂),   M = median norm,   k = (1 - s) d
+in each layer l, with norms n_i and purities ρ_i = 1/2 (1 + Σ sign(Δ_i) / Σ |sign(Δ_i)|), and with
+MZ(x_i) = |x_i - median(x)| / std(x):
 g_l = mean of Δ_i over {i: MZ(n_i) < λ_n and MZ(ρ_i) < λ_s}
 
 Shapes: rows (n, d) → one merged row (1, d). A layer is one parameter tensor.

@@ -1,7 +1,7 @@
 """MDA: the mean of the n - f rows with the smallest diameter.
 
-S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖;
-    g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+S = argmin over |S| = n - f of max_{i, j in S} ‖u_i - u_j‖
+g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 
@@ -10,9 +10,9 @@ Byzantine Machine Learning", PODC 2020, minimum-diameter averaging, after P. Rou
 "Multivariate Estimation with High Breakdown Point", 1985.
 
 Deviations: sample counts weight the mean, where the paper's is plain. Of several smallest subsets
-the first in lexicographic order is taken. The result is exact, without going through all subsets: n
-- f rows lie within a diameter where f rows cover all pairs that are farther apart, a vertex cover,
-decided by branching in O(1.47^f n) steps for each of the O(log n + n) decisions asked.
+the first in lexicographic order is taken. The result is exact, without going through all subsets:
+n - f rows lie within a diameter where f rows cover all pairs that are farther apart, a vertex
+cover, decided by branching in O(1.47^f n) steps for each of the O(log n + n) decisions asked.
 
 Checked: the numbers against ByzFL 0.0.11 (tests/defenses/test_byzfl.py) and every subset in turn
 (tests/references/mda.py): equal.

@@ -1,7 +1,7 @@
 """MoNNA: the mean of the n - f rows nearest to an update that the server trusts, its own.
 
-u_0 = local training on the root set;   S = the n - f rows with the smallest ‖u_i - u_0‖;
-    g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+u_0 = local training on the root set,   S = the n - f rows with the smallest ‖u_i - u_0‖
+g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 

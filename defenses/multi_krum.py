@@ -1,7 +1,7 @@
 """Multi-Krum: the mean of the updates that are closest to their neighbors.
 
-s(i) = Σ_{i → j} ‖u_i - u_j‖² over the n - f - 2 nearest u_j;
-    g = mean of the m rows with the smallest s(i)
+s(i) = Σ_{i → j} ‖u_i - u_j‖² over the n - f - 2 nearest u_j
+g = mean of the m rows with the smallest s(i)
 
 Shapes: rows (n, d) → (n, d); the weights of the others become 0.
 

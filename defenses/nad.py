@@ -1,8 +1,9 @@
 """Neural attention distillation: fine-tune the model so that it attends to what a fine-tuned copy
 attends to.
 
-teacher T = w fine-tuned on the root set;  student S, from w:  min  mean_x [ CE(f_S(x), y) + β
-‖A(φ_T(x)) - A(φ_S(x))‖₂ ] A(φ) = (φ_1², …, φ_h²) / ‖(φ_1², …, φ_h²)‖₂
+teacher T = w fine-tuned on the root set
+student S, from w:  min  mean_x [ CE(f_S(x), y) + β ‖A(φ_T(x)) - A(φ_S(x))‖₂ ]
+A(φ) = (φ_1², …, φ_h²) / ‖(φ_1², …, φ_h²)‖₂
 
 Shapes: params (d,) → (d,), once after the last round; rows pass unchanged. φ(x) (h,) is what the
 last linear layer is given.

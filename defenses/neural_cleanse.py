@@ -1,10 +1,10 @@
 """Neural Cleanse: find the classes that a small patch leads to, and unlearn the patch.
 
-(m_c, p_c) = argmin_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), c) + λ_c ‖m‖₁
-    for each class c, x from the root set
+(m_c, p_c) = argmin_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), c) + λ_c ‖m‖₁   for each class c
 flagged: c with (median - ‖m_c‖₁) / (1.4826 · MAD) > 2,   MAD = median_c |‖m_c‖₁ - median|
-w <- w fine-tuned on the root set, a share of it under flagged patches with its true labels; nothing
-    flagged: w
+w <- w fine-tuned on the root set, a share of it under flagged patches with its true labels
+
+x are from the root set; where nothing is flagged, w stays.
 
 Shapes: params (d,) → (d,), once after the last round; rows pass unchanged.
 

@@ -1,7 +1,7 @@
 """NNM: nearest neighbor mixing, every row becomes the mean of the n - f rows nearest to it.
 
-N_i = the n - f rows with the smallest ‖u_j - u_i‖, u_i included;
-    y_i = Σ_{j in N_i} w_j u_j / Σ_{j in N_i} w_j
+N_i = the n - f rows with the smallest ‖u_j - u_i‖, u_i included
+y_i = Σ_{j in N_i} w_j u_j / Σ_{j in N_i} w_j
 
 Shapes: rows (n, d) → n mixtures (n, d), each with the weight of the row in its middle.
 

@@ -2,13 +2,15 @@
 which updates to trust.
 
 In each coordinate, with x the ranks 0 … n - 1 of the values y and B_1 the repeated median slope of
-    y on x (Siegel):
-r_k = y_k - B_0 - B_1 x_k,   B_0 = median(y) - B_1 (n - 1) / 2,
-    τ = 1.4826 (1 + 5 / (n - 1)) median|r|,   e_k = r_k / τ,
-w_k = √(1 - h_k) / e_k · Ψ(e_k / √(1 - h_k)),   Ψ(z) = max(-Z, min(Z, z)),   Z = λ √(2 / n),
-    h = diagonal of the hat matrix of (1, x);
-values with w_k < δ are replaced by B_0 + B_1 x_k.
-Over all coordinates: W_k = Σ std(w) w_k, and row k has weight (W_k / max W)².
+y on x (Siegel):
+
+r_k = y_k - B_0 - B_1 x_k,   B_0 = median(y) - B_1 (n - 1) / 2
+e_k = r_k / τ,   τ = 1.4826 (1 + 5 / (n - 1)) median|r|
+w_k = √(1 - h_k) / e_k · Ψ(e_k / √(1 - h_k)),   h = diagonal of the hat matrix of (1, x)
+Ψ(z) = max(-Z, min(Z, z)),   Z = λ √(2 / n)
+
+Values with w_k < δ are replaced by B_0 + B_1 x_k. Over all coordinates W_k = Σ std(w) w_k, and row
+k has weight (W_k / max W)².
 
 Shapes: rows (n, d) → (n, d), extreme values replaced, reweighted. Time grows with d n²: the slopes
 of all pairs.

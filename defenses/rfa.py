@@ -1,7 +1,7 @@
 """RFA: the geometric median of the updates, by smoothed Weiszfeld steps.
 
-z⁰ = Σ_i α_i u_i / Σ_i α_i;   β_i = α_i / max(ν, ‖z - u_i‖),   z <- Σ_i β_i u_i / Σ_i β_i,
-    T times;   α_i: sample counts
+z = Σ_i α_i u_i / Σ_i α_i  at first,   α_i: sample counts
+T times:   β_i = α_i / max(ν, ‖z - u_i‖),   z <- Σ_i β_i u_i / Σ_i β_i
 
 Shapes: rows (n, d) → (n, d), unchanged; the weights become proportional to β, at most what they
 were.

@@ -1,10 +1,11 @@
 """SignGuard: updates of unusual length or with unusual shares of signs are left out, the others
 clipped to the median norm.
 
-G_1 = {i: L <= ‖u_i‖₂ / M <= R}, M = median norm;
-    G_2 = largest Mean-Shift cluster of the rows' shares of positive, zero and negative
-entries among a tenth of the coordinates from a random one on;
-    g = mean of u_i · min(1, M / ‖u_i‖₂) over i in G_1 ∩ G_2
+G_1 = {i: L <= ‖u_i‖₂ / M <= R},   M = median norm
+G_2 = largest Mean-Shift cluster of the rows' shares of positive, zero and negative entries
+g = mean of u_i · min(1, M / ‖u_i‖₂) over i in G_1 ∩ G_2
+
+The shares are counted on a tenth of the coordinates, from a random one on.
 
 Shapes: rows (n, d) → (n, d), clipped; the weights of the others become 0.
 

@@ -1,8 +1,8 @@
 """Simple clustering: two clusters by direction, of which the larger is kept.
 
-c_ij = 1 - cos(u_i, u_j),   d(A, B) = max_{i in A, j in B} c_ij;
-    from n clusters of one row the two with the smallest d are
-joined until two are left;   g = plain mean over the larger one
+c_ij = 1 - cos(u_i, u_j),   d(A, B) = max_{i in A, j in B} c_ij
+from n clusters of one row the two with the smallest d are joined until two are left
+g = plain mean over the larger one
 
 Shapes: rows (n, d) → (n, d); the weights of the smaller cluster become 0, the others equal.
 

@@ -1,7 +1,7 @@
 """SMEA: the mean of the n - f rows that vary least along the direction in which they vary most.
 
-S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ);
-    g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
+S = argmin over |S| = n - f of λ_max(1/|S| Σ_{i in S} (u_i - ū_S)(u_i - ū_S)ᵀ)
+g = Σ_{i in S} w_i u_i / Σ_{i in S} w_i
 
 Shapes: rows (n, d) → (n, d); the weights of f rows become 0.
 
@@ -11,9 +11,9 @@ Trilemma in Distributed Learning", ICML 2023, smallest maximum eigenvalue averag
 Deviations: exact, as in the paper, where there are at most 20,000 subsets (n = 20: up to f = 5);
 the first in lexicographic order of equal ones. Beyond that a greedy search: f times the row goes
 that has the largest share in the largest eigenvalue; so it is with the default f = 9 at n = 20,
-which has 167,960 subsets. Sample counts
-weight the mean, where the paper's is plain; the covariance is plain. The eigenvalues are exact,
-from the (n, n) distances; another common definition takes one power step from a random start.
+which has 167,960 subsets. Sample counts weight the mean, where the paper's is plain; the covariance
+is plain. The eigenvalues are exact, from the (n, n) distances; another common definition takes one
+power step from a random start.
 
 Checked: the definition against the paper's (remembered); there is no public code of its authors.
 

@@ -11,8 +11,8 @@ Model Poisoning Attacks in Federated Learning with Sparsification", AISTATS 2022
 its section on SparseFed.
 
 Deviations: no server momentum, which the paper has as an option. k is given as a share of the
-parameters and rounded up; of equally large coordinates the first go through. The authors let k =
-50,000 coordinates through, 0.8 % of their ResNet-9's 6.6 million (remembered); the default is a
+parameters and rounded up; of equally large coordinates the first go through. The authors let
+k = 50,000 coordinates through, 0.8 % of their ResNet-9's 6.6 million (remembered); the default is a
 middle way between the dense update and so few, because small models have few to spare. Their norm
 is 1, as here; a useful one depends on the model. ``weights=samples`` averages by sample counts.
 Another definition under this name forgets e in each round and clips nothing.

@@ -1,10 +1,9 @@
 """Spectral signatures: rows go whose models' representations of a class stick out along the
 direction of largest spread.
 
-R_i: mean of what the last layer of model i is given for the root set's inputs of a class,
-    M = rows R_i - mean_j R_j,
-v: top right singular vector of M,   τ_i = ((R_i - mean_j R_j) · v)²;
-    the 1.5 ε n rows with the largest τ go
+R_i = mean of what the last layer of model i is given for the root set's inputs of a class
+M = rows R_i - mean_j R_j,   v = top right singular vector of M,   τ_i = ((R_i - mean_j R_j) · v)²
+the 1.5 ε n rows with the largest τ go
 
 Shapes: rows (n, d) → (n, d); removed rows get weight 0.
 

@@ -10,9 +10,8 @@ Towards Optimal Statistical Rates", ICML 2018, definition 2 and algorithm 1.
 
 Deviations: βn is rounded down where it is not an integer, in exact arithmetic: 0.3 of 10 is 3, and
 1/3 of 3 is 1 (a ratio of counts may be written as such, ``trim_fraction=1/3``). Sample counts are
-not used, as
-in the paper, where all clients hold equally many samples. The paper asks for β at least the share
-of attackers.
+not used, as in the paper, where all clients hold equally many samples. The paper asks for β at
+least the share of attackers.
 
 Checked: the numbers against a sort of each coordinate in float64 (tests/reference.py), counts for
 every f of n up to 40. Definition 2 and algorithm 1 are remembered.
