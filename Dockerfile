@@ -1,4 +1,6 @@
-# docker build -t backstop . && docker run --rm --shm-size=2g -v backstop-store:/home/backstop/store -v "$PWD/data:/data" backstop list
+# docker build -t backstop .
+# docker run --rm --shm-size=2g \
+#     -v backstop-store:/home/backstop/store -v "$PWD/data:/data" backstop list
 
 FROM python:3.11-slim
 
@@ -10,14 +12,16 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 
 WORKDIR /opt/backstop
 
-# The dependencies are gigabytes and change rarely: a layer of their own, made from the two files that name them, so that
-# a change of code rebuilds in seconds. Versions are those of constraints.txt, as in the Makefile.
+# The dependencies are gigabytes and change rarely: a layer of their own, made from the two files
+# that name them, so that a change of code rebuilds in seconds. Versions are those of
+# constraints.txt, as in the Makefile.
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 
-# The links under src/ are relative, so COPY keeps them working. --no-deps: a missing pin must fail in the layer above.
+# The links under src/ are relative, so COPY keeps them working. --no-deps: a missing pin must fail
+# in the layer above.
 COPY . .
 RUN pip install --no-deps .
 

@@ -1,5 +1,6 @@
-# make demo | test | test-all | lint | bench. The virtual environment is made when it is missing and renewed when
-# pyproject.toml or constraints.txt change; otherwise these targets start at once.
+# make demo | test | test-all | lint | format | bench | setup | clean. The virtual environment is made
+# when it is missing and renewed when pyproject.toml or constraints.txt change; otherwise these
+# targets start at once.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -90,8 +90,8 @@ def test_small_alpha_is_less_even_than_large() -> None:
 
 
 def test_dirichlet_proportions_have_the_moments_of_the_distribution() -> None:
-    """A client's share of a class under Dir(alpha) over k clients has mean 1/k and variance (1/k)(1
-    - 1/k)/(k alpha + 1).
+    """A client's share of a class under Dir(alpha) over k clients has mean 1/k and variance
+    (1/k)(1 - 1/k)/(k alpha + 1).
     """
     data, clients, alpha = toy(20000, 10), 5, 2.0
     shares = torch.stack(

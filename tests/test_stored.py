@@ -1,6 +1,5 @@
 """Stored is computed: a run that is not stored is named, kept and sent later; a finished run stays
-as
-it is; other data are refused, and changed code is said.
+as it is; other data are refused, and changed code is said.
 """
 
 from __future__ import annotations
