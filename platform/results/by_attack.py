@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from backstop.platform.results.cells import SUCCESS, UNTRIGGERED
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.frames import cells_frame, exact_mean
-from backstop.platform.results.names import ChainName, attack_names, chain_order, document_chains
+from backstop.platform.results.names import (
+    ChainName,
+    Json,
+    attack_names,
+    chain_order,
+    document_chains,
+)
 from backstop.platform.specs.part import NOTHING
 
 BY_ATTACK_NOTE = (
@@ -37,7 +43,7 @@ class AttackTable(NamedTuple):
     lines: list[AttackLine]
 
 
-def attack_table(document: Mapping[str, Any]) -> AttackTable | None:
+def attack_table(document: Json) -> AttackTable | None:
     """The table; None for fewer than two attacks that have a success."""
     cells = cells_frame(document)
     if cells.empty:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from backstop.platform.results.document import Document
-from backstop.platform.results.names import Chain, document_chains
+from backstop.platform.results.names import Chain, Json, document_chains
 
 Knobs = tuple[float, float]  # τ, trim fraction
 
@@ -24,9 +21,9 @@ def knob_map(document: Document, metric: str) -> dict[Knobs, float]:
     return {knobs: figure["mean"] for knobs, figure in figures.items() if figure is not None}
 
 
-def _rows_by_knobs(document: Document) -> dict[Knobs, Mapping[str, Any]]:
+def _rows_by_knobs(document: Document) -> dict[Knobs, Json]:
     chains = document_chains(document)
-    rows: dict[Knobs, Mapping[str, Any]] = {}
+    rows: dict[Knobs, Json] = {}
     for row in document["rows"]:
         knobs = knobs_of(chains[row["defense"]])
         if knobs is not None:

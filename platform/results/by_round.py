@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from backstop.platform.results.cells import SUCCESS, setting
 from backstop.platform.results.document import Document
 from backstop.platform.results.marks import UNATTACKED, UNDEFENDED, Line, Mark, best_per_family
-from backstop.platform.results.names import chain_label
+from backstop.platform.results.names import Json, chain_label
 
 CURVES = ("round/clean_accuracy", "round/attack_success_rate")
 
@@ -43,11 +43,11 @@ def strongest_attack(document: Document) -> Scene | None:
     return Scene(strongest["setting"], strongest["attack"])
 
 
-def _has_success(cell: Mapping[str, Any]) -> bool:
+def _has_success(cell: Json) -> bool:
     return cell["attack"] != UNATTACKED and cell[SUCCESS] is not None
 
 
-def _strongest_first(cell: Mapping[str, Any]) -> tuple[bool, float, str, str]:
+def _strongest_first(cell: Json) -> tuple[bool, float, str, str]:
     defended = cell["defense"] != UNDEFENDED
     success = cell[SUCCESS]["mean"]
     return defended, -success, cell["attack"], cell["setting"]
@@ -66,7 +66,7 @@ def runs_of_scene(document: Document) -> list[tuple[Mark, list[str]]]:
     return [(mark, ids.get(mark.row["defense"], [])) for mark in best]
 
 
-def _belongs(spec: Mapping[str, Any], scene: Scene) -> bool:
+def _belongs(spec: Json, scene: Scene) -> bool:
     if spec.get("dormant"):
         return False
     attack = chain_label(spec["attack"], "attack")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from backstop.platform.results.figures import finite_metrics, number_or_none
-from backstop.platform.results.names import chain_label
+from backstop.platform.results.names import Json, chain_label
 from backstop.platform.specs.part import NOTHING
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
@@ -32,7 +32,7 @@ class Logged(Protocol):
         """The spec's id."""
 
     @property
-    def spec(self) -> Mapping[str, Any]:
+    def spec(self) -> Json:
         """The spec as plain JSON."""
 
     @property
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     """A run as the document holds it."""
 
     id: str
-    spec: Mapping[str, Any]
+    spec: Json
     metrics: Mapping[str, float]
     fingerprint: str = ""
     curves: Mapping[str, Curve] = {}
@@ -75,12 +75,17 @@ class CellKey(NamedTuple):
     attack: str
     defense: str
 
+    @property
+    def scene(self) -> tuple[str, str]:
+        """Setting and attack: what all defenses meet alike."""
+        return self.setting, self.attack
+
 
 class Cell(NamedTuple):
     """The runs of a setting under one attack and one defense."""
 
     key: CellKey
-    spec: Mapping[str, Any]  # of one of its runs
+    spec: Json  # of one of its runs
     seeds: tuple[int, ...]  # those whose figures count
     unattacked: tuple[int, ...]  # those in which no malicious client took part in an attacked round
     values: Mapping[str, Mapping[int, float]]  # metric → seed → final figure
@@ -109,17 +114,17 @@ def json_text(value: object) -> str:
     )
 
 
-def setting_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
+def setting_fields(spec: Json) -> dict[str, Any]:
     """What makes up a spec's setting."""
     return {key: value for key, value in sorted(spec.items()) if key not in VARIED_FIELDS}
 
 
-def setting(spec: Mapping[str, Any]) -> str:
+def setting(spec: Json) -> str:
     """The name of a spec's setting: the first digits of its content's sha256."""
     return hashlib.sha256(json_text(setting_fields(spec)).encode()).hexdigest()[:12]
 
 
-def cell_key(spec: Mapping[str, Any]) -> CellKey:
+def cell_key(spec: Json) -> CellKey:
     """The cell that a spec's run belongs to."""
     attack, defense = (chain_label(spec[role], role) for role in ("attack", "defense"))
     return CellKey(setting(spec), attack, defense)
@@ -153,14 +158,19 @@ def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
     members: dict[CellKey, list[Logged]] = {}
     for run in runs:
         members.setdefault(cell_key(run.spec), []).append(run)
-    measured = set()
-    for key, listed in members.items():
-        if any(f"final/{SUCCESS}" in run.metrics for run in listed):
-            measured.add((key.setting, key.attack))
+    measured = {key.scene for key, listed in members.items() if _measure_success(listed)}
     return [
-        _cell(key, listed, has_success=(key.setting, key.attack) in measured)
-        for key, listed in members.items()
+        _cell(key, listed, has_success=key.scene in measured) for key, listed in members.items()
     ]
+
+
+def _measure_success(runs: Iterable[Logged]) -> bool:
+    """Whether any of the runs has an attack success."""
+    return any(f"final/{SUCCESS}" in run.metrics for run in runs)
+
+
+def _has_diverged(run: Logged) -> bool:
+    return bool(run.metrics.get("final/diverged"))
 
 
 def _cell(
@@ -173,19 +183,24 @@ def _cell(
     attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
     seeds = {seed_of(run) for run in attacked}
     unattacked = {seed_of(run) for run in runs} - seeds
-    worst = WORST_VALUES if has_success else {ACCURACY: WORST_VALUES[ACCURACY]}
-    values = {}
-    for name in (*FIGURES, UNTRIGGERED):
-        values[name] = _by_seed(attacked, name, worst=worst.get(name))
     return Cell(
         key=key,
         spec=runs[0].spec,
         seeds=tuple(sorted(seeds)),
         unattacked=tuple(sorted(unattacked)),
-        values=values,
+        values=_final_figures(attacked, has_success=has_success),
         success={seed_of(run): success_curve(run) for run in attacked},
-        diverged=sum(bool(run.metrics.get("final/diverged")) for run in attacked),
+        diverged=sum(map(_has_diverged, attacked)),
     )
+
+
+def _final_figures(runs: Sequence[Logged], *, has_success: bool) -> dict[str, dict[int, float]]:
+    """Metric → seed → final figure; the worst one of a diverged run that lacks it."""
+    worst = WORST_VALUES if has_success else {ACCURACY: WORST_VALUES[ACCURACY]}
+    figures = {}
+    for name in (*FIGURES, UNTRIGGERED):
+        figures[name] = _by_seed(runs, name, worst=worst.get(name))
+    return figures
 
 
 def _by_seed(
@@ -198,7 +213,7 @@ def _by_seed(
     values = {}
     for run in runs:
         value = final_figure(run, name)
-        if value is None and run.metrics.get("final/diverged"):
+        if value is None and _has_diverged(run):
             value = worst
         if value is not None:
             values[seed_of(run)] = value
@@ -215,17 +230,27 @@ def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
             dormant.setdefault(setting(run.spec), []).append(run)
 
     def twins_of(cell: Cell) -> Twins:
-        attack = cell.spec["attack"]
-        triggers = {json_text([stage]) for stage in attack} | {json_text(attack)}
-        final: dict[int, float] = {}
-        by_round: dict[int, Mapping[int, float]] = {}
-        for run in dormant.get(cell.key.setting, ()):
-            seed, rate = seed_of(run), final_figure(run, SUCCESS)
-            if seed not in cell.seeds or rate is None:
-                continue
-            if json_text(run.spec["attack"]) in triggers:
-                final[seed] = rate
-                by_round[seed] = dict(success_curve(run))
-        return Twins(final, by_round)
+        return _twins(cell, dormant.get(cell.key.setting, ()))
 
     return twins_of
+
+
+def _twins(cell: Cell, dormant: Iterable[Logged]) -> Twins:
+    """The cell's twins among the dormant runs of its setting."""
+    triggers = _possible_triggers(cell.spec["attack"])
+    final: dict[int, float] = {}
+    by_round: dict[int, Mapping[int, float]] = {}
+    for run in dormant:
+        seed, rate = seed_of(run), final_figure(run, SUCCESS)
+        if seed not in cell.seeds or rate is None:
+            continue
+        if json_text(run.spec["attack"]) in triggers:
+            final[seed] = rate
+            by_round[seed] = dict(success_curve(run))
+    return Twins(final, by_round)
+
+
+def _possible_triggers(attack: Sequence[Json]) -> set[str]:
+    """As JSON texts the chains that may be the trigger of an attack: each stage, and all of it."""
+    single_stages = {json_text([stage]) for stage in attack}
+    return {*single_stages, json_text(attack)}

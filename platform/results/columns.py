@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from backstop.platform.results.names import ChainName, chain_names, document_chains
+from backstop.platform.results.names import ChainName, Json, chain_names, document_chains
 from backstop.platform.results.wording import percent, spread
 
 Form = Literal["terminal", "markdown", "page", "latex"]
@@ -28,7 +28,7 @@ ColumnKind = Literal[
 class RankedRow(NamedTuple):
     """A row of the document, its chains with their names for people."""
 
-    fields: Mapping[str, Any]
+    fields: Json
     defense: ChainName  # marked where a footnote says more
     worst_attack: ChainName | None
 
@@ -114,7 +114,7 @@ def cell_text(
             return str(value)
 
 
-def ranked_rows(document: Mapping[str, Any]) -> list[RankedRow]:
+def ranked_rows(document: Json) -> list[RankedRow]:
     """The document's rows by rank, with names of their chains among each other's."""
     rows, chains = document["rows"], document_chains(document)
     defenses = chain_names({row["defense"]: chains[row["defense"]] for row in rows})
@@ -127,7 +127,7 @@ def ranked_rows(document: Mapping[str, Any]) -> list[RankedRow]:
     return named
 
 
-def footnote_marks(row: Mapping[str, Any]) -> str:
+def footnote_marks(row: Json) -> str:
     """The marks of a row that is not like the others: † lacks attacks that others have, ‡ holds
     diverged runs.
     """

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from backstop.platform import disk
 from backstop.platform.params import BadInput
-from backstop.platform.results.names import chain_label, stages_of
+from backstop.platform.results.names import Json, chain_label, stages_of
 
 SCHEMA = 1
 
 Document = dict[str, Any]
 
 
-def encode_document(document: Mapping[str, Any]) -> str:
+def encode_document(document: Json) -> str:
     """The file's text: valid JSON, one line per row, cell and run, so that two files can be
     compared line by line.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,8 +37,11 @@ def _quantile(ranked: Draws, share: float) -> float:
     """Between the two nearest of the ascending draws, in proportion."""
     rank = share * (len(ranked) - 1)
     low = math.floor(rank)
-    below, above = float(ranked[low]), float(ranked[min(low + 1, len(ranked) - 1)])
-    return below if below == above else below + (rank - low) * (above - below)
+    high = min(low + 1, len(ranked) - 1)
+    below, above = float(ranked[low]), float(ranked[high])
+    if below == above:
+        return below
+    return below + (rank - low) * (above - below)
 
 
 @lru_cache
@@ -60,14 +63,19 @@ def figure_over_seeds(values: Mapping[int, float]) -> Figure | None:
     if not values:
         return None
     listed = [values[seed] for seed in sorted(values)]
-    mean = math.fsum(listed) / len(listed)
     if min(listed) == max(listed):
         return Figure(listed[0], np.full(DRAWS, listed[0]))
-    weights, total = _weights(len(listed)), np.zeros(DRAWS)
+    mean = math.fsum(listed) / len(listed)
+    return Figure(mean, _resampled_means(listed))
+
+
+def _resampled_means(values: Sequence[float]) -> Draws:
+    """The mean of each bootstrap resample."""
+    total = np.zeros(DRAWS)
     # in a fixed order: a matrix product's order of sums depends on the processor
-    for times_drawn, value in zip(weights.T, listed, strict=True):
+    for times_drawn, value in zip(_weights(len(values)).T, values, strict=True):
         total += times_drawn * value
-    return Figure(mean, total / len(listed))
+    return total / len(values)
 
 
 def average(figures: Iterable[Figure | None]) -> Figure | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from backstop.platform.results.document import encode_document, write_text
 from backstop.platform.results.frames import Timed, leaderboard_csv, runs_csv
 from backstop.platform.results.latex import latex
 from backstop.platform.results.markdown import markdown
+from backstop.platform.results.names import Json
 
 
 def write_leaderboard(
-    document: Mapping[str, Any],
+    document: Json,
     runs: Iterable[Timed],
     folder: Path,
 ) -> list[Path]:

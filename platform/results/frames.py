@@ -13,7 +13,7 @@ import pandas as pd
 
 from backstop.platform.results.cells import FIGURES, UNTRIGGERED, Logged
 from backstop.platform.results.columns import RankedRow, derived_columns, ranked_rows
-from backstop.platform.results.names import ChainName, chain_label, part_label
+from backstop.platform.results.names import ChainName, Json, chain_label, part_label
 from backstop.platform.results.ranking import LIFETIME
 
 # the fields that hold a mean with its interval
@@ -33,7 +33,7 @@ class Timed(Logged, Protocol):
         """Seconds by phase and peak memory, as the run stored them."""
 
 
-def leaderboard_frame(document: Mapping[str, Any]) -> pd.DataFrame:
+def leaderboard_frame(document: Json) -> pd.DataFrame:
     """The ranking, one row for each defense, the best first.
 
     A figure with an interval takes three columns, such as ``clean_accuracy_mean``,
@@ -43,7 +43,7 @@ def leaderboard_frame(document: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([_flat(row.fields) | _derived(row) for row in rows])
 
 
-def cells_frame(document: Mapping[str, Any]) -> pd.DataFrame:
+def cells_frame(document: Json) -> pd.DataFrame:
     """The figures behind the ranking, one row for each setting, attack and defense."""
     return pd.DataFrame([_flat(cell) for cell in document["cells"]])
 
@@ -53,12 +53,12 @@ def runs_frame(runs: Iterable[Timed]) -> pd.DataFrame:
     return pd.DataFrame([_run_record(run) for run in runs])
 
 
-def leaderboard_csv(document: Mapping[str, Any]) -> str:
+def leaderboard_csv(document: Json) -> str:
     """The text of leaderboard.csv."""
     return _csv(leaderboard_frame(document))
 
 
-def runs_csv(document: Mapping[str, Any], runs: Iterable[Timed]) -> str:
+def runs_csv(document: Json, runs: Iterable[Timed]) -> str:
     """The text of runs.csv: the document's runs, in its order."""
     by_id = {run.id: run for run in runs}
     listed = [by_id[item["id"]] for item in document["runs"]]
@@ -77,7 +77,7 @@ def exact_mean(values: pd.Series[float]) -> float:
     return math.fsum(known) / len(known)
 
 
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(record: Json) -> dict[str, Any]:
     """A row or a cell of the document without anything nested but lists."""
     columns: dict[str, Any] = {}
     for field, value in record.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
+from backstop.platform.results.names import Json
 from backstop.platform.results.notes import footnotes, incomplete
 from backstop.platform.results.wording import margin
 
@@ -29,7 +29,7 @@ SPECIAL = str.maketrans(
 )
 
 
-def latex(document: Mapping[str, Any]) -> str:
+def latex(document: Json) -> str:
     r"""A tabular of the ranking and its footnotes, for a paper that loads the package booktabs."""
     columns = columns_in("latex")
     alignments = "".join(column.alignment[0] for column in columns)
@@ -57,7 +57,7 @@ def latex_text(text: object) -> str:
     return str(text).translate(SPECIAL)
 
 
-def _notes(document: Mapping[str, Any]) -> list[str]:
+def _notes(document: Json) -> list[str]:
     notes = ["In percent; means over the attacks, ± half the 95 % interval over seeds"]
     if absent := incomplete(document):
         notes.insert(0, absent)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from backstop.platform.results.cells import SUCCESS
-from backstop.platform.results.names import chain_names, document_chains
+from backstop.platform.results.names import Json, chain_names, document_chains
 from backstop.platform.results.wording import plural
 
 LIFETIME_HEADS = ("attack", "defense", "rounds to the backdoor", "rounds that it lasted")
@@ -17,7 +14,7 @@ LIFETIME_NOTE = (
 )
 
 
-def lifetimes(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def lifetimes(document: Json) -> list[tuple[str, str, str, str]]:
     """A line for each attack and defense, in the order of :data:`LIFETIME_HEADS`; + says that the
     backdoor was still active when the last round of some seed was over.
     """
@@ -36,13 +33,13 @@ def lifetimes(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _says_how_long(cell: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def _says_how_long(cell: Json, settings: Json) -> bool:
     stops = settings[cell["setting"]]["attack_stop"] is not None
     return stops and cell[SUCCESS] is not None and bool(cell["seeds"])
 
 
 def _rounds(
-    cell: Mapping[str, Any],
+    cell: Json,
     figure: str,
     sign: str = "",
 ) -> str:

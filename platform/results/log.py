@@ -144,10 +144,7 @@ class Log:
         texts = {"spec.json": json.dumps(document, indent=2, sort_keys=True) + "\n", **files}
         contents = {name: text.encode() for name, text in texts.items()}
         if tensors is not None:
-            from safetensors.torch import save
-
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            contents["model.safetensors"] = save(plain)
+            contents["model.safetensors"] = _model_file(tensors)
         return contents
 
     def fail(self, message: str) -> bool:
@@ -190,25 +187,34 @@ class Log:
         round.
         """
         if self.run_id is None:
-            client = mlflow_client(self.store.uri)
-            made = of_tags(self._tags)
-            run = next((run for run in self._stored() if of_tags(run.data.tags) == made), None)
-            if run is None:
-                run = client.create_run(
-                    self.experiment_id, tags=self._tags, run_name=run_title(self.spec)
-                )
-            else:
-                if run.info.status != "RUNNING":
-                    client.update_run(run.info.run_id, status="RUNNING")
-                if self.driver:
-                    client.set_tag(run.info.run_id, DRIVER, self.driver)
+            run = self._begun() or self._create()
             self._write_to(run)
             # parameters are immutable: only those that are missing are sent
-            self._params = {
-                key: value for key, value in self._params.items() if key not in run.data.params
-            }
+            stored = run.data.params
+            self._params = {key: value for key, value in self._params.items() if key not in stored}
             self.run_id = str(run.info.run_id)
         return self.run_id
+
+    def _begun(self) -> StoredRun | None:
+        """The run that an earlier process has begun, taken up; None without one."""
+        made = of_tags(self._tags)
+        for run in self._stored():
+            if of_tags(run.data.tags) == made:
+                self._take_up(run)
+                return run
+        return None
+
+    def _take_up(self, run: StoredRun) -> None:
+        client, run_id = mlflow_client(self.store.uri), run.info.run_id
+        if run.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        if self.driver:
+            client.set_tag(run_id, DRIVER, self.driver)
+
+    def _create(self) -> StoredRun:
+        client = mlflow_client(self.store.uri)
+        title = run_title(self.spec)
+        return client.create_run(self.experiment_id, tags=self._tags, run_name=title)
 
     def _write_to(self, run: StoredRun) -> None:
         self._start, self._artifact_uri = run.info.start_time, run.info.artifact_uri
@@ -228,61 +234,68 @@ class Log:
         """Send what is not sent yet, and ``more``; nothing where another process has finished the
         spec.
         """
-        if not self._separate:
-            finished = [run for run in self._stored() if run.info.status == "FINISHED"]
-            if finished:
-                started, self._finished = self.run_id, finished[0]
-                self.run_id = str(self._finished.info.run_id)
-                # ours is of another origin, and nobody will go on with it
-                if started not in (None, self.run_id):
-                    mlflow_client(self.store.uri).set_terminated(started, "KILLED")
-                return
+        if not self._separate and self._is_finished():
+            return
         run_id = self._id()
         points = [*self._metrics[self._sent :], *more]
-        if not points and not self._params:
-            return
+        if points or self._params:
+            self._send_batch(run_id, points)
+
+    def _is_finished(self) -> bool:
+        """Whether the spec has a finished run; from now on that is the one to speak of."""
+        finished = next((run for run in self._stored() if run.info.status == "FINISHED"), None)
+        if finished is None:
+            return False
+        started, self._finished = self.run_id, finished
+        self.run_id = str(finished.info.run_id)
+        # ours is of another origin, and nobody will go on with it
+        if started not in (None, self.run_id):
+            mlflow_client(self.store.uri).set_terminated(started, "KILLED")
+        return True
+
+    def _send_batch(self, run_id: str, points: Sequence[Point]) -> None:
+        """Send points and the parameters that are not stored yet, with one call."""
         from mlflow.entities import Metric, Param
 
         count = len(self._metrics)
-        mlflow_client(self.store.uri).log_batch(
-            run_id,
-            metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
-            params=[Param(key, value) for key, value in self._params.items()],
-        )
+        metrics = [Metric(name, value, self._start + step, step) for name, value, step in points]
+        params = [Param(key, value) for key, value in self._params.items()]
+        mlflow_client(self.store.uri).log_batch(run_id, metrics=metrics, params=params)
         self._sent, self._params = count, {}
 
     def _dissents(self, stored: StoredRun, final: Mapping[str, float]) -> bool:
         """Say what differs from a finished run of the same spec. Whether figures do: these get a
         run of their own.
         """
-        made = of_tags(stored.data.tags)
         figures = _different_figures(stored.data.metrics, final)
-        words = made.difference(self._origin) if made.data else ""
-        if not figures and not words:
-            return False
-        self.finding = (
-            f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
-            " was finished by another process with "
-        )
+        made = of_tags(stored.data.tags)
+        origin = made.difference(self._origin) if made.data else ""
+        if figures or origin:
+            self.finding = self._difference(figures, origin)
         if figures:
-            self.finding += f"other figures: {'; '.join(figures[:3])}"
-        else:
-            self.finding += "the same figures"
-        if words:
-            self.finding += f"; that one was made with {words}"
-        if figures:
-            self.finding += "; the first one stays, these are kept as a run of kind 'dissent'"
-            self._tags = self._tags | {
-                "backstop.kind": DISSENT,
-                "backstop.dissents": str(stored.info.run_id),
-            }
-            created = mlflow_client(self.store.uri).create_run(
-                self.experiment_id, tags=self._tags, run_name=run_title(self.spec)
-            )
-            self.run_id = str(created.info.run_id)
-            self._write_to(created)
-            self._params, self._sent = run_params(self.spec), 0
+            self._write_beside(stored)
         return bool(figures)
+
+    def _difference(self, figures: Sequence[str], origin: str) -> str:
+        """How a finished run of the spec differs from this one, in words."""
+        run = f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
+        result = f"other figures: {'; '.join(figures[:3])}" if figures else "the same figures"
+        clauses = [f"{run} was finished by another process with {result}"]
+        if origin:
+            clauses.append(f"that one was made with {origin}")
+        if figures:
+            clauses.append("the first one stays, these are kept as a run of kind 'dissent'")
+        return "; ".join(clauses)
+
+    def _write_beside(self, stored: StoredRun) -> None:
+        """Begin a run of kind :data:`DISSENT` that names the finished one."""
+        dissents = str(stored.info.run_id)
+        self._tags |= {"backstop.kind": DISSENT, "backstop.dissents": dissents}
+        created = self._create()
+        self.run_id = str(created.info.run_id)
+        self._write_to(created)
+        self._params = run_params(self.spec)
+        self._sent = 0
 
     def _deposit(self, contents: Mapping[str, bytes]) -> None:
         """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
@@ -298,6 +311,15 @@ class Log:
         with tempfile.TemporaryDirectory() as temporary:
             _fill(Path(temporary), contents)
             mlflow_client(self.store.uri).log_artifacts(self._id(), temporary)
+
+
+def _model_file(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of a .safetensors file."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content: bytes = save(plain)
+    return content
 
 
 def _different_figures(stored: Mapping[str, float], final: Mapping[str, float]) -> list[str]:

@@ -4,17 +4,17 @@ and what the figures mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
 from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
+from backstop.platform.results.names import Json
 from backstop.platform.results.notes import footnotes, incomplete
 from backstop.platform.results.wording import percent
 
 
-def markdown(document: Mapping[str, Any]) -> str:
+def markdown(document: Json) -> str:
     """The text of leaderboard.md."""
     absent = incomplete(document)
     warning = [f"**{markdown_text(absent)}.**"] if absent else []
@@ -55,7 +55,7 @@ def markdown_table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _ranking(document: Mapping[str, Any]) -> str:
+def _ranking(document: Json) -> str:
     columns = columns_in("markdown")
     return markdown_table(
         [column.heading for column in columns],
@@ -64,7 +64,7 @@ def _ranking(document: Mapping[str, Any]) -> str:
     )
 
 
-def _by_attack(document: Mapping[str, Any]) -> list[str]:
+def _by_attack(document: Json) -> list[str]:
     """Attack success of every attack against every defense; nothing for fewer than two attacks."""
     table = attack_table(document)
     if table is None:
@@ -80,7 +80,7 @@ def _by_attack(document: Mapping[str, Any]) -> list[str]:
     return [title, markdown_table(heads, alignments, rows), BY_ATTACK_NOTE]
 
 
-def _lifetimes(document: Mapping[str, Any]) -> list[str]:
+def _lifetimes(document: Json) -> list[str]:
     """How long backdoors take and last; nothing where no attack stops."""
     rows = lifetimes(document)
     if not rows:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from backstop.platform.results.canvas import INK
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.document import Document
+from backstop.platform.results.names import Json
 from backstop.platform.specs.part import NOTHING
 
 UNATTACKED, UNDEFENDED = NOTHING["attack"], NOTHING["defense"]
@@ -21,7 +22,7 @@ LONGEST_NAME = 48  # letters; a longer one would leave a picture no room
 class Mark(NamedTuple):
     """A row with the name and the color of its family."""
 
-    row: Mapping[str, Any]
+    row: Json
     family: str
     color: str
     best: bool  # the best of its family

@@ -10,7 +10,8 @@ from backstop.platform.specs import notation
 from backstop.platform.specs.part import NOTHING, Part
 
 Chain = tuple[Part, ...]
-Stages = Sequence[Mapping[str, Any]]  # a chain as JSON has it
+Json = Mapping[str, Any]  # an object as JSON has it
+Stages = Sequence[Json]  # a chain as JSON has it
 # a parameter in order: its key, whether its value is no number, its number, its text
 ParameterOrder = tuple[str, bool, float, str]
 
@@ -70,11 +71,11 @@ def stages_of(stages: Stages) -> list[dict[str, Any]]:
     return [_stage_of(stage["name"], stage["params"]) for stage in stages]
 
 
-def _stage_of(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _stage_of(name: str, params: Json) -> dict[str, Any]:
     return {"name": name, "params": dict(params)}
 
 
-def document_chains(document: Mapping[str, Any]) -> dict[str, Chain]:
+def document_chains(document: Json) -> dict[str, Chain]:
     """The chains of a leaderboard by their texts."""
     chains = {}
     for cell in document["cells"]:
@@ -104,14 +105,14 @@ def _parameter_order(key: str, value: notation.Value) -> ParameterOrder:
     return key, True, 0, notation.write(value)
 
 
-def attack_names(document: Mapping[str, Any]) -> dict[str, ChainName]:
+def attack_names(document: Json) -> dict[str, ChainName]:
     """Names of a leaderboard's attacks, by their full texts."""
     chains = document_chains(document)
     attacks = {cell["attack"] for cell in document["cells"]} - {NOTHING["attack"]}
     return chain_names({attack: chains[attack] for attack in attacks})
 
 
-def part_label(part: Mapping[str, Any]) -> str:
+def part_label(part: Json) -> str:
     """The text form of one plug-in in JSON."""
     return str(Part(part["name"], part["params"]))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from backstop.platform.results.cells import SUCCESS
-from backstop.platform.results.names import attack_names
+from backstop.platform.results.names import Json, attack_names
 from backstop.platform.results.wording import plural
 from backstop.platform.specs.part import NOTHING
 
-Cells = Sequence[Mapping[str, Any]]
+Cells = Sequence[Json]
 
 
-def incomplete(document: Mapping[str, Any], most: int = 5) -> str:
+def incomplete(document: Json, most: int = 5) -> str:
     """Which planned runs are not in the document, the first few by name; empty where all are."""
     missing = [item["run"] for item in document["missing_runs"]]
     if not missing:
@@ -24,7 +23,7 @@ def incomplete(document: Mapping[str, Any], most: int = 5) -> str:
     return f"INCOMPLETE: {plural(len(missing), 'planned run')} {verb} missing: {listed}"
 
 
-def footnotes(document: Mapping[str, Any]) -> list[str]:
+def footnotes(document: Json) -> list[str]:
     """What the marks mean, where there are any, and what is not ranked."""
     rows = document["rows"]
     attacked = [cell for cell in document["cells"] if cell["attack"] != NOTHING["attack"]]
@@ -45,7 +44,7 @@ def footnotes(document: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _left_out(document: Mapping[str, Any], attacked: Cells) -> list[str]:
+def _left_out(document: Json, attacked: Cells) -> list[str]:
     names = attack_names(document)
     several_settings = len(document["settings"]) > 1
     reasons = {}
@@ -71,7 +70,7 @@ def _without_attackers(attacked: Cells) -> list[str]:
     return [f"{runs} no malicious client took part in an attacked round; they count nowhere"]
 
 
-def _without_success(document: Mapping[str, Any], attacked: Cells) -> list[str]:
+def _without_success(document: Json, attacked: Cells) -> list[str]:
     names = attack_names(document)
     silent = {
         str(names[cell["attack"]]) for cell in attacked if cell["seeds"] and cell[SUCCESS] is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backstop.platform.results.by_knobs import Knobs
 from backstop.platform.results.by_strength import lines_by_strength
@@ -11,6 +11,7 @@ from backstop.platform.results.canvas import INK, PAPER, draw_png
 from backstop.platform.results.document import Document
 from backstop.platform.results.labels import FONT_SIZE, Label, place_labels, spread_labels
 from backstop.platform.results.marks import UNDEFENDED, Line, Mark, marks
+from backstop.platform.results.names import Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -337,7 +338,7 @@ def _draw_bar(
     axes: Axes,
     height: int,
     color: str,
-    row: Mapping[str, Any],
+    row: Json,
 ) -> None:
     der = 100 * row["der"]
     interval = _interval(row["intervals"]["der"])

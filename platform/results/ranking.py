@@ -17,8 +17,8 @@ same bytes anywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from backstop.platform import plugins
 from backstop.platform.params import BadInput
@@ -46,7 +46,7 @@ from backstop.platform.results.figures import (
     interval_of,
     mean_of,
 )
-from backstop.platform.results.names import part_label, stages_of
+from backstop.platform.results.names import Json, part_label, stages_of
 from backstop.platform.results.selection import (
     check_comparable,
     code_digests,
@@ -120,12 +120,7 @@ def ranking_document(
     """The leaderboard's document of ordered runs of one fingerprint."""
     cells = gather_cells(run for run in runs if not run.spec.get("dormant"))
     twins_of = twins_by_cell(runs)
-    by_key = {cell.key: cell for cell in cells}
-    scored = []
-    for cell in cells:
-        undefended = by_key.get(cell.key._replace(defense=NOTHING["defense"]))
-        verdict = judge_attack(cell, undefended, twins_of(undefended or cell))
-        scored.append(ScoredCell(cell, _figures(cell, undefended), verdict))
+    scored = _score(cells, twins_of)
     return {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -140,19 +135,43 @@ def ranking_document(
     }
 
 
+def _score(cells: Sequence[Cell], twins_of: Callable[[Cell], Twins]) -> list[ScoredCell]:
+    """Each cell beside undefended FedAvg's under the same attack."""
+    by_key = {cell.key: cell for cell in cells}
+    scored = []
+    for cell in cells:
+        undefended = by_key.get(cell.key._replace(defense=NOTHING["defense"]))
+        verdict = judge_attack(cell, undefended, twins_of(undefended or cell))
+        scored.append(ScoredCell(cell, _figures(cell, undefended), verdict))
+    return scored
+
+
 def _figures(cell: Cell, baseline: Cell | None) -> dict[str, Figure | None]:
-    """The cell's own figures, and what the defense costs and brings against the baseline over the
-    seeds that both have.
-    """
+    """The cell's own figures and its gains, which are None without a baseline."""
     figures = {name: figure_over_seeds(cell.values[name]) for name in FIGURES}
-    cost = reduction = score = None
-    if baseline is not None:
-        cost = _less(cell, baseline, ACCURACY)
-        reduction = _less(cell, baseline, SUCCESS)
-    if cost is not None and reduction is not None:
-        mean = finals.defense_effectiveness(reduction.mean, cost.mean)
-        score = Figure(float(mean), finals.defense_effectiveness(reduction.draws, cost.draws))
-    return figures | {"accuracy_cost": cost, "asr_reduction": reduction, "der": score}
+    if baseline is None:
+        return figures | dict.fromkeys(GAINS)
+    return figures | _gains(cell, baseline)
+
+
+def _gains(cell: Cell, baseline: Cell) -> dict[str, Figure | None]:
+    """What the defense costs and brings against the baseline over the seeds that both have."""
+    cost = _less(cell, baseline, ACCURACY)
+    reduction = _less(cell, baseline, SUCCESS)
+    return {
+        "accuracy_cost": cost,
+        "asr_reduction": reduction,
+        "der": _effectiveness(reduction, cost),
+    }
+
+
+def _effectiveness(reduction: Figure | None, cost: Figure | None) -> Figure | None:
+    """DER, draw by draw; None where one of its two parts is missing."""
+    if reduction is None or cost is None:
+        return None
+    mean = finals.defense_effectiveness(reduction.mean, cost.mean)
+    draws = finals.defense_effectiveness(reduction.draws, cost.draws)
+    return Figure(float(mean), draws)
 
 
 def _less(
@@ -200,21 +219,31 @@ def _lifetime(cell: Cell, twins: Twins) -> Document:
     """How long the backdoor takes and lasts in the mean over the seeds that say so, and in how many
     of them it was still active at the end.
     """
-    schedule = (cell.spec["attack_start"], cell.spec["attack_stop"], cell.spec["attack_every"])
-    spans = {
-        seed: finals.lifetime(rates, twins.by_round.get(seed, {}), *schedule)
-        for seed, rates in cell.success.items()
-    }
-    figures = {
-        name: figure_over_seeds({seed: span[name] for seed, span in spans.items() if name in span})
-        for name in LIFETIME
-    }
-    active = [span["still_active"] for span in spans.values() if "still_active" in span]
+    spans = _spans(cell, twins)
+    planted = [span for span in spans.values() if "time_to_backdoor" in span]
+    active = [span["still_active"] for span in planted if "still_active" in span]
     return {
-        **{name: interval_of(figure) for name, figure in figures.items()},
-        "planted_seeds": sum("time_to_backdoor" in span for span in spans.values()),
+        **{name: interval_of(_mean_span(spans, name)) for name in LIFETIME},
+        "planted_seeds": len(planted),
         "still_active": int(sum(active)) if active else None,
     }
+
+
+def _spans(cell: Cell, twins: Twins) -> dict[int, dict[str, float]]:
+    """Seed → how long its backdoor takes and lasts."""
+    spec = cell.spec
+    schedule = (spec["attack_start"], spec["attack_stop"], spec["attack_every"])
+    spans = {}
+    for seed, rates in cell.success.items():
+        twin = twins.by_round.get(seed, {})
+        spans[seed] = finals.lifetime(rates, twin, *schedule)
+    return spans
+
+
+def _mean_span(spans: Mapping[int, Mapping[str, float]], name: str) -> Figure | None:
+    """The mean over the seeds that have such a span."""
+    known = {seed: span[name] for seed, span in spans.items() if name in span}
+    return figure_over_seeds(known)
 
 
 def _run_entry(run: Logged) -> Document:
@@ -230,58 +259,72 @@ def _run_entry(run: Logged) -> Document:
 
 def _rows(scored: Sequence[ScoredCell]) -> list[Document]:
     """A row for each defense that met an attack, by rank."""
-    attacked = [item.cell for item in scored if item.cell.attacked]
-    defenses = sorted({cell.key.defense for cell in attacked})
-    met = len({(cell.key.setting, cell.key.attack) for cell in attacked})
-    rows = [
-        _row([item for item in scored if item.cell.key.defense == defense], met)
-        for defense in defenses
-    ]
+    attacked = [item for item in scored if item.cell.attacked]
+    scenes = {item.cell.key.scene for item in attacked}
+    defenses = {item.cell.key.defense for item in attacked}
+    rows = []
+    for defense in defenses:
+        own = [item for item in scored if item.cell.key.defense == defense]
+        rows.append(_row(own, len(scenes)))
     rows.sort(key=rank_key)
     return [row | {"rank": rank} for rank, row in enumerate(rows, 1)]
 
 
-def _row(scored: Sequence[ScoredCell], all_attacked: int) -> Document:
-    """The row of a defense with these cells, of ``all_attacked`` pairs of setting and attack that
+def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
+    """The row of a defense with these cells, of ``scene_count`` pairs of setting and attack that
     any defense met. Its figures are over the cells whose attack is not known to do nothing.
     """
     clean = [item for item in scored if not item.cell.attacked]
     attacked = [item for item in scored if item.cell.attacked]
     ranked = [item for item in attacked if item.verdict.bites is not False]
-    attacks = {item.cell.key.attack for item in ranked}
-    first = attacked[0].cell
-    figures = {name: average(item.figures[name] for item in ranked) for name in (*FIGURES, *GAINS)}
-    no_attack_accuracy = average(item.figures[ACCURACY] for item in clean)
+    attacks = _attacks(ranked)
+    seeds = {seed for item in ranked for seed in item.cell.seeds}
     return {
         "rank": 0,
-        "defense": first.key.defense,
-        "defense_stages": stages_of(first.spec["defense"]),
-        "needs": plugins.needs(stage["name"] for stage in first.spec["defense"]),
+        **_defense_fields(attacked[0].cell),
         "attacks": sorted(attacks),
-        "left_out": sorted({item.cell.key.attack for item in attacked} - attacks),
-        "seeds": sorted({seed for item in ranked for seed in item.cell.seeds}),
-        **_scores(figures),
+        "left_out": sorted(_attacks(attacked) - attacks),
+        "seeds": sorted(seeds),
+        **_scores({name: _mean_figure(ranked, name) for name in (*FIGURES, *GAINS)}),
         **_worst(ranked),
-        "no_attack_accuracy": interval_of(no_attack_accuracy),
-        "missing": all_attacked - len(attacked),
+        "no_attack_accuracy": interval_of(_mean_figure(clean, ACCURACY)),
+        "missing": scene_count - len(attacked),
         "diverged": sum(item.cell.diverged for item in (*ranked, *clean)),
+    }
+
+
+def _attacks(scored: Iterable[ScoredCell]) -> set[str]:
+    return {item.cell.key.attack for item in scored}
+
+
+def _mean_figure(scored: Iterable[ScoredCell], name: str) -> Figure | None:
+    return average(item.figures[name] for item in scored)
+
+
+def _defense_fields(cell: Cell) -> Document:
+    """What a row says of its defense."""
+    stages = cell.spec["defense"]
+    return {
+        "defense": cell.key.defense,
+        "defense_stages": stages_of(stages),
+        "needs": plugins.needs(stage["name"] for stage in stages),
     }
 
 
 def _worst(ranked: Sequence[ScoredCell]) -> Document:
     """The attack that succeeds most; of several the first by name."""
-    successes = [
-        (-success.mean, item.cell.key.attack)
-        for item in ranked
-        if (success := item.figures[SUCCESS]) is not None
-    ]
+    successes = []
+    for item in ranked:
+        success = item.figures[SUCCESS]
+        if success is not None:
+            successes.append((-success.mean, item.cell.key.attack))
     if not successes:
         return {"worst_attack": None, "worst_attack_success_rate": None}
     negated, attack = min(successes)
     return {"worst_attack": attack, "worst_attack_success_rate": -negated}
 
 
-def rank_key(row: Mapping[str, Any]) -> tuple[float, float, str]:
+def rank_key(row: Json) -> tuple[float, float, str]:
     """Mean DER from high to low, worst attack's success from low to high, name; a figure that is
     missing comes last.
     """

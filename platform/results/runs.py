@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput, nearest
 from backstop.platform.results.log import TOTALS
+from backstop.platform.results.names import Json
 from backstop.platform.results.store import (
     Store,
     check_exists,
@@ -36,7 +37,7 @@ class Run(NamedTuple):
 
     id: str
     run_id: str
-    spec: Mapping[str, Any]
+    spec: Json
     metrics: Mapping[str, float]  # final/…
     costs: Mapping[str, float]  # time/total_…_s, memory/peak_…_mib
     fingerprint: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -16,7 +16,7 @@ from backstop.platform.results.columns import (
     columns_in,
     ranked_rows,
 )
-from backstop.platform.results.names import ChainName
+from backstop.platform.results.names import ChainName, Json
 from backstop.platform.results.notes import footnotes, incomplete
 from backstop.platform.results.wording import margin, plural
 from backstop.platform.specs.part import NOTHING
@@ -34,7 +34,7 @@ class _Layout(NamedTuple):
     columns: Sequence[BoardColumn]
 
 
-def terminal_table(document: Mapping[str, Any], width: int = 100) -> Table:
+def terminal_table(document: Json, width: int = 100) -> Table:
     """The ranking for a terminal so wide. Where it is narrow the names stay and the last columns
     go, which the caption says.
     """
@@ -135,7 +135,7 @@ def _add_column(
         table.add_column(_heading(column), justify="right", no_wrap=True)
 
 
-def _title(document: Mapping[str, Any]) -> Text:
+def _title(document: Json) -> Text:
     rows = document["rows"]
     attacked = {
         (cell["setting"], cell["attack"])
@@ -154,7 +154,7 @@ def _title(document: Mapping[str, Any]) -> Text:
     return title
 
 
-def _caption(document: Mapping[str, Any], hidden: Sequence[BoardColumn]) -> str:
+def _caption(document: Json, hidden: Sequence[BoardColumn]) -> str:
     notes = [
         "percent; means over the attacks, ± half the 95 % interval over seeds",
         *footnotes(document),
@@ -165,7 +165,7 @@ def _caption(document: Mapping[str, Any], hidden: Sequence[BoardColumn]) -> str:
     return "\n".join(notes)
 
 
-def _style(row: Mapping[str, Any], best_score: float | None) -> str | None:
+def _style(row: Json, best_score: float | None) -> str | None:
     if row["der"] is not None and row["der"] == best_score:
         return "bold green"
     return "dim" if row["defense"] == NOTHING["defense"] else None

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.cells import SUCCESS, CellKey, Entry, cell_key, run_order
 from backstop.platform.results.document import SCHEMA, Document
+from backstop.platform.results.names import Json
 from backstop.platform.results.ranking import ranking_document
 
 MISSING = "(missing)"
 
 
-def recompute(document: Mapping[str, Any]) -> Document:
+def recompute(document: Json) -> Document:
     """The document that the document's own runs give. Raises BadInput when it is no leaderboard of
     this schema.
     """
@@ -39,7 +39,7 @@ def recompute(document: Mapping[str, Any]) -> Document:
         ) from None
 
 
-def _entry(run: Mapping[str, Any]) -> Entry:
+def _entry(run: Json) -> Entry:
     curve = [(int(at), float(rate)) for at, rate in run["success_by_round"]]
     return Entry(
         run["id"],
@@ -50,7 +50,7 @@ def _entry(run: Mapping[str, Any]) -> Entry:
     )
 
 
-def differences(document: Mapping[str, Any], recomputed: Mapping[str, Any]) -> list[str]:
+def differences(document: Json, recomputed: Json) -> list[str]:
     """Every field in which two documents differ, in words, in the order of the file."""
     return list(_different_fields("", document, recomputed))
 
@@ -100,7 +100,7 @@ def _brief(value: object) -> str:
 
 
 def sample_runs(
-    document: Mapping[str, Any],
+    document: Json,
     count: int,
     wrong: Sequence[str] = (),
 ) -> list[Document]:
@@ -115,7 +115,7 @@ def sample_runs(
     return sorted(document["runs"], key=doubted_first)[: max(0, count)]
 
 
-def _cells_named(cells: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> set[CellKey]:
+def _cells_named(cells: Sequence[Json], lines: Sequence[str]) -> set[CellKey]:
     """The cells that lines such as ``cells[3] …`` are about."""
     matches = [re.match(r"cells\[(\d+)\]", line) for line in lines]
     indices = {int(match[1]) for match in matches if match}
