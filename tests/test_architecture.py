@@ -76,7 +76,8 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
         "numpy",
         "pandas",
     },
-    "platform/models": CONTRACT | {PART + "training.dropout", "torch", "torchvision"},
+    "platform/models": CONTRACT
+    | {PART + "training.dropout", PART + "training.pooling", "torch", "torchvision"},
 }
 # seconds to import: only where they are used, so that listing plug-ins stays quick
 LAZY = {"pandas", "scipy", "sklearn", "torchvision"}
