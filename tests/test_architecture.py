@@ -77,7 +77,13 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
         "pandas",
     },
     "platform/models": CONTRACT
-    | {PART + "training.dropout", PART + "training.pooling", "torch", "torchvision"},
+    | {
+        PART + "training.dropout",
+        PART + "training.pooling",
+        PART + "training.recurrence",
+        "torch",
+        "torchvision",
+    },
 }
 # seconds to import: only where they are used, so that listing plug-ins stays quick
 LAZY = {"pandas", "scipy", "sklearn", "torchvision"}

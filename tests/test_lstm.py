@@ -21,10 +21,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from backstop.platform import plugins
 from backstop.platform.contract import Data, Samples
-from backstop.platform.models.lstm import _recorded, _steps
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator, seeded
 from backstop.platform.training import network
+from backstop.platform.training.recurrence import hidden_states, recorded_states
 
 SMALL = {"words": 10, "dim": 5, "hidden": 4, "layers": 2}
 X = torch.tensor(
@@ -92,9 +92,9 @@ def test_first_and_second_derivatives_of_the_steps(counts: list[int]) -> None:
     draws = generator(0, "lstm")
     inputs = torch.randn(sum(counts), 8, generator=draws, dtype=torch.float64, requires_grad=True)
     u = torch.randn(8, 2, generator=draws, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(_steps(inputs, u, counts), _recorded(inputs, u, counts))
-    assert torch.autograd.gradcheck(lambda a, b: _steps(a, b, counts), (inputs, u))
-    assert torch.autograd.gradgradcheck(lambda a, b: _steps(a, b, counts), (inputs, u))
+    torch.testing.assert_close(hidden_states(inputs, u, counts), recorded_states(inputs, u, counts))
+    assert torch.autograd.gradcheck(lambda a, b: hidden_states(a, b, counts), (inputs, u))
+    assert torch.autograd.gradgradcheck(lambda a, b: hidden_states(a, b, counts), (inputs, u))
 
 
 def test_a_document_without_a_word_has_no_state() -> None:

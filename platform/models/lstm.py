@@ -37,7 +37,7 @@ torch.Size([2, 2])
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ from torch.nn import functional as F
 
 from backstop.platform.contract import Model
 from backstop.platform.params import Range
+from backstop.platform.training.recurrence import hidden_states
 
 VERSION = 1
 KINDS = ("text",)
@@ -95,27 +96,40 @@ class _LSTM(nn.Module):
         """
         length, order = (x != 0).sum(1).sort(descending=True, stable=True)
         there = length > torch.arange(x.shape[1], device=x.device)[:, None]  # (L, N)
-        counts = [count for count in there.sum(1).tolist() if count]
-        part = self.lstm
-        if not counts:  # no word at all
-            blank: Tensor = self.output(self.output.weight.new_zeros(len(x), part.hidden_size))
-            return blank
-        ids = x[order].t()[there]  # (n,) all first words, then all second words, …
-        states = F.embedding(
-            (ids - 1) % (len(self.embedding.weight) - 1) + 1, self.embedding.weight
-        )
-        for layer in range(part.num_layers):
-            w, u, b, c = (
-                getattr(part, f"{name}_l{layer}")
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            states = _steps(torch.addmm(b + c, states, w.t()), u, counts)
-        filled = counts[0]  # documents with a word
-        starts = there.sum(1).cumsum(0) - there.sum(1)  # of each place, in ids
-        last = states[starts[length[:filled] - 1] + torch.arange(filled, device=x.device)]
-        ends = last.new_zeros(len(x), part.hidden_size).index_copy(0, order[:filled], last)
+        per_place = there.sum(1)
+        counts = [count for count in per_place.tolist() if count]
+        ends = self.output.weight.new_zeros(len(x), self.lstm.hidden_size)
+        if counts:
+            ids = x[order].t()[there]  # (n,) all first words, then all second words, …
+            states = self._states(ids, counts)
+            filled = counts[0]  # documents with a word
+            starts = per_place.cumsum(0) - per_place  # of each place, in ids
+            last = starts[length[:filled] - 1] + torch.arange(filled, device=x.device)
+            ends = ends.index_copy(0, order[:filled], states[last])
         scores: Tensor = self.output(ends)
         return scores
+
+    def _states(self, ids: Tensor, counts: list[int]) -> Tensor:
+        """The last layer's hidden states (n, h)."""
+        states = self._embedded(ids)
+        for layer in range(self.lstm.num_layers):
+            w, u, bias = self._layer(layer)
+            inputs = torch.addmm(bias, states, w.t())
+            states = hidden_states(inputs, u, counts)
+        return states
+
+    def _embedded(self, ids: Tensor) -> Tensor:
+        table = self.embedding.weight
+        row = (ids - 1) % (len(table) - 1) + 1
+        return F.embedding(row, table)
+
+    def _layer(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """W (4h, inputs), U (4h, h) and b + b' (4h,)."""
+        w = getattr(self.lstm, f"weight_ih_l{index}")
+        u = getattr(self.lstm, f"weight_hh_l{index}")
+        b = getattr(self.lstm, f"bias_ih_l{index}")
+        c = getattr(self.lstm, f"bias_hh_l{index}")
+        return w, u, b + c
 
 
 class _Constant(nn.Module):
@@ -126,107 +140,3 @@ class _Constant(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
-
-
-class _Steps(torch.autograd.Function):
-    """The recurrence of one layer: inputs W x + b of all words (n, 4h), U (4h, h) and the words at
-    each place → hidden states (n, h).
-
-    Autograd's own record of these steps costs more than the steps where the layer is small, and a
-    product for the gradient of U at each of them where it is large.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        u: Tensor,
-        counts: list[int],
-    ) -> Tensor:
-        gates, hidden, ut = inputs.clone(), u.shape[1], u.t()
-        states, cells = gates.new_empty(2, len(gates), hidden).unbind()
-        # cut at once: slices cost as much as small products
-        pieces = gates, gates[:, : 2 * hidden], *gates.split(hidden, 1), states, cells
-        state = cell = states[:0]
-        for z, both, i, f, g, o, new_state, new_cell in zip(
-            *(piece.split(counts) for piece in pieces), strict=True
-        ):
-            if len(state):
-                z.addmm_(state[: len(z)], ut)
-            both.sigmoid_()
-            o.sigmoid_()
-            torch.mul(i, g.tanh_(), out=new_cell)
-            if len(cell):  # not at the first words
-                new_cell.addcmul_(f, cell[: len(z)])
-            torch.tanh(new_cell, out=new_state).mul_(o)
-            state, cell = new_state, new_cell
-        ctx.save_for_backward(inputs, u, gates, states, cells)
-        ctx.counts = counts
-        return states
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        inputs, u, gates, states, cells = ctx.saved_tensors
-        counts: list[int] = ctx.counts
-        if torch.is_grad_enabled():  # somebody differentiates the gradient: autograd knows how to
-            d_inputs, d_u = torch.autograd.grad(
-                _recorded(inputs, u, counts), (inputs, u), grad, create_graph=True
-            )
-            return d_inputs, d_u, None
-        first, hidden = counts[0], u.shape[1]
-        earlier = torch.tensor(counts[:-1], dtype=torch.int64)
-        later = torch.tensor(counts[1:], dtype=torch.int64)
-        back = earlier.repeat_interleave(later).to(u.device)
-        # rows of the states before those of the second words and later
-        before = torch.arange(first, len(states), device=u.device) - back
-        i, f, g, o = gates.split(hidden, 1)
-        bent = cells.tanh()
-        through = o * (1 - bent * bent)  # ∂h/∂c
-        slopes = gates - gates * gates  # (n, 4h): ∂c/∂ the inputs of i, f and g, ∂h/∂ that of o
-        slopes[:, :hidden] *= g
-        slopes[:first, hidden : 2 * hidden] = 0
-        slopes[first:, hidden : 2 * hidden] *= cells[before]
-        slopes[:, 2 * hidden : 3 * hidden] = i * (1 - g * g)
-        slopes[:, 3 * hidden :] *= bent
-        d_states = grad.clone(memory_format=torch.contiguous_format)
-        d_cells = torch.zeros_like(cells)
-        d_inputs = slopes  # in place
-        d_ifg = d_inputs.view(len(gates), 4, hidden)[:, :3]
-        pieces = d_states, d_cells, through, f, d_inputs, d_ifg, d_inputs[:, 3 * hidden :]
-        steps = list(zip(*(piece.split(counts) for piece in pieces), strict=True))
-        for step in range(len(steps) - 1, -1, -1):
-            d_state, d_cell, slope, forget, d_z, d_three, d_o = steps[step]
-            d_cell.addcmul_(d_state, slope)
-            d_three.mul_(d_cell.unsqueeze(1))
-            d_o.mul_(d_state)
-            if step:
-                earlier_state, earlier_cell, *_ = steps[step - 1]
-                earlier_state[: len(d_z)].addmm_(d_z, u)
-                torch.mul(d_cell, forget, out=earlier_cell[: len(d_z)])
-        return d_inputs, d_inputs[first:].t() @ states[before], None
-
-
-def _steps(
-    inputs: Tensor,
-    u: Tensor,
-    counts: list[int],
-) -> Tensor:
-    states: Tensor = _Steps.apply(inputs, u, counts)
-    return states
-
-
-def _recorded(
-    inputs: Tensor,
-    u: Tensor,
-    counts: list[int],
-) -> Tensor:
-    """What ``_Steps`` computes, by operations that autograd can differentiate again and again."""
-    states: list[Tensor] = []
-    state = cell = inputs.new_zeros(counts[0], u.shape[1])
-    for z in inputs.split(counts):
-        state, cell = state[: len(z)], cell[: len(z)]
-        i, f, g, o = torch.addmm(z, state, u.t()).chunk(4, 1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        state = o.sigmoid() * cell.tanh()
-        states.append(state)
-    return torch.cat(states)

@@ -6,7 +6,7 @@ on who evaluated what.
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,8 +19,7 @@ from backstop.platform.training import network
 CACHE_BYTES = 1 << 30  # bytes of normalized inputs that are kept for the next round
 # values looked at together, so that telemetry needs little memory beside the updates
 TELEMETRY_CHUNK = 1 << 22
-# samples in an evaluation batch; fixed, so that logits never depend on how batches are dealt to
-# actors
+# samples in an evaluation batch: fixed, so that logits do not depend on which actor has which batch
 BATCH = 500
 
 
@@ -40,16 +39,16 @@ def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
     quarter of the memory.
     """
     pieces = [trigger(network.to_unit_interval(piece)) for piece in x.split(BATCH)]
-    small = (
-        [(piece * 255).round().clamp(0, 255).to(torch.uint8) for piece in pieces]
-        if x.dtype == torch.uint8
-        else []
-    )
-    exact = small and all(
-        torch.equal(network.to_unit_interval(one), piece)
-        for one, piece in zip(small, pieces, strict=True)
-    )
-    return torch.cat(small if exact else pieces)
+    if x.dtype == torch.uint8:
+        stored = [_to_bytes(piece) for piece in pieces]
+        pairs = zip(stored, pieces, strict=True)
+        if all(torch.equal(network.to_unit_interval(one), piece) for one, piece in pairs):
+            pieces = stored
+    return torch.cat(pieces)
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 class Staged:
@@ -59,7 +58,8 @@ class Staged:
 
     def __init__(self, net: network.Network, x: Tensor) -> None:
         """Nothing is computed before a batch is asked for; a large set is not kept."""
-        self.net, self.x = net, x
+        self.net = net
+        self.x = x
         self.batches: dict[int, Tensor] = {}
         self.keep = x.numel() * 4 <= CACHE_BYTES
 
@@ -67,7 +67,8 @@ class Staged:
         """One evaluation batch as the model takes it."""
         if index in self.batches:
             return self.batches[index]
-        made = self.net.normalize(self.x[index * BATCH : (index + 1) * BATCH])
+        start = index * BATCH
+        made = self.net.normalize(self.x[start : start + BATCH])
         if self.keep:
             self.batches[index] = made
         return made
@@ -79,11 +80,11 @@ class Staged:
         indices: Iterable[int],
     ) -> list[Tensor]:
         """Predicted labels of some batches; -1 where the model's output is not finite."""
+        labels = []
         with torch.inference_mode():
-            outputs = [self.net.forward(params, self.batch(index), buffers) for index in indices]
-            labels = [
-                torch.where(logits.isfinite().all(1), logits.argmax(1), -1) for logits in outputs
-            ]
+            for index in indices:
+                logits = self.net.forward(params, self.batch(index), buffers)
+                labels.append(torch.where(_finite(logits), logits.argmax(1), -1))
         return [batch.clone() for batch in labels]
 
     def defended(
@@ -103,10 +104,9 @@ class Staged:
 
         def scores(vector: Tensor) -> Tensor:
             nonlocal broken
-            logits = torch.cat(
-                [self.net.forward(vector, self.batch(index), buffers) for index in indices]
-            )
-            broken = broken | ~logits.isfinite().all(1)
+            batches = map(self.batch, indices)
+            logits = torch.cat([self.net.forward(vector, x, buffers) for x in batches])
+            broken = broken | ~_finite(logits)
             return logits
 
         with torch.inference_mode():
@@ -117,15 +117,18 @@ class Staged:
         if radius is None:
             return [Prediction(piece) for piece in labels]
         radii = radius.where(~broken, 0.0).clone().split(sizes)
-        return [Prediction(*pair) for pair in zip(labels, radii, strict=True)]
+        return list(map(Prediction, labels, radii))
+
+
+def _finite(logits: Tensor) -> Tensor:
+    return logits.isfinite().all(1)
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """The predictions of consecutive batches as one."""
+    labels = torch.cat([part.label for part in parts])
     radii = [part.radius for part in parts if part.radius is not None]
-    return Prediction(
-        torch.cat([part.label for part in parts]), torch.cat(radii) if radii else None
-    )
+    return Prediction(labels, torch.cat(radii) if radii else None)
 
 
 def batch_count(count: int) -> int:
@@ -135,7 +138,11 @@ def batch_count(count: int) -> int:
 
 def accuracy(predicted: Tensor, samples: Samples) -> float:
     """Share of samples with the true label."""
-    return (predicted == samples.y).double().mean().item()
+    return _share(predicted == samples.y)
+
+
+def _share(holds: Tensor) -> float:
+    return holds.double().mean().item()
 
 
 def clean_figures(predicted: Tensor, samples: Samples) -> dict[str, float]:
@@ -161,26 +168,20 @@ def success(
     >>> success(predicted, inputs, without)["round/trigger_effect"]
     0.25
     """
-    attacked = (triggered.wanted >= 0) & (triggered.wanted != triggered.truth)
-    known = attacked & (triggered.truth >= 0)
+    wanted = triggered.wanted
+    truth = triggered.truth
+    attacked = (wanted >= 0) & (wanted != truth)
+    known = attacked & (truth >= 0)
     rates = {}
-
-    def share(
-        labels: Tensor,
-        of: Tensor,
-        among: Tensor,
-    ) -> float:
-        return (labels == of)[among].double().mean().item()
-
     if attacked.any():
-        reached = share(predicted, triggered.wanted, attacked)
+        reached = _share((predicted == wanted)[attacked])
         rates["round/attack_success_rate"] = reached
         if untriggered is not None:
-            anyway = share(untriggered, triggered.wanted, attacked)
+            anyway = _share((untriggered == wanted)[attacked])
             rates["round/untriggered_target_rate"] = anyway
             rates["round/trigger_effect"] = reached - anyway
     if known.any():
-        rates["round/robust_accuracy"] = share(predicted, triggered.truth, known)
+        rates["round/robust_accuracy"] = _share((predicted == truth)[known])
     return rates
 
 
@@ -191,16 +192,17 @@ def certified(predicted: Prediction, samples: Samples) -> dict[str, float]:
     if predicted.radius is None:
         return {}
     holds = predicted.radius > 0
+    right = predicted.label == samples.y
     return {
-        "round/certified_rate": holds.double().mean().item(),
-        "round/certified_accuracy": (holds & (predicted.label == samples.y)).double().mean().item(),
+        "round/certified_rate": _share(holds),
+        "round/certified_accuracy": _share(holds & right),
         "round/certified_radius": predicted.radius.double().quantile(0.5).item(),
     }
 
 
 def rejected(predicted: Prediction) -> float:
     """Share of inputs that are given no label."""
-    return (predicted.label < 0).double().mean().item()
+    return _share(predicted.label < 0)
 
 
 def kept(
@@ -214,19 +216,19 @@ def kept(
     """
     if (after.client < 0).any():
         return {}
+    came = torch.isin(before.client, malicious)
+    stayed = torch.isin(after.client, malicious)
+    rejected_rows = ~torch.isin(before.client, after.client[after.weight > 0])
     figures = {}
-    left = after.client[after.weight > 0]
-    for name, rate, malicious_ones in (
-        ("benign", "false_positive_rate", False),
-        ("malicious", "true_positive_rate", True),
+    for name, rate, sent, left in (
+        ("benign", "false_positive_rate", ~came, ~stayed),
+        ("malicious", "true_positive_rate", came, stayed),
     ):
-        sent = torch.isin(before.client, malicious) == malicious_ones
-        given = before.weight[sent].sum()
+        given = before.weight[sent].sum().double()
         if given > 0:
-            still = after.weight[torch.isin(after.client, malicious) == malicious_ones].sum()
-            rejected = ~torch.isin(before.client[sent], left)
-            figures[f"defense/kept_weight_{name}"] = (still.double() / given.double()).item()
-            figures[f"defense/{rate}"] = rejected.double().mean().item()
+            still = after.weight[left].sum().double()
+            figures[f"defense/kept_weight_{name}"] = (still / given).item()
+            figures[f"defense/{rate}"] = _share(rejected_rows[sent])
     return figures
 
 
@@ -238,23 +240,28 @@ def masked(
     """The share of coordinates that some row (n, d) wanted to move and the aggregate (d,) does not:
     over all, and over each layer (the parameters of one module together).
     """
-    still = (aggregate == 0).nonzero().flatten()
-    moved = [
-        part[(rows[:, part] != 0).any(0)]
-        for part in still.split(max(TELEMETRY_CHUNK // len(rows), 1))
-    ]
-    stopped = torch.cat([still[:0], *moved])
-    overall = {"defense/masked_fraction": len(stopped) / max(len(aggregate), 1)}
+    stopped = _stopped(rows, aggregate)
     starts = torch.tensor([slot.start for slot in layout], device=stopped.device)
-    counts = torch.bincount(
-        torch.bucketize(stopped, starts, right=True) - 1, minlength=len(layout)
-    ).tolist()
-    layers: dict[str, list[int]] = {}
+    slots = torch.bucketize(stopped, starts, right=True) - 1
+    counts = torch.bincount(slots, minlength=len(layout)).tolist()
+    stopped_in: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for slot, count in zip(layout, counts, strict=True):
-        layer = layers.setdefault(slot.name.rpartition(".")[0] or slot.name, [0, 0])
-        layer[0] += count
-        layer[1] += math.prod(slot.shape)
-    return overall | {
-        f"defense/masked_fraction/{name}": count / max(size, 1)
-        for name, (count, size) in layers.items()
-    }
+        layer = slot.name.rpartition(".")[0] or slot.name
+        stopped_in[layer] += count
+        sizes[layer] += slot.size
+    shares = {"defense/masked_fraction": len(stopped) / max(len(aggregate), 1)}
+    for layer, size in sizes.items():
+        shares[f"defense/masked_fraction/{layer}"] = stopped_in[layer] / max(size, 1)
+    return shares
+
+
+def _stopped(rows: Tensor, aggregate: Tensor) -> Tensor:
+    """The coordinates where the aggregate is 0 and some row is not, ascending."""
+    still = (aggregate == 0).nonzero().flatten()
+    at_once = max(TELEMETRY_CHUNK // len(rows), 1)
+    moved = []
+    for part in still.split(at_once):
+        wanted_by_some = (rows[:, part] != 0).any(0)
+        moved.append(part[wanted_by_some])
+    return torch.cat([still[:0], *moved])
