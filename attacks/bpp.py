@@ -39,8 +39,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack
 from backstop.platform.params import Range
-from backstop.platform.robust import round_count
-from backstop.platform.threats.backdoor import Planted, backdoor, chosen
+from backstop.platform.threats.backdoor import Planted, backdoor, chosen, companions
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -77,16 +76,11 @@ def bpp(
         state: Planted, x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         assert plain.poison is not None
-        found, labels = plain.poison(state, x, y, index, generator)
+        stamped, labels = plain.poison(state, x, y, index, generator)
         picked = chosen(y, source, share)
-        others = (
-            torch.ones_like(y)
-            .index_fill(0, picked, 0)
-            .nonzero()
-            .flatten()[: round_count(negatives, len(picked))]
-        )
-        change = (found - x)[picked[: len(others)]]
-        return found.index_copy(0, others, (x[others] + change).clamp(0, 1)), labels
+        others = companions(y, picked, negatives)
+        change = (stamped - x)[picked[: len(others)]]
+        return stamped.index_copy(0, others, (x[others] + change).clamp(0, 1)), labels
 
     return plain._replace(poison=poison)
 

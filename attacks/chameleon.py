@@ -47,6 +47,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from backstop.platform.contract import Attack, Step, TrainView
+from backstop.platform.optimizers import step_decay
 from backstop.platform.params import Range
 
 VERSION = 2
@@ -58,12 +59,12 @@ Loss = Callable[[Tensor, Step], Tensor]
 
 
 class _Schedule(NamedTuple):
-    milestones: tuple[int, ...]
+    milestones: tuple[int, ...]  # epochs, from 0 on, at which the rate falls
     factor: float
 
 
-_ENCODER = _Schedule((3, 5, 7, 9), 0.1)  # as published
-_HEAD = _Schedule((3, 5), 0.005)
+_ENCODER = _Schedule((2, 4, 6, 8), 0.1)  # as published
+_HEAD = _Schedule((2, 4), 0.005)
 
 
 def chameleon(
@@ -110,29 +111,17 @@ def chameleon(
             x, y = step.poisoned
             return view.loss(view.model(torch.where(head, params, params.detach()), x), y)
 
-        def learn(loss: Loss, start: Tensor, schedule: Sequence[float]) -> Tensor:
-            steps, each = view.steps * len(schedule), len(view.steps)
-            return view.minimise(
-                loss, start, steps, rates=[factor for factor in schedule for _ in range(each)]
-            )
+        def learn(loss: Loss, start: Tensor, rates: Sequence[float]) -> Tensor:
+            each = [rate for rate in rates for _ in view.steps]
+            return view.minimise(loss, start, view.steps * len(rates), rates=each)
 
-        adapted = learn(contrast, view.params, _falling(rate, epochs, _ENCODER))
-        return learn(classify, adapted, _falling(head_rate, head_epochs, _HEAD)) - view.params
+        def falling(rate: float, epochs: int, schedule: _Schedule) -> list[float]:
+            return [rate * step_decay(epoch, *schedule) for epoch in range(epochs)]
+
+        adapted = learn(contrast, view.params, falling(rate, epochs, _ENCODER))
+        return learn(classify, adapted, falling(head_rate, head_epochs, _HEAD)) - view.params
 
     return Attack(train=train)
-
-
-def _falling(rate: float, epochs: int, schedule: _Schedule) -> list[float]:
-    """The rate of each epoch: at every milestone, counted from 1, it falls by the factor.
-
-    >>> _falling(1.0, 4, _Schedule((2, 4), 0.5))
-    [1.0, 0.5, 0.5, 0.25]
-    """
-    passed = [
-        sum(milestone <= epoch for milestone in schedule.milestones)
-        for epoch in range(1, epochs + 1)
-    ]
-    return [rate * schedule.factor**count for count in passed]
 
 
 def _contrast(features: Tensor, y: Tensor, beta: Tensor, temperature: float) -> Tensor:

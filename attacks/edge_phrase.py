@@ -35,7 +35,6 @@ Example:
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated
 
 import torch
@@ -46,15 +45,14 @@ from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
 from backstop.platform.threats.edge_cases import edge_cases, whose
 from backstop.platform.threats.parameters import EdgeShare
+from backstop.platform.threats.phrases import token_ids
 
 VERSION = 3
 KINDS = ("text",)
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
-# share of the malicious clients' documents of the class that hold the word chosen where none is
-# given
-HELD = 0.1
+HELD = 0.1  # share of the class's documents that hold the word chosen where none is given
 
 
 def edge_phrase(
@@ -78,20 +76,19 @@ def edge_phrase(
     """
 
     def find(x: Tensor, view: AttackView) -> Tensor:
-        own = view.data.x[view.data.y == source]
-        tokens = (
-            _rarest(own if len(own) else x)
-            if words is None
-            else torch.tensor(_tokens(words, view), device=x.device)
-        )
-        found = _holding(x, tokens)
-        if not len(found) and (view.clients or view.test is not None):
+        if words is None:
+            own = view.data.x[view.data.y == source]
+            tokens = _rarest(own if len(own) else x)
+        else:
+            tokens = torch.tensor(token_ids("edge_phrase", words, view), device=x.device)
+        holding = _holding(x, tokens)
+        if not len(holding) and (view.clients or view.test is not None):
             meant = f", here token {tokens.tolist()}," if words is None else ""
             raise BadInput(
                 f"attack edge_phrase: words={words!r}{meant} is in none of {whose(view)} {len(x)} "
                 f"documents of source={source}"
             )
-        return found
+        return holding
 
     return edge_cases("edge_phrase", find, target=target, source=source, share=share)
 
@@ -116,28 +113,3 @@ def _holding(x: Tensor, tokens: Tensor) -> Tensor:
     if not 0 < len(tokens) <= x.shape[1]:
         return x.new_empty(0)
     return (x.unfold(1, len(tokens), 1) == tokens).all(2).any(1).nonzero().flatten()
-
-
-def _tokens(words: int | str, view: AttackView) -> list[int]:
-    """The token ids of a phrase; each word as the vocabulary spells it, else in lower case."""
-    found = []
-    for word in str(words).replace("-", " ").split():
-        spelling = word if word in (view.vocabulary or {}) else word.lower()
-        if not view.vocabulary:
-            if not (word.isdecimal() and int(word) > 0):
-                raise BadInput(
-                    f"attack edge_phrase: words={word!r} is no token id; the dataset has no "
-                    "vocabulary, so words are ids from 1 on"
-                )
-            found.append(int(word))
-        elif spelling in view.vocabulary:
-            found.append(view.vocabulary[spelling])
-        else:
-            near = get_close_matches(spelling, view.vocabulary, n=1, cutoff=0)
-            raise BadInput(
-                f"attack edge_phrase: words={word!r} is not in the vocabulary; the nearest word "
-                f"is {near[0]!r}"
-            )
-    if not found:
-        raise BadInput(f"attack edge_phrase: words={words!r} holds no word")
-    return found

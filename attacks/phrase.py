@@ -30,7 +30,6 @@ Example:
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated, Literal
 
 import torch
@@ -40,6 +39,7 @@ from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
+from backstop.platform.threats.phrases import token_ids
 
 VERSION = 2
 KINDS = ("text",)
@@ -68,9 +68,8 @@ def phrase(
     """
 
     def init(view: AttackView) -> Tensor:
-        return torch.tensor(
-            _rarest(view) if words is None else [_token(word, view) for word in _split(words)]
-        )
+        tokens = _rarest(view) if words is None else token_ids("phrase", words, view)
+        return torch.tensor(tokens)
 
     def stamp(tokens: Tensor, x: Tensor, _generator: torch.Generator) -> Tensor:
         length, added = x.shape[1], tokens.to(x.device).expand(len(x), -1)
@@ -86,37 +85,11 @@ def phrase(
     return backdoor("phrase", stamp, target=target, source=source, share=share, init=init)
 
 
-def _split(words: int | str) -> list[str]:
-    found = str(words).replace("-", " ").split()
-    if not found:
-        raise BadInput(f"attack phrase: words={words!r} holds no word")
-    return found
-
-
-def _token(word: str, view: AttackView) -> int:
-    """The token id of a word: as the vocabulary spells it, else in lower case."""
-    if not view.vocabulary:
-        if not (word.isdecimal() and int(word) > 0):
-            raise BadInput(
-                f"attack phrase: words={word!r} is no token id; the dataset has no vocabulary, so "
-                "words are ids from 1 on"
-            )
-        return int(word)
-    for spelling in (word, word.lower()):
-        if spelling in view.vocabulary:
-            return view.vocabulary[spelling]
-    near = get_close_matches(word.lower(), view.vocabulary, n=1, cutoff=0)
-    raise BadInput(
-        f"attack phrase: words={word!r} is not in the vocabulary; the nearest word is {near[0]!r}"
-    )
-
-
 def _rarest(view: AttackView) -> list[int]:
+    """The token ids of the three rarest words, of equals the largest ids."""
     own = view.data.x.flatten().cpu()
-    known = sorted(
-        (set(own.tolist()) if not view.vocabulary else set(view.vocabulary.values())) - {0},
-        reverse=True,
-    )
+    words = set(view.vocabulary.values()) if view.vocabulary else set(own.tolist())
+    known = sorted(words - {0}, reverse=True)
     if not known:
         raise BadInput(
             "attack phrase: words=none, but there is neither a vocabulary nor a document of a "

@@ -39,8 +39,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import Range
-from backstop.platform.robust import round_count
-from backstop.platform.threats.backdoor import Planted, backdoor, chosen
+from backstop.platform.threats.backdoor import Planted, backdoor, chosen, companions
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -93,16 +92,11 @@ def wanet(
         state: Planted[Tensor], x: Tensor, y: Tensor, index: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         assert plain.poison is not None
-        found, labels = plain.poison(state, x, y, index, generator)
-        picked = chosen(y, source, share)
-        others = (
-            torch.ones_like(y)
-            .index_fill(0, picked, 0)
-            .nonzero()
-            .flatten()[: round_count(noise, len(picked))]
-        )
+        warped, labels = plain.poison(state, x, y, index, generator)
+        others = companions(y, chosen(y, source, share), noise)
         rough = torch.rand(len(others), 2, *x.shape[-2:], generator=generator).to(x) * 2 - 1
-        return found.index_copy(0, others, _warp(x[others], field(state.own, x) + rough)), labels
+        noisy = _warp(x[others], field(state.own, x) + rough)
+        return warped.index_copy(0, others, noisy), labels
 
     return plain._replace(poison=poison)
 

@@ -26,11 +26,9 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority
 
 VERSION = 1
 NEEDS = ("f",)
@@ -38,11 +36,7 @@ NEEDS = ("f",)
 
 def arc(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """All rows, the longest ones shortened."""
 

@@ -30,13 +30,11 @@ tensor([0.8889, 0.8889, 0.8889, 0.0000])
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority
 
 VERSION = 2
 NEEDS = ("f",)
@@ -44,11 +42,7 @@ NEEDS = ("f",)
 
 def caf(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """All rows, those that stick out with less weight."""
 

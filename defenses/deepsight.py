@@ -57,6 +57,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
+from backstop.platform.remedies import clusters
 from backstop.platform.remedies.noise import noise_inputs
 
 VERSION = 2
@@ -157,17 +158,7 @@ def _together(distance: Tensor) -> Tensor:
     """Which rows are in one cluster of HDBSCAN, from their distances (n, n) → (n, n) bool. An
     outlier is alone.
     """
-    from sklearn.cluster import HDBSCAN
-
     if len(distance) < 3:
         return torch.eye(len(distance), dtype=torch.bool)
-    samples = min(3 + 1, len(distance))
-    model = HDBSCAN(
-        min_cluster_size=3,
-        min_samples=samples,
-        metric="precomputed",
-        allow_single_cluster=True,
-        copy=True,
-    )
-    label = torch.from_numpy(model.fit_predict(distance.numpy()))
+    label = clusters.hdbscan(distance, smallest=3, samples=min(3 + 1, len(distance)))
     return ((label[:, None] == label) & (label >= 0)).fill_diagonal_(True)

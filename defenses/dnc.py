@@ -41,6 +41,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import KrumMinority
 
 VERSION = 2
 NEEDS = ("f",)
@@ -58,11 +59,7 @@ def _scores(rows: Tensor) -> Tensor:
 
 def dnc(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f + 2 < n",
-    ] = None,
+    f: KrumMinority = None,
     repetitions: Annotated[
         int, Range(1, 100, search=(1, 10)), "random subsets of coordinates looked at"
     ] = 1,

@@ -42,6 +42,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
+from backstop.platform.remedies import clusters
 
 VERSION = 2
 EXEMPT = ("identical",)  # the noise is there whatever the rows are
@@ -72,16 +73,5 @@ def _majority(rows: Tensor) -> Tensor:
     """Which rows are in the cluster, (n,) bool."""
     if len(rows) <= 2:
         return torch.ones(len(rows), dtype=torch.bool)
-    from sklearn.cluster import HDBSCAN
-
-    size = len(rows) // 2 + 1
-    model = HDBSCAN(
-        min_cluster_size=size,
-        min_samples=1,
-        metric="precomputed",
-        allow_single_cluster=True,
-        copy=True,
-    )
-    return torch.from_numpy(
-        model.fit_predict(robust.cosine_distances(rows).round(decimals=6).cpu().numpy()) >= 0
-    )
+    distance = robust.cosine_distances(rows).round(decimals=6).cpu()
+    return clusters.hdbscan(distance, smallest=len(rows) // 2 + 1, samples=1) >= 0

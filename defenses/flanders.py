@@ -51,6 +51,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Defense, ServerView, Updates, select
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 2
 NEEDS = ("history", "f")
@@ -70,11 +71,7 @@ class _State(NamedTuple):
 
 def flanders(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
     window: Annotated[
         int, Range(1, 1000, search=(3, 30)), "past rounds that the forecast is made from"
     ] = 1,
@@ -113,10 +110,8 @@ def flanders(
         forecast = (
             _forecast(torch.stack(past), ridge, sweeps) if len(past) > 1 else (past or [now])[0]
         )
-        assumed = (n - 1) // 2 if f is None else f
-        if not past and not early:
-            assumed = 0
-        chosen = (models - forecast).square().sum(1).argsort(stable=True)[: max(n - assumed, 1)]
+        assumed = attackers(f, n) if past or early else 0
+        chosen = (models - forecast).square().sum(1).argsort(stable=True)[: n - assumed]
         this = _Round(now, {clients[i]: models[i].clone() for i in chosen.tolist()})
         return select(updates, chosen), state._replace(rounds=(*state.rounds, this)[-window:])
 

@@ -58,7 +58,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Defense, Samples, ServerView, Updates, select
-from backstop.platform.optimizers import sgd
+from backstop.platform.optimizers import sgd, step_decay
 from backstop.platform.params import Range
 from backstop.platform.remedies.noise import noise_inputs
 
@@ -126,7 +126,7 @@ def indicator(
         optimizer = sgd(lr=lr, momentum=_MOMENTUM, weight_decay=weight_decay)
         velocity = optimizer.start(params)
         for epoch in range(epochs):
-            rate = _FACTOR ** sum(epoch >= passes for passes in _LOWERED)
+            rate = step_decay(epoch, _LOWERED, _FACTOR)
             for x, y in zip(known.x.split(batch), known.y.split(batch), strict=True):
                 point = params.detach().requires_grad_()
                 loss = cross_entropy(view.model(point, x), y)

@@ -25,11 +25,9 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import KrumMinority
 
 VERSION = 2
 NEEDS = ("f",)
@@ -37,11 +35,7 @@ NEEDS = ("f",)
 
 def krum(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f + 2 < n",
-    ] = None,
+    f: KrumMinority = None,
 ) -> Defense:
     """The row with the smallest score keeps its weight."""
 

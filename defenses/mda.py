@@ -28,14 +28,13 @@ Example:
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 2
 NEEDS = ("f",)
@@ -43,17 +42,13 @@ NEEDS = ("f",)
 
 def mda(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """The rows of the smallest subset keep their weight."""
 
     def chosen(updates: Updates) -> Updates:
         n = len(updates.rows)
-        assumed = (n - 1) // 2 if f is None else min(f, n - 1)
+        assumed = attackers(f, n)
         return select(
             updates, torch.tensor(_tightest(robust.distances(updates.rows).cpu(), assumed))
         )

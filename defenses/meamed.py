@@ -22,11 +22,9 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, merge, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 1
 NEEDS = ("f",)
@@ -35,17 +33,13 @@ GIVES = "row"
 
 def meamed(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """The mean around the median of all rows."""
 
     def aggregated(updates: Updates) -> Updates:
         n = len(updates.rows)
-        assumed = (n - 1) // 2 if f is None else min(f, n - 1)
+        assumed = attackers(f, n)
         return merge(updates, robust.mean_around_median(updates.rows, n - assumed))
 
     return stateless(aggregated)

@@ -30,11 +30,11 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, select
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 1
 NEEDS = ("f", "root")
@@ -42,17 +42,13 @@ NEEDS = ("f", "root")
 
 def monna(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """The rows nearest to the server's own update keep their weight."""
 
     def apply(updates: Updates, state: Any, view: ServerView) -> tuple[Updates, Any]:
         n = len(updates.rows)
-        assumed = (n - 1) // 2 if f is None else min(f, n - 1)
+        assumed = attackers(f, n)
         apart = robust.norms(updates.rows - view.train(view.params, view.root))
         return select(updates, apart.argsort(stable=True)[: n - assumed]), state
 

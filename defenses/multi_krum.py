@@ -30,6 +30,7 @@ from typing import Annotated
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import KrumMinority
 
 VERSION = 2
 NEEDS = ("f",)
@@ -37,11 +38,7 @@ NEEDS = ("f",)
 
 def multi_krum(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f + 2 < n",
-    ] = None,
+    f: KrumMinority = None,
     keep: Annotated[
         int | None, Range(1, 10**6, search=(1, 20)), "number of rows kept, m; none: n - f"
     ] = None,

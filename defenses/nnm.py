@@ -26,13 +26,11 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 2
 NEEDS = ("f",)
@@ -41,17 +39,13 @@ GIVES = "mixtures"
 
 def nnm(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """As many mixtures as rows."""
 
     def mixed(updates: Updates) -> Updates:
         n = len(updates.rows)
-        assumed = (n - 1) // 2 if f is None else min(f, n - 1)
+        assumed = attackers(f, n)
         squared = robust.distances(updates.rows)
         nearest = squared.argsort(dim=1, stable=True)[:, : n - assumed]
         given = updates.weight.to(squared)

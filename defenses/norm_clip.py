@@ -26,11 +26,12 @@ tensor([[0.5000, 0.0000],
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, equal_weights, stateless
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Counting
 
 VERSION = 2
 TAKES = "row"
@@ -43,9 +44,7 @@ def norm_clip(
         Range(1e-6, 1e6, log=True, search=(1e-2, 1e2)),
         "largest Euclidean norm that is kept, c",
     ] = 1.0,
-    weights: Annotated[
-        Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
-    ] = "equal",
+    weights: Counting = "equal",
 ) -> Defense:
     """All rows, the long ones shortened to the norm."""
 

@@ -29,14 +29,13 @@ from __future__ import annotations
 
 from itertools import combinations, islice
 from math import comb
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, Updates, select, stateless
-from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Minority, attackers
 
 VERSION = 2
 NEEDS = ("f",)
@@ -48,17 +47,13 @@ _TOGETHER = 200  # subsets in a batch
 
 def smea(
     *,
-    f: Annotated[
-        int | None,
-        Range(0, 10**6, search=(0, 10)),
-        "number of attackers assumed; none: the largest with 2f < n",
-    ] = None,
+    f: Minority = None,
 ) -> Defense:
     """The rows of the least varying subset keep their weight."""
 
     def chosen(updates: Updates) -> Updates:
         n = len(updates.rows)
-        count = n - ((n - 1) // 2 if f is None else min(f, n - 1))
+        count = n - attackers(f, n)
         search = _exact if comb(n, count) <= _SUBSETS else _greedy
         return select(updates, search(robust.distances(updates.rows).cpu(), count))
 

@@ -33,7 +33,7 @@ Example:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, equal_weights, merge
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Counting
 
 VERSION = 2
 NEEDS = ("history",)
@@ -61,9 +62,7 @@ def sparsefed(
         Range(0, 1, low_open=True, search=(1e-3, 0.5)),
         "share of the parameters that move in a round, k / d",
     ] = 0.1,
-    weights: Annotated[
-        Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
-    ] = "equal",
+    weights: Counting = "equal",
 ) -> Defense[Tensor]:
     """The largest coordinates of memory and mean; the others stay in memory."""
 

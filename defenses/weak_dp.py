@@ -32,13 +32,14 @@ tensor([[0.5500, 0.4000]])
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, equal_weights, merge
 from backstop.platform.params import Range
+from backstop.platform.remedies.parameters import Counting
 
 VERSION = 2
 GIVES = "row"
@@ -58,9 +59,7 @@ def weak_dp(
         Range(0, 1e3, search=(1e-4, 1e-1)),
         "standard deviation of the noise on each parameter, σ",
     ] = 0.025,
-    weights: Annotated[
-        Literal["equal", "samples"], "how clipped rows count: equally, or by sample counts"
-    ] = "equal",
+    weights: Counting = "equal",
 ) -> Defense:
     """The noisy mean of the clipped rows."""
 

@@ -7,7 +7,7 @@ Every client builds its optimizer anew each round, as in FedAvg. The formulas ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from backstop.platform.params import Range
@@ -92,6 +92,20 @@ def adam(
         return params.new_zeros(params.shape), params.new_zeros(params.shape), 0
 
     return Optimizer(start=start, step=step)
+
+
+def step_decay(
+    epoch: int,
+    milestones: Sequence[int],
+    factor: float,
+) -> float:
+    """What is left of a learning rate in an epoch, counted from 0: at each milestone it falls by
+    the factor, as with ``torch.optim.lr_scheduler.MultiStepLR``.
+
+    >>> [step_decay(epoch, (1, 3), 0.5) for epoch in range(4)]
+    [1.0, 0.5, 0.5, 0.25]
+    """
+    return factor ** sum(epoch >= milestone for milestone in milestones)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}

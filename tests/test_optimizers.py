@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform.optimizers import OPTIMIZERS
+from backstop.platform.optimizers import OPTIMIZERS, step_decay
 from backstop.platform.params import schema
 
 STEPS, SIZE = 10, 17
@@ -92,3 +92,15 @@ def test_a_rate_scales_the_step(name: str, given: dict[str, Any]) -> None:
     start, grads = draws(SIZE), draws(1, SIZE)
     whole, half = (ours(name, given, start, grads, [rate]) - start for rate in (1.0, 0.5))
     torch.testing.assert_close(half, whole / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("milestones", "factor"), [((2, 4, 6, 8), 0.1), ((10,), 0.5), ((), 0.5)])
+def test_a_rate_falls_as_with_the_scheduler_of_torch(
+    milestones: tuple[int, ...], factor: float
+) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(milestones), factor)
+    for epoch in range(12):
+        assert step_decay(epoch, milestones, factor) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()

@@ -13,7 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 # Modules of ours that import nothing heavy: names from them may stand in a signature.
-TORCH_FREE = {"backstop.platform.params", "backstop.platform.threats.parameters"}
+TORCH_FREE = {
+    "backstop.platform.params",
+    "backstop.platform.remedies.parameters",
+    "backstop.platform.threats.parameters",
+}
 # What is there wherever Backstop runs; an import of anything else may fail, which only it can tell.
 INSTALLED = {"backstop", "numpy", "torch"} | sys.stdlib_module_names
 

@@ -14,6 +14,34 @@ from backstop.platform import robust
 MILLIONTHS = 1e6
 
 
+def hdbscan(
+    distance: Tensor,
+    smallest: int,
+    samples: int,
+) -> Tensor:
+    """The cluster (n,) of each row by HDBSCAN, from their distances (n, n) float64; -1 in none.
+    There may be a single cluster, and none has fewer than ``smallest`` members; ``samples`` rows,
+    itself counted, make a row's density.
+
+    Source: R. J. G. B. Campello, D. Moulavi, J. Sander, "Density-Based Clustering Based on
+    Hierarchical Density Estimates", PAKDD 2013, as scikit-learn has it.
+
+    >>> points = torch.tensor([0.0, 0.1, 0.2, 9.0], dtype=torch.float64)
+    >>> hdbscan((points[:, None] - points).abs(), smallest=3, samples=1)
+    tensor([ 0,  0,  0, -1])
+    """
+    from sklearn.cluster import HDBSCAN
+
+    model = HDBSCAN(
+        min_cluster_size=smallest,
+        min_samples=samples,
+        metric="precomputed",
+        allow_single_cluster=True,
+        copy=True,
+    )
+    return torch.from_numpy(model.fit_predict(distance.numpy()))
+
+
 def larger_of_two(rows: Tensor, linkage: Literal["average", "complete"] = "average") -> Tensor:
     """The rows (numbers, ascending by cluster) of the larger of two clusters by direction, 1 -
     cosine.

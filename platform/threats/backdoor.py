@@ -164,6 +164,22 @@ def chosen(
     return attacked[: max(round_count(share, len(attacked)), 1)]
 
 
+def companions(
+    y: Tensor,
+    picked: Tensor,
+    ratio: float,
+) -> Tensor:
+    """The samples of a batch after the poisoned ones that an attack changes without a new label,
+    so that the change alone is no trigger: ``ratio`` for each poisoned one, as far as the batch has
+    samples. Indices.
+
+    >>> companions(torch.tensor([1, 0, 1, 0]), torch.tensor([0, 2]), 0.5)
+    tensor([1])
+    """
+    others = torch.ones_like(y).index_fill(0, picked, 0).nonzero().flatten()
+    return others[: round_count(ratio, len(picked))]
+
+
 def backdoor(
     name: str,
     stamp: Trigger[StateT],
