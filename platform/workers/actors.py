@@ -110,28 +110,46 @@ def view(array: Any) -> Tensor:
 
 def pack(data: Data) -> dict[str, Any]:
     """A dataset as numpy arrays and plain values: what the object store shares without copying."""
-    samples = {
+    tensors = {
         "train_x": data.train.x,
         "train_y": data.train.y,
         "test_x": data.test.x,
         "test_y": data.test.y,
+        "client": data.client,
+        "vectors": data.vectors,
     }
-    arrays = samples | {"client": data.client, "vectors": data.vectors}
-    plain = {"classes": data.classes, "kind": data.kind, "mean": data.mean, "std": data.std}
-    return {
-        name: None if tensor is None else tensor.numpy() for name, tensor in arrays.items()
-    } | plain
+    packed: dict[str, Any] = {
+        "classes": data.classes,
+        "kind": data.kind,
+        "mean": data.mean,
+        "std": data.std,
+    }
+    for name, tensor in tensors.items():
+        packed[name] = None if tensor is None else tensor.numpy()
+    return packed
 
 
 def unpack(arrays: Mapping[str, Any]) -> Data:
     """The dataset that :func:`pack` packed, on the shared memory."""
-    fields: dict[str, Any] = {
-        name: view(value) if isinstance(value, np.ndarray) else value
-        for name, value in arrays.items()
-    }
+    fields = dict(arrays)
+    for name, value in arrays.items():
+        if isinstance(value, np.ndarray):
+            fields[name] = view(value)
     train = Samples(fields.pop("train_x"), fields.pop("train_y"))
     test = Samples(fields.pop("test_x"), fields.pop("test_y"))
     return Data(train=train, test=test, **fields)
+
+
+def _in_order(
+    name: str,
+    shares: Sequence[Mapping[str, Sequence[int]]],
+    answers: Sequence[Mapping[str, Sequence[tuple[Any, Any]]]],
+) -> list[tuple[Any, Any]]:
+    """All actors' answers for one test set, batch after batch."""
+    batches: dict[int, tuple[Any, Any]] = {}
+    for share, answer in zip(shares, answers, strict=True):
+        batches.update(zip(share[name], answer[name], strict=True))
+    return [batches[index] for index in range(len(batches))]
 
 
 def _joined(batches: Sequence[tuple[Any, Any]], device: torch.device) -> Prediction:
@@ -141,6 +159,14 @@ def _joined(batches: Sequence[tuple[Any, Any]], device: torch.device) -> Predict
     if radii[0] is None:
         return Prediction(label)
     return Prediction(label, torch.tensor(np.concatenate(radii), device=device))
+
+
+def _counts(probe: Probe) -> dict[str, int]:
+    """How many samples each test set has."""
+    counts = {"clean": len(probe.clean.y)}
+    if probe.triggered is not None:
+        counts["triggered"] = len(probe.triggered.wanted)
+    return counts
 
 
 class ActorShare(NamedTuple):
@@ -166,12 +192,14 @@ class OnActors:
         import ray
 
         self.ray = ray
-        self.device, self.share = device, share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
+        self.device = device
+        self.share = share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
         self.actors: list[Any] = [self._start() for _ in range(count)]
+        self.experiment: tuple[Any, ...] | None = None  # what every actor's ``open`` is given
+        # what is in the object store: the thing itself, or a key that tells it, and its reference
+        self.data: tuple[str, Any] | None = None
         self.published_probe: tuple[Any, Any] | None = None
         self.kept: dict[str, tuple[Any, Any]] = {}
-        self.data: tuple[str, Any] | None = None
-        self.experiment: tuple[Any, ...] | None = None
 
     def _start(self) -> Any:
         actor = self.ray.remote(Worker).options(
@@ -186,19 +214,23 @@ class OnActors:
         self.built = built
         key = f"{folder}:{built.spec.dataset}"
         if self.data is None or self.data[0] != key:
-            self.data = (key, self.ray.put(pack(loading.load_dataset(built.spec.dataset, folder))))
+            data = loading.load_dataset(built.spec.dataset, folder)
+            self.data = (key, self.ray.put(pack(data)))
         self.experiment = (built.spec, *self.data)
-        self.published_probe, self.kept = None, {}
+        self.published_probe = None
+        self.kept = {}
         opened = [self._configure(actor) for actor in self.actors]
         for slot, refs in enumerate(opened):
             self._await_ready(slot, refs)
 
     def _configure(self, actor: Any) -> list[Any]:
         """Bring an actor up to date: the experiment, and the triggered test set if there is one."""
-        refs = [actor.open.remote(*self.experiment)] if self.experiment else [actor.ready.remote()]
-        return refs + (
-            [actor.probe.remote(self.published_probe[1])] if self.published_probe else []
-        )
+        if self.experiment is None:
+            return [actor.ready.remote()]
+        refs = [actor.open.remote(*self.experiment)]
+        if self.published_probe:
+            refs.append(actor.probe.remote(self.published_probe[1]))
+        return refs
 
     def _await_ready(self, slot: int, refs: list[Any]) -> None:
         """Wait until an actor is up to date; replace it where it dies or does not come up."""
@@ -211,9 +243,13 @@ class OnActors:
                     raise
                 # right after a node is lost, a new actor may still be placed on it
                 time.sleep(attempt)
-                self._kill(slot)
-                self.actors[slot] = self._start()
-                refs = self._configure(self.actors[slot])
+                refs = self._replace(slot)
+
+    def _replace(self, slot: int) -> list[Any]:
+        """Start another actor in the slot; what to wait for until it is up to date."""
+        self._kill(slot)
+        self.actors[slot] = self._start()
+        return self._configure(self.actors[slot])
 
     def _kill(self, slot: int) -> None:
         with contextlib.suppress(Exception):
@@ -224,9 +260,9 @@ class OnActors:
         actor's call is done again.
         """
         results: list[Any] = [None] * len(calls)
-        waiting = list(range(len(calls)))[::-1]
+        waiting = list(reversed(range(len(calls))))
+        free = list(reversed(range(len(self.actors))))
         busy: dict[Any, tuple[int, int]] = {}
-        free = list(range(len(self.actors)))[::-1]
         while waiting or busy:
             while waiting and free:
                 slot, index = free.pop(), waiting.pop()
@@ -234,18 +270,21 @@ class OnActors:
             (done,), _ = self.ray.wait(list(busy), num_returns=1)
             slot, index = busy.pop(done)
             try:
-                results[index] = self.ray.get(done)
+                results[index] = self._result(done)
             except self.ray.exceptions.RayActorError:
-                self._kill(slot)
-                self.actors[slot] = self._start()
-                self._await_ready(slot, self._configure(self.actors[slot]))
+                self._await_ready(slot, self._replace(slot))
                 waiting.append(index)
-            except self.ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, BrokenStage):
-                    raise error.cause from error  # its one line instead of Ray's traceback
-                raise
             free.append(slot)
         return results
+
+    def _result(self, done: Any) -> Any:
+        """What a call returned. A broken stage is its one line instead of Ray's traceback."""
+        try:
+            return self.ray.get(done)
+        except self.ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, BrokenStage):
+                raise error.cause from error
+            raise
 
     def train(
         self,
@@ -268,13 +307,12 @@ class OnActors:
                 round_index, unit, *shared, attack_state, attacked
             )
 
-        parts = self._map([call(unit) for unit in units])
-        return gather(
-            [
-                Trained(*(torch.tensor(column, device=self.built.device) for column in part))
-                for part in parts
-            ]
-        )
+        answers = self._map([call(unit) for unit in units])
+        return gather([self._as_trained(answer) for answer in answers])
+
+    def _as_trained(self, answer: Sequence[Any]) -> Trained:
+        """A block as tensors of our own: arrays in shared memory can only be read."""
+        return Trained(*(torch.tensor(column, device=self.built.device) for column in answer))
 
     def predict(
         self,
@@ -288,9 +326,7 @@ class OnActors:
         """
         self._publish(probe)
         shared = self._put_vectors(params, buffers)
-        counts = {"clean": len(probe.clean.y)}
-        if probe.triggered is not None:
-            counts["triggered"] = len(probe.triggered.wanted)
+        counts = _counts(probe)
         shares = [self._batches(slot, counts) for slot in range(len(self.actors))]
 
         def call(share: Mapping[str, Sequence[int]]) -> Callable[[Any], Any]:
@@ -298,12 +334,8 @@ class OnActors:
 
         answers = self._map([call(share) for share in shares])
         predicted = {}
-        for name, count in counts.items():
-            batches: list[Any] = [None] * batch_count(count)
-            for share, answer in zip(shares, answers, strict=True):
-                for index, batch in zip(share[name], answer[name], strict=True):
-                    batches[index] = batch
-            predicted[name] = _joined(batches, params.device)
+        for name in counts:
+            predicted[name] = _joined(_in_order(name, shares, answers), params.device)
         return predicted["clean"], predicted.get("triggered")
 
     def _publish(self, probe: Probe) -> None:
@@ -330,7 +362,9 @@ class OnActors:
     def _keep(self, name: str, item: Any) -> Any:
         """The reference of an item, put anew only when it is another object than last time."""
         if name not in self.kept or self.kept[name][0] is not item:
-            plain = item.detach().cpu().numpy() if isinstance(item, Tensor) else item
+            plain = item
+            if isinstance(item, Tensor):
+                plain = item.detach().cpu().numpy()
             self.kept[name] = (item, self.ray.put(plain))
         return self.kept[name][1]
 

@@ -16,10 +16,18 @@ from backstop.platform.workers import rays
 from backstop.platform.workers.actors import ActorShare, OnActors
 from backstop.platform.workers.clients import Clients
 
+QUIET: Mapping[str, Any] = {
+    "log_to_driver": False,
+    "logging_level": "ERROR",
+    "configure_logging": True,
+}
+
 
 def available() -> int:
     """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -30,6 +38,32 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
 
     Raises BadInput where it cannot be had; for a cluster that is not there, within seconds.
     """
+    _set_environment()
+    place = rays.check_address(address)
+    if isinstance(place, Path):
+        # loopback only; a token would be written under HOME
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if isinstance(place, str):
+            ray.init(address=place, **QUIET)
+        else:
+            _start_own(place, cpus or available())
+    except (OSError, ValueError, RuntimeError) as error:
+        problem = str(error).partition("\n")[0]
+        raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _set_environment() -> None:
+    """Settings that Ray and Tune read from the environment only."""
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_LOG_TO_DRIVER="0",
@@ -39,45 +73,19 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Tune would end the sweep as if it were done; an interruption is an exit code
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    place = rays.check_address(address)
-    if isinstance(place, Path):
-        # loopback only; a token would be written under HOME
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def _start_own(folder: Path, cpus: int) -> None:
+    """Start a private Ray that keeps its files in the folder; say so where it is not the usual."""
     import ray
 
-    handler = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "configure_logging": True,
-    }
-    try:
-        if isinstance(place, str):
-            ray.init(address=place, **quiet)
-        else:
-            own: dict[str, Any] = (
-                {} if place == rays.temporary() else {"_temp_dir": str(place / "ray")}
-            )
-            if own:
-                why = f"{rays.temporary()} is too long for its sockets"
-                print(f"Ray keeps its files in {place / 'ray'}: {why}", file=sys.stderr, flush=True)
-            ray.init(
-                address="local",
-                num_cpus=cpus or available(),
-                include_dashboard=False,
-                **own,
-                **quiet,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BadInput(
-            f"Ray at {address or 'local'} cannot be used: {str(error).partition(chr(10))[0]}"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    own: dict[str, Any] = {}
+    usual = rays.temporary()
+    if folder != usual:
+        own["_temp_dir"] = str(folder / "ray")
+        why = f"{usual} is too long for its sockets"
+        print(f"Ray keeps its files in {folder / 'ray'}: {why}", file=sys.stderr, flush=True)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **own, **QUIET)
 
 
 def cluster_resources() -> Mapping[str, float]:
