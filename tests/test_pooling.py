@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import product
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backstop.platform import seeds
+from backstop.platform.training import pooling
 from backstop.platform.training.pooling import PooledConv2d
 
 # channels, output channels, side, kernel, padding; the last two leave an odd side to pool
@@ -47,6 +49,18 @@ def test_values_and_gradients_are_those_of_torch(size: tuple[int, ...]) -> None:
     inputs = (x, *layer.parameters())
     ours = torch.autograd.grad(pooled, inputs, grad)
     theirs = torch.autograd.grad(expected, inputs, grad)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_numba_it_is_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients too, whose loop is compiled otherwise."""
+    monkeypatch.setattr(pooling, "COMPILED", False)
+    monkeypatch.setitem(sys.modules, "backstop.platform.kernels.pooling", None)
+    layer, x = _layer(*SIZES[0])
+    inputs = (x, *layer.parameters())
+    ours = torch.autograd.grad(layer(x).sum(), inputs)
+    theirs = torch.autograd.grad(_stock(layer, x).sum(), inputs)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one, other)
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backstop.platform.robust import COMPILED
+
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a window, row by row
 
 
@@ -43,8 +45,10 @@ def _plain(
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
     """Whether the other way to compute it is open: for plain float32 images on a CPU, outside of
-    ``torch.func``.
+    ``torch.func``, where numba is installed.
     """
+    if not COMPILED:
+        return False
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001 -- torch has no public name for it
         return False
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() == 4
