@@ -18,11 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import (
-    Defense,
-    Record,
-    Updates,
-)
+from backstop.platform.contract import Prediction, Record, Updates
 from backstop.platform.rounds import costs, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
@@ -38,6 +34,8 @@ from backstop.platform.training.stage_errors import located
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
 
 WARMUP_SAVE_INTERVAL_S = 60.0  # seconds of a warm-up that a stopped process may lose
+
+Telemetry = Callable[[], dict[str, float]]
 
 
 class Experiment:
@@ -62,12 +60,12 @@ class Experiment:
             self.attack_turns = self.built.attack_turns()
             self.views = Views(self.built, folder)
             self.state = self._first(*self._start(device))
-            self.origin = origin.here(
-                self.spec, folder, self.built.device, self.views.read_edge_cases
-            )
+            edge_cases = self.views.read_edge_cases
+            self.origin = origin.here(self.spec, folder, self.built.device, edge_cases)
         self.clients.open(self.built, folder)
+        # the test sets, and the attack's state that they were made of
         self.probed: tuple[Any, Probe] | None = None
-        self.costs: dict[str, float] = {}
+        self.costs: dict[str, float] = {}  # since the last record
 
     def _start(self, device: str) -> tuple[Tensor, Tensor]:
         """The vectors before the first round: fresh, from a checkpoint, or warmed up."""
@@ -79,12 +77,14 @@ class Experiment:
         return net.params, net.buffers
 
     def _warmed_up(self, device: str) -> tuple[Tensor, Tensor]:
-        clean, where = starts.warmup_spec(self.spec), self.built.device
-        params, buffers = starts.compute_once(
-            self.warm_up_key(self.spec),
-            lambda place: _warm_up(clean, self.folder, device, self.clients, place),
-        )
-        return params.to(where), buffers.to(where)
+        """The vectors after the warm-up, which is done here unless it was done before."""
+        clean = starts.warmup_spec(self.spec)
+
+        def warm_up(kept: Path) -> tuple[Tensor, Tensor]:
+            return _warm_up(clean, self.folder, device, self.clients, kept)
+
+        params, buffers = starts.compute_once(self.warm_up_key(self.spec), warm_up)
+        return params.to(self.built.device), buffers.to(self.built.device)
 
     def warm_up_key(self, spec: Spec) -> str:
         """What the warm-up of a spec is a function of: its clean experiment, the dataset's bytes
@@ -94,8 +94,11 @@ class Experiment:
         return f"{starts.warmup_spec(spec).id}-{machine}"
 
     def _first(self, params: Tensor, buffers: Tensor) -> State:
-        state, attack = State(0, params, buffers, None, None), self.built.attack
-        attack_state = attack.init(self.views.attack(state)) if attack.init else None
+        """The state before the first round: attack and defense see it without their own part."""
+        state = State(0, params, buffers, None, None)
+        attack_state = None
+        if self.built.attack.init:
+            attack_state = self.built.attack.init(self.views.attack(state))
         defense_state = self.built.defense.init(self.views.server(state))
         return state._replace(attack=attack_state, defense=defense_state)
 
@@ -113,39 +116,40 @@ class Experiment:
         """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
         :class:`BrokenStage` that names the stage and the round.
         """
-        with located(self.state.round):
+        with located(self.state.round), one_thread():
             return self._round()
 
     def _round(self) -> Record | None:
-        built, state = self.built, self.state
-        with one_thread():
-            state, trained = self._train(state, built.cohort(state.round))
-            finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
-            sent = self._sent(trained, finite)
-            with costs.measured("aggregate", built.device, self.costs, memory=True):
-                state, aggregate, telemetry = self._aggregate(state, sent, trained.buffers[finite])
-            self.state = state._replace(round=state.round + 1)
-            if self.state.round % self.spec.eval_every and self.state.round != self.spec.rounds:
-                return None
-            metrics = self._measure() | {
-                "round/train_loss": self._honest_loss(trained, state.round),
-                "defense/nonfinite_rows": float((~finite).sum()),
-                **telemetry(aggregate),
-            }
-            if self.attack_turns:
-                metrics["attack/turns"] = float(self.attack_turns[state.round])
-            if self.state.round == self.spec.rounds:
-                metrics |= self._repaired(built.defense)
-            spent, self.costs = self.costs, {}
-            return Record(self.spec.id, state.round, metrics, spent)
+        state, trained = self._train(self.state, self.built.cohort(self.state.round))
+        finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
+        sent = self._sent(trained, finite)
+        with costs.measured("aggregate", self.built.device, self.costs, memory=True):
+            state, telemetry = self._aggregate(state, sent, trained.buffers[finite])
+        self.state = state._replace(round=state.round + 1)
+        if not self._due():
+            return None
+        metrics = self._measure()
+        metrics["round/train_loss"] = self._honest_loss(trained, state.round)
+        metrics["defense/nonfinite_rows"] = float((~finite).sum())
+        metrics |= telemetry()
+        if self.attack_turns:
+            metrics["attack/turns"] = float(self.attack_turns[state.round])
+        if not self.rounds_left:
+            metrics |= self._repaired()
+        spent, self.costs = self.costs, {}
+        return Record(self.spec.id, state.round, metrics, spent)
+
+    def _due(self) -> bool:
+        """Whether the rounds done so far are followed by an evaluation; the last one always is."""
+        return self.state.round % self.spec.eval_every == 0 or not self.rounds_left
 
     def _sent(self, trained: Trained, finite: Tensor) -> Updates:
         """What the server takes: the rows that are finite."""
         clients = trained.client.to(finite.device)
+        weight = self._weights(trained.client)
         if finite.all():  # no copy of the matrix
-            return Updates(trained.rows, self._weights(trained.client), clients)
-        weight = self._weights(trained.client[finite.cpu()])
-        return Updates(trained.rows[finite], weight, clients[finite])
+            return Updates(trained.rows, weight, clients)
+        return Updates(trained.rows[finite], weight[finite], clients[finite])
 
     def _honest_loss(self, trained: Trained, round_index: int) -> float:
         """The mean training loss of honest clients; NaN where none was there."""
@@ -160,10 +164,11 @@ class Experiment:
             return self.built.attackers(round_index)
         return self.built.malicious
 
-    def _repaired(self, defense: Defense) -> dict[str, float]:
+    def _repaired(self) -> dict[str, float]:
         """Let the defense repair the final model, and label as it says: figures beside those of the
         plain model before.
         """
+        defense = self.built.defense
         if not (defense.finish or defense.predict):
             return {}
         if defense.finish:
@@ -174,10 +179,9 @@ class Experiment:
         return {name.replace("round/", "repaired/"): value for name, value in figures.items()}
 
     def _weights(self, clients: Tensor) -> Tensor:
-        return torch.tensor(
-            [float(len(self.built.shards[int(client)])) for client in clients],
-            device=self.built.device,
-        )
+        """How many samples each client has."""
+        sizes = [float(len(self.built.shards[client])) for client in clients.tolist()]
+        return torch.tensor(sizes, device=self.built.device)
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         """Send the model, plan, train the cohort and craft the malicious rows."""
@@ -189,13 +193,10 @@ class Experiment:
             return self._trained(state, cohort)
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
-        built, plan = self.built, self.built.attack.plan
-        present = torch.isin(cohort, built.attackers(state.round))
-        attacked = built.attacked(state.round) and bool(present.any())
-        weight = self._weights(cohort)
-        share = (weight[present].sum() / weight.sum()).item()
-        members = torch.searchsorted(built.malicious, cohort[present])
-        presence = Presence(members, len(cohort), share)
+        plan = self.built.attack.plan
+        present = torch.isin(cohort, self.built.attackers(state.round))
+        attacked = self.built.attacked(state.round) and bool(present.any())
+        presence = self._presence(cohort, present)
         if attacked and plan:
             planned = plan(state.attack, self.views.attack(state, presence))
             state = state._replace(attack=planned)
@@ -206,6 +207,13 @@ class Experiment:
             trained = self._crafted(state, trained, present, presence)
         return state, trained
 
+    def _presence(self, cohort: Tensor, present: Tensor) -> Presence:
+        """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""
+        weight = self._weights(cohort)
+        share = (weight[present].sum() / weight.sum()).item()
+        members = torch.searchsorted(self.built.malicious, cohort[present])
+        return Presence(members, len(cohort), share)
+
     def _crafted(
         self,
         state: State,
@@ -214,11 +222,13 @@ class Experiment:
         presence: Presence,
     ) -> Trained:
         """What is sent where the attack crafts the rows, or the buffers, of those present."""
-        craft, craft_buffers = self.built.attack.craft, self.built.attack.craft_buffers
+        craft = self.built.attack.craft
+        craft_buffers = self.built.attack.craft_buffers
         if not (craft or craft_buffers):
             return trained
         view = replace(self.views.attack(state, presence), honest=trained.rows[~present])
-        rows, buffers = trained.rows.clone(), trained.buffers.clone()
+        rows = trained.rows.clone()
+        buffers = trained.buffers.clone()
         if craft:
             rows[present] = craft(state.attack, trained.rows[present], view)
         if craft_buffers and buffers.shape[1]:
@@ -230,12 +240,14 @@ class Experiment:
         state: State,
         sent: Updates,
         changes: Tensor,
-    ) -> tuple[State, Tensor, Callable[[Tensor], Any]]:
+    ) -> tuple[State, Telemetry]:
         """Defend, and move the global vectors by the weighted mean. Without a weight that is left,
         nothing moves.
+
+        What the defense did is told only when asked for, in the rounds that are evaluated.
         """
         if not len(sent.rows):
-            return state, torch.zeros_like(state.params), lambda _: {}
+            return state, dict
         follow = self.built.defense.follow
         assert follow is not None
         after, remembered, shares = follow(sent, state.defense, self.views.server(state))
@@ -243,46 +255,40 @@ class Experiment:
         params = state.params + aggregate * self.spec.server_lr
         buffers = state.buffers
         if len(buffers):  # a client's buffers count as much as the defense lets the client count
-            kept = torch.zeros_like(sent.weight).index_add(
-                0, torch.searchsorted(sent.client, shares.client), shares.weight
-            )
+            row = torch.searchsorted(sent.client, shares.client)
+            kept = torch.zeros_like(sent.weight).index_add(0, row, shares.weight)
             buffers = buffers + weighted_mean(changes, kept)
-        moved = state._replace(params=params, buffers=buffers, defense=remembered)
         malicious = self._judged(state.round).to(sent.client.device)
-        layout = self.built.net.layout
-        return (
-            moved,
-            aggregate,
-            lambda row: (
-                evaluate.kept(sent, after, malicious) | evaluate.masked(sent.rows, row, layout)
-            ),
-        )
+
+        def telemetry() -> dict[str, float]:
+            kept = evaluate.kept(sent, after, malicious)
+            return kept | evaluate.masked(sent.rows, aggregate, self.built.net.layout)
+
+        return state._replace(params=params, buffers=buffers, defense=remembered), telemetry
 
     def _measure(self, defended: int | None = None) -> dict[str, float]:
         """The figures of the global model as it is; as the defense lets it predict after
         ``defended`` rounds.
         """
+        state = self.state
         with costs.measured("evaluate", self.built.device, self.costs):
             probe = self.probe()
-            clean, triggered = self.clients.predict(
-                self.state.params, self.state.buffers, probe, defended
-            )
+            clean, triggered = self.clients.predict(state.params, state.buffers, probe, defended)
             metrics = evaluate.clean_figures(clean.label, probe.clean)
-            if defended is not None:
-                metrics["round/rejected_rate"] = evaluate.rejected(clean)
-                metrics |= evaluate.certified(clean, probe.clean)
             if triggered is not None and probe.triggered is not None:
                 untriggered = clean.label if probe.paired else None
                 metrics |= evaluate.success(triggered.label, probe.triggered, untriggered)
-                if defended is not None:
-                    metrics["round/rejected_triggered_rate"] = evaluate.rejected(triggered)
+            if defended is not None:
+                metrics |= _defended_figures(clean, triggered, probe)
             return metrics
 
     def probe(self) -> Probe:
         """The test sets: made once, and once more whenever the attack's state has changed (a
         learned trigger).
         """
-        own = self.state.attack[self.built.trigger_stage] if self.state.attack else None
+        own = None
+        if self.state.attack:
+            own = self.state.attack[self.built.trigger_stage]
         if self.probed is None or self.probed[0] is not own:
             self.probed = (own, build_probe(self.views, self.state))
         return self.probed[1]
@@ -317,18 +323,31 @@ class Experiment:
         self.clients.close()
 
 
+def _defended_figures(
+    clean: Prediction,
+    triggered: Prediction | None,
+    probe: Probe,
+) -> dict[str, float]:
+    """What only a defense that predicts its own way has: rejections and certificates."""
+    figures = {"round/rejected_rate": evaluate.rejected(clean)}
+    figures |= evaluate.certified(clean, probe.clean)
+    if triggered is not None:
+        figures["round/rejected_triggered_rate"] = evaluate.rejected(triggered)
+    return figures
+
+
 def _warm_up(
     clean: Spec,
     folder: Path,
     device: str,
     clients: Clients,
-    place: Path,
+    kept: Path,
 ) -> tuple[Tensor, Tensor]:
-    """The vectors at the end of a clean experiment; what is done when the process is stopped is
-    kept in ``place``.
+    """The vectors at the end of a clean experiment; what is done when the process is stopped stays
+    in the folder ``kept``.
     """
     warm = Experiment(clean, folder, device, clients)
-    checkpointed = Checkpointed(warm, Checkpoint(place, clean.id))
+    checkpointed = Checkpointed(warm, Checkpoint(kept, clean.id))
     while not checkpointed.done:
         for _ in checkpointed.rounds(WARMUP_SAVE_INTERVAL_S):
             pass

@@ -414,7 +414,7 @@ def test_buffers_move_by_the_clients_that_the_defense_keeps(defense: str, moved:
     experiment = Experiment(TINY.replace(defense=to_chain(defense, "defense")), NOWHERE, "cpu")
     state = experiment.state._replace(buffers=torch.zeros(1))
     sent = Updates(torch.zeros(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
-    after, _, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    after, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
     assert after.buffers.tolist() == [moved]
 
 
@@ -429,7 +429,7 @@ def test_buffers_of_a_round_that_moves_nothing_stay() -> None:
     experiment.built = experiment.built._replace(defense=chain(nobody))
     state = experiment.state._replace(buffers=torch.zeros(1), defense=(None,))
     sent = Updates(torch.ones(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
-    after, _, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    after, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
     assert after.buffers.tolist() == [0.0] and torch.equal(after.params, state.params)
 
 
