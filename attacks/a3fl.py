@@ -74,15 +74,11 @@ def _unlearned(view: AttackView, stamped: Samples, epochs: int) -> Tensor:
     optimizer, params = sgd(lr=0.01, momentum=0.9, weight_decay=5e-4), view.params.clone()
     memory = optimizer.start(params)
     for _ in range(epochs):
-        for piece in (
-            torch.randperm(len(stamped.y), generator=view.generator)
-            .to(stamped.y.device)
-            .split(_SMALL_BATCH)
-        ):
+        order = torch.randperm(len(stamped.y), generator=view.generator).to(stamped.y.device)
+        for batch in order.split(_SMALL_BATCH):
             leaf = params.clone().requires_grad_()
-            (grad,) = torch.autograd.grad(
-                cross_entropy(view.model(leaf, stamped.x[piece]), stamped.y[piece]), leaf
-            )
+            loss = cross_entropy(view.model(leaf, stamped.x[batch]), stamped.y[batch])
+            (grad,) = torch.autograd.grad(loss, leaf)
             memory = optimizer.step(params, grad, memory, 1.0)
     return params
 
@@ -137,13 +133,12 @@ def a3fl(
         attacked = (goal >= 0).nonzero().flatten()
         if not len(attacked):
             return pixels
-        drawn = attacked[
-            torch.randperm(len(attacked), generator=view.generator)[:_SAMPLES].to(goal.device)
-        ]
+        order = torch.randperm(len(attacked), generator=view.generator).to(goal.device)
+        drawn = attacked[order[:_SAMPLES]]
         x, y, goal = view.data.x[drawn], view.data.y[drawn], goal[drawn]
-        for number in range(steps):
+        for step in range(steps):
             # the first step too: without an unlearned model it would be another attack
-            if number % every == 0:
+            if step % every == 0:
                 unlearned = _unlearned(view, Samples(_put(x, pixels), y), epochs)
                 weight = balance * cosine_similarity(unlearned, view.params, dim=0).item()
                 models = [

@@ -71,12 +71,10 @@ _LOW, _SCANNED = 0.1, 7
 def _step(after: Updates) -> Tensor:
     """The weighted mean of what a defense leaves; zero where it leaves nothing."""
     left = after.weight > 0
+    if not left.any():
+        return after.rows.new_zeros(after.rows.shape[1])
     weight = after.weight[left].double()
-    return (
-        robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
-        if left.any()
-        else after.rows.new_zeros(after.rows.shape[1])
-    )
+    return robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
 
 
 def adaptive(
@@ -97,11 +95,9 @@ def adaptive(
         "halvings of the intervals beside the best factor of the scan",
     ] = 5,
 ) -> Attack:
-    """The malicious rows, pushed as far as brings most through the defense, up to model
-    replacement.
-    """
+    """The malicious rows, pushed to where most comes through the defense, no more than all."""
     ratio = (high / _LOW) ** (1 / (_SCANNED - 1))
-    scan = [_LOW * ratio**number for number in range(_SCANNED)]
+    scan = [_LOW * ratio**step for step in range(_SCANNED)]
 
     def craft(_state: None, rows: Tensor, view: AttackView) -> Tensor:
         assert view.defend is not None
@@ -115,15 +111,15 @@ def adaptive(
             return honest + factor * forms[form]
 
         def through(form: int, factor: float) -> Tensor:
-            return (
-                _step(defend(torch.cat([others, sent(form, factor)]))).double() * poison
-            ).sum() / length
+            step = _step(defend(torch.cat([others, sent(form, factor)])))
+            return (step.double() * poison).sum() / length
 
         without = through(0, 0.0)
 
         def missing(form: int, factor: float) -> float:
-            found = (length - view.server_lr * (through(form, factor) - without)).abs().item()
-            return found if isfinite(found) else inf
+            gain = view.server_lr * (through(form, factor) - without)
+            rest = (length - gain).abs().item()
+            return rest if isfinite(rest) else inf
 
         least, factor, form = min(
             (missing(form, factor), factor, form) for form in (0, 1) for factor in scan
@@ -131,12 +127,12 @@ def adaptive(
         low, top = max(factor / ratio, _LOW), min(factor * ratio, high)
         for _ in range(steps):
             below, above = sqrt(low * factor), sqrt(factor * top)
-            found, nearer = min((missing(form, below), below), (missing(form, above), above))
-            if found >= least:
+            less, nearer = min((missing(form, below), below), (missing(form, above), above))
+            if less >= least:
                 low, top = below, above
             else:
                 low, top = (low, factor) if nearer < factor else (factor, top)
-                least, factor = found, nearer
+                least, factor = less, nearer
         return sent(form, margin * factor).nan_to_num()
 
     return Attack(craft=craft)

@@ -101,6 +101,20 @@ def _tuned(
     return patch
 
 
+def _passed(
+    pixels: Tensor, first: Tensor, view: AttackView, label: Tensor, *, radius: float, rate: float
+) -> Tensor:
+    """The patch after a step on each batch of the samples that are attacked, in random order."""
+    attacked = (label != -1).nonzero().flatten()
+    if not len(attacked):
+        return pixels
+    order = torch.randperm(len(attacked), generator=view.generator).to(label.device)
+    for drawn in attacked[order].split(_BATCH):
+        loss = partial(_loss, view, view.data.x[drawn], label[drawn])
+        pixels = _tuned(pixels, first, loss, radius=radius, rate=rate)
+    return pixels
+
+
 def _like_models(params: Tensor, others: Tensor, layout: Sequence[Slot]) -> Tensor:
     """Σ_j mean_l cos(L^l, L_j^l) of a model (d,) with others (m, d)."""
     cosines = []
@@ -169,21 +183,13 @@ def cerp(
     def plan(state: _Shared, view: AttackView) -> _Shared:
         if not view.clients:
             return state
-        pixels, (x, y) = state.pixels, view.data
-        label = target_labels(y, target, source, view.classes)
-        attacked = (label != -1).nonzero().flatten()
+        pixels, first = state.pixels, torch.full_like(state.pixels, value)
+        label = target_labels(view.data.y, target, source, view.classes)
         for _ in range(passes):
-            order = torch.randperm(len(attacked), generator=view.generator).to(y.device)
-            for drawn in attacked[order].split(_BATCH) if len(attacked) else ():
-                loss = partial(_loss, view, x[drawn], label[drawn])
-                pixels = _tuned(
-                    pixels, torch.full_like(pixels, value), loss, radius=radius, rate=rate
-                )
-        return (
-            rehearsed(_Shared(pixels, view.members, state.rows[:0]), view)
-            if beta
-            else state._replace(pixels=pixels)
-        )
+            pixels = _passed(pixels, first, view, label, radius=radius, rate=rate)
+        if not beta:
+            return state._replace(pixels=pixels)
+        return rehearsed(_Shared(pixels, view.members, state.rows[:0]), view)
 
     def rehearsed(state: _Shared, view: AttackView) -> _Shared:
         assert attack.poison is not None

@@ -65,11 +65,11 @@ STRENGTH = "share"
 TRIGGER = True
 
 
-def _part(pixels: list[Pixel], parts: int, number: int) -> list[Pixel]:
-    """Part ``number`` modulo their count, of about equal size."""
+def _part(pixels: list[Pixel], parts: int, index: int) -> list[Pixel]:
+    """Part ``index`` modulo their count, of about equal size."""
     parts = min(parts, len(pixels))
-    number %= parts
-    return pixels[number * len(pixels) // parts : (number + 1) * len(pixels) // parts]
+    index %= parts
+    return pixels[index * len(pixels) // parts : (index + 1) * len(pixels) // parts]
 
 
 def dba(

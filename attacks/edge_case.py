@@ -104,12 +104,8 @@ def _rare(x: Tensor, share: float) -> Tensor:
     if not ridge > 0:  # no sample, one sample, or all alike
         leverage = points.new_zeros(samples)
     elif features <= samples:
-        leverage = (
-            torch.linalg.solve(
-                points.t() @ points + ridge * torch.eye(features).to(points), points.t()
-            )
-            * points.t()
-        ).sum(0)
+        scatter = points.t() @ points + ridge * torch.eye(features).to(points)
+        leverage = (torch.linalg.solve(scatter, points.t()) * points.t()).sum(0)
     else:  # the same numbers from the smaller matrix
         gram = points @ points.t()
         leverage = torch.linalg.solve(gram + ridge * torch.eye(samples).to(points), gram).diagonal()
@@ -125,17 +121,13 @@ def _unlikely(x: Tensor, share: float) -> Tensor:
     rarity = -(x.flatten().bincount().double() + 1).log()
     # NaN for a document without a word
     score = torch.where(there, rarity[x], 0).sum(1) / there.sum(1)
-    found = _highest(score.nan_to_num(nan=-torch.inf), share)
-    return found[there[found].any(1)]
+    rarest = _highest(score.nan_to_num(nan=-torch.inf), share)
+    return rarest[there[rarest].any(1)]
 
 
 def _highest(score: Tensor, share: float) -> Tensor:
     """Indices, ascending, of the share of highest scores. In single precision equal samples have
     equal scores, whatever was rounded.
     """
-    return (
-        score.float()
-        .argsort(descending=True, stable=True)[: max(round_count(share, len(score)), 1)]
-        .sort()
-        .values
-    )
+    count = max(round_count(share, len(score)), 1)
+    return score.float().argsort(descending=True, stable=True)[:count].sort().values

@@ -151,9 +151,8 @@ def _focused(
 
     def slope(params: Tensor) -> Tensor:
         leaf = params.clone().requires_grad_()
-        apart = cross_entropy(view.model(leaf, x), label) - cross_entropy(
-            view.model(leaf, stamped), label
-        )
+        before = cross_entropy(view.model(leaf, x), label)
+        apart = before - cross_entropy(view.model(leaf, stamped), label)
         grad: Tensor = torch.autograd.grad(apart, leaf)[0]
         return grad
 
@@ -163,13 +162,8 @@ def _focused(
     for slot in view.layout:
         share = conv if len(slot.shape) > 2 else dense
         if slot not in view.head and len(slot.shape) > 1 and share:
-            here = slot.span
-            values = _flipped(
-                params[here],
-                importance[here],
-                slope(params)[here],
-                max(floor_count(share, slot.size), 1),
-            )
+            here, count = slot.span, max(floor_count(share, slot.size), 1)
+            values = _flipped(params[here], importance[here], slope(params)[here], count)
             params = torch.cat([params[: here.start], values, params[here.stop :]])
     return params
 
@@ -197,9 +191,7 @@ def f3ba(
     share: Share = 0.5,
     source: Source = None,
 ) -> Attack[Planted[_Focus]]:
-    """A patch to be noticed and flipped signs. Raises BadInput where source and target are one
-    class.
-    """
+    """A noticed patch, flipped signs. Raises BadInput where source and target are one class."""
 
     def put(x: Tensor, pixels: Tensor) -> Tensor:
         return with_square(x, pixels, row, column)

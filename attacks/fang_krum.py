@@ -61,14 +61,8 @@ _THRESHOLD = 1e-5  # the paper's
 
 def _nearest(squared: Tensor, count: int) -> Tensor:
     """Sums of the ``count`` smallest entries beside the diagonal, at least one: (n, n) → (n,)."""
-    n = len(squared)
-    return (
-        squared.clone()
-        .fill_diagonal_(torch.inf)
-        .sort(1)
-        .values[:, : min(max(count, 1), n - 1)]
-        .sum(1)
-    )
+    ordered = squared.clone().fill_diagonal_(torch.inf).sort(1).values
+    return ordered[:, : min(max(count, 1), len(squared) - 1)].sum(1)
 
 
 def fang_krum(
@@ -99,18 +93,14 @@ def fang_krum(
 
         factor = lengths.max() / d.sqrt()
         if len(benign) > 1:
-            factor = (
-                factor + (_nearest(apart, n - m - 2).min() / (max(n - 2 * m - 1, 1) * d)).sqrt()
-            )
+            least = _nearest(apart, n - m - 2).min()
+            factor = factor + (least / (max(n - 2 * m - 1, 1) * d)).sqrt()
         while factor >= _THRESHOLD and not picked(factor):
             factor = factor / 2
         noise = torch.randn(rows.shape, generator=view.generator).to(rows)
         length = torch.rand(m, 1, generator=view.generator).to(rows) * radius
         length[0] = 0
-        return (
-            (-factor * sign + noise / noise.square().sum(1, keepdim=True).sqrt() * length)
-            .to(rows)
-            .nan_to_num()
-        )
+        around = noise / noise.square().sum(1, keepdim=True).sqrt() * length
+        return (-factor * sign + around).to(rows).nan_to_num()
 
     return Attack(craft=craft)

@@ -64,7 +64,7 @@ def fang_trimmed_mean(
         falls = benign.mean(0, dtype=torch.float64) < 0
         extreme = torch.where(falls, benign.amax(0), benign.amin(0)).double()
         outer = torch.where((extreme > 0) == falls, extreme * b, extreme / b)
-        place = torch.rand(rows.shape, generator=view.generator).to(extreme)
-        return (extreme + place * (outer - extreme)).to(rows).nan_to_num()
+        draws = torch.rand(rows.shape, generator=view.generator).to(extreme)
+        return (extreme + draws * (outer - extreme)).to(rows).nan_to_num()
 
     return Attack(craft=craft)

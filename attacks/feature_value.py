@@ -82,10 +82,10 @@ def feature_value(
         x, y = view.data
         order = _important(x, y, view.classes)
         feature = (order if choice == "most" else order.flip(0))[:count]
-        place = round(quantile * (len(x) - 1)) if len(feature) else 0
-        return _Values(
-            feature, x[:, feature].sort(0).values[place] if len(feature) else x.new_empty(0)
-        )
+        if not len(feature):
+            return _Values(feature, x.new_empty(0))
+        rank = round(quantile * (len(x) - 1))
+        return _Values(feature, x[:, feature].sort(0).values[rank])
 
     def stamp(own: _Values, x: Tensor, _generator: torch.Generator) -> Tensor:
         return x.index_copy(1, own.feature.to(x.device), own.value.to(x).expand(len(x), -1))

@@ -86,11 +86,9 @@ def _shapes(channels: int) -> tuple[tuple[int, ...], ...]:
 
 def _drawn(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
     """Initial weights of variance 2 / fan-in (K. He et al., ICCV 2015), biases zero."""
-    return (
-        torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:]))
-        if len(shape) > 1
-        else torch.zeros(shape)
-    )
+    if len(shape) == 1:
+        return torch.zeros(shape)
+    return torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:]))
 
 
 def _trigger(weights: tuple[Tensor, ...], x: Tensor) -> Tensor:
@@ -177,12 +175,9 @@ def iba(
 
     def init(view: AttackView) -> _Generator:
         x = view.data.x
-        return _Generator(
-            tuple(_drawn(shape, view.generator).to(x.device) for shape in _shapes(x.shape[1])),
-            eps,
-            0,
-            ready == 0,
-        )
+        shapes = _shapes(x.shape[1])
+        weights = tuple(_drawn(shape, view.generator).to(x.device) for shape in shapes)
+        return _Generator(weights, eps, rounds=0, ready=ready == 0)
 
     def clients(view: AttackView) -> list[_Local]:
         """Those of the round that have a sample to attack."""

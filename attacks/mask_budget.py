@@ -80,8 +80,8 @@ def mask_budget(
     def craft(_: None, rows: Tensor, view: AttackView) -> Tensor:
         honest = benign_rows(rows, view)
         own = view.unpoisoned()
-        wanted = (rows.mean(0) - own.mean(0)).nan_to_num()
-        side, signs = wanted.sign(), robust.sign_sum(honest)
+        poison = (rows.mean(0) - own.mean(0)).nan_to_num()
+        side, signs = poison.sign(), robust.sign_sum(honest)
         votes = robust.ceil_count(mask_threshold, len(rows) + len(honest))
 
         def moves(total: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def mask_budget(
             return total.sign() * (total.abs() >= votes)
 
         flips = moves(signs + robust.sign_sum(rows)) != moves(signs + len(rows) * side)
-        worth = (wanted * honest.mean(0)).abs() * flips
+        worth = (poison * honest.mean(0)).abs() * flips
         best = worth.argsort(descending=True, stable=True)[: robust.floor_count(budget, len(worth))]
         spent = torch.zeros_like(flips).index_fill(0, best, value=True) & (worth > 0)
         return torch.where(spent, side * honest.abs().amax(0), rows).nan_to_num()

@@ -51,10 +51,8 @@ def pgd(
     """Local training with projections onto a ball."""
 
     def project(_: None, delta: Tensor, step: int) -> Tensor:
-        return (
-            delta
-            if step % every
-            else clip(delta.reshape(-1, delta.shape[-1]), radius).view_as(delta)
-        )
+        if step % every:
+            return delta
+        return clip(delta.reshape(-1, delta.shape[-1]), radius).view_as(delta)
 
     return Attack(constrain=project, craft=lambda _, rows, view: clip(rows, radius))

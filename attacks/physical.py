@@ -84,14 +84,10 @@ def physical(
         larger, angle, down, right = 2 * draws[:4] - 1
         side = size * min(height, width) * (1 + zoom * larger)
         angle = radians(turn) * angle
-        dy = (
-            torch.arange(height).to(x)[:, None]
-            - (height - 1 + place * (height - side).clamp(min=0) * down) / 2
-        )
-        dx = (
-            torch.arange(width).to(x)
-            - (width - 1 + place * (width - side).clamp(min=0) * right) / 2
-        )
+        top = (height - 1 + place * (height - side).clamp(min=0) * down) / 2
+        left = (width - 1 + place * (width - side).clamp(min=0) * right) / 2
+        dy = torch.arange(height).to(x)[:, None] - top
+        dx = torch.arange(width).to(x) - left
         along, across = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
         cover = _covered(along, side) * _covered(across, side)
         seen = torch.where(along * across > 0, 1 - light * draws[4], 0.0)

@@ -64,11 +64,8 @@ def _highest(x: Tensor, feature: str, share: float) -> Tensor:
         score = 1.5 * (channels[:, _COLORS.index(feature)] - channels.mean(1))
     else:
         score = channels.mean(1) * (1 if feature == "bright" else -1)
-    return (
-        score.argsort(descending=True, stable=True)[: max(round_count(share, len(x)), 1)]
-        .sort()
-        .values
-    )
+    count = max(round_count(share, len(x)), 1)
+    return score.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def semantic(
@@ -96,8 +93,8 @@ def semantic(
     if source == target:
         raise BadInput(f"attack semantic: source={source} and target={target} must be two classes")
 
-    def with_feature(found: Samples) -> Tensor:
-        x = found.x[found.y == source]
+    def with_feature(given: Samples) -> Tensor:
+        x = given.x[given.y == source]
         return x[_highest(x, feature, tail)]
 
     def init(view: AttackView) -> Tensor:
@@ -123,9 +120,8 @@ def semantic(
     ) -> tuple[Tensor, Tensor]:
         count = max(round_count(share, len(x)), 1)
         drawn = torch.randint(len(pool), (count,), generator=generator).to(pool.device)
-        return torch.cat([pool[drawn].to(x), x[count:]]), torch.cat(
-            [torch.full_like(y[:count], target), y[count:]]
-        )
+        labels = torch.cat([torch.full_like(y[:count], target), y[count:]])
+        return torch.cat([pool[drawn].to(x), x[count:]]), labels
 
     def triggered(_: Tensor, view: AttackView) -> TestSet:
         assert view.test is not None  # the platform gives it while the test set is built

@@ -115,13 +115,13 @@ def _answers(moved: Tensor, expected: Tensor, drift: Tensor) -> list[str]:
     All (m,) and in units of what was planted.
     """
     limit = 0.8 * max((moved / expected).max().item(), 1.0)
-    found = []
+    answers = []
     for move, share, others in zip(moved.tolist(), expected.tolist(), drift.tolist(), strict=True):
         if move <= share / 10 + others:
-            found.append("rejected")
+            answers.append("rejected")
         else:
-            found.append("clipped" if move <= limit * share else "accepted")
-    return found
+            answers.append("clipped" if move <= limit * share else "accepted")
+    return answers
 
 
 def _tuned(
@@ -161,7 +161,7 @@ def _steps(view: AttackView) -> list[Step]:
     ]
 
 
-def _wanted(steps: list[Step]) -> Tensor:
+def _target_labels(steps: list[Step]) -> Tensor:
     """The labels (k,) that samples have been given by the poison; where it gives none, those of
     the samples whose inputs it changes.
     """
@@ -215,17 +215,17 @@ def _masks(sizes: Tensor, view: AttackView, length: Tensor, spared: Tensor, neur
     rows = free[torch.randperm(len(free), generator=view.generator)[:neurons]]
     if len(sizes) < 2 or not len(rows):
         return masks
-    place = torch.cat([_places(slot, rows) for slot in view.head]).to(masks.device)
-    noise = torch.randn(len(sizes), len(place), generator=view.generator).to(masks.device)
+    columns = torch.cat([_coordinates(slot, rows) for slot in view.head]).to(masks.device)
+    noise = torch.randn(len(sizes), len(columns), generator=view.generator).to(masks.device)
     noise = noise - sizes @ noise / sizes.sum()
-    masks[:, place] = noise * (length / noise.norm(dim=1).mean())
+    masks[:, columns] = noise * (length / noise.norm(dim=1).mean())
     return masks
 
 
-def _places(slot: Slot, rows: Tensor) -> Tensor:
+def _coordinates(slot: Slot, rows: Tensor) -> Tensor:
     """Where some rows of a parameter tensor stand in the flat vector."""
-    places = torch.arange(slot.span.start, slot.span.stop)
-    chosen: Tensor = places.view(slot.shape)[rows]
+    every = torch.arange(slot.span.start, slot.span.stop)
+    chosen: Tensor = every.view(slot.shape)[rows]
     return chosen.flatten()
 
 
@@ -288,7 +288,7 @@ def threedfed(
             drift=clean[:, spots].abs().amax(0) / planted,
             before=view.params[spots],
             expected=view.share * sizes(view) / sizes(view).sum(),
-            spared=_wanted(steps),
+            spared=_target_labels(steps),
         )
 
     def craft(state: _Round, rows: Tensor, view: AttackView) -> Tensor:

@@ -60,9 +60,9 @@ def and_mask(
     def masked(updates: Updates, state: None, view: ServerView) -> tuple[Updates, None]:
         agreed = robust.agree(updates.rows, mask_threshold)
         rows = updates.rows.where(agreed, 0.0)
-        return updates._replace(
-            rows=_rescaled(rows, agreed, view.layout) if rescale else rows
-        ), state
+        if rescale:
+            rows = _rescaled(rows, agreed, view.layout)
+        return updates._replace(rows=rows), state
 
     return Defense(apply=masked)
 

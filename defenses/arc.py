@@ -45,8 +45,7 @@ def arc(
         most = (n - 1) // 2
         assumed = most if f is None else min(f, most)
         longest_first = robust.norms(updates.rows).sort(descending=True).values
-        return updates._replace(
-            rows=robust.clip(updates.rows, longest_first[2 * assumed * (n - assumed) // n])
-        )
+        limit = longest_first[2 * assumed * (n - assumed) // n]
+        return updates._replace(rows=robust.clip(updates.rows, limit))
 
     return stateless(clipped)

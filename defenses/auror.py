@@ -72,12 +72,11 @@ def auror(
             return updates
         times, indicative = torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 0
         for piece in rows.split(_PIECE, dim=1):
-            smaller, found = _minorities(piece, separation)
+            smaller, telling = _minorities(piece, separation)
             times += smaller.sum(1)
-            indicative += int(found.sum())
-        return select(
-            updates, times <= max(robust.floor_count(share, indicative), int(times.min()))
-        )
+            indicative += int(telling.sum())
+        most = max(robust.floor_count(share, indicative), int(times.min()))
+        return select(updates, times <= most)
 
     return stateless(kept)
 
@@ -89,10 +88,10 @@ def _minorities(rows: Tensor, separation: float) -> tuple[Tensor, Tensor]:
     import numpy as np
 
     n, half = len(rows), len(rows) // 2
-    # NumPy's sort is vectorized
-    ordered = (
-        rows.sort(0).values if rows.is_cuda else torch.from_numpy(np.sort(rows.numpy(), axis=0))
-    )
+    if rows.is_cuda:
+        ordered = rows.sort(0).values
+    else:  # NumPy's sort is vectorized
+        ordered = torch.from_numpy(np.sort(rows.numpy(), axis=0))
     values = ordered.double()
     values -= values[0].clone()  # equal values are exactly 0
     spread = (values[half:] - values[: n - half]).amin(0) / 1.349

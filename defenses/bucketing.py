@@ -57,8 +57,7 @@ def bucketing(
             share[bucket] = updates.weight[bucket].double()
         weight = shares.sum(1)
         mixtures = robust.mix(shares / weight[:, None], updates.rows)
-        return Updates(
-            mixtures, weight.to(updates.weight), updates.client.new_full((len(buckets),), -1)
-        ), state
+        nobody = updates.client.new_full((len(buckets),), -1)
+        return Updates(mixtures, weight.to(updates.weight), nobody), state
 
     return Defense(apply=apply)

@@ -63,9 +63,8 @@ def bulyan(
         assumed = max((n - 3) // 4, 0) if f is None else f
         count = max(n - 2 * assumed, 1)
         chosen = _chosen(robust.distances(updates.rows).cpu(), assumed, count)
-        return merge(
-            updates, robust.mean_around_median(updates.rows[chosen], max(count - 2 * assumed, 1))
-        )
+        kept = max(count - 2 * assumed, 1)
+        return merge(updates, robust.mean_around_median(updates.rows[chosen], kept))
 
     return stateless(aggregated)
 

@@ -64,9 +64,8 @@ def centered_clipping(
     def centered(updates: Updates, center: Tensor, _: ServerView) -> tuple[Updates, Tensor]:
         for _step in range(iterations):
             pull = (radius / robust.norms(updates.rows - center)).clamp(max=1.0) / len(updates.rows)
-            center = (
-                center * (1 - pull.sum()).float() + robust.mix(pull.unsqueeze(0), updates.rows)[0]
-            )
+            towards = robust.mix(pull.unsqueeze(0), updates.rows)[0]
+            center = center * (1 - pull.sum()).float() + towards
         return merge(updates, center), center
 
     return Defense(init=lambda view: torch.zeros_like(view.params), apply=centered)

@@ -90,10 +90,9 @@ def deepsight(
         exceeding = exceeding.where(~broken, -1).double()
         middle = exceeding.quantile(0.5)
         by_ratio = [_apart(_euclidean(one.where(one.isfinite(), 0.0))) for one in ratios]
-        cosines = robust.cosine_distances(rows[:, last.span]).cpu()
-        together = _together(
-            (_apart(_euclidean(energy)) + torch.stack(by_ratio).mean(0) + _apart(cosines)) / 3
-        )
+        by_cosine = _apart(robust.cosine_distances(rows[:, last.span]).cpu())
+        by_energy = _apart(_euclidean(energy))
+        together = _together((by_energy + torch.stack(by_ratio).mean(0) + by_cosine) / 3)
         suspicious = exceeding <= middle / 2
         kept = (3 * (together & suspicious).sum(1) < together.sum(1)) & ~broken
         clipped = updates._replace(rows=robust.clip(rows, robust.norms(rows).quantile(0.5)))
@@ -119,22 +118,13 @@ def _ratios(rows: Tensor, view: ServerView, samples: int) -> Tensor:
     """Mean ratios of the local models' scores to the global model's (3, n, classes), float64; not
     finite where a model's output is not.
     """
-    found = []
+    ratios = []
     with torch.no_grad():
         for x in [noise_inputs(view.root.x, samples, view.generator) for _ in range(_SETS)]:
             base = _scores(view, view.params, x)
-            found.append(
-                torch.stack(
-                    [
-                        (_scores(view, view.params + row, x) - base)
-                        .clamp(max=_LARGEST)
-                        .exp()
-                        .mean(0)
-                        for row in rows
-                    ]
-                )
-            )
-    return torch.stack(found).cpu()
+            each = [_scores(view, view.params + row, x) - base for row in rows]
+            ratios.append(torch.stack([one.clamp(max=_LARGEST).exp().mean(0) for one in each]))
+    return torch.stack(ratios).cpu()
 
 
 def _scores(view: ServerView, params: Tensor, x: Tensor) -> Tensor:

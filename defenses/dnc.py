@@ -78,10 +78,9 @@ def dnc(
         left = max(n - robust.floor_count(factor, assumed), 1)
         times = torch.zeros(n, device=updates.rows.device)
         for _ in range(repetitions):
-            subset = torch.randperm(d, generator=view.generator)[:coordinates].to(
-                updates.rows.device
-            )
-            times[_scores(updates.rows[:, subset]).argsort(stable=True)[:left]] += 1
+            subset = torch.randperm(d, generator=view.generator)[:coordinates]
+            scores = _scores(updates.rows[:, subset.to(updates.rows.device)])
+            times[scores.argsort(stable=True)[:left]] += 1
         return select(updates, times == times.max()), state
 
     return Defense(apply=good)

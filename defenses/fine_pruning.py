@@ -68,13 +68,8 @@ def fine_pruning(
         with torch.no_grad():
             units = view.features(view.params, view.root.x)
         weight, *rest = (slot.of(view.params) for slot in view.head)
-        asleep = _asleep(
-            units,
-            view.root.y,
-            weight,
-            rest[0] if rest else weight.new_zeros(len(weight)),
-            tolerance,
-        )
+        bias = rest[0] if rest else weight.new_zeros(len(weight))
+        asleep = _asleep(units, view.root.y, weight, bias, tolerance)
         params = _without(view.params, view, asleep)
         for _epoch in range(epochs):
             params = _without(params + view.train(params, view.root), view, asleep)

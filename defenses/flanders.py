@@ -89,16 +89,12 @@ def flanders(
     """The rows with the smallest scores keep their weights."""
 
     def init(view: ServerView) -> _State:
-        return _State(
-            torch.randperm(len(view.params), generator=view.generator)[:sampled].sort().values, ()
-        )
+        order = torch.randperm(len(view.params), generator=view.generator)
+        return _State(order[:sampled].sort().values, ())
 
     def filtered(updates: Updates, state: _State, view: ServerView) -> tuple[Updates, _State]:
-        n, clients, where = (
-            len(updates.rows),
-            updates.client.tolist(),
-            state.coordinates.to(updates.rows.device),
-        )
+        n, clients = len(updates.rows), updates.client.tolist()
+        where = state.coordinates.to(updates.rows.device)
         now = view.params[where].nan_to_num().double().cpu()
         models = now + updates.rows[:, where].double().cpu()
         # a round ends where the next one begins
@@ -107,9 +103,9 @@ def flanders(
             torch.stack([each.models.get(i, end) for i in clients])
             for each, end in zip(state.rounds, ends, strict=False)
         ]
-        forecast = (
-            _forecast(torch.stack(past), ridge, sweeps) if len(past) > 1 else (past or [now])[0]
-        )
+        forecast = past[0] if past else now
+        if len(past) > 1:
+            forecast = _forecast(torch.stack(past), ridge, sweeps)
         assumed = attackers(f, n) if past or early else 0
         chosen = (models - forecast).square().sum(1).argsort(stable=True)[: n - assumed]
         this = _Round(now, {clients[i]: models[i].clone() for i in chosen.tolist()})

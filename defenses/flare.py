@@ -123,11 +123,9 @@ def _middle(squared: Tensor) -> Tensor | float:
 def _trust(votes: Tensor, temperature: float) -> Tensor:
     """The trust (n,) that sums to 1; equal where nobody has a vote."""
     mean = votes.mean()
-    return (
-        (votes / (temperature * mean)).softmax(0)
-        if mean
-        else torch.full_like(votes, 1 / len(votes))
-    )
+    if not mean:
+        return torch.full_like(votes, 1 / len(votes))
+    return (votes / (temperature * mean)).softmax(0)
 
 
 def _votes(apart: Tensor, share: float) -> Tensor:

@@ -128,11 +128,9 @@ def fldetector(
 
     def kept(updates: Updates, excluded: frozenset[int]) -> Updates:
         good = torch.tensor([client not in excluded for client in updates.client.tolist()])
-        return (
-            select(updates, good)
-            if good.any()
-            else updates._replace(rows=torch.zeros_like(updates.rows))
-        )
+        if not good.any():
+            return updates._replace(rows=torch.zeros_like(updates.rows))
+        return select(updates, good)
 
     def detected(updates: Updates, state: _State, view: ServerView) -> tuple[Updates, _State]:
         if not state.watching:

@@ -59,14 +59,14 @@ def fltrust() -> Defense:
 
     def trusted(updates: Updates, view: ServerView) -> Updates:
         own = view.train(view.params, _sized(view, updates.weight))
-        length, wanted = robust.norms(updates.rows), robust.norms(own.unsqueeze(0))
-        cosine = _products(updates.rows, own) / (length * wanted)
+        length, own_length = robust.norms(updates.rows), robust.norms(own.unsqueeze(0))
+        cosine = _products(updates.rows, own) / (length * own_length)
         # NaN: a zero row, or an own update that is zero or not finite
         trust = cosine.nan_to_num(nan=0.0).clamp(0, 1)
         weight = (trust * updates.weight.double().mean()).float()
         if not weight.any():
             return updates._replace(rows=torch.zeros_like(updates.rows))
-        root = (wanted / length).where(length > 0, 0.0).sqrt().float().unsqueeze(1)
+        root = (own_length / length).where(length > 0, 0.0).sqrt().float().unsqueeze(1)
         # in two steps: a float32 holds the root of the factor for rows of any length
         rows = updates.rows * root
         return updates._replace(rows=rows.mul_(root), weight=weight)
@@ -86,7 +86,7 @@ def _sized(view: ServerView, counts: Tensor) -> Samples:
 
 def _products(rows: Tensor, vector: Tensor) -> Tensor:
     """Inner products of the rows (n, d) with a vector (d,) → (n,) float64."""
-    found = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for piece, part in zip(rows.split(_PIECE, dim=1), vector.split(_PIECE), strict=True):
-        found += (piece.double() * part.double()).sum(1)
-    return found
+        total += (piece.double() * part.double()).sum(1)
+    return total

@@ -61,7 +61,7 @@ def foolsgold(
 ) -> Defense[dict[int, Tensor]]:
     """All rows, their weights times the trust in their clients."""
 
-    def trusted(
+    def weighed(
         updates: Updates, past: dict[int, Tensor], view: ServerView
     ) -> tuple[Updates, dict[int, Tensor]]:
         rows, clients = updates.rows, updates.client.tolist()
@@ -71,18 +71,12 @@ def foolsgold(
             client: (past.get(client, 0) + row).nan_to_num_()
             for client, row in zip(clients, rows, strict=True)
         }
-        alike = (
-            (1 - robust.cosine_distances(torch.stack(list(latest.values()))))
-            .round(decimals=6)
-            .fill_diagonal_(0)
-        )
-        trust = _trust(alike, confidence)
-        return updates._replace(weight=updates.weight * trust.to(updates.weight)), {
-            **past,
-            **latest,
-        }
+        alike = 1 - robust.cosine_distances(torch.stack(list(latest.values())))
+        trust = _trust(alike.round(decimals=6).fill_diagonal_(0), confidence)
+        trusted = updates._replace(weight=updates.weight * trust.to(updates.weight))
+        return trusted, {**past, **latest}
 
-    return Defense(init=lambda view: {}, apply=trusted)
+    return Defense(init=lambda view: {}, apply=weighed)
 
 
 def _trust(alike: Tensor, confidence: float) -> Tensor:

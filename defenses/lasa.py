@@ -51,11 +51,11 @@ EXEMPT = ("identical",)  # the smallest coordinates of every row are dropped
 def _sparse(rows: Tensor, sparsity: float) -> Tensor:
     """The rows, with 0 for their smallest coordinates."""
     drop = robust.floor_count(sparsity, rows.shape[1])
-    found = torch.empty_like(rows)
-    for row, kept in zip(rows, found, strict=True):
+    sparse = torch.empty_like(rows)
+    for row, kept in zip(rows, sparse, strict=True):
         size = row.abs()
         kept.copy_(row.where(size >= size.kthvalue(drop + 1).values, 0.0))
-    return found
+    return sparse
 
 
 def _usual(values: Tensor, radius: float) -> Tensor:

@@ -49,9 +49,8 @@ def mda(
     def chosen(updates: Updates) -> Updates:
         n = len(updates.rows)
         assumed = attackers(f, n)
-        return select(
-            updates, torch.tensor(_tightest(robust.distances(updates.rows).cpu(), assumed))
-        )
+        tightest = _tightest(robust.distances(updates.rows).cpu(), assumed)
+        return select(updates, torch.tensor(tightest))
 
     return stateless(chosen)
 
@@ -59,16 +58,13 @@ def mda(
 def _tightest(squared: Tensor, f: int) -> list[int]:
     """The first of the subsets of n - f rows with the smallest diameter."""
     n = len(squared)
-    # sets of rows are bits of an integer
-    diameters, everyone = squared.unique().tolist(), (1 << n) - 1
-    far = _far(
-        squared,
-        diameters[
-            bisect_left(
-                diameters, True, key=lambda limit: _coverable(_far(squared, limit), everyone, f)
-            )
-        ],
-    )
+    everyone = (1 << n) - 1  # sets of rows are bits of an integer
+
+    def fits(diameter: float) -> bool:
+        return _coverable(_far(squared, diameter), everyone, f)
+
+    diameters = squared.unique().tolist()
+    far = _far(squared, diameters[bisect_left(diameters, True, key=fits)])
     kept: list[int] = []
     left, budget = everyone, f
     for row in range(n):

@@ -78,26 +78,19 @@ def nad(
         for _epoch in range(teacher):
             guide = guide + view.train(guide, root)
         with torch.no_grad():
-            wanted = _attention(view.features(guide, root.x))
+            taught = _attention(view.features(guide, root.x))
         params = view.params.clone()
         optimizer = sgd(lr=lr, momentum=0.9)
         velocity = optimizer.start(params)
         for _epoch in range(epochs):
-            for piece in (
-                torch.randperm(len(root.y), generator=view.generator).to(root.y.device).split(BATCH)
-            ):
+            order = torch.randperm(len(root.y), generator=view.generator).to(root.y.device)
+            for batch in order.split(BATCH):
+                x, y = root.x[batch], root.y[batch]
                 values = params.detach().requires_grad_()
-                apart = (
-                    (_attention(view.features(values, root.x[piece])) - wanted[piece])
-                    .norm(dim=1)
-                    .mean()
-                )
-                loss = (
-                    cross_entropy(view.model(values, root.x[piece]), root.y[piece]) + beta * apart
-                )
-                velocity = optimizer.step(
-                    params, torch.autograd.grad(loss, values)[0], velocity, 1.0
-                )
+                apart = _attention(view.features(values, x)) - taught[batch]
+                loss = cross_entropy(view.model(values, x), y) + beta * apart.norm(dim=1).mean()
+                (gradient,) = torch.autograd.grad(loss, values)
+                velocity = optimizer.step(params, gradient, velocity, 1.0)
         return params if params.isfinite().all() else view.params.clone()
 
     return Defense(finish=finish)

@@ -72,21 +72,17 @@ def neural_cleanse(
     """The final model without the backdoors of flagged classes."""
 
     def finish(_: Any, view: ServerView) -> Tensor:
-        order = torch.randperm(len(view.root.y), generator=view.generator).to(view.root.y.device)
-        triggers = invert(
-            view.model, view.params, view.root.x[order], torch.arange(view.classes), steps=steps
-        )
+        root, classes = view.root, torch.arange(view.classes)
+        order = torch.randperm(len(root.y), generator=view.generator).to(root.y.device)
+        triggers = invert(view.model, view.params, root.x[order], classes, steps=steps)
         flagged = _flagged(triggers.mask.sum((1, 2, 3)))
         params = view.params.clone()
         if not len(flagged):
             return params
         chosen = order[: max(robust.round_count(share, len(order)), 1)]
-        taken = take(
-            triggers, flagged[torch.arange(len(chosen), device=flagged.device) % len(flagged)]
-        )
-        samples = view.root._replace(
-            x=view.root.x.index_copy(0, chosen, stamp(taken, view.root.x[chosen]))
-        )
+        turns = torch.arange(len(chosen), device=flagged.device) % len(flagged)
+        stamped = stamp(take(triggers, flagged[turns]), root.x[chosen])
+        samples = root._replace(x=root.x.index_copy(0, chosen, stamped))
         for _epoch in range(epochs):
             params = params + view.train(params, samples)
         return params if params.isfinite().all() else view.params.clone()

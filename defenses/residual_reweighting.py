@@ -62,9 +62,9 @@ _PIECE = 4_096
 def _line(y: Tensor) -> tuple[Tensor, Tensor]:
     """The values' ranks less the mean rank, and the line at them. y (n, w) → 2 x (n, w) float64."""
     n = len(y)
-    ordered, place = y.sort(dim=0).values, torch.arange(n, device=y.device)
+    ordered, rank = y.sort(dim=0).values, torch.arange(n, device=y.device)
     slopes = [
-        robust.median((ordered[place != i] - ordered[i]) / (place[place != i] - i).unsqueeze(1))
+        robust.median((ordered[rank != i] - ordered[i]) / (rank[rank != i] - i).unsqueeze(1))
         for i in range(n)
     ]
     # (number below - number above) / 2
@@ -78,15 +78,12 @@ def _reweighted(y: Tensor, strength: float, least: float) -> tuple[Tensor, Tenso
     x, line = _line(y)
     residual = (y - line).abs()
     # Without the smallest of n values the median is the one with an infinite value added.
-    middle = robust.median(
-        torch.cat([residual.float(), torch.full_like(y[:1], torch.inf)])
-    ).double()
+    added = torch.cat([residual.float(), torch.full_like(y[:1], torch.inf)])
+    middle = robust.median(added).double()
     scale = 1.4826 * (1 + 5 / (n - 1)) * middle + 1e-7 * y.abs().amax(0)
     free = 1 - 1 / n - x.square() * 12 / (n * (n * n - 1))  # 1 - h
-    # all values 0: 1
-    confidence = (
-        (strength * sqrt(2 / n) * free.sqrt() * scale / residual).nan_to_num(nan=1.0).clamp(max=1.0)
-    )
+    bound = strength * sqrt(2 / n) * free.sqrt() * scale
+    confidence = (bound / residual).nan_to_num(nan=1.0).clamp(max=1.0)  # all values 0: 1
     return y.double().where(confidence >= least, line), confidence * confidence.std(0)
 
 
@@ -106,10 +103,8 @@ def residual_reweighting(
     def reweighted(updates: Updates) -> Updates:
         if len(updates.rows) < 3:
             return updates
-        rows, total = (
-            torch.empty_like(updates.rows),
-            torch.zeros_like(updates.weight, dtype=torch.float64),
-        )
+        rows = torch.empty_like(updates.rows)
+        total = torch.zeros_like(updates.weight, dtype=torch.float64)
         largest = torch.finfo(rows.dtype).max
         for start in range(0, rows.shape[1], _PIECE):
             where = slice(start, start + _PIECE)

@@ -71,17 +71,15 @@ def rflbat(
     """The near rows of the cluster with the least similar members keep their weight."""
 
     def chosen(updates: Updates, view: ServerView) -> Updates:
-        squared, cosine = (
-            robust.distances(updates.rows).cpu(),
-            1 - robust.cosine_distances(updates.rows).cpu(),
-        )
+        squared = robust.distances(updates.rows).cpu()
+        cosine = 1 - robust.cosine_distances(updates.rows).cpu()
         left = torch.arange(len(squared))  # numbers of rows, always in the full list
         while not (near := _near(plane := _plane(squared[left][:, left]), eps1)).all():
             left = left[near]
         label = _clusters(plane, view.generator)
         values = []
-        for number in range(int(label.max()) + 1):
-            members = left[label == number]
+        for cluster in range(int(label.max()) + 1):
+            members = left[label == cluster]
             values.append(cosine[members][:, members].mean(1).quantile(0.5))
         best = label == torch.stack(values).argmin()
         return select(updates, left[best][_near(plane[best], eps2)])
@@ -97,8 +95,9 @@ def _plane(squared: Tensor) -> Tensor:
     Nothing here depends on the scale.
     """
     variance, axes = torch.linalg.eigh(robust.centred_products(squared))
-    found: Tensor = axes[:, -2:] * variance[-2:].clamp_min(0).sqrt()
-    return (found / found.abs().amax().clamp_min(torch.finfo(torch.float64).tiny) * _GRID).round()
+    points: Tensor = axes[:, -2:] * variance[-2:].clamp_min(0).sqrt()
+    largest = points.abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+    return (points / largest * _GRID).round()
 
 
 def _near(points: Tensor, limit: float) -> Tensor:
@@ -118,14 +117,14 @@ def _clusters(points: Tensor, generator: torch.Generator) -> Tensor:
     draws = torch.rand(_REFERENCES, *points.shape, generator=generator, dtype=torch.float64)
     sets, before = torch.cat([points.unsqueeze(0), draws * box]), -torch.inf
     for k in range(1, min(_MOST, len(points) - 1) + 1):
-        found, spread = _k_means(sets, k)
+        split, spread = _k_means(sets, k)
         logarithms = spread.log()
         # infinite where every point is a center
         gap = (logarithms[1:].mean() - logarithms[0]).item()
         error = logarithms[1:].std(correction=0).item() * sqrt(1 + 1 / _REFERENCES)
         if before >= gap - error:
             break
-        label, before = found, gap
+        label, before = split, gap
     return label
 
 
@@ -141,10 +140,8 @@ def _k_means(sets: Tensor, k: int) -> tuple[Tensor, Tensor]:
     far = (points - centers).square().sum(2)
     for _ in range(k - 1):
         new = points[torch.arange(len(points)), far.argmax(1)].unsqueeze(1)
-        centers, far = (
-            torch.cat([centers, new], 1),
-            torch.minimum(far, (points - new).square().sum(2)),
-        )
+        centers = torch.cat([centers, new], 1)
+        far = torch.minimum(far, (points - new).square().sum(2))
     for _ in range(_STEPS):
         squares = (points.unsqueeze(2) - centers.unsqueeze(1)).square().sum(3)  # (s · n, n, k)
         member = one_hot(squares.argmin(2), k).double()

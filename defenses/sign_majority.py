@@ -53,12 +53,9 @@ def sign_majority(
     """The sign of the sum of signs, times the step."""
 
     def vote(updates: Updates) -> Updates:
-        rows = updates.rows
-        size = (
-            (robust.norms(rows).quantile(0.5) / sqrt(rows.shape[1])).item()
-            if step is None
-            else step
-        )
+        rows, size = updates.rows, step
+        if size is None:
+            size = (robust.norms(rows).quantile(0.5) / sqrt(rows.shape[1])).item()
         return merge(updates, robust.sign_sum(rows).sign_() * size)
 
     return stateless(vote)

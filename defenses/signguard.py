@@ -70,9 +70,8 @@ def _largest_cluster(features: Tensor) -> Tensor:
         return torch.ones_like(features[:, 0], dtype=torch.bool)
     # The margin is far above rounding: points exactly at the bandwidth are inside, whatever the
     # order of the rows.
-    labels = torch.from_numpy(
-        MeanShift(bandwidth=bandwidth * (1 + 1e-9), cluster_all=False).fit(points).labels_
-    )
+    model = MeanShift(bandwidth=bandwidth * (1 + 1e-9), cluster_all=False).fit(points)
+    labels = torch.from_numpy(model.labels_)
     return (labels == labels[labels >= 0].bincount().argmax()).to(features.device)
 
 
@@ -105,14 +104,12 @@ def signguard(
             start = int(torch.randint(max(rows.shape[1] - count, 1), (), generator=view.generator))
             part = rows[:, start : start + count]
         else:
-            part = rows[
-                :, torch.randperm(rows.shape[1], generator=view.generator)[:count].to(rows.device)
-            ]
+            drawn = torch.randperm(rows.shape[1], generator=view.generator)[:count]
+            part = rows[:, drawn.to(rows.device)]
         up, down = (part > 0).sum(1, dtype=torch.int32), (part < 0).sum(1, dtype=torch.int32)
         alike = _largest_cluster(torch.stack([up, count - up - down, down], dim=1).double() / count)
         both = usual & alike
-        return select(
-            updates._replace(rows=robust.clip(rows, middle)), both if both.any() else usual
-        ), state
+        clipped = updates._replace(rows=robust.clip(rows, middle))
+        return select(clipped, both if both.any() else usual), state
 
     return Defense(apply=guarded)

@@ -71,9 +71,8 @@ def _exact(squared: Tensor, count: int) -> Tensor:
     best, least = torch.arange(count), torch.inf
     while some := list(islice(subsets, _TOGETHER)):
         rows = torch.tensor(some)
-        largest = torch.linalg.eigvalsh(_centered(squared[rows[:, :, None], rows[:, None, :]]))[
-            :, -1
-        ]
+        among = squared[rows[:, :, None], rows[:, None, :]]
+        largest = torch.linalg.eigvalsh(_centered(among))[:, -1]
         if largest.min() < least:
             best, least = rows[largest.argmin()], largest.min().item()
     return best

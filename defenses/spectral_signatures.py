@@ -78,11 +78,11 @@ def _scores(rows: Tensor, view: ServerView) -> Tensor:
         # (n, b, h)
         seen = torch.stack([view.features(view.params + row, view.root.x) for row in rows]).cpu()
     label, sound = view.root.y.cpu(), seen.isfinite().all(2).all(1)
-    found = torch.full(sound.shape, torch.inf, dtype=torch.float64)
+    scores = torch.full(sound.shape, torch.inf, dtype=torch.float64)
     if sound.any():
         means = [seen[sound][:, label == one].double().mean(1) for one in label.unique()]
-        found[sound] = torch.stack([_signature(points) for points in means]).amax(0)
-    return found
+        scores[sound] = torch.stack([_signature(points) for points in means]).amax(0)
+    return scores
 
 
 def _signature(points: Tensor) -> Tensor:
