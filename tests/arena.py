@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from backstop.platform.contract import Part, Scalar, Spec
-from backstop.platform.experiment import run
+from backstop.platform.experiment import Experiment, run
 from backstop.platform.rounds.finals import final
 from backstop.platform.specs.change import change_spec
 from backstop.platform.specs.part import to_chain
@@ -49,6 +51,21 @@ class Claim(NamedTuple):
     dataset: str = "digits"
     model: str = "mlp"
     defense: str = "fedavg"
+
+
+def last_metrics(spec: Spec) -> Mapping[str, float]:
+    """What the last record of an experiment says."""
+    return list(run(spec, folder=Path("unused"), device="cpu"))[-1].metrics
+
+
+def first_rows(attack: str, **changes: Any) -> tuple[Tensor, Tensor]:
+    """The arena's first global model (d,), and what its malicious clients send back (m, d); with
+    other fields of the spec.
+    """
+    spec = ARENA.replace(attack=to_chain(attack, "attack"), **changes)
+    experiment = Experiment(spec, Path("unused"), "cpu")
+    _, trained = experiment._trained(experiment.state, experiment.built.malicious)
+    return experiment.state.params, trained.rows
 
 
 @cache

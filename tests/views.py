@@ -20,6 +20,7 @@ from backstop.platform.contract import (
     TrainView,
     Updates,
 )
+from backstop.platform.examples import updates
 from backstop.platform.seeds import generator
 
 CLASSES = 4
@@ -99,6 +100,15 @@ def client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) 
     )
 
 
+def two_poisoned(
+    x: Tensor, y: Tensor, _index: int, _draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch with two poisoned samples: one in its input, one in its label."""
+    x, y = x.clone(), y.clone()
+    x[0], y[1] = 3.0, 0
+    return x, y
+
+
 def attack_view(
     kind: Kind,
     *,
@@ -142,9 +152,14 @@ def attack_view(
     )
 
 
+def uneven(rows: Tensor) -> Updates:
+    """Rows of clients with 1, 2, 3 … samples."""
+    return Updates(rows, torch.arange(1.0, len(rows) + 1), torch.arange(len(rows)))
+
+
 def accepting(rows: Tensor) -> Updates:
     """A defense that leaves every row as it is."""
-    return Updates(rows, torch.ones(len(rows)), torch.arange(len(rows)))
+    return updates(rows)
 
 
 def allowed(view: AttackView, knows: str) -> AttackView:

@@ -19,7 +19,8 @@ from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted
 from tests.arena import ARENA, Claim
-from tests.views import CLASSES, attack_view, with_data
+from tests.patterns import model, view_of_patterns
+from tests.views import attack_view, with_data
 
 CLAIM = Claim(
     "a3fl(share=0.4, size=2, steps=15, every=15)",
@@ -29,27 +30,10 @@ CLAIM = Claim(
 )
 
 
-def model(params: Tensor, x: Tensor) -> Tensor:
-    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(
-        12, CLASSES
-    )
-
-
 @cache
 def view() -> AttackView:
     """An adversary with a network that has learned four noisy patterns of 6 x 6 pixels."""
-    draws = generator(0, "tests", "a3fl")
-    y = torch.arange(80) % CLASSES
-    x = (
-        torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7
-        + torch.rand(80, 1, 6, 6, generator=draws) * 0.3
-    ).clamp(0, 1)
-    params = torch.randn((36 + CLASSES) * 12, generator=draws) / 6
-    for _ in range(150):
-        leaf = params.clone().requires_grad_()
-        params = params - 0.1 * torch.autograd.grad(cross_entropy(model(leaf, x), y), leaf)[0]
-    assert (model(params, x).argmax(1) == y).float().mean() > 0.9
-    return replace(with_data(attack_view("image"), Samples(x, y)), params=params, model=model)
+    return view_of_patterns("a3fl")
 
 
 def planned(

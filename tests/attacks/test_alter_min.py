@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +13,9 @@ from torch import Tensor
 
 from backstop.attacks.alter_min import alter_min
 from backstop.platform.contract import Attack, Memory, Slot, Step, TrainView
-from backstop.platform.experiment import Experiment, run
-from backstop.platform.rounds.finals import final
 from backstop.platform.specs.part import to_chain
-from tests.arena import ARENA, Claim
-from tests.views import CLASSES, FEATURES, train_view
+from tests.arena import ARENA, Claim, first_rows, last_metrics
+from tests.views import CLASSES, FEATURES, train_view, two_poisoned
 
 CLAIM = Claim(
     "badnets(share=0.2)+alter_min",
@@ -29,13 +26,6 @@ CLAIM = Claim(
 
 Order = Literal["stealth_first", "target_first"]
 Batches = list[list[Any]]  # of each step x and y, clean and poisoned
-
-
-def planted(x: Tensor, y: Tensor, _index: int, _draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two poisoned samples: one in its input, one in its label."""
-    x, y = x.clone(), y.clone()
-    x[0], y[1] = 3.0, 0
-    return x, y
 
 
 def train(attack: Attack, view: TrainView) -> Tensor:
@@ -96,7 +86,7 @@ def reference(view: TrainView, boost: float, rho: float, ratio: int, order: Orde
 @pytest.mark.parametrize("order", ["stealth_first", "target_first"])
 @pytest.mark.parametrize("ratio", [1, 2, 10])
 def test_turns_by_hand(ratio: int, order: Order) -> None:
-    view = replace(train_view("table", planted), layout=LAYOUT)
+    view = replace(train_view("table", two_poisoned), layout=LAYOUT)
     found = train(alter_min(boost=5.0, rho=0.5, ratio=ratio, order=order), view)
     np.testing.assert_allclose(
         found.numpy(), reference(view, 5.0, 0.5, ratio, order), rtol=1e-4, atol=1e-5
@@ -105,7 +95,7 @@ def test_turns_by_hand(ratio: int, order: Order) -> None:
 
 def test_each_kind_of_step_goes_on_with_its_own_momentum() -> None:
     given: list[tuple[int, Memory | None]] = []
-    view = replace(train_view("table", planted), layout=LAYOUT)
+    view = replace(train_view("table", two_poisoned), layout=LAYOUT)
 
     def minimise(
         loss: Callable[[Tensor, Step], Tensor],
@@ -144,31 +134,21 @@ def test_the_boosted_step_ends_the_update() -> None:
     def success(order: Order) -> float:
         stages = to_chain(f"badnets(share=0.2)+alter_min(order={order})", "attack")
         defense = to_chain("norm_clip(norm=0.2)", "defense")
-        return final(
-            list(
-                run(
-                    spec.replace(attack=stages, defense=defense),
-                    folder=Path("unused"),
-                    device="cpu",
-                )
-            )
-        )["final/attack_success_rate"]
+        return last_metrics(spec.replace(attack=stages, defense=defense))[
+            "round/attack_success_rate"
+        ]
 
     assert success("stealth_first") > success("target_first") + 0.2
 
 
 def test_the_stealth_loss_draws_real_rows_to_an_honest_update() -> None:
-    def rows(attack: str) -> Tensor:
-        experiment = Experiment(
-            ARENA.replace(attack=to_chain(attack, "attack")), Path("unused"), "cpu"
-        )
-        return experiment._trained(experiment.state, experiment.built.malicious)[1].rows
+    _, honest = first_rows("none")
 
-    honest = rows("none")
-    far = [
-        (
-            rows(f"badnets(share=0.2)+alter_min(rho={rho}, ratio=5, order=target_first)") - honest
-        ).norm(dim=1)
-        for rho in (0.0, 0.3, 1.0)
-    ]
+    def distance(rho: float) -> Tensor:
+        stage = f"alter_min(rho={rho}, ratio=5, order=target_first)"
+        _, rows = first_rows(f"badnets(share=0.2)+{stage}")
+        apart: Tensor = (rows - honest).norm(dim=1)
+        return apart
+
+    far = [distance(rho) for rho in (0.0, 0.3, 1.0)]
     assert (far[0] > 1.2 * far[1]).all() and (far[1] > 1.2 * far[2]).all()

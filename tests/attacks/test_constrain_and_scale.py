@@ -20,7 +20,7 @@ from backstop.platform.experiment import Experiment
 from backstop.platform.rounds.views import Presence
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
-from tests.arena import ARENA, Claim
+from tests.arena import ARENA, Claim, first_rows
 from tests.views import CLASSES, attack_view, with_data
 
 # attacked in every round, with a small factor: the published steps of the rate are for one round
@@ -37,13 +37,7 @@ DISTANCES: list[Distance] = ["cosine", "l2"]
 
 def first_round(attack: str, lr: float = 0.05) -> tuple[Tensor, Tensor]:
     """The global model of the arena, and what its malicious clients send in the first round."""
-    spec = ARENA.replace(
-        attack=to_chain(attack, "attack"), optimizer=Part("sgd", {"lr": lr, "momentum": 0.9})
-    )
-    experiment = Experiment(spec, Path("unused"), "cpu")
-    return experiment.state.params, experiment._trained(
-        experiment.state, experiment.built.malicious
-    )[1].rows
+    return first_rows(attack, optimizer=Part("sgd", {"lr": lr, "momentum": 0.9}))
 
 
 def reference(
@@ -209,15 +203,9 @@ def test_class_weights_are_those_of_the_model() -> None:
 def unusual(distance: Distance, stage: str, lr: float = 0.05) -> float:
     """The mean distance of the arena's malicious models from the global one after a first round."""
     model, rows = first_round(f"badnets(share=0.2)+{stage}", lr)
-    return (
-        (
-            1 - cosine_similarity(model + rows, model[None])
-            if distance == "cosine"
-            else rows.norm(dim=1)
-        )
-        .mean()
-        .item()
-    )
+    if distance == "cosine":
+        return float((1 - cosine_similarity(model + rows, model[None])).mean())
+    return float(rows.norm(dim=1).mean())
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

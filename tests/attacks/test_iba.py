@@ -21,35 +21,16 @@ from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted, target_labels
 from tests.arena import ARENA, Claim
+from tests.patterns import model, view_of_patterns
 from tests.views import CLASSES, attack_view, samples, with_data
 
 CLAIM = Claim("iba(share=0.5, eps=0.2)", effect=0.25, weaker="iba(share=0.5, eps=0.05)", bend=0.25)
 
 
-def model(params: Tensor, x: Tensor) -> Tensor:
-    return torch.relu(x.flatten(1) @ params[: 36 * 12].view(36, 12)) @ params[36 * 12 :].view(
-        12, CLASSES
-    )
-
-
 @cache
 def view() -> AttackView:
     """An adversary with a network that has learned four noisy patterns of 6 x 6 pixels."""
-    draws = generator(0, "tests", "iba")
-    y = torch.arange(80) % CLASSES
-    x = (
-        torch.rand(CLASSES, 1, 6, 6, generator=draws)[y] * 0.7
-        + torch.rand(80, 1, 6, 6, generator=draws) * 0.3
-    ).clamp(0, 1)
-    params = torch.randn((36 + CLASSES) * 12, generator=draws) / 6
-    for _ in range(150):
-        leaf = params.clone().requires_grad_()
-        params = params - 0.1 * torch.autograd.grad(cross_entropy(model(leaf, x), y), leaf)[0]
-    assert (model(params, x).argmax(1) == y).float().mean() > 0.9
-    seen = with_data(attack_view("image"), Samples(x, y))
-    return replace(
-        seen, params=params, model=model, train=lambda params, _: torch.zeros_like(params)
-    )
+    return replace(view_of_patterns("iba"), train=lambda params, _: torch.zeros_like(params))
 
 
 def states(rounds: int, seen: AttackView | None = None, **params: object) -> list[Planted]:

@@ -17,16 +17,9 @@ from backstop.attacks.mgda import _scaled, _weight, mgda
 from backstop.platform.contract import Attack, Samples, Step, TrainView
 from backstop.platform.seeds import generator
 from tests.arena import Claim, effect
-from tests.views import CLASSES, FEATURES, train_view
+from tests.views import CLASSES, FEATURES, train_view, two_poisoned
 
 CLAIM = Claim("badnets(share=0.05)+mgda", effect=0.7, weaker="badnets(share=0.05)", bend=0.25)
-
-
-def planted(x: Tensor, y: Tensor, _index: int, _draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two poisoned samples: one in its input, one in its label."""
-    x, y = x.clone(), y.clone()
-    x[0], y[1] = 3.0, 0
-    return x, y
 
 
 def train(attack: Attack, view: TrainView) -> Tensor:
@@ -109,7 +102,7 @@ def test_steps_by_hand(scaled: bool, large: float) -> None:
     steps = []
     for clean, _ in given.steps:
         dealt = Samples(clean.x * large, clean.y)
-        steps.append(Step(dealt, Samples(*planted(*dealt, 0, given.generator))))
+        steps.append(Step(dealt, Samples(*two_poisoned(*dealt, 0, given.generator))))
     minimise = partial(given.minimise, start=None, steps=steps)
     view = replace(given, steps=tuple(steps), minimise=minimise)
     np.testing.assert_allclose(
@@ -132,7 +125,7 @@ def only_step(view: TrainView, step: Step) -> TrainView:
 
 
 def test_no_step_trades_one_loss_for_the_other() -> None:
-    view = train_view("table", planted)
+    view = train_view("table", two_poisoned)
     step = view.steps[1]
     row = train(mgda(scaled=False), only_step(view, step))
     for part in (step.clean, Samples(step.poisoned.x[:2], step.poisoned.y[:2])):
@@ -152,7 +145,7 @@ def test_without_a_poisoned_sample_it_trains_as_honest_clients_do() -> None:
 
 def test_a_backdoor_that_is_learned_to_the_last_bit_does_not_stop_the_training() -> None:
     # both poisoned samples are wanted to be 0
-    view, sure = train_view("table", planted), torch.tensor([[200.0, 0, 0, 0]] * 2)
+    view, sure = train_view("table", two_poisoned), torch.tensor([[200.0, 0, 0, 0]] * 2)
 
     def model(params: Tensor, x: Tensor) -> Tensor:
         return view.model(params, x) if len(x) > 2 else sure + 0 * params.sum()

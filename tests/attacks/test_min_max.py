@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from backstop.attacks.min_max import min_max
-from backstop.platform.seeds import generator
 from tests.arena import Claim, figures
+from tests.colluders import DIRECTIONS, against, cohort
 from tests.views import attack_view
 
 CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.57, 0.48, 0.56
@@ -25,30 +25,11 @@ CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.57, 0.48, 0.56
     defense="multi_krum(f=4)",
 )
 
-DIRECTIONS = ("unit", "std", "sign")
-
 
 def sent(honest: Tensor, direction: str, m: int = 2) -> Tensor:
     craft = min_max(direction=direction).craft  # type: ignore[arg-type]
     assert craft is not None
     return craft(None, torch.ones(m, honest.shape[1]), replace(attack_view("table"), honest=honest))
-
-
-def cohort(number: int, n: int = 8) -> Tensor:
-    """Updates that agree a little, of different lengths."""
-    draws = generator(0, "tests", "honest", number)
-    return (
-        (torch.randn(n, 20, generator=draws) + 0.5)
-        * torch.rand(n, 1, generator=draws)
-        * torch.logspace(-2, 1, 20)
-    )
-
-
-def against(honest: Any, direction: str) -> Any:
-    mean = honest.mean(0)
-    return {"unit": -mean / np.linalg.norm(mean), "std": -honest.std(0), "sign": -np.sign(mean)}[
-        direction
-    ]
 
 
 def within(honest: Any, row: Any) -> bool:
@@ -71,9 +52,9 @@ def reference(honest: Any, direction: str) -> Any:
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("number", range(4))
-def test_it_is_the_last_row_within_the_bound(direction: str, number: int) -> None:
-    honest = cohort(number)
+@pytest.mark.parametrize("draw", range(4))
+def test_it_is_the_last_row_within_the_bound(direction: str, draw: int) -> None:
+    honest = cohort(draw)
     found, exact = sent(honest, direction), reference(honest.double().numpy(), direction)
     torch.testing.assert_close(
         found, torch.from_numpy(exact).float().repeat(2, 1), rtol=1e-5, atol=1e-6

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from backstop.attacks.min_sum import min_sum
-from backstop.platform.seeds import generator
 from tests.arena import Claim
+from tests.colluders import DIRECTIONS, against, cohort
 from tests.views import attack_view
 
 CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.48, 0.16, 0.23
@@ -25,7 +25,6 @@ CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.48, 0.16, 0.23
     defense="multi_krum(f=4)",
 )
 
-DIRECTIONS = ("unit", "std", "sign")
 BOUNDS = ("smallest", "largest")
 
 
@@ -33,23 +32,6 @@ def sent(honest: Tensor, direction: str, bound: str = "smallest", m: int = 2) ->
     craft = min_sum(direction=direction, bound=bound).craft  # type: ignore[arg-type]
     assert craft is not None
     return craft(None, torch.ones(m, honest.shape[1]), replace(attack_view("table"), honest=honest))
-
-
-def cohort(number: int, n: int = 8) -> Tensor:
-    """Updates that agree a little, of different lengths."""
-    draws = generator(0, "tests", "honest", number)
-    return (
-        (torch.randn(n, 20, generator=draws) + 0.5)
-        * torch.rand(n, 1, generator=draws)
-        * torch.logspace(-2, 1, 20)
-    )
-
-
-def against(honest: Any, direction: str) -> Any:
-    mean = honest.mean(0)
-    return {"unit": -mean / np.linalg.norm(mean), "std": -honest.std(0), "sign": -np.sign(mean)}[
-        direction
-    ]
 
 
 def within(honest: Any, row: Any, bound: str) -> bool:
@@ -74,9 +56,9 @@ def reference(honest: Any, direction: str, bound: str) -> Any:
 
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("number", range(4))
-def test_it_is_the_last_row_within_the_bound(direction: str, bound: str, number: int) -> None:
-    honest = cohort(number)
+@pytest.mark.parametrize("draw", range(4))
+def test_it_is_the_last_row_within_the_bound(direction: str, bound: str, draw: int) -> None:
+    honest = cohort(draw)
     found = sent(honest, direction, bound)
     exact = reference(honest.double().numpy(), direction, bound)
     torch.testing.assert_close(

@@ -4,17 +4,13 @@ clipping at the end.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from backstop.attacks.pgd import pgd
-from backstop.platform.experiment import Experiment
 from backstop.platform.seeds import generator
-from backstop.platform.specs.part import to_chain
-from tests.arena import ARENA, Claim
+from tests.arena import Claim, first_rows
 
 CLAIM = Claim(
     "badnets(share=0.2)+pgd(radius=1)",
@@ -26,8 +22,7 @@ CLAIM = Claim(
 
 def sent(attack: str) -> Tensor:
     """What the malicious clients of the arena send in the first round."""
-    experiment = Experiment(ARENA.replace(attack=to_chain(attack, "attack")), Path("unused"), "cpu")
-    return experiment._trained(experiment.state, experiment.built.malicious)[1].rows
+    return first_rows(attack)[1]
 
 
 def reference(delta: Tensor, radius: float) -> Tensor:

@@ -6,13 +6,10 @@ import torch
 
 from backstop.defenses.centered_clipping import centered_clipping
 from backstop.platform.contract import Updates
+from backstop.platform.examples import updates
 from backstop.platform.seeds import generator
 from tests.references import centered_clipping as twin
 from tests.views import server_view
-
-
-def updates(rows: torch.Tensor) -> Updates:
-    return Updates(rows, torch.ones(len(rows)), torch.arange(len(rows)))
 
 
 @pytest.mark.parametrize("iterations", [1, 3])

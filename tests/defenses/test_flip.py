@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from backstop.defenses.flip import flip
 from backstop.platform.contract import ClientView, Local, PredictView, Samples, TestSet
-from backstop.platform.experiment import run
 from backstop.platform.remedies.inversion import Patches
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.training import evaluate
 from backstop.search_spaces.quickstart import BASE
+from tests.arena import last_metrics
 from tests.views import CLASSES, client_view
 
 ATTACKED = BASE.replace(
@@ -58,13 +57,7 @@ def one_pixel_each(classes: int) -> Patches:
 
 
 def metrics(defense: str) -> Mapping[str, float]:
-    return list(
-        run(
-            ATTACKED.replace(defense=to_chain(defense, "defense")),
-            folder=Path("unused"),
-            device="cpu",
-        )
-    )[-1].metrics
+    return last_metrics(ATTACKED.replace(defense=to_chain(defense, "defense")))
 
 
 def test_it_keeps_out_what_fedavg_takes_in() -> None:

@@ -15,7 +15,7 @@ from backstop.platform import experiment
 from backstop.platform.contract import Defense, Part, Samples, ServerView, Spec, Updates
 from backstop.platform.seeds import generator
 from tests.references import indicator as twin
-from tests.views import server_view
+from tests.views import server_view, uneven
 
 CLASSES, FEATURES = 3, 12
 D = CLASSES * FEATURES
@@ -34,10 +34,6 @@ def view(round: int = 0, **changes: Any) -> ServerView:  # noqa: A002 -- the fie
     )
 
 
-def updates(rows: Tensor) -> Updates:
-    return Updates(rows, torch.arange(1.0, len(rows) + 1), torch.arange(len(rows)))
-
-
 def noise(n: int) -> Tensor:
     return 0.1 * torch.randn(n, D, generator=generator(0, "tests", "rows"))
 
@@ -52,7 +48,7 @@ def fate(models: Tensor, **params: Any) -> tuple[Updates, Any]:
     """What becomes of clients that send these models; the model that they were sent is zero."""
     defense = indicator(**{"samples": 30, "epochs": 2, "batch": 30, **params})
     _, state = sent(defense, view())
-    return defense.apply(updates(models), state, replace(view(), params=torch.zeros(D)))[0], state
+    return defense.apply(uneven(models), state, replace(view(), params=torch.zeros(D)))[0], state
 
 
 def kept(after: Updates) -> list[int]:
@@ -79,7 +75,7 @@ def test_clients_are_sent_a_model_that_knows_the_samples_and_rows_stay_as_they_a
     x, y = state.samples
     assert state.planted and (seen.model(model, x).argmax(1) == y).all()
     assert (seen.model(seen.params, x).argmax(1) == y).double().mean() < 0.6
-    after, _ = defense.apply(updates(rows), state, replace(seen, params=model))
+    after, _ = defense.apply(uneven(rows), state, replace(seen, params=model))
     assert torch.equal(after.rows, rows)
 
 
@@ -88,7 +84,7 @@ def test_nothing_is_planted_or_tested_before_the_start() -> None:
     model, state = sent(defense, view(1))
     assert torch.equal(model, view().params) and not state.planted
     knowing = torch.stack([knows(state.samples, [0, 1, 2])] * 3)
-    after, _ = defense.apply(updates(knowing), state, replace(view(1), params=torch.zeros(D)))
+    after, _ = defense.apply(uneven(knowing), state, replace(view(1), params=torch.zeros(D)))
     assert kept(after) == [0, 1, 2]
     assert not torch.equal(sent(defense, view(2))[0], view().params)
 
@@ -172,7 +168,7 @@ def test_a_model_without_finite_outputs_is_rejected(bad: float) -> None:
         params=torch.zeros(D),
         model=lambda params, x: plain(params, x) + (bad if params.max() > 1e30 else 0.0),
     )
-    after, _ = defense.apply(updates(models), state, seen)
+    after, _ = defense.apply(uneven(models), state, seen)
     assert kept(after) == [0, 1, 3] and after.rows.isfinite().all()
 
 
@@ -184,7 +180,7 @@ def test_planting_that_diverges_plants_nothing() -> None:
 def test_the_samples_stay_from_round_to_round() -> None:
     defense = indicator(samples=100, epochs=1)
     _, state = sent(defense, view())
-    _, later = defense.apply(updates(noise(3)), pickle.loads(pickle.dumps(state)), view())
+    _, later = defense.apply(uneven(noise(3)), pickle.loads(pickle.dumps(state)), view())
     assert defense.send
     _, again = defense.send(later, view(1))
     assert torch.equal(again.samples.x, state.samples.x) and torch.equal(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from backstop.defenses import nad as plugin
 from backstop.platform.contract import Samples, ServerView
-from backstop.platform.experiment import run
 from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
+from tests.arena import last_metrics
 from tests.views import server_view
 
 ATTACKED = BASE.replace(
@@ -31,13 +30,7 @@ ATTACKED = BASE.replace(
 
 
 def metrics(defense: str) -> Mapping[str, float]:
-    return list(
-        run(
-            ATTACKED.replace(defense=to_chain(defense, "defense")),
-            folder=Path("unused"),
-            device="cpu",
-        )
-    )[-1].metrics
+    return last_metrics(ATTACKED.replace(defense=to_chain(defense, "defense")))
 
 
 def finished(view: ServerView, **params: float) -> Tensor:

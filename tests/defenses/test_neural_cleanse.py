@@ -12,10 +12,11 @@ from torch import Tensor
 
 from backstop.defenses import neural_cleanse as plugin
 from backstop.platform.contract import Samples, ServerView
-from backstop.platform.experiment import Experiment, run
+from backstop.platform.experiment import Experiment
 from backstop.platform.remedies.inversion import invert
 from backstop.platform.specs.part import to_chain
 from backstop.search_spaces.quickstart import BASE
+from tests.arena import last_metrics
 from tests.views import CLASSES, samples, server_view
 
 TARGET = 7
@@ -61,13 +62,7 @@ def test_the_planted_class_is_flagged_and_no_other() -> None:
 
 
 def test_the_backdoor_is_unlearned() -> None:
-    last = list(
-        run(
-            ATTACKED.replace(defense=to_chain("neural_cleanse", "defense")),
-            folder=Path("unused"),
-            device="cpu",
-        )
-    )[-1].metrics
+    last = last_metrics(ATTACKED.replace(defense=to_chain("neural_cleanse", "defense")))
     assert last["round/attack_success_rate"] > 0.8
     assert last["repaired/attack_success_rate"] < 0.1
     assert last["repaired/clean_accuracy"] > last["round/clean_accuracy"] - 0.05
