@@ -174,9 +174,8 @@ def timed(
     work: Callable[[], Any],
     seconds: float,
 ) -> list[float]:
-    """Seconds of one to REPEATS calls, as many as fit, after one that warms up."""
+    """Seconds of one to REPEATS calls of what has run once, as many as fit."""
     over = time.perf_counter() + seconds
-    work()
     taken = [seconds_of(device, work)]
     while len(taken) < REPEATS and time.perf_counter() + taken[-1] < over:
         taken.append(seconds_of(device, work))
@@ -545,7 +544,7 @@ def _train_cohort(
     def work() -> object:
         return experiment.clients.train(0, members, state.params, state.buffers, state.attack)
 
-    memory = peak_memory(bench.device, work)
+    memory = peak_memory(bench.device, work)  # warms up, too
     taken = timed(bench.device, work, seconds)
     median = statistics.median(taken)
     if engine == "loop":
@@ -595,7 +594,7 @@ def _time_rule(
     rows = matrices[shape]
     plain: dict[str, Callable[[], Tensor]] = {ONE_READ: lambda: rows.sum(0), COPY: rows.clone}
     work = plain[text] if text in plain else apply(text, rows)
-    memory = peak_memory(bench.device, work)
+    memory = peak_memory(bench.device, work)  # warms up, too
     taken = timed(bench.device, work, seconds)
     median = statistics.median(taken)
     if text == ONE_READ:
