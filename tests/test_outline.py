@@ -15,6 +15,7 @@ import pytest
 from backstop.platform import plugins
 from backstop.platform.declarations.facts import constants
 from backstop.platform.declarations.outline import Unclear, outline
+from backstop.platform.params import BadInput
 from tests.conftest import forget
 
 ALL = [(group, name) for group in plugins.PACKAGES for name in plugins.names(group)]
@@ -77,6 +78,9 @@ def test_what_the_signature_rests_on_is_kept_and_nothing_else(tmp_path: Path) ->
         "print('made')",
         "def VERSION(): ...",
         "import torch as VERSION",
+        "from backstop.platform.robust import nowhere_to_be_found",
+        "from backstop.platform.nowhere import VERSION",
+        "import backstop.platform.nowhere",
     ],
 )
 def test_what_only_the_import_can_tell_is_left_to_it(tmp_path: Path, head: str) -> None:
@@ -102,6 +106,22 @@ def test_a_plugin_that_has_to_be_imported_is(toys: Path) -> None:
     forget()
     assert plugins.describe("models", "made").version == 3
     assert "toybox.models.made" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("from backstop.platform.robust import gone", "ImportError: cannot import name 'gone'"),
+        ("from backstop.platform import gone", "ImportError: cannot import name 'gone'"),
+        ("import backstop.platform.gone", "ModuleNotFoundError: No module named"),
+        ("from backstop.platform.gone import it", "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_name_of_ours_that_is_gone_is_said(toys: Path, line: str, reason: str) -> None:
+    (toys / "models" / "made.py").write_text(f'"""Made."""\n{line}\ndef made() -> str: ...\n')
+    forget()
+    with pytest.raises(BadInput, match=f"^model 'made' .* cannot be used: {reason}"):
+        plugins.describe("models", "made")
 
 
 def test_another_packages_plugin_is_imported(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

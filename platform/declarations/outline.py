@@ -12,12 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+import backstop
+from backstop.platform.declarations.imports import finds_all
+
 # Modules of ours that import nothing heavy: names from them may stand in a signature.
 TORCH_FREE = {
     "backstop.platform.params",
     "backstop.platform.remedies.parameters",
     "backstop.platform.threats.parameters",
 }
+PACKAGE = Path(backstop.__path__[0])
 # What is there wherever Backstop runs; an import of anything else may fail, which only it can tell.
 INSTALLED = {"backstop", "numpy", "torch"} | sys.stdlib_module_names
 
@@ -33,7 +37,8 @@ def outline(
 ) -> ModuleType:
     """The module of a file with nothing but its docstring, the given constants and a function that
     has the signature of the file's own and does nothing. Raises Unclear, or what running the rest
-    raises, where the file has to be imported.
+    raises, where the file has to be imported: not where a name of another package is missing, or
+    a line that is cut out would fail.
     """
     tree = ast.parse(file.read_bytes(), str(file))
     binding: dict[str, list[ast.stmt]] = {}
@@ -83,6 +88,8 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
         if module.partition(".")[0] not in INSTALLED:
             raise Unclear(f"line {statement.lineno}: {module}")
         yield alias.asname or alias.name.partition(".")[0]
+    if not finds_all(statement, PACKAGE):
+        raise Unclear(f"line {statement.lineno}: a name of ours that is not seen")
 
 
 def _assigned(target: ast.expr) -> Iterator[str]:
