@@ -72,9 +72,9 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
         PART + "intake",
         "torch",
         "torchvision",
-        "sklearn",
         "numpy",
         "pandas",
+        "PIL",
     },
     "platform/models": CONTRACT
     | {
@@ -86,7 +86,7 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
     },
 }
 # seconds to import: only where they are used, so that listing plug-ins stays quick
-LAZY = {"pandas", "scipy", "sklearn", "torchvision"}
+LAZY = {"PIL", "pandas", "scipy", "sklearn", "torchvision"}
 ONLY_IN = {
     "ray": {
         "platform/sweeps/trials.py",

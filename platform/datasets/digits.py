@@ -23,9 +23,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from backstop.platform.contract import Data, Dataset, Samples
+from backstop.platform.intake.bundled import bundled_file
 from backstop.platform.intake.checks import checked
 
 VERSION = 1
@@ -40,11 +42,10 @@ def digits() -> Dataset:
 
 
 def _load(_: Path) -> Data:
-    from sklearn.datasets import load_digits
-
-    values, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(values).mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
-    y = torch.from_numpy(labels).to(torch.int64)
+    with bundled_file("digits", "data/digits.csv.gz") as path:
+        table = torch.from_numpy(np.loadtxt(path, delimiter=","))
+    x = table[:, :-1].mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
+    y = table[:, -1].to(torch.int64)
     test = torch.zeros(len(y), dtype=torch.bool)
     test[torch.argsort(y, stable=True)[::5]] = True
     data = Data(

@@ -25,10 +25,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, Samples
+from backstop.platform.intake.bundled import bundled_file
 from backstop.platform.intake.checks import checked
 
 VERSION = 1
@@ -43,9 +45,7 @@ def patches() -> Dataset:
 
 
 def _load(_: Path) -> Data:
-    from sklearn.datasets import load_sample_image
-
-    x = torch.cat([_cut(torch.from_numpy(load_sample_image(name).copy())) for name in PHOTOGRAPHS])
+    x = torch.cat([_cut(_photograph(name)) for name in PHOTOGRAPHS])
     y = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(len(x) // len(PHOTOGRAPHS))
     test = torch.arange(len(x)) % 5 == 0
     pixels = x[~test].double() / 255
@@ -59,6 +59,14 @@ def _load(_: Path) -> Data:
         std=tuple(std),
     )
     return checked(data, "patches")
+
+
+def _photograph(name: str) -> Tensor:
+    """A photograph, uint8 (H, W, 3)."""
+    from PIL import Image
+
+    with bundled_file("patches", f"images/{name}") as path, Image.open(path) as image:
+        return torch.from_numpy(np.array(image))
 
 
 def _cut(photograph: Tensor) -> Tensor:

@@ -11,9 +11,12 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ import torch
 
 from backstop.platform import plugins
 from backstop.platform.contract import Data, Dataset, File, Samples
-from backstop.platform.intake import checks
+from backstop.platform.intake import bundled, checks
 from backstop.platform.intake.files import file_status, locate_file, md5_of
 from backstop.platform.params import BadInput
 
@@ -188,6 +191,54 @@ def test_digits_are_those_of_scikit_learn() -> None:
     ]
     assert len(found) == len(set(found)) == 1797 and set(found) == stored
     assert {int(count) for count in data.test.y.bincount()} == {35, 36, 37}
+
+
+def test_patches_are_cut_from_the_photographs_of_scikit_learn() -> None:
+    from sklearn.datasets import load_sample_image
+
+    data = load("patches")
+    for label, name in enumerate(("china.jpg", "flower.jpg")):
+        corner = torch.from_numpy(load_sample_image(name)[:32, :32].copy()).permute(2, 0, 1)
+        assert torch.equal(data.test.x[data.test.y == label][0], corner)
+
+
+@pytest.mark.parametrize("name", ["digits", "patches"])
+def test_bundled_data_are_read_without_importing_scikit_learn(name: str) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from backstop.platform import plugins\n"
+        f"plugins.build('datasets', {name!r}, {{}}).load(Path())\n"
+        "print([heavy for heavy in ('sklearn', 'scipy', 'pandas') if heavy in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["digits", "patches"])
+def test_bundled_data_without_scikit_learn_say_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "find_spec", lambda _: None)
+    with pytest.raises(BadInput, match=rf"^dataset {name} comes with .*pip install scikit-learn$"):
+        build(name).load(Path())
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("digits", "data/digits.csv.gz"), ("patches", "images/china.jpg")]
+)
+def test_bundled_data_that_are_missing_or_damaged_are_named(
+    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(bundled, "find_spec", lambda _: package)
+    path = tmp_path / "datasets" / file
+    with pytest.raises(BadInput, match=f"^dataset {name}: there is no {path}; run: pip install"):
+        build(name).load(Path())
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no data")
+    with pytest.raises(BadInput, match=rf"^{path} cannot be read: [^\n]*; run: pip install"):
+        build(name).load(Path())
 
 
 def test_mnist_reads_gz_and_plain_files_alike(tmp_path: Path) -> None:
