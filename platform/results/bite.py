@@ -55,8 +55,8 @@ def _no_more_than(
     seeds = sorted(reached.keys() & others.keys())
     if not seeds:
         return ""
-    ours = math.fsum(reached[seed] for seed in seeds) / len(seeds)
-    theirs = math.fsum(others[seed] for seed in seeds) / len(seeds)
+    ours = _mean([reached[seed] for seed in seeds])
+    theirs = _mean([others[seed] for seed in seeds])
     if ours - theirs >= BITE:
         return ""
     faded = _faded_from(undefended, seeds, theirs)
@@ -72,8 +72,11 @@ def _faded_from(
     curves = [cell.success.get(seed, ()) for seed in seeds]
     if cell.spec["attack_stop"] is None or not all(curves):
         return ""
-    peaks = [max(rate for _, rate in curve) for curve in curves]
-    peak = math.fsum(peaks) / len(peaks)
-    return (
-        f" at the end, after {percent(peak)} % while it attacked" if peak - anyway >= BITE else ""
-    )
+    peak = _mean([max(rate for _, rate in curve) for curve in curves])
+    if peak - anyway < BITE:
+        return ""
+    return f" at the end, after {percent(peak)} % while it attacked"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

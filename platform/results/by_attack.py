@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -53,25 +53,43 @@ def attack_table(document: Json) -> AttackTable | None:
     measured = attacked[attacked[f"{SUCCESS}_mean"].notna()]
     if measured["attack"].nunique() < 2:
         return None
+    return AttackTable(
+        defenses=[row.defense for row in ranked_rows(document)],
+        lines=_lines(document, measured, ranked),
+    )
+
+
+def _lines(
+    document: Json,
+    measured: pd.DataFrame,
+    ranked: set[str],
+) -> list[AttackLine]:
+    """A line for each attack of the cells that have a success; ``ranked`` are those that count."""
     undefended = measured[measured["defense"] == NOTHING["defense"]]
-    successes = mean_success(measured)
     clean_twins = _means_by_attack(measured, "natural_success")
     untriggered = _means_by_attack(undefended, UNTRIGGERED)
+    successes = mean_success(measured)
     knows = dict(zip(measured["attack"], measured["knows"], strict=True))
-    names, chains = attack_names(document), document_chains(document)
-    attacks = sorted(knows, key=lambda attack: (chain_order(chains[attack]), attack))
-    defenses = [row.defense for row in ranked_rows(document)]
-    lines = [
-        AttackLine(
-            names[attack] if attack in ranked else names[attack].marked("°"),
-            knows[attack],
-            clean_twins.get(attack),
-            untriggered.get(attack),
-            [successes.get((attack, defense.text)) for defense in defenses],
+    names = attack_names(document)
+    defenses = [row["defense"] for row in document["rows"]]
+    lines = []
+    for attack in _in_order(knows, document):
+        name = names[attack]
+        line = AttackLine(
+            attack=name if attack in ranked else name.marked("°"),
+            knows=knows[attack],
+            clean_twin=clean_twins.get(attack),
+            untriggered=untriggered.get(attack),
+            successes=[successes.get((attack, defense)) for defense in defenses],
         )
-        for attack in attacks
-    ]
-    return AttackTable(defenses, lines)
+        lines.append(line)
+    return lines
+
+
+def _in_order(attacks: Iterable[str], document: Json) -> list[str]:
+    """Attacks by name and then by the values of their parameters."""
+    chains = document_chains(document)
+    return sorted(attacks, key=lambda attack: (chain_order(chains[attack]), attack))
 
 
 def mean_success(cells: pd.DataFrame) -> Mapping[Hashable, float]:

@@ -17,8 +17,11 @@ def knob_map(document: Document, metric: str) -> dict[Knobs, float]:
     trims = {trim for _, trim in rows}
     if len(taus) < 2 or len(trims) < 2:
         return {}
-    figures = {knobs: row[metric] for knobs, row in rows.items()}
-    return {knobs: figure["mean"] for knobs, figure in figures.items() if figure is not None}
+    means = {}
+    for knobs, row in rows.items():
+        if row[metric] is not None:
+            means[knobs] = row[metric]["mean"]
+    return means
 
 
 def _rows_by_knobs(document: Document) -> dict[Knobs, Json]:
@@ -36,7 +39,9 @@ def knobs_of(chain: Chain) -> Knobs | None:
     if [stage.name for stage in chain] != ["invariant"]:
         return None
     params = chain[0].params
-    tau, trim = params.get("mask_threshold"), params.get("trim_fraction")
-    if not isinstance(tau, (int, float)) or not isinstance(trim, (int, float)):
-        return None
-    return float(tau), float(trim)
+    knobs = params.get("mask_threshold"), params.get("trim_fraction")
+    match knobs:
+        case int() | float() as tau, int() | float() as trim:
+            return float(tau), float(trim)
+        case _:
+            return None

@@ -62,8 +62,11 @@ def runs_of_scene(document: Document) -> list[tuple[Mark, list[str]]]:
         if scene is not None and _belongs(spec, scene):
             defense = chain_label(spec["defense"], "defense")
             ids.setdefault(defense, []).append(run["id"])
-    best = best_per_family(document)
-    return [(mark, ids.get(mark.row["defense"], [])) for mark in best]
+    runs = []
+    for mark in best_per_family(document):
+        defense = mark.row["defense"]
+        runs.append((mark, ids.get(defense, [])))
+    return runs
 
 
 def _belongs(spec: Json, scene: Scene) -> bool:

@@ -41,12 +41,11 @@ def strength_groups(document: Document) -> list[StrengthGroup]:
             text = chain_text(chain, "attack")
             chains[text] = chain
             attacks.setdefault(text, {})[strength] = cell["attack"]
-    groups = []
-    for text, members in sorted(attacks.items()):
-        if len(members) >= FEWEST_STRENGTHS:
-            weak_to_strong = dict(sorted(members.items()))
-            groups.append(StrengthGroup(text, chains[text], weak_to_strong))
-    return groups
+    groups = [
+        StrengthGroup(text, chains[text], dict(sorted(members.items())))
+        for text, members in sorted(attacks.items())
+    ]
+    return [group for group in groups if len(group.attacks) >= FEWEST_STRENGTHS]
 
 
 def _without_strength(chain: Chain) -> Iterator[tuple[float, Chain]]:
@@ -104,12 +103,21 @@ def _lines(
 ) -> list[Line]:
     lines = []
     for mark in best_per_family(document):
-        defense = mark.row["defense"]
-        points = []
-        for strength, attack in group.attacks.items():
-            rate = success.get((attack, defense))
-            if rate is not None:
-                points.append((strength, 100 * rate))
+        points = _points(group, mark.row["defense"], success)
         if len(points) >= 2:
             lines.append(Line(mark, points))
     return lines
+
+
+def _points(
+    group: StrengthGroup,
+    defense: str,
+    success: Mapping[Hashable, float],
+) -> list[tuple[float, float]]:
+    """(strength, attack success in percent) of the attacks that the defense has met."""
+    points = []
+    for strength, attack in group.attacks.items():
+        rate = success.get((attack, defense))
+        if rate is not None:
+            points.append((strength, 100 * rate))
+    return points

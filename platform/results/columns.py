@@ -45,7 +45,9 @@ class BoardColumn(NamedTuple):
 
     def of(self, row: RankedRow) -> Any:
         """The column's value in a row."""
-        return row.fields[self.key] if self.value is None else self.value(row)
+        if self.value is None:
+            return row.fields[self.key]
+        return self.value(row)
 
 
 def _defense(row: RankedRow) -> ChainName:
@@ -116,14 +118,16 @@ def cell_text(
 
 def ranked_rows(document: Json) -> list[RankedRow]:
     """The document's rows by rank, with names of their chains among each other's."""
-    rows, chains = document["rows"], document_chains(document)
+    rows = document["rows"]
+    chains = document_chains(document)
     defenses = chain_names({row["defense"]: chains[row["defense"]] for row in rows})
     worst = {row["worst_attack"] for row in rows} - {None}
     attacks = chain_names({attack: chains[attack] for attack in worst})
     named = []
     for row in rows:
         defense = defenses[row["defense"]].marked(footnote_marks(row))
-        named.append(RankedRow(row, defense, attacks.get(row["worst_attack"])))
+        worst_attack = attacks.get(row["worst_attack"])
+        named.append(RankedRow(row, defense, worst_attack))
     return named
 
 
@@ -131,4 +135,9 @@ def footnote_marks(row: Json) -> str:
     """The marks of a row that is not like the others: † lacks attacks that others have, ‡ holds
     diverged runs.
     """
-    return "†" * bool(row["missing"]) + "‡" * bool(row["diverged"])
+    marks = ""
+    if row["missing"]:
+        marks += "†"
+    if row["diverged"]:
+        marks += "‡"
+    return marks

@@ -74,12 +74,16 @@ def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
 
 def run_command(spec: Spec) -> str:
     """The command line that runs one spec again."""
-    options = [(role, str(getattr(spec, role))) for role in ("dataset", "model", "optimizer")]
-    options += [(role, chain_text(getattr(spec, role), role)) for role in ("attack", "defense")]
+    options = {role: str(getattr(spec, role)) for role in ("dataset", "model", "optimizer")}
+    for role in ("attack", "defense"):
+        options[role] = chain_text(getattr(spec, role), role)
     for name in scalar_fields():
-        options.append((name.replace("_", "-"), plain_text(getattr(spec, name))))
-    words = [f"--{name} '{text}'" if "(" in text else f"--{name} {text}" for name, text in options]
-    return " ".join(["backstop run", *words])
+        options[name.replace("_", "-")] = plain_text(getattr(spec, name))
+    words = ["backstop run"]
+    for name, text in options.items():
+        quoted = f"'{text}'" if "(" in text else text
+        words.append(f"--{name} {quoted}")
+    return " ".join(words)
 
 
 def run_tags(

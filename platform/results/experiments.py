@@ -49,7 +49,9 @@ def open_experiment(store: Store, name: str) -> str:
         if experiment is None:
             from mlflow.exceptions import MlflowException
 
-            location = Path(store.artifacts, quote(name)).as_uri() if store.artifacts else None
+            location = None
+            if store.artifacts:
+                location = Path(store.artifacts, quote(name)).as_uri()
             try:
                 return str(client.create_experiment(name, artifact_location=location))
             except MlflowException:  # made by another process just now

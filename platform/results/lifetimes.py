@@ -22,15 +22,17 @@ def lifetimes(document: Json) -> list[tuple[str, str, str, str]]:
     cells = [cell for cell in document["cells"] if _says_how_long(cell, document["settings"])]
     attacks = chain_names({cell["attack"]: chains[cell["attack"]] for cell in cells})
     defenses = chain_names({cell["defense"]: chains[cell["defense"]] for cell in cells})
-    return [
-        (
+    lines = []
+    for cell in cells:
+        sign = "+" if cell["still_active"] else ""
+        line = (
             str(attacks[cell["attack"]]),
             str(defenses[cell["defense"]]),
             _rounds(cell, "time_to_backdoor") or "never",
-            _rounds(cell, "durability", "+" if cell["still_active"] else "") or "–",
+            _rounds(cell, "durability", sign) or "–",
         )
-        for cell in cells
-    ]
+        lines.append(line)
+    return lines
 
 
 def _says_how_long(cell: Json, settings: Json) -> bool:
@@ -47,5 +49,7 @@ def _rounds(
     if cell[figure] is None:
         return ""
     planted, seeds = cell["planted_seeds"], len(cell["seeds"])
-    share = f" ({planted} of {plural(seeds, 'seed')})" if planted < seeds else ""
-    return f"{cell[figure]['mean']:.1f}{sign}{share}"
+    mean = f"{cell[figure]['mean']:.1f}{sign}"
+    if planted < seeds:
+        return f"{mean} ({planted} of {plural(seeds, 'seed')})"
+    return mean

@@ -91,4 +91,6 @@ def local_path(uri: str) -> Path | None:
     parts = urlsplit(uri)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(url2pathname(parts.path))
-    return Path(unquote(uri)) if not parts.scheme and uri.startswith("/") else None
+    if not parts.scheme and uri.startswith("/"):
+        return Path(unquote(uri))
+    return None

@@ -51,16 +51,18 @@ def markdown_table(
 ) -> str:
     """A table; each column is aligned to the ``left`` or to the ``right``."""
     rule = [":---" if alignment == "left" else "---:" for alignment in alignments]
-    lines = [heads, rule, *([markdown_text(cell) for cell in row] for row in rows)]
+    escaped = [list(map(markdown_text, row)) for row in rows]
+    lines = [heads, rule, *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _ranking(document: Json) -> str:
     columns = columns_in("markdown")
+    rows = [[cell_text(column, row) for column in columns] for row in ranked_rows(document)]
     return markdown_table(
         [column.heading for column in columns],
         [column.alignment for column in columns],
-        [[cell_text(column, row) for column in columns] for row in ranked_rows(document)],
+        rows,
     )
 
 

@@ -93,8 +93,8 @@ def chain_order(chain: Chain) -> list[tuple[str, list[ParameterOrder]]]:
     """
     order = []
     for name, params in chain:
-        values = [_parameter_order(key, value) for key, value in sorted(params.items())]
-        order.append((name, values))
+        parameters = sorted(params.items())
+        order.append((name, [_parameter_order(*parameter) for parameter in parameters]))
     return order
 
 
@@ -131,8 +131,8 @@ def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:
     varied = _varied_parameters(stages)
     names = {}
     for text, chain in chains.items():
-        short = tuple(_with_only(stage, varied) for stage in chain)
-        names[text] = ChainName(text, short)
+        short = [_with_only(stage, varied) for stage in chain]
+        names[text] = ChainName(text, tuple(short))
     return names
 
 
@@ -152,4 +152,5 @@ def _varied_parameters(stages: Sequence[Part]) -> set[tuple[str, str]]:
 
 def _with_only(stage: Part, varied: set[tuple[str, str]]) -> Part:
     name, params = stage
-    return Part(name, {key: value for key, value in params.items() if (name, key) in varied})
+    kept = {key: value for key, value in params.items() if (name, key) in varied}
+    return Part(name, kept)

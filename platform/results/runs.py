@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput, nearest
+from backstop.platform.results.figures import finite_metrics
 from backstop.platform.results.log import TOTALS
 from backstop.platform.results.names import Json
 from backstop.platform.results.store import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as Stored
     from torch import Tensor
 
+TRIALS = "tags.`backstop.kind` = 'trial'"  # the condition that a run counts
 NOT_BY_ROUND = ("final/", "time/", "memory/")  # metrics that are no round's own
 
 
@@ -66,22 +67,32 @@ def read_runs(
     """
     check_exists(store)
     with refusing(store):
-        client = mlflow_client(store.uri)
-        known = client.get_experiment_by_name(experiment)
-        if known is None:
-            names = [item.name for item in client.search_experiments() if item.name != "Default"]
-            raise BadInput(f"unknown experiment {experiment!r}; {nearest(experiment, names)}")
-        condition = "tags.`backstop.kind` = 'trial'" + (
-            f" AND attributes.status = '{sql_literal(status)}'" if status else ""
-        )
+        condition = TRIALS
+        if status:
+            condition += f" AND attributes.status = '{sql_literal(status)}'"
         runs: dict[str, Run] = {}
-        for item in search_runs(store, known.experiment_id, condition):
+        for item in search_runs(store, _experiment_id(store, experiment), condition):
             run = _run(store, item)
-            if run.id not in runs or (
-                run.status == "FINISHED" and runs[run.id].status != "FINISHED"
-            ):
+            if _counts_before(run, runs.get(run.id)):
                 runs[run.id] = run
     return [runs[key] for key in sorted(runs)]
+
+
+def _experiment_id(store: Store, name: str) -> str:
+    """MLflow's id of an experiment. Raises BadInput where there is none of that name."""
+    client = mlflow_client(store.uri)
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        names = {item.name for item in client.search_experiments()} - {"Default"}
+        raise BadInput(f"unknown experiment {name!r}; {nearest(name, sorted(names))}")
+    return str(known.experiment_id)
+
+
+def _counts_before(run: Run, earlier: Run | None) -> bool:
+    """Whether a run counts for its spec in place of the one that was read before it."""
+    if earlier is None:
+        return True
+    return run.status == "FINISHED" and earlier.status != "FINISHED"
 
 
 def find_run(
@@ -96,13 +107,10 @@ def find_run(
         known = mlflow_client(store.uri).get_experiment_by_name(experiment)
         if known is None:
             return None
-        condition = (
-            f"tags.`backstop.id` = '{spec.id}' AND tags.`backstop.kind` = 'trial'"
-            " AND attributes.status = 'FINISHED'"
-        )
-        return next(
-            (_run(store, item) for item in search_runs(store, known.experiment_id, condition)), None
-        )
+        condition = f"{TRIALS} AND tags.`backstop.id` = '{spec.id}'"
+        finished = f"{condition} AND attributes.status = 'FINISHED'"
+        first = next(search_runs(store, known.experiment_id, finished), None)
+        return None if first is None else _run(store, first)
 
 
 def run_records(store: Store, run: Run) -> list[Record]:
@@ -124,24 +132,21 @@ def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
     """
     from safetensors.torch import load_file
 
-    with tempfile.TemporaryDirectory() as place, refusing(store):
-        return load_file(
-            mlflow_client(store.uri).download_artifacts(run_id, "model.safetensors", place)
-        )
+    with tempfile.TemporaryDirectory() as folder, refusing(store):
+        client = mlflow_client(store.uri)
+        return load_file(client.download_artifacts(run_id, "model.safetensors", folder))
 
 
 def _run(store: Store, item: Stored) -> Run:
-    metrics = {
-        key: float(value) for key, value in item.data.metrics.items() if math.isfinite(value)
-    }
-    label = item.data.tags.get("backstop.spec")
-    made = of_tags(item.data.tags)
+    tags = item.data.tags
+    made = of_tags(tags)
+    metrics = finite_metrics(item.data.metrics)
     return Run(
-        id=item.data.tags.get("backstop.id", ""),
+        id=tags.get("backstop.id", ""),
         run_id=str(item.info.run_id),
-        spec=json.loads(label) if label else _stored_spec(store, item),
-        metrics={key: value for key, value in sorted(metrics.items()) if key.startswith("final/")},
-        costs={key: value for key, value in sorted(metrics.items()) if key.startswith(TOTALS)},
+        spec=_spec(store, item),
+        metrics=_that_begin(metrics, "final/"),
+        costs=_that_begin(metrics, TOTALS),
         fingerprint=made.fingerprint,
         status=str(item.info.status),
         data=made.data,
@@ -149,12 +154,21 @@ def _run(store: Store, item: Stored) -> Run:
     )
 
 
-def _stored_spec(store: Store, item: Stored) -> dict[str, Any]:
-    """The spec from spec.json, for one that is too long for a tag."""
-    with tempfile.TemporaryDirectory() as place:
-        file = mlflow_client(store.uri).download_artifacts(item.info.run_id, "spec.json", place)
-        document: dict[str, Any] = json.loads(Path(file).read_text())["spec"]
-        return document
+def _that_begin(metrics: Mapping[str, float], start: str | tuple[str, ...]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith(start)}
+
+
+def _spec(store: Store, item: Stored) -> Json:
+    """The spec from its tag, or from spec.json where it is too long for a tag."""
+    text = item.data.tags.get("backstop.spec")
+    if text:
+        tagged: Json = json.loads(text)
+        return tagged
+    with tempfile.TemporaryDirectory() as folder:
+        client = mlflow_client(store.uri)
+        file = client.download_artifacts(item.info.run_id, "spec.json", folder)
+        document: dict[str, Json] = json.loads(Path(file).read_text())
+    return document["spec"]
 
 
 def with_curves(
@@ -168,12 +182,16 @@ def with_curves(
     """
     chosen = set(ids)
     with refusing(store):
-        return [
-            run._replace(curves={name: _history(store, run.run_id, name) for name in metrics})
-            if run.id in chosen
-            else run
-            for run in runs
-        ]
+        return [_with_curves(store, run, metrics) if run.id in chosen else run for run in runs]
+
+
+def _with_curves(
+    store: Store,
+    run: Run,
+    metrics: Sequence[str],
+) -> Run:
+    curves = {name: _history(store, run.run_id, name) for name in metrics}
+    return run._replace(curves=curves)
 
 
 def _history(

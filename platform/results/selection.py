@@ -16,7 +16,8 @@ def latest_version(ordered: Sequence[Logged]) -> list[Logged]:
     """
     by_spec: dict[str, dict[str, Logged]] = {}
     for run in ordered:
-        by_spec.setdefault(json_text(run.spec), {}).setdefault(run.id, run)
+        versions = by_spec.setdefault(json_text(run.spec), {})
+        versions.setdefault(run.id, run)
     return [_todays(versions) for versions in by_spec.values()]
 
 

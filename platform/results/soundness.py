@@ -86,7 +86,7 @@ def read_only(store: Store) -> bool:
     file = database_file(store)
     if file is None or empty(file):
         return False
-    return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+    return not all(os.access(path, os.W_OK) for path in (file, file.parent))
 
 
 def _check_intact(file: Path) -> None:

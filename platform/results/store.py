@@ -88,9 +88,12 @@ def database_uri(file: Path) -> str:
     """The URI of a database file. In a URI a ? begins the options and %41 is an A, so a path's own
     are quoted.
     """
-    plain, quoted = str(file), str(file).replace("%", "%25").replace("?", "%3F")
+    plain = str(file)
+    quoted = plain.replace("%", "%25").replace("?", "%3F")
+    if plain == quoted:
+        return f"sqlite:///{plain}"
     # Of a URI that begins with sqlite:/// MLflow makes the folder as if nothing in it were quoted.
-    return f"sqlite:///{plain}" if plain == quoted else f"sqlite+pysqlite:///{quoted}"
+    return f"sqlite+pysqlite:///{quoted}"
 
 
 def database_file(store: Store) -> Path | None:
@@ -152,9 +155,8 @@ def one_line(error: BaseException) -> str:
     found out.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next(
-        (line for line in lines if not line.startswith("(raised as a result of")), lines[0]
-    )[:300]
+    telling = [line for line in lines if not line.startswith("(raised as a result of")]
+    return (telling or lines)[0][:300]
 
 
 def search_runs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,10 +43,10 @@ class Interrupted(NamedTuple):
         """The runs, or the sweep where all of its runs have ended; empty where there is nothing."""
         if not any(self):
             return ""
-        what = plural(self.runs, "run") if self.runs else plural(self.sweeps, "sweep")
-        was, them = ("was", "it") if what.startswith("1 ") else ("were", "them")
+        noun, count = ("run", self.runs) if self.runs else ("sweep", self.sweeps)
+        was, them = ("was", "it") if count == 1 else ("were", "them")
         return (
-            f"{what} {was} interrupted, nobody works on {them} any more; "
+            f"{plural(count, noun)} {was} interrupted, nobody works on {them} any more; "
             "the same command goes on from there"
         )
 
@@ -66,24 +66,33 @@ def open_parent(
         condition = (
             f"tags.`backstop.kind` = 'sweep' AND tags.`backstop.space` = '{sql_literal(space)}'"
         )
-        for run in search_runs(store, experiment_id, condition):
-            if driver:
-                mlflow_client(store.uri).update_run(run.info.run_id, status="RUNNING")
-                mlflow_client(store.uri).set_tag(run.info.run_id, DRIVER, driver)
-            return str(run.info.run_id)
-        tags = {
-            "backstop.kind": "sweep",
-            "backstop.space": space,
-            "backstop.version": __version__,
-            "mlflow.source.name": "backstop",
-            **({"mlflow.note.content": note[:TAG_LIMIT]} if note else {}),
-            **({DRIVER: driver} if driver else {}),
-        }
-        return str(
-            mlflow_client(store.uri)
-            .create_run(experiment_id, tags=tags, run_name=f"sweep {space}")
-            .info.run_id
-        )
+        client = mlflow_client(store.uri)
+        parent = next(search_runs(store, experiment_id, condition), None)
+        if parent is None:
+            tags = _parent_tags(space, note, driver)
+            parent = client.create_run(experiment_id, tags=tags, run_name=f"sweep {space}")
+        elif driver:
+            client.update_run(parent.info.run_id, status="RUNNING")
+            client.set_tag(parent.info.run_id, DRIVER, driver)
+        return str(parent.info.run_id)
+
+
+def _parent_tags(
+    space: str,
+    note: str,
+    driver: str,
+) -> dict[str, str]:
+    tags = {
+        "backstop.kind": "sweep",
+        "backstop.space": space,
+        "backstop.version": __version__,
+        "mlflow.source.name": "backstop",
+    }
+    if note:
+        tags["mlflow.note.content"] = note[:TAG_LIMIT]
+    if driver:
+        tags[DRIVER] = driver
+    return tags
 
 
 def write_plan(
@@ -97,17 +106,24 @@ def write_plan(
     """
     from mlflow.entities import RunTag
 
+    pieces = _pieces(planned)
+    labels = [RunTag(f"{PLAN}.{index}", piece) for index, piece in enumerate(pieces)]
+    with refusing(store):
+        client = mlflow_client(store.uri)
+        for first in range(0, len(labels), TAGS_AT_ONCE):
+            client.log_batch(run_id, tags=labels[first : first + TAGS_AT_ONCE])
+        client.set_tag(run_id, PLAN, str(len(labels)))
+
+
+def _pieces(planned: Mapping[str, str]) -> list[str]:
+    """The plan a line for each run, in pieces that fit into a tag."""
     pieces = [""]
     for spec_id, words in sorted(planned.items()):
         line = f"{spec_id} {words[:LINE_LIMIT]}\n"
         if len(pieces[-1]) + len(line) > TAG_LIMIT:
             pieces.append("")
         pieces[-1] += line
-    labels = [RunTag(f"{PLAN}.{index}", piece) for index, piece in enumerate(pieces)]
-    with refusing(store):
-        for first in range(0, len(labels), TAGS_AT_ONCE):
-            mlflow_client(store.uri).log_batch(run_id, tags=labels[first : first + TAGS_AT_ONCE])
-        mlflow_client(store.uri).set_tag(run_id, PLAN, str(len(labels)))
+    return pieces
 
 
 def read_plan(store: Store, experiment: str) -> dict[str, str]:
@@ -117,12 +133,19 @@ def read_plan(store: Store, experiment: str) -> dict[str, str]:
         known = mlflow_client(store.uri).get_experiment_by_name(experiment)
         if known is None:
             return {}
-        for run in search_runs(store, known.experiment_id, "tags.`backstop.kind` = 'sweep'"):
-            labels = run.data.tags
-            for index in range(int(labels.get(PLAN, "0"))):
-                for line in labels.get(f"{PLAN}.{index}", "").splitlines():
-                    spec_id, _, words = line.partition(" ")
-                    listed[spec_id] = words
+        sweeps = search_runs(store, known.experiment_id, "tags.`backstop.kind` = 'sweep'")
+        for sweep in sweeps:
+            listed |= _plan_in(sweep.data.tags)
+    return listed
+
+
+def _plan_in(tags: Mapping[str, str]) -> dict[str, str]:
+    """The plan that a sweep's run holds in its tags; empty without one."""
+    listed: dict[str, str] = {}
+    for index in range(int(tags.get(PLAN, "0"))):
+        for line in tags.get(f"{PLAN}.{index}", "").splitlines():
+            spec_id, _, words = line.partition(" ")
+            listed[spec_id] = words
     return listed
 
 
@@ -159,8 +182,7 @@ def stop_runs(
         with refusing(store):
             check_still_there(store)
             condition = f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` = '{driver}'"
-            for run in list(search_runs(store, experiment_id, condition)):
-                mlflow_client(store.uri).set_terminated(run.info.run_id, "KILLED")
+            _kill(store, list(search_runs(store, experiment_id, condition)))
     except BadInput:
         return False
     return True
@@ -174,25 +196,42 @@ def mark_interrupted(
     """What, in one MLflow experiment or in all, has lost its driver to a kill since somebody looked
     last. It is marked as KILLED where the store can be written; the same command takes it up again.
     """
-    home, client = drivers_home(store, folder), mlflow_client(store.uri)
+    home = drivers_home(store, folder)
     with refusing(store):
-        running: list[StoredRun] = []
-        for item in client.search_experiments():
-            if experiment in (None, item.name):
-                condition = "attributes.status = 'RUNNING'"
-                running += search_runs(store, item.experiment_id, condition)
-        names = {run.data.tags.get(DRIVER, "") for run in running}
-        dead = {name for name in names - {""} if _died(store, home, name)}
-        lost = [run for run in running if run.data.tags.get(DRIVER, "") in dead]
+        running = _running(store, experiment)
+        names = {_driver(run) for run in running} - {""}
+        dead = {name for name in names if _died(store, home, name)}
+    lost = [run for run in running if _driver(run) in dead]
     if not read_only(store):
         # a full disk: whoever looks after that marks them
         with suppress(BadInput), refusing(store):
-            for run in lost:
-                client.set_terminated(run.info.run_id, "KILLED")
+            _kill(store, lost)
             for name in dead:
                 drivers.forget(home, name)
-    sweeps = sum(run.data.tags.get("backstop.kind") == "sweep" for run in lost)
+    kinds = [run.data.tags.get("backstop.kind") for run in lost]
+    sweeps = kinds.count("sweep")
     return Interrupted(sweeps, len(lost) - sweeps)
+
+
+def _running(store: Store, experiment: str | None) -> list[StoredRun]:
+    """The RUNNING runs of one MLflow experiment, or of all."""
+    running: list[StoredRun] = []
+    for item in mlflow_client(store.uri).search_experiments():
+        if experiment in (None, item.name):
+            condition = "attributes.status = 'RUNNING'"
+            running += search_runs(store, item.experiment_id, condition)
+    return running
+
+
+def _driver(run: StoredRun) -> str:
+    """Who works on a run; empty where it does not say."""
+    return str(run.data.tags.get(DRIVER, ""))
+
+
+def _kill(store: Store, runs: Iterable[StoredRun]) -> None:
+    client = mlflow_client(store.uri)
+    for run in runs:
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _died(
