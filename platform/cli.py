@@ -26,6 +26,8 @@ from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
 
+LISTED_GROUPS = ("attacks", "defenses", "datasets", "models", "search-spaces")
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line and exits with 2."""
@@ -110,138 +112,134 @@ def parser() -> Parser:
         added.set_defaults(command=function)
         return added
 
-    one = command("run", run_spec, "Run one experiment.")
-    _spec_options(one)
-    _compute_options(one, actors="0")
-    one.add_argument(
+    _run_options(command("run", run_spec, "Run one experiment."))
+    _sweep_options(command("sweep", sweep, "Run a search space and rank what comes out."))
+    _leaderboard_options(
+        command(
+            "leaderboard",
+            leaderboard,
+            "Rank the finished runs of an experiment and write the leaderboard files.",
+        )
+    )
+    _verify_options(
+        command("verify", verify, "Run some rows of a leaderboard again and compare every digit.")
+    )
+    _list_options(command("list", list_, "List the plug-ins."))
+    _show_options(command("show", show, "Show the data sheet of a plug-in."))
+    _data_options(
+        command("data", data, "Show which datasets are there, what is missing and how to get it.")
+    )
+    _ui_options(command("ui", ui, "Open MLflow's UI on the store in use."))
+    return top
+
+
+def _run_options(to: Parser) -> None:
+    _spec_options(to)
+    _compute_options(to, actors="0")
+    to.add_argument(
         "--experiment",
         default="runs",
         metavar="NAME",
         help="MLflow experiment that takes the run (default: runs)",
     )
-    one.add_argument(
+    to.add_argument(
         "--save",
         type=_path,
         metavar="FILE",
         help="write the final model there as .safetensors, for another run's --start",
     )
-    one.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _json_option(to, "one JSON document on stdout")
 
-    many = command("sweep", sweep, "Run a search space and rank what comes out.")
-    many.add_argument(
+
+def _sweep_options(to: Parser) -> None:
+    to.add_argument(
         "space", metavar="SPACE", help="a name in search_spaces/, or the path of a .py file"
     )
-    many.add_argument(
+    to.add_argument(
         "--experiment", metavar="NAME", help="MLflow experiment (default: the space's name)"
     )
-    many.add_argument(
-        "--out",
-        type=_path,
-        metavar="DIR",
-        help="folder for the leaderboard files (default: leaderboards/NAME in the store)",
-    )
-    many.add_argument(
+    _out_option(to)
+    to.add_argument(
         "--seeds", metavar="N|A,B,…", help="how many seeds, or which, in place of the space's own"
     )
-    many.add_argument(
+    to.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change every spec that has it, e.g. rounds=60, optimizer.lr=0.05, attack.strength=1",
     )
-    many.add_argument(
+    to.add_argument(
         "--trials", type=int, metavar="N", help="proposals of a search, in place of its own number"
     )
-    many.add_argument(
+    to.add_argument(
         "--max-concurrent",
         type=int,
         metavar="N",
         help="at most N trials at a time (default: as many as fit)",
     )
-    many.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
-    many.add_argument(
-        "--mix-fingerprints",
-        action="store_true",
-        help="rank runs of different versions or devices together",
-    )
-    many.add_argument(
-        "--json",
-        action="store_true",
-        help="the leaderboard (or the plan) as one JSON document on stdout",
-    )
-    _compute_options(many, actors="auto")
+    to.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    _mix_option(to)
+    _json_option(to, "the leaderboard (or the plan) as one JSON document on stdout")
+    _compute_options(to, actors="auto")
 
-    board = command(
-        "leaderboard",
-        leaderboard,
-        "Rank the finished runs of an experiment and write the leaderboard files.",
-    )
-    board.add_argument("--experiment", required=True, metavar="NAME", help="MLflow experiment")
-    board.add_argument(
-        "--out",
-        type=_path,
-        metavar="DIR",
-        help="folder for the files (default: leaderboards/NAME in the store)",
-    )
-    board.add_argument(
-        "--mix-fingerprints",
-        action="store_true",
-        help="rank runs of different versions or devices together",
-    )
-    board.add_argument(
-        "--json", action="store_true", help="the leaderboard as one JSON document on stdout"
-    )
-    _store_option(board)
 
-    again = command(
-        "verify", verify, "Run some rows of a leaderboard again and compare every digit."
-    )
-    again.add_argument("file", metavar="FILE", help="a leaderboard.json")
-    again.add_argument(
+def _leaderboard_options(to: Parser) -> None:
+    to.add_argument("--experiment", required=True, metavar="NAME", help="MLflow experiment")
+    _out_option(to)
+    _mix_option(to)
+    _json_option(to, "the leaderboard as one JSON document on stdout")
+    _store_option(to)
+
+
+def _verify_options(to: Parser) -> None:
+    to.add_argument("file", metavar="FILE", help="a leaderboard.json")
+    to.add_argument(
         "--sample", type=int, default=3, metavar="N", help="how many runs to do again (default: 3)"
     )
-    _device_options(again)
+    _device_options(to)
 
-    words = ["attacks", "defenses", "datasets", "models", "search-spaces"]
-    listing = command("list", list_, "List the plug-ins.")
-    listing.add_argument("group", nargs="?", choices=words, metavar="GROUP", help=" | ".join(words))
-    listing.add_argument("--json", action="store_true", help="an array of objects on stdout")
 
-    sheet = command("show", show, "Show the data sheet of a plug-in.")
-    sheet.add_argument(
+def _list_options(to: Parser) -> None:
+    to.add_argument(
+        "group",
+        nargs="?",
+        choices=LISTED_GROUPS,
+        metavar="GROUP",
+        help=" | ".join(LISTED_GROUPS),
+    )
+    _json_option(to, "an array of objects on stdout")
+
+
+def _show_options(to: Parser) -> None:
+    to.add_argument(
         "name", metavar="NAME", help="an attack, defense, dataset, model or search space"
     )
-    sheet.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _json_option(to, "one JSON document on stdout")
 
-    files = command(
-        "data", data, "Show which datasets are there, what is missing and how to get it."
-    )
-    files.add_argument(
+
+def _data_options(to: Parser) -> None:
+    to.add_argument(
         "name",
         nargs="?",
         metavar="NAME",
         help="one dataset, with its parameters where it needs some:"
         " 'table(path=mine.csv, label=class)'",
     )
-    files.add_argument(
+    to.add_argument(
         "--download",
         action="store_true",
         help="download what is missing, where the dataset can and a network allows it",
     )
-    files.add_argument("--json", action="store_true", help="an array of objects on stdout")
-    files.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="data folder (default: $BACKSTOP_DATA, else ~/.cache/backstop)",
-    )
+    _json_option(to, "an array of objects on stdout")
+    _data_dir_option(to)
 
-    page = command("ui", ui, "Open MLflow's UI on the store in use.")
-    page.add_argument(
+
+def _ui_options(to: Parser) -> None:
+    to.add_argument(
         "--port", type=int, default=5000, metavar="N", help="port on this machine (default: 5000)"
     )
-    _store_option(page)
-    return top
+    _store_option(to)
 
 
 def _path(text: str) -> str:
@@ -292,10 +290,35 @@ def _example(name: str) -> str:
     }[name]
 
 
+def _json_option(to: Parser, text: str) -> None:
+    to.add_argument("--json", action="store_true", help=text)
+
+
+def _out_option(to: Parser) -> None:
+    to.add_argument(
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="folder for the leaderboard files (default: leaderboards/NAME in the store)",
+    )
+
+
+def _mix_option(to: Parser) -> None:
+    to.add_argument(
+        "--mix-fingerprints",
+        action="store_true",
+        help="rank runs of different versions or devices together",
+    )
+
+
 def _device_options(to: Parser) -> None:
     to.add_argument(
         "--device", default="auto", metavar="KIND", help="auto, cpu or cuda (default: auto)"
     )
+    _data_dir_option(to)
+
+
+def _data_dir_option(to: Parser) -> None:
     to.add_argument(
         "--data-dir",
         metavar="DIR",

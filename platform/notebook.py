@@ -122,7 +122,8 @@ def run(
     from backstop.platform.rounds import finals
     from backstop.platform.training.loading import data_folder
 
-    records = tuple(experiment.run(spec, folder=data_folder(data_dir), device=device))
+    folder = data_folder(data_dir)
+    records = tuple(experiment.run(spec, folder=folder, device=device))
     return RunResult(spec, records, finals.final(records))
 
 
@@ -146,7 +147,7 @@ def sweep(
         raise BadInput(f"{plan.title} is a search, not a list of specs; backstop.search runs it")
     if not plan.specs:
         raise BadInput("sweep: the list of specs is empty; there is nothing to run")
-    name = experiment or plan.title
+    name = plan.title if experiment is None else experiment
     _conduct(plan, _site(store, name, data_dir, device))
     return leaderboard(store, name)
 
@@ -167,7 +168,8 @@ def search(
     source = plan.proposals
     if source is None:
         raise BadInput(f"{plan.title} is a list of specs, not a search; backstop.sweep runs it")
-    _conduct(plan, _site(store, experiment or plan.title, data_dir, device))
+    name = plan.title if experiment is None else experiment
+    _conduct(plan, _site(store, name, data_dir, device))
     proposals = tuple(Proposal(dict(values), score) for values, score in source.trials)
     best = max(proposals, key=lambda item: item.score, default=None)
     return SearchResult(source.search.objective, proposals, best)
@@ -208,7 +210,10 @@ def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]
     return where, read_runs(where, experiment)
 
 
-def _plan(space: str | Path | Search | Sequence[Spec], experiment: str | None) -> SweepPlan:
+def _plan(
+    space: str | Path | Search | Sequence[Spec],
+    experiment: str | None,
+) -> SweepPlan:
     """What will be run; a list has the name of its experiment."""
     from backstop.platform.sweeps.plan import load_space, plan_space
 

@@ -173,6 +173,7 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
         (["run", "--dataset", "mnist"], ["MNIST", "data"]),
         (["run", "--roundz", "3"], ["unknown option '--roundz'", "did you mean '--rounds'"]),
         (["run", "--client-actors", "two"], ["--client-actors 'two'", "auto or an integer"]),
+        (["run", "--client-actors", "²"], ["--client-actors '²'", "auto or an integer"]),
         (["run", "--device", "gpu"], ["device 'gpu'", "auto, cpu or cuda"]),
         (["run", "--attack", "edge_case(pool=external)"], ["the dataset has no edge cases"]),
         (["runn"], ["unknown argument 'runn'", "did you mean 'run'"]),

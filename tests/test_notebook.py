@@ -97,6 +97,8 @@ def test_a_search_and_a_list_of_specs_are_told_apart() -> None:
         backstop.sweep("tune_invariant")
     with pytest.raises(backstop.BadInput, match=r"smoke is a list of specs.*backstop\.sweep"):
         backstop.search("smoke")
+    with pytest.raises(backstop.BadInput, match="experiment name '' is not allowed"):
+        backstop.sweep([backstop.Spec(rounds=1)], experiment="")
     with pytest.raises(backstop.BadInput, match="the list of specs is empty"):
         backstop.sweep([])
 

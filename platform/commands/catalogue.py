@@ -87,15 +87,21 @@ def _asks(item: Item) -> str:
     """What a plug-in needs or knows, in words."""
     if item.get("needs"):
         return f"needs {', '.join(item['needs'])}"
-    return f"{item['kind']}, knows {KNOWS[item['knows']]}" if "knows" in item else ""
+    if "knows" in item:
+        return f"{item['kind']}, knows {KNOWS[item['knows']]}"
+    return ""
 
 
 def list_(options: argparse.Namespace) -> int:
     """``backstop list``: the plug-ins with a line each."""
     from backstop.platform import plugins
 
-    groups = [options.group.replace("-", "_")] if options.group else list(plugins.PACKAGES)
-    listed = {group: [_look_up(group, name) for name in plugins.names(group)] for group in groups}
+    groups = list(plugins.PACKAGES)
+    if options.group:
+        groups = [options.group.replace("-", "_")]
+    listed = {}
+    for group in groups:
+        listed[group] = [_look_up(group, name) for name in plugins.names(group)]
     if options.json:
         print_json([item for items in listed.values() for item in items])
         return DONE
@@ -139,9 +145,16 @@ def show(options: argparse.Namespace) -> int:
     item = _as_item(group, plugin)
     if options.json:
         print_json({**item, "sheet": plugin.sheet})
-        return DONE
+    else:
+        _print_sheet(plugin, item)
+    return DONE
+
+
+def _print_sheet(plugin: Plugin, item: Item) -> None:
+    from backstop.platform import plugins
+
     console = open_console()
-    title = f"{plugins.SINGULAR[group]} {name}, version {plugin.version}"
+    title = f"{plugins.SINGULAR[item['group']]} {plugin.name}, version {plugin.version}"
     console.print(title, style="bold", highlight=False)
     console.print(plugin.sheet, markup=False, highlight=False, soft_wrap=True)
     for line in _fact_lines(item):
@@ -149,7 +162,6 @@ def show(options: argparse.Namespace) -> int:
     console.print()
     if item["parameters"]:
         console.print(_parameter_table(item["parameters"]))
-    return DONE
 
 
 def _fact_lines(item: Item) -> Iterator[str]:
@@ -175,18 +187,12 @@ def data(options: argparse.Namespace) -> int:
     """``backstop data``: for every dataset what is there, what is missing and how to get it; for
     one that is there also what is read.
     """
-    from backstop.platform import plugins
     from backstop.platform.commands import inventory
     from backstop.platform.intake import readings
-    from backstop.platform.specs.part import Part, complete_part, parse_part
     from backstop.platform.training import loading
 
     folder = loading.data_folder(options.data_dir)
-    if options.name:
-        parts = [parse_part(options.name)]
-        complete_part(parts[0], "datasets")
-    else:
-        parts = [Part(name) for name in plugins.names("datasets")]
+    parts = _datasets(options.name)
     if options.download:
         _download(parts, folder, all_of_them=bool(options.name))
     items = [inventory.look(part, folder) for part in parts]
@@ -194,17 +200,28 @@ def data(options: argparse.Namespace) -> int:
     if options.name and items[0]["usable"]:
         reading = inventory.read_dataset(parts[0], folder)
         items[0] |= {"reading": readings.document(reading)}
+    width = max(open_console().width, 60)
     if options.json:
         print_json(items)
-        return DONE
-    width = max(open_console().width, 60)
-    if not options.name:
+    elif options.name:
+        _print_lines(inventory.sheet_lines(items[0], folder, width))
+    else:
         _print_lines(inventory.overview_lines(items, folder, width))
-        return DONE
-    _print_lines(inventory.sheet_lines(items[0], folder, width))
-    if reading is not None:
+    if reading is not None and not options.json:
         _print_lines(f"    {line}" for line in readings.sheet(reading))
     return DONE
+
+
+def _datasets(text: str | None) -> list[Part]:
+    """The dataset that is asked for, or all. Raises BadInput for one that is not known."""
+    from backstop.platform import plugins
+    from backstop.platform.specs.part import Part, complete_part, parse_part
+
+    if not text:
+        return [Part(name) for name in plugins.names("datasets")]
+    part = parse_part(text)
+    complete_part(part, "datasets")
+    return [part]
 
 
 def _download(

@@ -83,14 +83,15 @@ def look(part: Part, folder: Path) -> dict[str, Any]:
         return item | {"error": str(error)}
     files = [_row(folder, file, "data") for file in dataset.files]
     edges = [_row(folder, file, "edge cases") for file in dataset.edge_files]
-    named = [parameter.default for parameter in plugin.parameters.values()]
+    edges_once = {(row["path"], row["found"]): row for row in edges}  # several parts in one file
+    named = {parameter.default for parameter in plugin.parameters.values()}
+    named |= {*part.params.values()}
     return item | {
         "summary": plugin.summary,
         "kinds": list(plugins.kinds("datasets", name)),
         "usable": all(row["state"] == "present" for row in files),
-        "own": any(file.path in {*named, *part.params.values()} for file in dataset.files),
-        # one file may hold several parts
-        "files": files + list({(row["path"], row["found"]): row for row in edges}.values()),
+        "own": any(file.path in named for file in dataset.files),
+        "files": [*files, *edges_once.values()],
         "can_download": dataset.download is not None,
     }
 
@@ -128,10 +129,12 @@ def overview_lines(
         for item in members:
             start = f"  {mark} {item['name']:{column}}  "
             if group == "free":
-                yield start + textwrap.shorten(_summary(item), width - len(start), placeholder=" …")
-            else:
-                yield from _wrapped(item.get("error") or "; ".join(_counted(item)), start, width)
-                yield from _hints(item, " " * len(start), width)
+                room = width - len(start)
+                yield start + textwrap.shorten(_summary(item), room, placeholder=" …")
+                continue
+            state = item.get("error") or "; ".join(_counted(item))
+            yield from _wrapped(state, start, width)
+            yield from _hints(item, " " * len(start), width)
 
 
 def sheet_lines(
@@ -142,23 +145,33 @@ def sheet_lines(
     """The lines that show one dataset with each of its files."""
     yield _head(folder)
     _, mark = HEADINGS[_group(item)]
-    yield from _wrapped(item.get("error") or _summary(item), f"{mark} {item['name']}: ", width)
+    text = item.get("error") or _summary(item)
+    yield from _wrapped(text, f"{mark} {item['name']}: ", width)
     if _group(item) == "free":
         yield "    needs no files"
     rows = item["files"]
     state_width = max((len(_state(row)) for row in rows), default=0)
     md5_width = max((len(row["md5"] or "") for row in rows), default=0)
     for row in rows:
-        instead = f", in place of {row['path']}" if row["found"] not in {None, row["path"]} else ""
-        role = "" if row["role"] == "data" else f" ({row['role']})"
         columns = (
             f"{_state(row):{state_width}}",
             f"{row['md5'] or '':{md5_width}}",
-            f"{_path(row)}{instead}{role}",
+            _path_in_words(row),
         )
         yield f"    {'  '.join(filter(None, columns))}"
-        yield from _wrapped(row.get("problem", ""), " " * (6 + state_width), width)
+        indent = " " * (6 + state_width)
+        yield from _wrapped(row.get("problem", ""), indent, width)
     yield from _hints(item, "    ", width)
+
+
+def _path_in_words(row: DatasetItem) -> str:
+    """A file's path, what it is in place of, and what it is for if that is not the data."""
+    words = _path(row)
+    if row["found"] not in {None, row["path"]}:
+        words += f", in place of {row['path']}"
+    if row["role"] != "data":
+        words += f" ({row['role']})"
+    return words
 
 
 def _head(folder: Path) -> str:
@@ -191,7 +204,9 @@ def _path(row: DatasetItem) -> str:
 
 def _state(row: DatasetItem) -> str:
     """The state of a file in words."""
-    return "present, md5 ok" if row["state"] == "present" and row["md5"] else str(row["state"])
+    if row["state"] == "present" and row["md5"]:
+        return "present, md5 ok"
+    return str(row["state"])
 
 
 def _counted(item: DatasetItem) -> Iterator[str]:
@@ -221,7 +236,8 @@ def _hints(
     width: int,
 ) -> Iterator[str]:
     """How to get what is missing, each way once."""
-    for hint in dict.fromkeys(row["hint"] for row in item["files"] if row["state"] != "present"):
+    lacking = [row for row in item["files"] if row["state"] != "present"]
+    for hint in dict.fromkeys(row["hint"] for row in lacking):
         yield from _wrapped(hint, f"{indent}→ ", width)
 
 

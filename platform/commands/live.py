@@ -67,7 +67,7 @@ class Watch:
         """Leave the last line standing."""
         if self.console.is_terminal:
             self.live.stop()
-        self.console.print(self.headline(), highlight=False, soft_wrap=True)
+        self.print_headline()
 
     def started(self, spec: Spec) -> None:
         """A trial has its resources."""
@@ -104,7 +104,11 @@ class Watch:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.logged > LOG_EVERY:
             self.logged = now
-            self.console.print(self.headline(), highlight=False, soft_wrap=True)
+            self.print_headline()
+
+    def print_headline(self) -> None:
+        """The headline as one line of text."""
+        self.console.print(self.headline(), highlight=False, soft_wrap=True)
 
     def headline(self) -> Text:
         """Runs done, running, failed; time left; the best so far."""
@@ -116,40 +120,31 @@ class Watch:
             line.append(f" · {len(self.failed)} failed", style="bold red")
         if self.unstored:
             line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
-        elapsed, left = time.monotonic() - self.began, expected - ended - len(self.failed)
-        line.append(f" · {clock(elapsed)} elapsed")
+        line.append(f" · {clock(time.monotonic() - self.began)} elapsed")
+        runs_left = expected - ended - len(self.failed)
+        if (seconds_left := self.seconds_left(runs_left)) is not None:
+            line.append(f" · about {clock(seconds_left)} left")
+        if (best := self.best()) is not None:
+            line.append_text(_best_so_far(*best))
+        return line
+
+    def seconds_left(self, runs: int) -> float | None:
+        """How long so many runs take, by the last ones; None where that cannot be told yet."""
         recent = self.ends[-ETA_WINDOW:]
         # what came before the first end, start-up and warm-ups, says nothing about the rest
-        if len(recent) >= ETA_MIN_RUNS and left > 0:
-            line.append(
-                f" · about {clock((recent[-1] - recent[0]) / (len(recent) - 1) * left)} left"
-            )
-        if (best := self.best()) is not None:
-            spec, finals = best
-            line.append(f" · best so far {chain_text(spec.defense, 'defense')}: ")
-            line.append(
-                f"accuracy {percent_text(finals.get('final/clean_accuracy'))}, ", style="green"
-            )
-            line.append(
-                f"attack success {percent_text(finals.get('final/attack_success_rate'))}",
-                style="green",
-            )
-        return line
+        if len(recent) < ETA_MIN_RUNS or runs <= 0:
+            return None
+        seconds_per_run = (recent[-1] - recent[0]) / (len(recent) - 1)
+        return seconds_per_run * runs
 
     def best(self) -> tuple[Spec, Finals] | None:
         """The attacked and finished run with the largest accuracy minus attack success."""
-
-        def score(item: tuple[Spec, Finals]) -> float:
-            return item[1].get("final/clean_accuracy", 0.0) - item[1].get(
-                "final/attack_success_rate", 1.0
-            )
-
         attacked = [
             (spec, finals)
             for spec, finals in self.finished
             if "final/attack_success_rate" in finals and not spec.dormant
         ]
-        return max(attacked, key=score, default=None)
+        return max(attacked, key=lambda item: _score(item[1]), default=None)
 
     def draw(self) -> Group:
         """The live table: running trials above the last finished ones."""
@@ -170,6 +165,20 @@ class Watch:
         for spec, finals in self.finished[: -SHOWN - 1 : -1]:
             table.add_row(*_columns(spec, f"{spec.rounds}", finals, "final"))
         return Group(self.headline(), table)
+
+
+def _score(finals: Finals) -> float:
+    """Accuracy minus attack success, the worst in place of what is missing."""
+    accuracy = finals.get("final/clean_accuracy", 0.0)
+    success = finals.get("final/attack_success_rate", 1.0)
+    return accuracy - success
+
+
+def _best_so_far(spec: Spec, finals: Finals) -> Text:
+    accuracy = percent_text(finals.get("final/clean_accuracy"))
+    success = percent_text(finals.get("final/attack_success_rate"))
+    text = Text(f" · best so far {chain_text(spec.defense, 'defense')}: ")
+    return text.append(f"accuracy {accuracy}, attack success {success}", style="green")
 
 
 def _columns(

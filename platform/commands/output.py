@@ -18,8 +18,10 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def parse_actors(text: str) -> str | int:
     """The value of ``--client-actors``: auto, or how many."""
-    if text == "auto" or text.isdigit():
-        return text if text == "auto" else int(text)
+    if text == "auto":
+        return text
+    if text.isdecimal():
+        return int(text)
     raise BadInput(f"--client-actors {text!r} is not allowed; auto or an integer of at least 0")
 
 
@@ -32,17 +34,22 @@ def open_console() -> Any:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout; NaN and infinities become null."""
+    finite = _finite(document)
+    text = json.dumps(finite, ensure_ascii=False, allow_nan=False, indent=1)
+    if not plain.carries(sys.stdout, text):  # JSON's own escapes keep the document as it is
+        text = json.dumps(finite, allow_nan=False, indent=1)
+    print(text)
 
-    def finite(item: Any) -> Any:
-        if isinstance(item, float) and not math.isfinite(item):
-            return None
-        if isinstance(item, Mapping):
-            return {key: finite(member) for key, member in item.items()}
-        return [finite(member) for member in item] if isinstance(item, (list, tuple)) else item
 
-    text = json.dumps(finite(document), ensure_ascii=False, allow_nan=False, indent=1)
-    # Where the stream lacks a character, JSON's own escapes keep the document as it is.
-    print(text if plain.carries(sys.stdout, text) else json.dumps(json.loads(text), indent=1))
+def _finite(item: Any) -> Any:
+    """The same with None in place of NaN and infinities."""
+    if isinstance(item, float) and not math.isfinite(item):
+        return None
+    if isinstance(item, Mapping):
+        return {key: _finite(member) for key, member in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_finite(member) for member in item]
+    return item
 
 
 def say(text: str) -> None:
@@ -54,28 +61,33 @@ def usable_store(options: argparse.Namespace) -> Any:
     """The store that a command writes to, checked; where it was moved or copied, its places are
     mended and that is said.
     """
-    from backstop.platform.results.locations import repair_locations
     from backstop.platform.results.soundness import check_reachable
     from backstop.platform.results.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store)
-    if mended := repair_locations(store):
-        say(f"backstop: {mended}")
+    _repair(store)
     return store
 
 
 def readable_store(options: argparse.Namespace) -> Any:
     """The store that a command only reads; where it can be written too, it is mended first."""
-    from backstop.platform.results.locations import repair_locations
     from backstop.platform.results.soundness import check_reachable, read_only
     from backstop.platform.results.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store, write=False)
-    if not read_only(store) and (mended := repair_locations(store)):
-        say(f"backstop: {mended}")
+    if not read_only(store):
+        _repair(store)
     return store
+
+
+def _repair(store: Any) -> None:
+    from backstop.platform.results.locations import repair_locations
+
+    repaired = repair_locations(store)
+    if repaired:
+        say(f"backstop: {repaired}")
 
 
 def say_interrupted(lost: Any) -> None:

@@ -31,11 +31,17 @@ def plain(text: str, following: str = "") -> str:
     >>> plain("雪")
     '\\u96ea'
     """
-    pieces, raised = [], False
-    for character, after in zip(text, text[1:] + following[:1] + " ", strict=False):
-        before, raised = raised, unicodedata.decomposition(character).startswith("<super>")
-        gap = " " if _greek(character) and after.isalnum() else ""
-        pieces.append("^" * (raised and not before) + _likeness(character) + gap)
+    followers = text[1:] + following[:1] + " "
+    pieces = []
+    was_raised = False
+    for character, follower in zip(text, followers, strict=False):
+        raised = unicodedata.decomposition(character).startswith("<super>")
+        if raised and not was_raised:
+            pieces.append("^")
+        pieces.append(_likeness(character))
+        if _greek(character) and follower.isalnum():
+            pieces.append(" ")
+        was_raised = raised
     return "".join(pieces)
 
 
@@ -50,8 +56,10 @@ def _likeness(character: str) -> str:
         return ""
     escape = character.encode("ascii", "backslashreplace").decode("ascii")
     parts = unicodedata.normalize("NFKD", character)
-    made = "".join(map(_likeness, parts)) if parts != character else escape
-    return escape if "\\" in made else made
+    if parts == character:
+        return escape
+    likeness = "".join(map(_likeness, parts))
+    return escape if "\\" in likeness else likeness
 
 
 def _greek(character: str) -> str:
@@ -59,7 +67,9 @@ def _greek(character: str) -> str:
     name = unicodedata.name(character, "")
     if not name.startswith("GREEK") or " LETTER " not in name:
         return ""
-    letter = name.partition(" WITH ")[0].split()[-1].replace("LAMDA", "LAMBDA")
+    letter = name.partition(" WITH ")[0].split()[-1]
+    if letter == "LAMDA":
+        letter = "LAMBDA"
     return letter.capitalize() if character.isupper() else letter.lower()
 
 
@@ -67,8 +77,9 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     """The handler: what a codec cannot encode is written plainly."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object
-    return plain(text[error.start : error.end], text[error.end : error.end + 1]), error.end
+    lacking = error.object[error.start : error.end]
+    following = error.object[error.end : error.end + 1]
+    return plain(lacking, following), error.end
 
 
 codecs.register_error(HANDLER, _replace)

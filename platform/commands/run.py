@@ -125,7 +125,7 @@ def _show_round(record: Record, total: int) -> None:
     from backstop.platform.commands.live import percent_text
 
     metrics = record.metrics
-    seconds = sum(value for name, value in record.costs.items() if name.startswith("time/"))
+    times = [value for name, value in record.costs.items() if name.startswith("time/")]
     columns = [
         f"round {record.round + 1:>{len(str(total))}}/{total}",
         f"accuracy {percent_text(metrics.get('round/clean_accuracy')):>7}",
@@ -136,7 +136,7 @@ def _show_round(record: Record, total: int) -> None:
     if untriggered is not None:
         columns.append(f"untriggered {percent_text(untriggered):>7}")
     columns.append(f"train loss {metrics.get('round/train_loss', math.nan):.3f}")
-    say("  ".join([*columns, f"{seconds:.2f} s"]))
+    say("  ".join([*columns, f"{sum(times):.2f} s"]))
 
 
 def _show_outcome(

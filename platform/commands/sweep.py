@@ -113,8 +113,9 @@ def _write_board(
     """The leaderboard; where runs are not stored there may be none yet, and that is said."""
     from backstop.platform.sweeps.plan import run_words
 
+    planned = {spec.id: run_words(spec) for spec in plan.specs}
     try:
-        write_board(options, name, {spec.id: run_words(spec) for spec in plan.specs})
+        write_board(options, name, planned)
     except BadInput as error:
         if all_stored:
             raise

@@ -91,9 +91,9 @@ def _cause(
     data_is_known: bool,
 ) -> str:
     """What may have changed the figures of a run that was done again."""
-    data = (
-        "the data are the same" if data_is_known else "the file does not say which data were read"
-    )
+    data = "the file does not say which data were read"
+    if data_is_known:
+        data = "the data are the same"
     changed = sorted(
         name for name, digest in now.code.items() if made.code.get(name, digest) != digest
     )

@@ -75,7 +75,8 @@ def _fit(
         longest = max((_longest_line(name.plain) for name in names), default=NAME_WIDTH)
         widths[name_index] = min(NAME_WIDTH, longest)
     shown = len(columns)
-    while shown > name_index + 1 and _table_width(widths[:shown]) > width:
+    fewest = name_index + 1
+    while shown > fewest and _table_width(widths[:shown]) > width:
         shown -= 1
     return _Layout(names, widths[name_index], columns[:shown])
 
@@ -142,10 +143,11 @@ def _title(document: Json) -> Text:
         for cell in document["cells"]
         if cell["attack"] != NOTHING["attack"]
     }
+    seeds = {seed for row in rows for seed in row["seeds"]}
     counts = (
         plural(len(rows), "defense"),
         plural(len(attacked), "attacked cell"),
-        plural(len({seed for row in rows for seed in row["seeds"]}), "seed"),
+        plural(len(seeds), "seed"),
     )
     title = Text(f"{document['experiment']}: {', '.join(counts)}")
     absent = incomplete(document)
