@@ -16,7 +16,7 @@ from backstop.platform.workers import rays
 from backstop.platform.workers.actors import ActorShare, OnActors
 from backstop.platform.workers.clients import Clients
 
-QUIET: Mapping[str, Any] = {
+QUIET_RAY: Mapping[str, Any] = {
     "log_to_driver": False,
     "logging_level": "ERROR",
     "configure_logging": True,
@@ -48,7 +48,7 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if isinstance(place, str):
-            ray.init(address=place, **QUIET)
+            ray.init(address=place, **QUIET_RAY)
         else:
             _start_own(place, cpus or available())
     except (OSError, ValueError, RuntimeError) as error:
@@ -85,7 +85,7 @@ def _start_own(folder: Path, cpus: int) -> None:
         own["_temp_dir"] = str(folder / "ray")
         why = f"{usual} is too long for its sockets"
         print(f"Ray keeps its files in {folder / 'ray'}: {why}", file=sys.stderr, flush=True)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **own, **QUIET)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **own, **QUIET_RAY)
 
 
 def cluster_resources() -> Mapping[str, float]:
