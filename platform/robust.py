@@ -45,7 +45,9 @@ def _times(share: float, n: int) -> Fraction:
     below 10⁷.
     """
     halves = round(share * 2 * n)
-    return Fraction(halves, 2) if n and halves / (2 * n) == share else Fraction(str(share)) * n
+    if n and halves / (2 * n) == share:
+        return Fraction(halves, 2)
+    return Fraction(str(share)) * n
 
 
 def floor_count(share: float, n: int) -> int:
@@ -83,9 +85,22 @@ def comparators(
 ) -> tuple[tuple[int, int], ...]:
     """A sorting network for n lines as pairs (i, j): the minimum goes to line i, the maximum to j.
 
-    Batcher's merge exchange, without the pairs that no line in low .. high - 1 depends on. Source:
-    K. E. Batcher, "Sorting networks and their applications", AFIPS Spring Joint Computer Conference
-    1968.
+    Pairs that no line in low .. high - 1 depends on are left out.
+    """
+    needed_lines = set(range(low, high))
+    needed_pairs = []
+    for i, j in reversed(_merge_exchange(n)):
+        if i in needed_lines or j in needed_lines:
+            needed_pairs.append((i, j))
+            needed_lines |= {i, j}
+    return tuple(reversed(needed_pairs))
+
+
+def _merge_exchange(n: int) -> list[tuple[int, int]]:
+    """Batcher's network, which sorts all n lines.
+
+    Source: K. E. Batcher, "Sorting networks and their applications", AFIPS Spring Joint Computer
+    Conference 1968.
     """
     pairs: list[tuple[int, int]] = []
     run = 1
@@ -98,13 +113,7 @@ def comparators(
                 pairs.extend((i, i + step) for i in same_run)
             step //= 2
         run *= 2
-    needed_lines = set(range(low, high))
-    needed_pairs = []
-    for i, j in reversed(pairs):
-        if i in needed_lines or j in needed_lines:
-            needed_pairs.append((i, j))
-            needed_lines |= {i, j}
-    return tuple(reversed(needed_pairs))
+    return pairs
 
 
 @lru_cache
@@ -144,19 +153,30 @@ def _over_coordinates(
     kernel: str,
     *shape: int,
 ) -> Tensor:
-    """Run a kernel that adds up coordinates.
+    """Run a kernel that adds up coordinates into an array of this shape."""
+    from backstop.platform.kernels import cpu
+
+    values = _array(rows)
+    work = getattr(cpu, kernel)
+    return _sum_of_pieces(
+        lambda first, last, part: work(values, first, last, part), rows.shape[1], shape
+    )
+
+
+def _sum_of_pieces(
+    work: Callable[[int, int, Any], Any],
+    d: int,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """The sum of what ``work(first, last, part)`` adds to ``part`` for each piece of d coordinates.
 
     The pieces' results are added in order, whatever thread made them.
     """
     from backstop.platform.kernels import cpu
 
-    values, d = _array(rows), rows.shape[1]
     parts = np.zeros((-(-d // cpu.PIECE), *shape))
-    work = getattr(cpu, kernel)
     cpu.in_pieces(
-        lambda index, first, last: work(values, first, last, parts[index]),
-        d,
-        torch.get_num_threads(),
+        lambda index, first, last: work(first, last, parts[index]), d, torch.get_num_threads()
     )
     return torch.from_numpy(np.add.reduce(parts, axis=0))
 
@@ -384,20 +404,19 @@ def _unit_distances(rows: Tensor) -> Tensor:
         return gpu.squared_distances(rows, scale)
     from backstop.platform.kernels import cpu
 
-    def work(
-        index: int,
-        first: int,
-        last: int,
-    ) -> None:
-        piece = np.multiply(values[:, first:last], factor, dtype=np.float64).astype(np.float32)
-        cpu.squared_distances(piece, 0, last - first, parts[index])
-
     values = _array(rows)
     factor = scale[:, None].numpy()
+
+    def work(
+        first: int,
+        last: int,
+        part: Any,
+    ) -> None:
+        piece = np.multiply(values[:, first:last], factor, dtype=np.float64)
+        cpu.squared_distances(piece.astype(np.float32), 0, last - first, part)
+
     n = len(rows)
-    parts = np.zeros((-(-rows.shape[1] // cpu.PIECE), n, n))
-    cpu.in_pieces(work, rows.shape[1], torch.get_num_threads())
-    result = torch.from_numpy(np.add.reduce(parts, axis=0))
+    result = _sum_of_pieces(work, rows.shape[1], (n, n))
     return result + result.t()
 
 

@@ -29,7 +29,9 @@ def _sorted(rows: Tensor, pairs: Pairs) -> list[Tensor]:
         return list(rows.sort(dim=0).values)
     lines = list(rows)
     for i, j in pairs:
-        lines[i], lines[j] = torch.minimum(lines[i], lines[j]), torch.maximum(lines[i], lines[j])
+        one, other = lines[i], lines[j]
+        lines[i] = torch.minimum(one, other)
+        lines[j] = torch.maximum(one, other)
     return lines
 
 
@@ -48,7 +50,9 @@ def ordered_mean(
         for line in _sorted(piece, pairs)[low:high]:
             total += line
         mean = (total / (high - low)).float()
-        result[where] = mean.where(piece.sign().sum(0).abs() >= votes, 0.0) if votes else mean
+        if votes:
+            mean = mean.where(piece.sign().sum(0).abs() >= votes, 0.0)
+        result[where] = mean
     return result
 
 
@@ -65,13 +69,19 @@ def mean_around_median(
         middle = (lines[(n - 1) // 2].double() + lines[n // 2]) / 2
         low = torch.zeros_like(middle, dtype=torch.int64)
         for width in range(n - 1, count - 1, -1):
-            lower, upper = (lines.gather(0, end.unsqueeze(0))[0] for end in (low, low + width))
-            low += (middle - lower) > (upper - middle)
+            below = middle - _of_lines(lines, low)
+            above = _of_lines(lines, low + width) - middle
+            low += below > above
         total = torch.zeros_like(middle)
         for step in range(count):
-            total += lines.gather(0, (low + step).unsqueeze(0))[0]
+            total += _of_lines(lines, low + step)
         result[where] = (total / count).float()
     return result
+
+
+def _of_lines(lines: Tensor, index: Tensor) -> Tensor:
+    """From each coordinate of the lines (n, d) the one that its index (d,) names."""
+    return lines.gather(0, index.unsqueeze(0))[0]
 
 
 def sign_sum(rows: Tensor) -> Tensor:
@@ -112,12 +122,13 @@ def squared_distances(rows: Tensor, scale: Tensor | None = None) -> Tensor:
     result = torch.zeros((n, n), dtype=torch.float64, device=rows.device)
     first = torch.arange(n, device=rows.device)
     for where in _pieces(rows):
-        piece = _aligned(
-            rows[:, where].double() if scale is None else rows[:, where] * scale[:, None]
-        )
+        piece = rows[:, where]
+        scaled = piece.double() if scale is None else piece * scale[:, None]
+        piece = _aligned(scaled)
         circle = torch.cat([piece, piece])
         for step in range(1, n // 2 + 1):
-            result[first, (first + step) % n] += (circle[step : step + n] - piece).square_().sum(1)
+            apart = circle[step : step + n] - piece
+            result[first, (first + step) % n] += apart.square_().sum(1)
     if n % 2 == 0:  # half-way around the circle every pair has met twice
         result[first[n // 2 :], first[: n // 2]] = 0.0
     return result + result.t()
@@ -127,9 +138,8 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
     """Weighted sums: weight (k, n) float64 @ rows (n, d) → (k, d), added in float64 row by row."""
     result = rows.new_empty(len(weight), rows.shape[1])
     for where in _pieces(rows):
-        total = torch.zeros(
-            len(weight), where.stop - where.start, dtype=torch.float64, device=rows.device
-        )
+        width = where.stop - where.start
+        total = rows.new_zeros(len(weight), width, dtype=torch.float64)
         for share, row in zip(weight.t(), rows[:, where].double(), strict=True):
             total.addcmul_(share.unsqueeze(1), row.unsqueeze(0))
         result[:, where] = total.float()
