@@ -84,7 +84,8 @@ def adam(
             grad.add_(params, alpha=weight_decay)
         first.lerp_(grad, 1 - beta1)
         second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        direction = first / (second.sqrt().div_((1 - beta2**count) ** 0.5).add_(eps))
+        root = second.sqrt().div_((1 - beta2**count) ** 0.5).add_(eps)
+        direction = first / root
         params.add_(direction * rate, alpha=-lr / (1 - beta1**count))
         return first, second, count
 

@@ -13,6 +13,8 @@ from backstop.platform import robust
 # the rows
 MILLIONTHS = 1e6
 
+Linkage = Literal["average", "complete"]
+
 
 def hdbscan(
     distance: Tensor,
@@ -42,9 +44,8 @@ def hdbscan(
     return torch.from_numpy(model.fit_predict(distance.numpy()))
 
 
-def larger_of_two(rows: Tensor, linkage: Literal["average", "complete"] = "average") -> Tensor:
-    """The rows (numbers, ascending by cluster) of the larger of two clusters by direction, 1 -
-    cosine.
+def larger_of_two(rows: Tensor, linkage: Linkage = "average") -> Tensor:
+    """The row numbers of the larger of two clusters by direction, 1 - cosine; cluster by cluster.
 
     From n clusters of one row the two nearest are joined until two are left; among equal distances
     the first rows are joined first. The distance of two clusters is the mean of their members'
@@ -54,21 +55,34 @@ def larger_of_two(rows: Tensor, linkage: Literal["average", "complete"] = "avera
     >>> larger_of_two(torch.tensor([[1.0, 0.0], [9.0, 1.0], [-1.0, 0.5]])).tolist()
     [0, 1]
     """
-    # Of all pairs of members of two clusters the sum, or the largest.
+    # of all pairs of members of two clusters the sum (average linkage) or the largest (complete)
     apart = (robust.cosine_distances(rows) * MILLIONTHS).round_().cpu()
     members = [[i] for i in range(len(apart))]
     while len(members) > 2:
         size = torch.tensor([len(cluster) for cluster in members])
-        distance = apart / (size[:, None] * size) if linkage == "average" else apart.clone()
-        # the first of the smallest: one < other
-        nearest = int(distance.fill_diagonal_(torch.inf).argmin())
-        one, other = divmod(nearest, len(members))
-        joined = apart[one].maximum(apart[other])
+        one, other = _nearest(apart, size, linkage)
         if linkage == "average":
             joined = apart[one] + apart[other]
+        else:
+            joined = apart[one].maximum(apart[other])
         apart[one] = apart[:, one] = joined
         left = torch.arange(len(members)) != other
         apart = apart[left][:, left]
         members[one] += members.pop(other)
     small, large = sorted([[], *members], key=len)[-2:]
-    return torch.tensor(large if len(small) < len(large) and apart[0, -1] else small + large)
+    if len(small) < len(large) and apart[0, -1]:
+        return torch.tensor(large)
+    return torch.tensor(small + large)
+
+
+def _nearest(
+    apart: Tensor,
+    size: Tensor,
+    linkage: Linkage,
+) -> tuple[int, int]:
+    """The two clusters to be joined, of clusters of these sizes (k,); the first comes first."""
+    distance = apart.clone()
+    if linkage == "average":
+        distance /= size[:, None] * size
+    first = int(distance.fill_diagonal_(torch.inf).argmin())
+    return divmod(first, len(size))

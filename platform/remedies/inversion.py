@@ -1,8 +1,9 @@
 """Trigger inversion: for each of several classes the smallest patch that sends any image to the
 class.
 
-min_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), y_t) + λ_t ‖m‖₁,   m, p in [0, 1],   for each target
-y_t
+min_{m, p}  mean_x CE(f((1 - m) ⊙ x + m ⊙ p), y_t) + λ_t ‖m‖₁,   m, p in [0, 1]
+
+for each target y_t.
 
 Shapes: x (b, C, H, W) in [0, 1], targets (t,) → mask (t, 1, H, W), pattern (t, C, H, W).
 
@@ -17,10 +18,9 @@ patience and factor.
 Deviations: mask and pattern start in the middle of their range, where that code draws them, so
 nothing is random. A step is one batch, where that code's is a pass over many, and no step is saved
 by stopping early. So 0.99 of a batch of 32 is all 32, where there it is 0.99 of some thousand. Its
-price starts at zero and jumps to the first λ; here it
-starts there. Where no step reaches the threshold, the last trigger counts. Where the model gives no
-finite gradient, a trigger stays as it is. Targets share a forward pass, and none changes another's
-result.
+price starts at zero and jumps to the first λ; here it starts there. Where no step reaches the
+threshold, the last trigger counts. Where the model gives no finite gradient, a trigger stays as it
+is. Targets share a forward pass, and none changes another's result.
 """
 
 from __future__ import annotations
@@ -101,6 +101,21 @@ class _Price(NamedTuple):
     patience: int
     up: float
 
+    def follow(
+        self,
+        price: Tensor,
+        streak: Tensor,
+        reached: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Prices (t,) and streaks (t,) after a step that did or did not reach the threshold (t,).
+
+        A streak counts successes in a row, failures below zero; it ends when it moves the price.
+        """
+        streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
+        price = torch.where(streak >= self.patience, price * self.up, price)
+        price = torch.where(streak <= -self.patience, price / self.up**1.5, price)
+        return price, streak.where(streak.abs() < self.patience, 0.0)
+
 
 def _invert(
     model: Callable[[Tensor, Tensor], Tensor],
@@ -112,12 +127,13 @@ def _invert(
     rule: _Price,
     size: int,
 ) -> Patches:
-    patience = rule.patience
-    count, channels, *sides = len(targets), *x.shape[1:]
+    count = len(targets)
+    channels, *sides = x.shape[1:]
     # mask and pattern before they are squashed into [0, 1]
     free = best = x.new_zeros(count, 1 + channels, *sides)
-    least, price = x.new_full((count,), torch.inf), x.new_full((count,), rule.first)
-    streak = x.new_zeros(count)  # successes in a row; failures below zero
+    least = x.new_full((count,), torch.inf)
+    price = x.new_full((count,), rule.first)
+    streak = x.new_zeros(count)
     labels = targets.repeat_interleave(size)
     optimizer = adam(lr=lr, beta1=0.5, beta2=0.9)
     memory = optimizer.start(free)
@@ -125,27 +141,19 @@ def _invert(
         values = free.detach().requires_grad_()
         trigger = _shown(values)
         images = x[torch.arange(step * size, (step + 1) * size, device=x.device) % len(x)]
-        # (t, b, C, H, W)
-        stamped = stamp(Patches(trigger.mask[:, None], trigger.pattern[:, None]), images)
+        each = Patches(trigger.mask[:, None], trigger.pattern[:, None])
+        stamped = stamp(each, images)  # (t, b, C, H, W)
         logits = model(params, stamped.flatten(0, 1))
         norm = trigger.mask.sum((1, 2, 3))
-        (grad,) = torch.autograd.grad(
-            cross_entropy(logits, labels, reduction="sum") / size + (price * norm).sum(), values
-        )
-        reached = (logits.argmax(1) == labels).view(count, size).float().mean(1) >= rule.threshold
+        loss = cross_entropy(logits, labels, reduction="sum") / size + (price * norm).sum()
+        (grad,) = torch.autograd.grad(loss, values)
+        hits = (logits.argmax(1) == labels).view(count, size)
+        reached = hits.float().mean(1) >= rule.threshold
         norm = norm.detach().where(reached, torch.inf)
         better = (norm < least) | least.isinf()
-        best, least = (
-            torch.where(better[:, None, None, None], values.detach(), best),
-            torch.minimum(norm, least),
-        )
-        streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
-        price = torch.where(
-            streak >= patience,
-            price * rule.up,
-            torch.where(streak <= -patience, price / rule.up**1.5, price),
-        )
-        streak = streak.where(streak.abs() < patience, 0.0)
+        best = torch.where(better[:, None, None, None], values.detach(), best)
+        least = torch.minimum(norm, least)
+        price, streak = rule.follow(price, streak, reached)
         memory = optimizer.step(free, grad.nan_to_num(0.0, 0.0, 0.0), memory, 1.0)
     return _shown(best)
 

@@ -73,23 +73,31 @@ def lifetime(
     >>> lifetime(attacked, dict.fromkeys(range(4), 0.59), 0, 2)["durability"]
     0.0
     """
-    paired = [(at, rate - twin[at], twin[at]) for at, rate in rates if at in twin]
+    excess = [(at, rate - twin[at]) for at, rate in rates if at in twin]
     end = math.inf if stop is None else stop
-    during = [item for item in paired if start <= item[0] < end]
-    half_way = (at for at, excess, natural in during if 0 < excess >= (1 - natural) / 2)
+    during = [item for item in excess if start <= item[0] < end]
+    half_way = (at for at, above in during if 0 < above >= (1 - twin[at]) / 2)
     planted = next(half_way, None)
     if planted is None:
         return {}
     spans = {"time_to_backdoor": float(planted + 1 - start)}
-    if stop is None:
-        return spans
-    last = start + every * ((stop - 1 - start) // every)  # the last round of the schedule
-    left = [(at, excess) for at, excess, _ in paired if at >= last]
-    if len(left) > 1 and left[0][1] > 0:
-        gone = next((at for at, excess in left[1:] if excess < left[0][1] / 2), None)
-        spans["durability"] = float((left[-1][0] if gone is None else gone - 1) - last)
-        spans["still_active"] = float(gone is None)
+    if stop is not None:
+        last = start + every * ((stop - 1 - start) // every)  # the last round of the schedule
+        spans |= _durability([item for item in excess if item[0] >= last], last)
     return spans
+
+
+def _durability(excess: Sequence[tuple[int, float]], last: int) -> dict[str, float]:
+    """How long an attack's excess (round, success) outlives its last round, as `lifetime` says."""
+    if len(excess) < 2:
+        return {}
+    at_first = excess[0][1]
+    if not at_first > 0:  # neither a NaN
+        return {}
+    for at, above in excess[1:]:
+        if above < at_first / 2:
+            return {"durability": float(at - 1 - last), "still_active": 0.0}
+    return {"durability": float(excess[-1][0] - last), "still_active": 1.0}
 
 
 def final(records: Sequence[Record]) -> dict[str, float]:

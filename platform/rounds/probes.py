@@ -15,19 +15,23 @@ from backstop.platform.training.network import to_unit_interval
 
 def build_probe(views: Views, state: State) -> Probe:
     """The inputs that the model of a round is evaluated on."""
-    attack, test = views.built.attack, views.built.data.test
+    attack = views.built.attack
+    test = views.built.data.test
+    paired = attack.trigger is not None
     if attack.test_set is not None:
         clean = Samples(to_unit_interval(test.x), test.y)
         view = replace(views.attack(state), test=clean)
         return Probe(test, attack.test_set(state.attack, view))
     if attack.goal is None:
-        return Probe(test, None, paired=attack.trigger is not None)
-    triggered = TestSet(_triggered(views, state), attack.goal(state.attack, test.y), test.y)
-    return Probe(test, triggered, paired=attack.trigger is not None)
+        return Probe(test, None, paired)
+    wanted = attack.goal(state.attack, test.y)
+    return Probe(test, TestSet(_triggered(views, state), wanted, test.y), paired)
 
 
 def _triggered(views: Views, state: State) -> Tensor:
-    trigger, x = views.built.attack.trigger, views.built.data.test.x
+    """The test inputs under the trigger, or as they are where the attack has none."""
+    trigger = views.built.attack.trigger
+    x = views.built.data.test.x
     if trigger is None:
         return x
     draws = seeds.generator(views.built.spec.seed, "trigger")

@@ -60,10 +60,9 @@ def with_patch(x: Tensor, pixels: Tensor) -> Tensor:
     """
     (height, width), (rows, columns) = x.shape[-2:], pixels.shape[-2:]
     margin = int(max(rows, columns) < min(height, width))
+    bottom, right = height - margin, width - margin
     x = x.clone()
-    x[..., height - margin - rows : height - margin, width - margin - columns : width - margin] = (
-        pixels
-    )
+    x[..., bottom - rows : bottom, right - columns : right] = pixels
     return x
 
 

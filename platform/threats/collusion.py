@@ -22,8 +22,12 @@ def harmful_direction(honest: Tensor, direction: Literal["std", "unit", "sign"])
     >>> harmful_direction(torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64), "unit")
     tensor([-1., -0.], dtype=torch.float64)
     """
-    mean = honest.mean(0)
-    against = {"std": honest.std(0, correction=0), "unit": mean, "sign": mean.sign()}[direction]
+    if direction == "std":
+        against = honest.std(0, correction=0)
+    elif direction == "unit":
+        against = honest.mean(0)
+    else:
+        against = honest.mean(0).sign()
     length = against.square().sum().sqrt()
     return -against / length.clamp_min(torch.finfo(torch.float64).tiny)
 

@@ -21,12 +21,18 @@ def honest_rows(view: AttackView, count: int) -> Tensor:
         return view.params.new_zeros(0, len(view.params))
     rows = []
     for row in range(count):
-        x, y = view.own(holders[row % len(holders)])
+        own = view.own(holders[row % len(holders)])
         if row >= len(holders):
-            drawn = torch.randint(len(y), (len(y),), generator=view.generator).to(y.device)
-            x, y = x[drawn], y[drawn]
-        rows.append(view.train(view.params, Samples(x, y)))
+            own = _resampled(own, view.generator)
+        rows.append(view.train(view.params, own))
     return torch.stack(rows)
+
+
+def _resampled(samples: Samples, generator: torch.Generator) -> Samples:
+    """As many samples, drawn with replacement."""
+    count = len(samples.y)
+    drawn = torch.randint(count, (count,), generator=generator).to(samples.y.device)
+    return Samples(samples.x[drawn], samples.y[drawn])
 
 
 def benign_rows(rows: Tensor, view: AttackView) -> Tensor:
@@ -34,5 +40,8 @@ def benign_rows(rows: Tensor, view: AttackView) -> Tensor:
 
     Where the adversary sees none, they are the rows (m, d) of its own clients.
     """
-    honest = rows[:0] if view.honest is None else view.honest[view.honest.isfinite().all(1)]
-    return honest if len(honest) else rows.nan_to_num()
+    if view.honest is not None:
+        finite = view.honest.isfinite().all(1)
+        if finite.any():
+            return view.honest[finite]
+    return rows.nan_to_num()
