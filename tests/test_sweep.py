@@ -33,11 +33,14 @@ def little():
     return grid(BASE, attack=[attack], defense=["median", "invariant"], seed=range(2))
 """
 BROKEN = """
+from pathlib import Path
 from typing import Annotated
 from backstop.platform.contract import Defense
 
 def broken() -> Defense:
     def apply(updates, state, view):
+        with Path(__file__).with_name("tries").open("a") as tries:
+            tries.write("one more\\n")
         raise RuntimeError("the defense broke")
     return Defense(init=lambda view: None, apply=apply)
 """
@@ -227,8 +230,10 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
         env=environment,
     )
     assert found.returncode == 1, found.stderr
-    reason = "1 run failed: defense broken: round 1: RuntimeError: the defense broke (broken.py:7)"
+    reason = "1 run failed: defense broken: round 1: RuntimeError: the defense broke (broken.py:10)"
     assert reason in found.stderr
+    tries = (tmp_path / "plugins" / "tries").read_text().splitlines()
+    assert len(tries) == 1, "what a plug-in raises it would raise again"
     assert "median" in found.stdout
     from backstop.platform.results.runs import read_runs
     from backstop.platform.results.store import locate_store

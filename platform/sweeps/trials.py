@@ -1,8 +1,9 @@
 """Specs as Ray Tune trials, one experiment each.
 
 A trial process writes its own MLflow run and keeps a checkpoint addressed by the spec's id in the
-store. A trial that fails is started again and goes on from there, and so does the same command
-after the whole sweep was killed.
+store. A trial that loses its worker or runs out of something is started again and goes on from
+there, and so does the same command after the whole sweep was killed. What a stage raises by itself
+it would raise again: its trial has failed at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ray.tune import (
 )
 from ray.tune.search import Searcher
 
+from backstop.platform.contract import BrokenStage
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.queues import Queue
@@ -33,7 +35,9 @@ from backstop.platform.workers.actors import ActorShare, OnActors
 
 REASON_LIMIT = 300  # characters of a failure's reason
 BROKEN_STAGE = "backstop.platform.contract.BrokenStage: "  # before a line that says it all
-RETRIES = 2  # times that a failed trial is started again
+RETRIES = 2  # times that a trial is started again that may go better then
+# in the line of a stage that lacked memory, disk, threads or its GPU, which may be there next time
+SHORTAGES = ("MemoryError", "OSError: ", "allocate memory", "CUDA error", "start new thread")
 
 
 class TrialLayout(NamedTuple):
@@ -83,7 +87,20 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Rounds for some seconds; after the last one also what became of the run."""
+        """Rounds for some seconds; after the last one also what became of the run.
+
+        What a stage would raise again is a result, the last one: Tune starts no trial again that
+        ends with one.
+        """
+        try:
+            return self._advance()
+        except BrokenStage as error:
+            if may_pass(error):
+                raise
+            self.idle_since = time.perf_counter()
+            return {"rounds": 0, "last": {}, "done": True, "failure": str(error)}
+
+    def _advance(self) -> dict[str, Any]:
         if self.next_spec is not None:
             self._begin(spec_from_json(self.next_spec))
             self.next_spec = None
@@ -121,6 +138,17 @@ class Trial(tune.Trainable):
         """Give the client actors back."""
         if self.clients is not None:
             self.clients.close()
+
+
+def may_pass(error: BrokenStage) -> bool:
+    """Whether a stage broke for want of what its machine may have another time.
+
+    >>> may_pass(BrokenStage("defense krum", "OutOfMemoryError: CUDA out of memory"))
+    True
+    >>> may_pass(BrokenStage("defense krum", "ValueError: no luck"))
+    False
+    """
+    return any(shortage in error.reason for shortage in SHORTAGES)
 
 
 def failure_reason(error: object) -> str:
@@ -232,7 +260,8 @@ class Watching(tune.Callback):
         **info: Any,
     ) -> None:
         """A trial has done some rounds."""
-        self.observer.result(self._spec(trial), result["rounds"], result["last"])
+        if "failure" not in result:
+            self.observer.result(self._spec(trial), result["rounds"], result["last"])
 
     def on_trial_complete(
         self,
@@ -241,7 +270,10 @@ class Watching(tune.Callback):
         trial: Any,
         **info: Any,
     ) -> None:
-        """A trial is done."""
+        """A trial is done, or its stage has broken."""
+        if failure := trial.last_result.get("failure"):
+            self._failed(trial, failure)
+            return
         spec, outcome = self._spec(trial), Outcome(**trial.last_result["outcome"])
         self.queue.ended(spec, outcome)
         self.observer.ended(spec, outcome.finals, outcome.stored)
@@ -253,9 +285,12 @@ class Watching(tune.Callback):
         trial: Any,
         **info: Any,
     ) -> None:
-        """A trial has failed for good."""
+        """A trial has failed as often as it may."""
+        self._failed(trial, failure_reason(trial.get_error()))
+
+    def _failed(self, trial: Any, reason: str) -> None:
         spec = self._spec(trial)
-        self.queue.failed(spec, failure_reason(trial.get_error()))
+        self.queue.failed(spec, reason)
         self.observer.ended(spec, None, False)
 
 
