@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
+import string
 from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
@@ -158,6 +160,27 @@ def test_latex_says_what_is_missing_and_escapes_every_text() -> None:
     assert latex_text(r"a_b & 50% {#$^~\}") == (
         r"a\_b \& 50\% \{\#\$\textasciicircum{}\textasciitilde{}\textbackslash{}\}"
     )
+
+
+@pytest.mark.parametrize("sign", string.punctuation)
+def test_every_sign_of_a_name_is_one_that_tex_prints(sign: str) -> None:
+    """Where TeX takes a sign as its own, a control symbol or a control word stands for it."""
+    text = latex_text(f"a{sign}b")
+    if sign in "#$%&_{}":
+        assert text == f"a\\{sign}b"
+    elif sign in "\\^~<>|":  # the last three print as other signs in TeX's first text fonts
+        assert re.fullmatch(r"a\\text[a-z]+\{\}b", text)
+    else:
+        assert text == f"a{sign}b"
+
+
+def test_what_the_latex_table_says_is_ascii(document: Document) -> None:
+    """A paper of any input encoding compiles it; every mark of ours has its control word."""
+    marked = [{**row, "missing": ["x"], "diverged": 1} for row in document["rows"]]
+    text = latex({**document, "rows": marked})
+    assert r"\textdagger{}\textdaggerdbl{}" in text
+    assert text.isascii()
+    assert text.count("{") == text.count("}")
 
 
 def test_markdown_stays_a_table_whatever_a_name_holds() -> None:
