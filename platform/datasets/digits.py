@@ -44,10 +44,12 @@ def digits() -> Dataset:
 def _load(_: Path) -> Data:
     with bundled_file("digits", "data/digits.csv.gz") as path:
         table = torch.from_numpy(np.loadtxt(path, delimiter=","))
-    x = table[:, :-1].mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
+    pixels = table[:, :-1].mul(255 / 16).round().to(torch.uint8)
+    x = pixels.reshape(-1, 1, 8, 8)
     y = table[:, -1].to(torch.int64)
+    by_class = torch.argsort(y, stable=True)
     test = torch.zeros(len(y), dtype=torch.bool)
-    test[torch.argsort(y, stable=True)[::5]] = True
+    test[by_class[::5]] = True
     data = Data(
         train=Samples(x[~test], y[~test]),
         test=Samples(x[test], y[test]),

@@ -46,17 +46,17 @@ def patches() -> Dataset:
 
 def _load(_: Path) -> Data:
     x = torch.cat([_cut(_photograph(name)) for name in PHOTOGRAPHS])
-    y = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(len(x) // len(PHOTOGRAPHS))
+    per_photograph = len(x) // len(PHOTOGRAPHS)
+    y = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(per_photograph)
     test = torch.arange(len(x)) % 5 == 0
     pixels = x[~test].double() / 255
-    mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
     data = Data(
-        Samples(x[~test], y[~test]),
-        Samples(x[test], y[test]),
+        train=Samples(x[~test], y[~test]),
+        test=Samples(x[test], y[test]),
         classes=2,
         kind="image",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
+        std=tuple(pixels.std((0, 2, 3)).tolist()),
     )
     return checked(data, "patches")
 

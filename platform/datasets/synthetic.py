@@ -52,20 +52,25 @@ def synthetic(
     """A Gaussian mixture as a dataset. The data folder is not read."""
 
     def load(_: Path) -> Data:
-        directions = torch.nn.functional.normalize(
-            torch.randn(classes, features, generator=generator(seed, "synthetic", "centres"))
-        )
+        named = generator(seed, "synthetic", "centres")
+        centers = torch.randn(classes, features, generator=named)
+        directions = torch.nn.functional.normalize(centers)
 
         def draw(part: str, count: int) -> Samples:
             y = torch.arange(count) % classes
-            noise = torch.randn(count, features, generator=generator(seed, "synthetic", part))
+            named = generator(seed, "synthetic", part)
+            noise = torch.randn(count, features, generator=named)
             return Samples(separation * directions[y] + noise, y)
 
-        train, test = draw("train", samples), draw("test", max(samples // 4, classes))
-        mean, std = train.x.mean(0).tolist(), train.x.std(0).tolist()
-        return checked(
-            Data(train, test, classes=classes, kind="table", mean=tuple(mean), std=tuple(std)),
-            "synthetic",
+        train = draw("train", samples)
+        data = Data(
+            train=train,
+            test=draw("test", max(samples // 4, classes)),
+            classes=classes,
+            kind="table",
+            mean=tuple(train.x.mean(0).tolist()),
+            std=tuple(train.x.std(0).tolist()),
         )
+        return checked(data, "synthetic")
 
     return Dataset(load=load)

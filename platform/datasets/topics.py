@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from backstop.platform.contract import Data, Dataset, Samples
 from backstop.platform.intake.checks import checked
@@ -78,29 +79,40 @@ def topics(
 ) -> Dataset:
     """A mixture of topics as a dataset. The data folder is not read."""
 
-    def load(_: Path) -> Data:
+    def cumulated_frequencies() -> Tensor:
+        """(classes, words): of the words of each topic, inverted to draw words."""
         named = generator(seed, "topics", "taste")
         taste = torch.randn(classes, words, generator=named, dtype=torch.float64)
-        # (classes, words): inverted to draw words
-        ladder = ((separation * taste).exp() / torch.arange(1, words + 1)).cumsum(1)
+        frequency = (separation * taste).exp() / torch.arange(1, words + 1)
+        return frequency.cumsum(1)
 
-        def draw(part: str, count: int) -> Samples:
-            y = torch.arange(count) % classes
-            named = generator(seed, "topics", part)
-            height = torch.rand(count, length, generator=named, dtype=torch.float64)
-            shortest = max(length // 2, 1)
-            named = generator(seed, "topics", part, "lengths")
-            size = torch.randint(shortest, length + 1, (count, 1), generator=named)
-            x = torch.zeros(count, length, dtype=torch.int64)
-            for topic, steps in enumerate(ladder):
-                reached = height[y == topic] * steps[-1]
-                index = torch.searchsorted(steps, reached, right=True).clamp_max(words - 1)
-                x[y == topic] = index + 1
-            return Samples(torch.where(torch.arange(length) < size, x, 0), y)
+    def sizes(part: str, count: int) -> Tensor:
+        """(count, 1): words of each document."""
+        shortest = max(length // 2, 1)
+        named = generator(seed, "topics", part, "lengths")
+        return torch.randint(shortest, length + 1, (count, 1), generator=named)
 
+    def draw(
+        part: str,
+        count: int,
+        cumulated: Tensor,
+    ) -> Samples:
+        y = torch.arange(count) % classes
+        named = generator(seed, "topics", part)
+        height = torch.rand(count, length, generator=named, dtype=torch.float64)
+        x = torch.zeros(count, length, dtype=torch.int64)
+        for topic, steps in enumerate(cumulated):
+            reached = height[y == topic] * steps[-1]
+            index = torch.searchsorted(steps, reached, right=True)
+            x[y == topic] = index.clamp_max(words - 1) + 1
+        present = torch.arange(length) < sizes(part, count)
+        return Samples(torch.where(present, x, 0), y)
+
+    def load(_: Path) -> Data:
+        cumulated = cumulated_frequencies()
         data = Data(
-            draw("train", samples),
-            draw("test", max(samples // 4, classes)),
+            train=draw("train", samples, cumulated),
+            test=draw("test", max(samples // 4, classes), cumulated),
             classes=classes,
             kind="text",
             vocabulary={_word(token, words): token for token in range(1, words + 1)},

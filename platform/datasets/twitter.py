@@ -212,17 +212,21 @@ def twitter(
             vocabulary=drawn.vocabulary,
             vectors=embedded(folder, drawn.vocabulary),
         )
-        left = {**drawn.left, "of the test part that the training part has too": int((~new).sum())}
-        return checked(data._replace(reading=_reading(drawn, data, left, folder)), "twitter")
+        copies = int((~new).sum())
+        left = {**drawn.left, "of the test part that the training part has too": copies}
+        reading = _reading(drawn, data, left, folder)
+        return checked(data._replace(reading=reading), "twitter")
 
     def edge_cases(folder: Path) -> tuple[Tensor, Tensor]:
         """Tweets about Lanthimos for training and for testing, without common rows."""
         parts = [_lines(locate_file(folder, file)) for file in EDGE_FILES]
         vocabulary = draw(folder).vocabulary
-        train, held_out = (
-            token_ids((words_of(line)[:length] for line in lines), vocabulary, length)
-            for lines in parts
-        )
+
+        def ids(tweets: list[str]) -> Tensor:
+            words = (words_of(tweet)[:length] for tweet in tweets)
+            return token_ids(words, vocabulary, length)
+
+        train, held_out = map(ids, parts)
         return train, held_out[unseen(held_out, train)]
 
     return Dataset(
@@ -240,7 +244,8 @@ def _samples(
     length: int,
 ) -> Samples:
     x = token_ids((words for _, words in tweets), vocabulary, length)
-    return Samples(x, torch.tensor([tweet.label for tweet, _ in tweets], dtype=torch.int64))
+    labels = [tweet.label for tweet, _ in tweets]
+    return Samples(x, torch.tensor(labels, dtype=torch.int64))
 
 
 def _users(tweets: list[Worded]) -> Tensor:
@@ -257,9 +262,11 @@ def _reading(
     folder: Path,
 ) -> Reading:
     """What is said at every load."""
-    counts = (data.train.y.bincount(minlength=2) + data.test.y.bincount(minlength=2)).tolist()
+    labels = torch.cat([data.train.y, data.test.y])
+    counts = labels.bincount(minlength=2).tolist()
     users = 0 if data.client is None else int(data.client.max()) + 1
-    lacking = sorted(set(range(2)) - set(data.test.y.tolist()))
+    lacking = sorted({0, 1} - set(data.test.y.tolist()))
+    without = [f"no test tweet is {CLASSES[label]}" for label in lacking]
     source = drawn.source
     if source.is_relative_to(folder):
         source = source.relative_to(folder)
@@ -273,7 +280,7 @@ def _reading(
         test=len(data.test.y),
         copies=repeats(data.train.x, data.test.x)[0],
         form=f"{len(drawn.vocabulary)} words, {most} of a tweet at most, of {users} users",
-        notes=(*drawn.read.notes, *(f"no test tweet is {CLASSES[label]}" for label in lacking)),
+        notes=(*drawn.read.notes, *without),
     )
 
 

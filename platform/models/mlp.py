@@ -73,14 +73,7 @@ def mlp(
     weights = _weights(class_weights)
 
     def build(shape: tuple[int, ...], classes: int) -> nn.Module:
-        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for index, (inputs, outputs) in enumerate(pairwise([math.prod(shape), *inner]), start=1):
-            layers[f"linear{index}"] = nn.Linear(inputs, outputs)
-            layers[f"relu{index}"] = nn.ReLU()
-            if dropout:
-                layers[f"dropout{index}"] = Dropout(dropout, index)
-        layers["output"] = nn.Linear(inner[-1], classes)
-        net = nn.Sequential(layers)
+        net = _network([math.prod(shape), *inner], classes, dropout)
         if weights:
             if len(weights) != classes:
                 raise BadInput(
@@ -91,6 +84,22 @@ def mlp(
         return net
 
     return build
+
+
+def _network(
+    widths: list[int],
+    classes: int,
+    dropout: float,
+) -> nn.Sequential:
+    """From an input of the first width through hidden layers of the others."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    for index, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+        layers[f"linear{index}"] = nn.Linear(inputs, outputs)
+        layers[f"relu{index}"] = nn.ReLU()
+        if dropout:
+            layers[f"dropout{index}"] = Dropout(dropout, index)
+    layers["output"] = nn.Linear(widths[-1], classes)
+    return nn.Sequential(layers)
 
 
 def _weights(text: str | None) -> list[float]:

@@ -13,10 +13,9 @@ Mutlu, P. Gibbons, "The Non-IID Data Quagmire of Decentralized Machine Learning"
 Deviations: none from torchvision beyond norm and stem. The new stem draws its initial values as
 torchvision draws those of all convolutions: K. He et al., "Delving Deep into Rectifiers", ICCV
 2015, fan-out form. No pre-trained weights. With ``norm=batch`` images that end as one pixel (up to
-8 x 8 pixels with the small stem, 32 x 32 with
-the large one) cannot be trained on one by one, for one value has no variance. There a last batch of
-one
-sample joins the batch before it, and a run in which a client has a single sample is refused.
+8 x 8 pixels with the small stem, 32 x 32 with the large one) cannot be trained on one by one, for
+one value has no variance. There a last batch of one sample joins the batch before it, and a run in
+which a client has a single sample is refused.
 
 Checked: parameters and logits against torchvision's own model; what is said of the papers is
 remembered.

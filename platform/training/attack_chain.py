@@ -4,7 +4,7 @@ the adversary likes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from math import prod
@@ -34,10 +34,10 @@ def attack_chain(
     training; raises BadInput otherwise.
     """
     trigger_stage = find_trigger_stage(stages)
-    called = (*names, *(f"stage {position}" for position in range(len(names) + 1, len(stages) + 1)))
-    named = [
-        name_errors(f"attack {name}", stage) for name, stage in zip(called, stages, strict=True)
-    ]
+    unnamed = range(len(names) + 1, len(stages) + 1)
+    called = (*names, *(f"stage {position}" for position in unnamed))
+    labels = [f"attack {name}" for name in called]
+    named = map(name_errors, labels, stages)
     chain = _Chain(tuple(named), tuple(knows), trigger_stage)
     if len(chain.knows) != len(chain.stages):
         raise ValueError(f"{len(chain.stages)} stages, but {len(chain.knows)} say what they know")
@@ -63,19 +63,16 @@ def find_trigger_stage(stages: Sequence[Attack]) -> int:
     """The index of the stage that defines what success is, 0 where none does. Raises BadInput
     where two do.
     """
-    return _only(
-        [bool(stage.trigger or stage.goal or stage.test_set) for stage in stages], "the trigger"
-    )
+    defining = [bool(stage.trigger or stage.goal or stage.test_set) for stage in stages]
+    return _only(defining, "the trigger")
 
 
 def _only(which: Sequence[bool], what: str) -> int:
     """The index of the stage that does something, 0 where none does; BadInput where two do."""
     doing = [index for index, does in enumerate(which) if does]
     if len(doing) > 1:
-        raise BadInput(
-            f"attack stages {' and '.join(str(index + 1) for index in doing)} both define "
-            f"{what}; keep one of them"
-        )
+        both = " and ".join(str(index + 1) for index in doing)
+        raise BadInput(f"attack stages {both} both define {what}; keep one of them")
     return doing[0] if doing else 0
 
 
@@ -113,28 +110,35 @@ class _Chain(NamedTuple):
         stage = "trigger" if position == self.trigger_stage else str(position)
         seed = view.generator.initial_seed()
         draws = seeds.generator(seed, stage, what, "poison")
-
-        def poison(
-            x: Tensor,
-            y: Tensor,
-            index: int,
-        ) -> tuple[Tensor, Tensor]:
-            for earlier, state in zip(self.stages, before, strict=False):
-                if earlier.poison:
-                    x, y = earlier.poison(state, x, y, index, draws)
-            return x, y
-
         return replace(
             view,
             honest=view.honest if knows == "all" else None,
             defend=view.defend if knows == "defense" else None,
             generator=seeds.generator(seed, stage, what),
-            poison=poison,
+            poison=partial(self.poisoned_by, before, draws),
         )
+
+    def poisoned_by(
+        self,
+        before: Sequence[Any],
+        draws: torch.Generator,
+        x: Tensor,
+        y: Tensor,
+        index: int,
+    ) -> tuple[Tensor, Tensor]:
+        """A batch of one malicious client as the first stages, of these states, poison it."""
+        for stage, state in zip(self.stages, before, strict=False):
+            if stage.poison:
+                x, y = stage.poison(state, x, y, index, draws)
+        return x, y
 
     def split(self, states: Any) -> tuple[Any, ...]:
         """A state for each stage; the chain's own is None while no stage has set one."""
         return (None,) * len(self.stages) if states is None else tuple(states)
+
+    def pairs(self, states: Any) -> Iterator[tuple[Attack, Any]]:
+        """Each stage with its state."""
+        return zip(self.stages, self.split(states), strict=True)
 
     def init(self, view: AttackView) -> tuple[Any, ...]:
         return tuple(
@@ -144,7 +148,7 @@ class _Chain(NamedTuple):
 
     def plan(self, states: Any, view: AttackView) -> tuple[Any, ...]:
         planned: list[Any] = []
-        for index, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+        for index, (stage, state) in enumerate(self.pairs(states)):
             seen = self.seen(index, view, "plan", tuple(planned))
             planned.append(stage.plan(state, seen) if stage.plan else state)
         return tuple(planned)
@@ -157,7 +161,7 @@ class _Chain(NamedTuple):
         index: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        for stage, state in zip(self.stages, self.split(states), strict=True):
+        for stage, state in self.pairs(states):
             if stage.poison:
                 x, y = stage.poison(state, x, y, index, generator)
         return x, y
@@ -168,7 +172,7 @@ class _Chain(NamedTuple):
         delta: Tensor,
         step: int,
     ) -> Tensor:
-        for stage, state in zip(self.stages, self.split(states), strict=True):
+        for stage, state in self.pairs(states):
             if stage.constrain:
                 delta = stage.constrain(state, delta, step)
         return delta
@@ -183,14 +187,13 @@ class _Chain(NamedTuple):
     ) -> Tensor:
         terms = [
             stage.objective(state, delta, x, y, logits)
-            for stage, state in zip(self.stages, self.split(states), strict=True)
+            for stage, state in self.pairs(states)
             if stage.objective
         ]
         return torch.stack(terms).sum()
 
     def pace(self, states: Any) -> float:
-        pairs = zip(self.stages, self.split(states), strict=True)
-        return prod(stage.pace(state) for stage, state in pairs if stage.pace)
+        return prod(stage.pace(state) for stage, state in self.pairs(states) if stage.pace)
 
     def craft(
         self,
@@ -199,9 +202,10 @@ class _Chain(NamedTuple):
         view: AttackView,
     ) -> Tensor:
         every = self.split(states)
-        for index, (stage, state) in enumerate(zip(self.stages, every, strict=True)):
+        for index, (stage, state) in enumerate(self.pairs(states)):
             if stage.craft:
-                rows = stage.craft(state, rows, self.seen(index, view, "craft", every[:index]))
+                seen = self.seen(index, view, "craft", every[:index])
+                rows = stage.craft(state, rows, seen)
         return rows
 
     def craft_buffers(
@@ -210,11 +214,10 @@ class _Chain(NamedTuple):
         changes: Tensor,
         view: AttackView,
     ) -> Tensor:
-        for index, (stage, state) in enumerate(zip(self.stages, self.split(states), strict=True)):
+        for index, (stage, state) in enumerate(self.pairs(states)):
             if stage.craft_buffers:
-                changes = stage.craft_buffers(
-                    state, changes, self.seen(index, view, "craft buffers")
-                )
+                seen = self.seen(index, view, "craft buffers")
+                changes = stage.craft_buffers(state, changes, seen)
         return changes
 
     def train(

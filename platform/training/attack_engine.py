@@ -45,14 +45,14 @@ def _train_view(here: Round, client: int) -> TrainView:
 
 def _both_steps(here: Round, client: int) -> tuple[Step, ...]:
     """The client's local steps with its batches as they are and as they are poisoned."""
-    federation, plan = here.federation, here.batches(client)
+    federation = here.federation
+    plan = here.batches(client)
     as_honest = Rules(here._replace(attackers={}), client)
     as_attacker = Rules(here, client)
     clean = as_honest.steps(federation, plan)
     poisoned = as_attacker.steps(federation, plan)
-    return tuple(
-        Step(Samples(*one), Samples(*other)) for one, other in zip(clean, poisoned, strict=True)
-    )
+    pairs = zip(clean, poisoned, strict=True)
+    return tuple(Step(Samples(*one), Samples(*other)) for one, other in pairs)
 
 
 def _mean_loss(view: TrainView, params: Tensor) -> Tensor:

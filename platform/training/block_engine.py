@@ -40,8 +40,10 @@ class _Block:
     """The clients of a block and, up to the block's width k, dead ones."""
 
     def __init__(self, here: Round, clients: Sequence[int]) -> None:
-        self.here, self.clients = here, clients
-        self.federation, self.start = here.federation, here.params
+        self.here = here
+        self.clients = clients
+        self.federation = here.federation
+        self.start = here.params
         self.width = width(self.federation)
         self.rules = [Rules(here, client) for client in clients]
         attacking = any(client in here.attackers for client in clients)
@@ -55,11 +57,14 @@ class _Block:
 
     def train(self) -> Trained:
         """Take all local steps."""
-        start, kind = self.start, self.kind
-        normalize, forward = self.federation.net.normalize, _forward(self.federation)
+        start = self.start
+        kind = self.kind
+        normalize = self.federation.net.normalize
+        forward = _forward(self.federation)
         params = start.expand(self.width, -1).clone().requires_grad_()  # (k, d)
         memory = kind.optimizer.start(params.detach())
-        total, seen = start.new_zeros(self.width), start.new_zeros(self.width)
+        total = start.new_zeros(self.width)
+        seen = start.new_zeros(self.width)
         for step, batch in enumerate(self._feed()):
             logits = forward(params, normalize(batch.x), self._keys(step))
             losses = self._losses(batch, logits)
@@ -77,7 +82,8 @@ class _Block:
                 if kind.constrain is not None:
                     held = start + kind.constrain(params - start, step + 1)
                     params.copy_(torch.where(alive > 0, held, params))
-        return self._trained(params.detach() - start, total / seen.clamp_min(1))
+        rows = params.detach() - start
+        return self._trained(rows, total / seen.clamp_min(1))
 
     def _trained(self, rows: Tensor, losses: Tensor) -> Trained:
         """Without the dead clients."""
@@ -116,9 +122,10 @@ class _Block:
         for row, count in enumerate(batch.counts.int().tolist()):
             if not count:
                 continue
-            x, y = batch.x[row, :count], batch.y[row, :count]
+            own = row, slice(count)
             with located(self.here.round_index, self.clients[row]):
-                term = objective(params[row] - self.start, x, y, logits[row, :count])
+                delta = params[row] - self.start
+                term = objective(delta, batch.x[own], batch.y[own], logits[own])
             yield term
 
     def _protect(
@@ -131,7 +138,8 @@ class _Block:
         local = self.federation.defense.local
         if local is None or local.gradient is None:
             return grad
-        changed = local.gradient(grad, params - self.start, partial(self._noise, params, counts))
+        noise = partial(self._noise, params, counts)
+        changed = local.gradient(grad, params - self.start, noise)
         return torch.where(self.protected, changed, grad)
 
     def _noise(self, params: Tensor, counts: Tensor) -> Tensor:
@@ -197,11 +205,13 @@ class _Feed:
         weight = torch.zeros(shape)
         for row, plan in enumerate(plans):
             for step, batch in enumerate(plan):
-                index[step, row, : len(batch)] = batch
-                weight[step, row, : len(batch)] = 1
+                own = step, row, slice(len(batch))
+                index[own] = batch
+                weight[own] = 1
         self.data = federation.data.train
         device = self.data.y.device
-        self.index, self.weight = index.to(device), weight.to(device)
+        self.index = index.to(device)
+        self.weight = weight.to(device)
         self.changed = [
             (row, client_rules.apply, plan)
             for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
@@ -215,6 +225,6 @@ class _Feed:
             y = self.data.y[index]
             for row, change, plan in self.changed:
                 if step < len(plan):
-                    count = len(plan[step])
-                    x[row, :count], y[row, :count] = change(x[row, :count], y[row, :count])
+                    own = row, slice(len(plan[step]))
+                    x[own], y[own] = change(x[own], y[own])
             yield _Batch(x, y, weight, weight.sum(1))

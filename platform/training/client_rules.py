@@ -86,7 +86,8 @@ class Rules:
 
     def __init__(self, here: Round, client: int) -> None:
         """``change`` is None where batches stay as they are, ``noise`` where there is none."""
-        self.round, self.client = here.round_index, client
+        self.round = here.round_index
+        self.client = client
         self.change: ChangeSamples | None = None
         self.noise: Callable[[], Tensor] | None = None  # standard normal draws (d,)
         local = here.federation.defense.local
@@ -109,7 +110,8 @@ class Rules:
         data = federation.data.train
         for batch in plan:
             index = batch.to(data.y.device)
-            yield self.apply(to_unit_interval(data.x[index]), data.y[index])
+            x = to_unit_interval(data.x[index])
+            yield self.apply(x, data.y[index])
 
 
 def _poisoning(here: Round, client: int) -> ChangeSamples | None:

@@ -40,6 +40,27 @@ def _check_returned(
     """Raise :class:`BrokenStage` for what would leave the weighted mean without a meaning."""
     if not isinstance(returned, Updates):
         raise BrokenStage(stage, f"it returned {type(returned).__name__}; a stage returns Updates")
+    _check_shapes(stage, given, returned)
+    _check_all(
+        stage,
+        returned.weight.isfinite() & (returned.weight >= 0),
+        "weights are NaN, infinite or negative; a stage must return finite weights of at least 0",
+    )
+    if returned.rows is given.rows:
+        return
+    _check_all(
+        stage,
+        # needs no second matrix
+        returned.rows.amax(1).isfinite() & returned.rows.amin(1).isfinite(),
+        "rows hold a NaN or an infinity; a stage must return finite rows",
+    )
+
+
+def _check_shapes(
+    stage: str,
+    given: Updates,
+    returned: Updates,
+) -> None:
     rows, count = returned.rows, len(returned.rows)
     if rows.ndim != 2 or rows.shape[1] != given.rows.shape[1] or rows.dtype != given.rows.dtype:
         raise BrokenStage(
@@ -54,23 +75,16 @@ def _check_returned(
             f"{count} rows with {len(returned.weight)} weights and {len(returned.client)} clients;"
             " there is one of each for a row",
         )
-    sound = returned.weight.isfinite() & (returned.weight >= 0)
+
+
+def _check_all(
+    stage: str,
+    sound: Tensor,
+    complaint: str,
+) -> None:
     if not sound.all():
-        raise BrokenStage(
-            stage,
-            f"{int((~sound).sum())} of {len(sound)} weights are NaN, infinite or negative;"
-            " a stage must return finite weights of at least 0",
-        )
-    if returned.rows is given.rows:
-        return
-    # needs no second matrix
-    finite = returned.rows.amax(1).isfinite() & returned.rows.amin(1).isfinite()
-    if not finite.all():
-        raise BrokenStage(
-            stage,
-            f"{int((~finite).sum())} of {len(finite)} rows hold a NaN or an infinity;"
-            " a stage must return finite rows",
-        )
+        broken = int((~sound).sum())
+        raise BrokenStage(stage, f"{broken} of {len(sound)} {complaint}")
 
 
 def _finite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -149,23 +150,8 @@ def build_federation(
     shards = partition.deal(
         data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed, among=rest
     )
-    make = plugins.build("models", spec.model.name, spec.model.params)
-    with seeds.seeded(spec.seed, "model"):
-        module = make(tuple(data.train.x.shape[1:]), data.classes)
-    if data.vectors is not None:
-        _embed(module, data.vectors, spec)
+    module = _model(spec, data)
     attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
-    knows = [plugins.attack_facts(item.name).knows for item in spec.attack]
-    attack = attack_chain(attacks, knows, names=[item.name for item in spec.attack])
-    if spec.dormant:  # nothing that a malicious client trains on or sends is left
-        attack = Attack(
-            init=attack.init,
-            plan=attack.plan,
-            trigger=attack.trigger,
-            goal=attack.goal,
-            test_set=attack.test_set,
-        )
-    defenses = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
     net = network.network(module, data, where, spec.batch)
     built = Federation(
         spec=spec,
@@ -174,13 +160,47 @@ def build_federation(
         malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
         net=net,
         replica=network.Replica(net),
-        attack=attack,
+        attack=_attack(spec, attacks),
         trigger_stage=find_trigger_stage(attacks),
-        defense=chain(*defenses, names=[item.name for item in spec.defense]),
+        defense=_defense(spec),
         device=where,
     )
     _trainable(built)
     return built
+
+
+def _model(spec: Spec, data: Data) -> nn.Module:
+    """The model with its initial values."""
+    make = plugins.build("models", spec.model.name, spec.model.params)
+    shape = tuple(data.train.x.shape[1:])
+    with seeds.seeded(spec.seed, "model"):
+        module: nn.Module = make(shape, data.classes)
+    if data.vectors is not None:
+        _embed(module, data.vectors, spec)
+    return module
+
+
+def _attack(spec: Spec, stages: Sequence[Attack]) -> Attack:
+    """The stages as one; of a dormant attack what tells how often it would succeed."""
+    names = [item.name for item in spec.attack]
+    knows = [plugins.attack_facts(name).knows for name in names]
+    attack = attack_chain(stages, knows, names)
+    if not spec.dormant:
+        return attack
+    # nothing that a malicious client trains on or sends is left
+    return Attack(
+        init=attack.init,
+        plan=attack.plan,
+        trigger=attack.trigger,
+        goal=attack.goal,
+        test_set=attack.test_set,
+    )
+
+
+def _defense(spec: Spec) -> Defense:
+    names = [item.name for item in spec.defense]
+    stages = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
+    return chain(*stages, names=names)
 
 
 def _trainable(built: Federation) -> None:
@@ -214,12 +234,16 @@ def _embed(
     """Give the model's embedding the dataset's pre-trained vectors as initial values."""
     table = getattr(getattr(module, "embedding", None), "weight", None)
     if not isinstance(table, Tensor) or table.shape != vectors.shape:
-        has = f"one of {' x '.join(map(str, table.shape))}" if isinstance(table, Tensor) else "none"
+        has = f"one of {_sides(table)}" if isinstance(table, Tensor) else "none"
         raise BadInput(
             f"model {spec.model}: the word vectors of dataset {spec.dataset} need an embedding of"
-            f" {' x '.join(map(str, vectors.shape))}; the model has {has}; set words and dim to fit"
+            f" {_sides(vectors)}; the model has {has}; set words and dim to fit"
         )
     table.data.copy_(vectors)
+
+
+def _sides(table: Tensor) -> str:
+    return " x ".join(map(str, table.shape))
 
 
 def _move(data: Data, where: torch.device) -> Data:

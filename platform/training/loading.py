@@ -19,12 +19,14 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part
 from backstop.platform.training.device import fingerprint
 
+Params = tuple[tuple[str, object], ...]  # of a part, in the order of their names
+
 
 def data_folder(given: str | Path | None = None) -> Path:
     """The data folder: the one given, else ``$BACKSTOP_DATA``, else ``~/.cache/backstop``."""
-    return Path(
-        given or os.environ.get("BACKSTOP_DATA") or Path.home() / ".cache" / "backstop"
-    ).expanduser()
+    named = given or os.environ.get("BACKSTOP_DATA")
+    folder = Path(named) if named else Path.home() / ".cache" / "backstop"
+    return folder.expanduser()
 
 
 def dataset(part: Part) -> Dataset:
@@ -33,10 +35,14 @@ def dataset(part: Part) -> Dataset:
     return plugin
 
 
+def _hashable(part: Part) -> Params:
+    return tuple(sorted(part.params.items()))
+
+
 @lru_cache(maxsize=2)
 def _load(
     name: str,
-    params: tuple[tuple[str, object], ...],
+    params: Params,
     folder: Path,
 ) -> Data:
     data = dataset(Part(name, dict(params))).load(folder)  # type: ignore[arg-type]
@@ -55,7 +61,7 @@ def load_dataset(part: Part, folder: Path) -> Data:
     """The decoded dataset; the last two are kept, so that the trials of a sweep decode it once. One
     line on stderr says what was read.
     """
-    return _load(part.name, tuple(sorted(part.params.items())), folder)
+    return _load(part.name, _hashable(part), folder)
 
 
 def what_was_read(
@@ -74,7 +80,7 @@ def what_was_read(
 @lru_cache(maxsize=2)
 def _edge_cases(
     name: str,
-    params: tuple[tuple[str, object], ...],
+    params: Params,
     folder: Path,
 ) -> tuple[Tensor, Tensor] | None:
     read = dataset(Part(name, dict(params))).edge_cases  # type: ignore[arg-type]
@@ -85,13 +91,13 @@ def load_edge_cases(part: Part, folder: Path) -> tuple[Tensor, Tensor] | None:
     """The dataset's own edge cases for training and for testing, kept like the dataset itself; None
     where it has none.
     """
-    return _edge_cases(part.name, tuple(sorted(part.params.items())), folder)
+    return _edge_cases(part.name, _hashable(part), folder)
 
 
 @lru_cache(maxsize=8)
 def _content(
     name: str,
-    params: tuple[tuple[str, object], ...],
+    params: Params,
     folder: Path,
 ) -> str:
     data = _load(name, params, folder)
@@ -103,7 +109,7 @@ def _content(
 @lru_cache(maxsize=8)
 def _edge_content(
     name: str,
-    params: tuple[tuple[str, object], ...],
+    params: Params,
     folder: Path,
 ) -> str:
     return _hashed(_edge_cases(name, params, folder) or (), "edge cases")
@@ -123,12 +129,12 @@ def content(part: Part, folder: Path) -> str:
 
     Raises BadInput where the data cannot be read.
     """
-    return _content(part.name, tuple(sorted(part.params.items())), folder)
+    return _content(part.name, _hashable(part), folder)
 
 
 def edge_content(part: Part, folder: Path) -> str:
     """A digest of the dataset's own edge cases. Raises BadInput where they cannot be read."""
-    return _edge_content(part.name, tuple(sorted(part.params.items())), folder)
+    return _edge_content(part.name, _hashable(part), folder)
 
 
 def machine_digest(
@@ -139,4 +145,5 @@ def machine_digest(
     """What besides a spec decides on the bytes of its experiment: the decoded data, the versions
     and the kind of device.
     """
-    return hashlib.sha256(f"{content(part, folder)} {fingerprint(where)}".encode()).hexdigest()[:16]
+    words = f"{content(part, folder)} {fingerprint(where)}"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -75,9 +75,11 @@ def unpoisoned(
 
 def _in_order(parts: Sequence[Trained], clients: Sequence[int]) -> Trained:
     """The parts as one, in the order of ``clients``."""
-    trained = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    order = [trained.client.tolist().index(client) for client in clients]
-    return Trained(*(column[order] for column in trained))
+    columns = zip(*parts, strict=True)
+    joined = Trained(*(torch.cat(column) for column in columns))
+    position = {client: row for row, client in enumerate(joined.client.tolist())}
+    order = [position[client] for client in clients]
+    return Trained(*(column[order] for column in joined))
 
 
 def _attackers(federation: Federation, round_index: int) -> dict[int, int]:

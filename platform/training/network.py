@@ -39,9 +39,9 @@ def _layout(tensors: Sequence[tuple[str, Tensor]]) -> Layout:
 
 
 def _join(tensors: Sequence[tuple[str, Tensor]]) -> Tensor:
-    return torch.cat(
-        [tensor.detach().reshape(-1).float() for _, tensor in tensors] or [torch.empty(0)]
-    )
+    if not tensors:
+        return torch.empty(0)
+    return torch.cat([tensor.detach().reshape(-1).float() for _, tensor in tensors])
 
 
 def split(vector: Tensor, layout: Layout) -> dict[str, Tensor]:
@@ -49,7 +49,8 @@ def split(vector: Tensor, layout: Layout) -> dict[str, Tensor]:
     backward pass.
     """
     pieces = torch.split(vector, [slot.size for slot in layout])
-    return {slot.name: piece.view(slot.shape) for slot, piece in zip(layout, pieces, strict=True)}
+    pairs = zip(layout, pieces, strict=True)
+    return {slot.name: piece.view(slot.shape) for slot, piece in pairs}
 
 
 def to_unit_interval(x: Tensor) -> Tensor:
@@ -86,12 +87,11 @@ class Network(NamedTuple):
         CPU a step of a small CNN takes three quarters of the time.
         """
         x = to_unit_interval(x)
-        x = x if self.shift is None or self.scale is None else (x - self.shift) * self.scale
-        return (
-            x.contiguous(memory_format=torch.channels_last)
-            if self.convolutional and x.dim() == 4
-            else x
-        )
+        if self.shift is not None and self.scale is not None:
+            x = (x - self.shift) * self.scale
+        if self.convolutional and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def logits(
         self,
@@ -123,9 +123,8 @@ class Network(NamedTuple):
         (d,) and x.
         """
         seen: list[Tensor] = []
-        hook = self.module.get_submodule(self.head).register_forward_pre_hook(
-            lambda _, given: seen.append(given[0])
-        )
+        head = self.module.get_submodule(self.head)
+        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
             self.logits(params, x, buffers)
         finally:
@@ -136,13 +135,17 @@ class Network(NamedTuple):
         """Where the last linear layer's parameters stand: weight (classes, h), then bias (classes,)
         where there is one.
         """
-        return tuple(slot for slot in self.layout if slot.name.rpartition(".")[0] == self.head)
+        return tuple(slot for slot in self.layout if self._of_head(slot.name))
+
+    def _of_head(self, name: str) -> bool:
+        return name.rpartition(".")[0] == self.head
 
     def tensors(self, params: Tensor, buffers: Tensor) -> dict[str, Tensor]:
         """Name → tensor, as a state dict without integer counters."""
-        return split(params, self.layout) | (
-            split(buffers, self.buffer_layout) if self.buffer_layout else {}
-        )
+        tensors = split(params, self.layout)
+        if self.buffer_layout:
+            tensors |= split(buffers, self.buffer_layout)
+        return tensors
 
     def vectors(self, known: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Parameters (d,) and buffers (e,) from a checkpoint's tensors.
@@ -153,18 +156,16 @@ class Network(NamedTuple):
         """
         own = {slot.name for slot in (*self.layout, *self.buffer_layout)}
         for name, tensor in known.items():
-            if (
-                name not in own
-                and tensor.is_floating_point()
-                and name.rpartition(".")[0] != self.head
-            ):
+            if name in own or self._of_head(name):
+                continue
+            if tensor.is_floating_point():
                 raise BadInput(
                     f"start: the model has no tensor {name!r}, which the checkpoint holds; is it "
                     "of another model?"
                 )
-        return self._filled(self.params, self.layout, known), self._filled(
-            self.buffers, self.buffer_layout, known
-        )
+        params = self._filled(self.params, self.layout, known)
+        buffers = self._filled(self.buffers, self.buffer_layout, known)
+        return params, buffers
 
     def _filled(
         self,
@@ -177,7 +178,7 @@ class Network(NamedTuple):
             tensor = known.get(slot.name)
             if tensor is not None and tuple(tensor.shape) == slot.shape:
                 vector[slot.span] = tensor.flatten().to(vector)
-            elif slot.name.rpartition(".")[0] != self.head:
+            elif not self._of_head(slot.name):
                 has = "no such tensor" if tensor is None else f"one of {tuple(tensor.shape)}"
                 raise BadInput(
                     f"start: the model's {slot.name} is of shape {slot.shape}, the checkpoint has "
@@ -196,11 +197,7 @@ def network(
     module = module.to(device).eval()
     parameters = list(module.named_parameters())
     buffers = _averaged(module)
-    shift = scale = None
-    if data.mean is not None and data.std is not None:
-        shape = (-1, 1, 1) if data.kind == "image" else (-1,)
-        shift = torch.tensor(data.mean, device=device).view(shape)
-        scale = torch.tensor(data.std, device=device).view(shape).reciprocal()
+    shift, scale = _normalization(data, device)
     net = Network(
         module=module,
         layout=_layout(parameters),
@@ -212,13 +209,26 @@ def network(
         vectorized=vectorized(module, device, batch),
         convolutional=convolutional(module),
         head=_head(module),
-        keys=tuple(
-            f"{name}.key" for name, part in module.named_modules() if isinstance(part, Dropout)
-        ),
+        keys=_dropout_keys(module),
         class_weights=getattr(module, "class_weights", None),
         pairs=False,
     )
     return net._replace(pairs=_pairs(net, data.train.x[:1].to(device)))
+
+
+def _normalization(data: Data, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """The shift and the scale of inputs; None where the dataset has no mean and deviation."""
+    if data.mean is None or data.std is None:
+        return None, None
+    shape = (-1, 1, 1) if data.kind == "image" else (-1,)
+    mean = torch.tensor(data.mean, device=device)
+    std = torch.tensor(data.std, device=device)
+    return mean.view(shape), std.view(shape).reciprocal()
+
+
+def _dropout_keys(module: nn.Module) -> tuple[str, ...]:
+    layers = [name for name, part in module.named_modules() if isinstance(part, Dropout)]
+    return tuple(f"{layer}.key" for layer in layers)
 
 
 def _pairs(net: Network, sample: Tensor) -> bool:
@@ -228,8 +238,9 @@ def _pairs(net: Network, sample: Tensor) -> bool:
     counts: list[int] = []
 
     def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        channels = given[0].shape[1] if given[0].dim() > 1 else 1
-        counts.append(given[0].numel() // (2 * channels))
+        (x,) = given
+        channels = x.shape[1] if x.dim() > 1 else 1
+        counts.append(x.numel() // (2 * channels))
 
     norms = [part for part in net.module.modules() if isinstance(part, NORMS)]
     hooks = [part.register_forward_pre_hook(count) for part in norms]
@@ -284,12 +295,16 @@ def vectorized(
     20 clients, vmap and loop: 25 and 68 for 4,810 parameters with batches of 16; 69 and 50 for
     37,506 with batches of 64).
     """
-    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
-    light = batch * sum(parameter.numel() for parameter in module.parameters()) <= LIGHT_MODEL
-    statistics = any(isinstance(part, NORMS) for part in module.modules())
-    return not (recurrent or statistics or _averaged(module)) and (
-        device.type != "cpu" or (light and not convolutional(module))
-    )
+    parts = list(module.modules())
+    recurrent = any(isinstance(part, nn.RNNBase) for part in parts)
+    statistics = any(isinstance(part, NORMS) for part in parts)
+    if recurrent or statistics or _averaged(module):
+        return False
+    if device.type != "cpu":
+        return True
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    light = batch * parameters <= LIGHT_MODEL
+    return light and not convolutional(module)
 
 
 class Replica:
@@ -306,13 +321,13 @@ class Replica:
         self.grad = torch.zeros_like(self.params)  # (d,)
         self.buffers = net.buffers.clone()  # (e,)
         self.module = copy.deepcopy(net.module).train()
-        values, grads = split(self.params, net.layout), split(self.grad, net.layout)
+        values = split(self.params, net.layout)
+        grads = split(self.grad, net.layout)
         for name, parameter in self.module.named_parameters():
             parameter.data = values[name]
             parameter.grad = grads[name]
-        for name, view in (
-            split(self.buffers, net.buffer_layout).items() if net.buffer_layout else ()
-        ):
+        views = split(self.buffers, net.buffer_layout) if net.buffer_layout else {}
+        for name, view in views.items():
             owner, _, attribute = name.rpartition(".")
             self.module.get_submodule(owner)._buffers[attribute] = view  # noqa: SLF001 -- torch has no public way to set a buffer to a view
 

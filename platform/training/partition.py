@@ -127,15 +127,22 @@ def cohort(
         raise BadInput(
             f"spec: selection={selection!r} is not allowed; selection is random or fixed"
         )
-    honest = torch.ones(clients, dtype=torch.bool)
-    honest[malicious] = False
-    usual = attackers_in_cohort(clients, per_round, len(malicious))
-    count = max(usual, 0 if certain is None else len(certain))
-    groups = ((malicious, count), (honest.nonzero().flatten(), per_round - count))
-    first, rest = (
-        group[torch.randperm(len(group), generator=source)[:size]] for group, size in groups
-    )
-    return torch.cat([_holding(first, certain), rest]).sort().values
+    everyone = torch.arange(clients)
+    honest = everyone[~torch.isin(everyone, malicious)]
+    count = attackers_in_cohort(clients, per_round, len(malicious))
+    if certain is not None:
+        count = max(count, len(certain))
+    attacking = _draw(malicious, count, source)
+    others = _draw(honest, per_round - count, source)
+    return torch.cat([_holding(attacking, certain), others]).sort().values
+
+
+def _draw(
+    group: Tensor,
+    size: int,
+    source: torch.Generator,
+) -> Tensor:
+    return group[torch.randperm(len(group), generator=source)[:size]]
 
 
 def _holding(drawn: Tensor, certain: Tensor | None) -> Tensor:
