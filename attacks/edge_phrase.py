@@ -45,7 +45,7 @@ from backstop.platform.params import BadInput, Range
 from backstop.platform.robust import round_count
 from backstop.platform.threats.edge_cases import edge_cases, whose
 from backstop.platform.threats.parameters import EdgeShare
-from backstop.platform.threats.phrases import token_ids
+from backstop.platform.threats.phrases import phrase_ids
 
 VERSION = 3
 KINDS = ("text",)
@@ -80,7 +80,7 @@ def edge_phrase(
             own = view.data.x[view.data.y == source]
             tokens = _rarest(own if len(own) else x)
         else:
-            tokens = torch.tensor(token_ids("edge_phrase", words, view), device=x.device)
+            tokens = torch.tensor(phrase_ids("edge_phrase", words, view), device=x.device)
         holding = _holding(x, tokens)
         if not len(holding) and (view.clients or view.test is not None):
             meant = f", here token {tokens.tolist()}," if words is None else ""

@@ -39,7 +39,7 @@ from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 from backstop.platform.threats.backdoor import Planted, backdoor
 from backstop.platform.threats.parameters import SHARE, Share, Source, Target
-from backstop.platform.threats.phrases import token_ids
+from backstop.platform.threats.phrases import phrase_ids
 
 VERSION = 2
 KINDS = ("text",)
@@ -68,7 +68,7 @@ def phrase(
     """
 
     def init(view: AttackView) -> Tensor:
-        tokens = _rarest(view) if words is None else token_ids("phrase", words, view)
+        tokens = _rarest(view) if words is None else phrase_ids("phrase", words, view)
         return torch.tensor(tokens)
 
     def stamp(tokens: Tensor, x: Tensor, _generator: torch.Generator) -> Tensor:

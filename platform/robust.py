@@ -487,8 +487,8 @@ def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:
     """Row numbers from the best to the worst Krum score, and the number f of attackers assumed.
 
     Ties stand in row order. The score of a row is the sum of its squared distances to the n - f - 2
-    nearest other rows, at least one where there is one. Without f it is the largest with 2f + 2 <
-    n. rows (n, d) → (n,) int64. Source: see the data sheet of ``krum``.
+    nearest other rows, at least one where there is one. Without f it is the largest with
+    2f + 2 < n. rows (n, d) → (n,) int64. Source: see the data sheet of ``krum``.
 
     >>> krum_order(torch.tensor([[0.0], [1.0], [1.5], [90.0]]), 1)[0]
     tensor([1, 2, 0, 3])

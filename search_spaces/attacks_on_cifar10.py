@@ -4,9 +4,9 @@
 10,000 training images, the tutorial's CNN, 20 clients, 10 a round of which exactly 2 are malicious,
 IID. A new file in attacks/ joins by itself, at its defaults, with ``overtrain`` behind it; what its
 paper does beyond that is in CHAINS. Attackers of Bagdasaryan et al. train for 6 epochs at a rate of
-0.05, which is everybody's here; scaling by 5 lets 2 of 10 replace the model together, γ = per_round
-/ (server_lr · attackers). One seed, some twenty minutes on two cores; ``edge_case`` needs the
-Southwest airplanes.
+0.05, which is everybody's here; scaling by 5 lets 2 of 10 replace the model together,
+γ = per_round / (server_lr · attackers). One seed, some twenty minutes on two cores; ``edge_case``
+needs the Southwest airplanes.
 """
 
 from __future__ import annotations

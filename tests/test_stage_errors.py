@@ -134,18 +134,7 @@ def test_the_command_line_says_it_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     as_stage(monkeypatch, "defenses", Defense(apply=luckless), "krum")
-    options = [
-        "--rounds",
-        "2",
-        "--clients",
-        "6",
-        "--per-round",
-        "6",
-        "--root-size",
-        "20",
-        "--device",
-        "cpu",
-    ]
-    assert cli.main(["run", "--defense", "krum", *options]) == 1
+    options = "--rounds 2 --clients 6 --per-round 6 --root-size 20 --device cpu"
+    assert cli.main(["run", "--defense", "krum", *options.split()]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("backstop: the run failed: defense krum: round 1: ValueError: no luck (")

@@ -11,8 +11,8 @@ hashing.
 
 Deviations: single words only, no n-grams, and an ordinary softmax. Token id t has row t modulo
 ``words``, so that the model does not depend on the dataset's vocabulary: words of a larger one
-share rows. A document without a word has the mean 0. The embeddings start uniformly within ±1 /
-dim, as those of the authors' fastText; the linear layer starts as ``torch.nn.Linear`` does.
+share rows. A document without a word has the mean 0. The embeddings start uniformly within
+±1 / dim, as those of the authors' fastText; the linear layer starts as ``torch.nn.Linear`` does.
 
 Example:
 >>> import torch

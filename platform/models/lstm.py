@@ -15,15 +15,14 @@ LSTM", Neural Computation 12(10), 2000. Two layers of 200 units on 300-dimension
 the network for Twitter data of X. Wang, D. Dimitriadis, S. Koyejo, S. Tople, "Invariant Aggregator
 for Defending against Federated Backdoor Attacks", AISTATS 2024.
 
-Deviations: no dropout. Token id t has row (t - 1) modulo ``words``, plus 1, so a
-vocabulary of up to ``words`` ids has a row for each and words of a larger one share rows; row 0, of
-padding, is zero and never read. A document without a word has the hidden state 0. The initial
-values are those of ``torch.nn.Embedding``, ``torch.nn.LSTM`` and ``torch.nn.Linear``; a frozen
-embedding is a constant, neither trained nor sent. The steps are computed here, not by
-``torch.nn.LSTM``, which only holds the parameters: all words of a batch, without padding, share one
-product for the inputs and one for the gradient of U. On a CPU a step of the default network takes
-0.6 of the time that the library's packed layers take (``benchmarks/lstm.py``); on a GPU the
-library's would be faster.
+Deviations: no dropout. Token id t has row (t - 1) modulo ``words``, plus 1, so a vocabulary of up
+to ``words`` ids has a row for each and words of a larger one share rows; row 0, of padding, is zero
+and never read. A document without a word has the hidden state 0. The initial values are those of
+``torch.nn.Embedding``, ``torch.nn.LSTM`` and ``torch.nn.Linear``; a frozen embedding is a constant,
+neither trained nor sent. The steps are computed here, not by ``torch.nn.LSTM``, which only holds
+the parameters: all words of a batch, without padding, share one product for the inputs and one for
+the gradient of U. On a CPU a step of the default network takes 0.6 of the time that the library's
+packed layers take (``benchmarks/lstm.py``); on a GPU the library's would be faster.
 
 Example: 11 · 8 numbers of the embedding, 4 · 6 · (8 + 6 + 2) and 4 · 6 · (6 + 6 + 2) of the layers,
 2 · (6 + 1) of the last one.

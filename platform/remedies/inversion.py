@@ -10,7 +10,7 @@ Shapes: x (b, C, H, W) in [0, 1], targets (t,) → mask (t, 1, H, W), pattern (t
 Source: B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Neural Cleanse:
 Identifying and Mitigating Backdoor Attacks in Neural Networks", IEEE S&P 2019, section on
 reverse-engineering triggers. The settings are those of the authors' published code: Adam with decay
-rates 0.5 and 0.9, and a price λ that doubles after PATIENCE steps in a row in which at least
+rates 0.5 and 0.9, and a price λ that doubles after PRICE_PATIENCE steps in a row in which at least
 THRESHOLD of the batch goes to the target, and falls by 2^1.5 after as many in which less does. Of
 all steps that reach the threshold the smallest mask counts. Callers may have their own threshold,
 patience and factor.

@@ -8,7 +8,7 @@ from backstop.platform.contract import AttackView
 from backstop.platform.params import BadInput
 
 
-def token_ids(
+def phrase_ids(
     name: str,
     words: int | str,
     view: AttackView,
@@ -22,10 +22,10 @@ def token_ids(
     spelled = str(words).replace("-", " ").split()
     if not spelled:
         raise BadInput(f"attack {name}: words={words!r} holds no word")
-    return [_token_id(name, word, view) for word in spelled]
+    return [_word_id(name, word, view) for word in spelled]
 
 
-def _token_id(
+def _word_id(
     name: str,
     word: str,
     view: AttackView,

@@ -77,29 +77,12 @@ def test_flipped_labels_are_the_default_and_clean_labels_touch_the_target_class_
     x, y = torch.full((8, 1, 4, 8), 0.5), torch.tensor([3, 2, 0, 3, 3, 1, 3, 2])
     flip, clean = sig(target=3, share=0.5), sig(target=3, share=0.5, labels="clean")
     assert flip.poison is not None and clean.poison is not None and clean.goal is not None
-    assert flip.poison(Planted(CLASSES), x, y, 0, torch.Generator())[1].tolist() == [
-        3,
-        3,
-        3,
-        3,
-        3,
-        1,
-        3,
-        2,
-    ]
+    _, flipped = flip.poison(Planted(CLASSES), x, y, 0, torch.Generator())
+    assert flipped.tolist() == [3, 3, 3, 3, 3, 1, 3, 2]
     stamped, labels = clean.poison(Planted(CLASSES), x, y, 0, torch.Generator())
     assert torch.equal(labels, y)
     # half of the four
-    assert (stamped != x).flatten(1).any(1).tolist() == [
-        True,
-        False,
-        False,
-        True,
-        False,
-        False,
-        False,
-        False,
-    ]
+    assert (stamped != x).flatten(1).any(1).nonzero().flatten().tolist() == [0, 3]
     assert clean.goal(Planted(CLASSES), y).tolist() == [3] * 8  # at test every class is stamped
     without = y.where(y != 3, 1)
     assert torch.equal(clean.poison(Planted(CLASSES), x, without, 0, torch.Generator())[0], x)

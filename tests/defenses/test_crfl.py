@@ -146,17 +146,8 @@ def test_the_radius_is_that_of_the_authors_formula() -> None:
     """Their code for MNIST, certify_mnist.py: its radius in the size of the trigger, and what that
     trigger does to the model.
     """
-    attackers, clients, steps, rate, scale, share, bound, noise, quiet = (
-        2,
-        20,
-        30,
-        0.001,
-        100,
-        0.05,
-        3.0,
-        0.01,
-        5,
-    )
+    attackers, clients, steps, rate = 2, 20, 30, 0.001
+    scale, share, bound, noise, quiet = 100, 0.05, 3.0, 0.01, 5
     lipschitz = math.sqrt(2 + 2 * bound + bound**2)
     weights = attackers * (1 / clients) ** 2
     p_a, p_b = 0.9, 0.06

@@ -313,13 +313,8 @@ def test_badnets_covers_a_small_image_and_one_to_one_leaves_others_alone() -> No
     assert poisoned(
         one_to_one, Planted(CLASSES), Samples(torch.zeros(5, 1, 8, 8), y)
     ).y.tolist() == [1, 0, 3, 0, 0]
-    assert one_to_one.goal is not None and one_to_one.goal(Planted(CLASSES), y).tolist() == [
-        -1,
-        0,
-        -1,
-        0,
-        0,
-    ]
+    assert one_to_one.goal is not None
+    assert one_to_one.goal(Planted(CLASSES), y).tolist() == [-1, 0, -1, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["badnets", "label_flip", "edge_case"])
