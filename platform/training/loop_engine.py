@@ -20,7 +20,7 @@ from backstop.platform.training.client_rules import (
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.stage_errors import located
 
-ChangeGradient = Callable[[Tensor, Tensor], Tensor]  # (gradient (d,), delta (d,)) → gradient
+GradientRule = Callable[[Tensor, Tensor], Tensor]  # (gradient (d,), delta (d,)) → gradient
 
 
 def train_loop(here: Round, clients: Sequence[int]) -> Trained:
@@ -51,7 +51,7 @@ def _train_client(here: Round, client: int) -> Tensor:
     return descend(federation, batches, here.params, kind, dropout, _gradient_rule(here, rules))
 
 
-def _gradient_rule(here: Round, rules: Rules) -> ChangeGradient | None:
+def _gradient_rule(here: Round, rules: Rules) -> GradientRule | None:
     """What the defense makes of the gradients of an honest client."""
     local, noise = here.federation.defense.local, rules.noise
     rule = local.gradient if local else None
@@ -66,7 +66,7 @@ def descend(
     start: Tensor,
     kind: StepKind,
     dropout: tuple[str | int, ...],
-    rule: ChangeGradient | None = None,
+    rule: GradientRule | None = None,
 ) -> Tensor:
     """Local steps on the replica, in place; the mean loss. ``dropout`` names its draws."""
     replica, net = federation.replica, federation.net
