@@ -17,7 +17,7 @@ import optuna
 
 from backstop.platform import plugins, seeds
 from backstop.platform.optimizers import OPTIMIZERS
-from backstop.platform.params import BadInput, Parameter, nearest, schema
+from backstop.platform.params import BadInput, Parameter, Range, nearest, schema
 from backstop.platform.rounds.finals import defense_effectiveness
 from backstop.platform.specs.change import change_spec, named_parameter
 from backstop.platform.specs.part import GROUPS, NOTHING, Scalar, chain_text
@@ -115,13 +115,20 @@ def distribution(key: str, declared: Parameter) -> optuna.distributions.BaseDist
         raise BadInput(
             f"search: {key!r} has no range to search; its plug-in declares {declared.allowed}"
         )
-    bounds = declared.range
-    low, high = bounds.search or (bounds.low, bounds.high)
     if float in declared.types:
-        high = math.nextafter(high, low) if high == bounds.high and bounds.high_open else high
-        low = math.nextafter(low, high) if low == bounds.low and bounds.low_open else low
-        return optuna.distributions.FloatDistribution(low, high, log=bounds.log)
-    return optuna.distributions.IntDistribution(int(low), int(high), log=bounds.log)
+        return _float_distribution(declared.range)
+    low, high = declared.range.search or (declared.range.low, declared.range.high)
+    return optuna.distributions.IntDistribution(int(low), int(high), log=declared.range.log)
+
+
+def _float_distribution(bounds: Range) -> optuna.distributions.FloatDistribution:
+    """From the first number that is allowed to the last: Optuna proposes both ends."""
+    low, high = bounds.search or (bounds.low, bounds.high)
+    if bounds.high_open and high == bounds.high:
+        high = math.nextafter(high, low)
+    if bounds.low_open and low == bounds.low:
+        low = math.nextafter(low, high)
+    return optuna.distributions.FloatDistribution(low, high, log=bounds.log)
 
 
 class _Pair(NamedTuple):
@@ -215,9 +222,9 @@ class Proposals:
         """The mean objective over the seeds; the worst finite value where a run failed, diverged or
         has no such metric.
         """
-        finals = [
-            (results[pair.undefended.id] or {}, results[pair.defended.id] or {}) for pair in pairs
-        ]
+        finals: list[tuple[Finals, Finals]] = []
+        for undefended, defended in pairs:
+            finals.append((results[undefended.id] or {}, results[defended.id] or {}))
         if not all(math.isfinite(value) for _, run in finals for value in run.values()):
             return WORST  # max(0, NaN) is 0: it would pass for a good run
         try:
