@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def cache_name() -> str:
+    """The folder of what is kept between commands, as it is given: ``$BACKSTOP_CACHE``, else
+    ``~/.cache/backstop``.
+    """
+    return os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside the given one, for the block to write to; the file then takes its place.

@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
-from backstop.platform.disk import file_lock, write_atomically
+from backstop.platform.disk import cache_name, file_lock, write_atomically
 from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
@@ -35,7 +35,7 @@ def cache() -> Path:
     """Where checkpoints and finished warm-ups are kept: ``starts`` in ``$BACKSTOP_CACHE``, else in
     ``~/.cache/backstop``.
     """
-    given = os.environ.get("BACKSTOP_CACHE") or "~/.cache/backstop"
+    given = cache_name()
     try:
         return Path(given).expanduser() / "starts"
     except RuntimeError as error:  # no HOME, and a user whom the system does not know
