@@ -23,7 +23,7 @@ from backstop.platform.training import evaluate, local_sgd
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.workers import rays
 from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack, unpack
-from backstop.platform.workers.clients import InProcess, gather
+from backstop.platform.workers.clients import InProcess
 from backstop.platform.workers.cluster import local_ray, share_processors
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -82,6 +82,62 @@ def test_any_number_of_actors_gives_the_same_digits(ray: Any, name: str) -> None
     assert len(alone) == spec.rounds
     for count in (1, 3):
         assert curve(spec, OnActors(count, share=ActorShare(cpus=0.5))) == alone
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_any_number_of_threads_gives_the_same_digits(name: str) -> None:
+    spec = SPECS[name]
+    alone = curve(spec)
+    assert curve(spec, InProcess(3)) == alone
+
+
+def test_threads_take_up_one_experiment_after_another() -> None:
+    workers = InProcess(3)
+    for spec in (SPEC, SPECS["loop"], SPEC):
+        assert curve(spec, workers) == curve(spec)
+
+
+def test_threads_work_on_models_of_their_own() -> None:
+    """A functional call puts other tensors into a module for as long as it lasts."""
+    workers = InProcess(3)
+    built = Experiment(SPECS["loop"], NOWHERE, "cpu", workers).built
+    federations = [lane.built for lane in workers.lanes]
+    assert federations[0] is built
+    for one, other in itertools.combinations(federations, 2):
+        assert one.net.module is not other.net.module
+        assert one.replica.module is not other.replica.module
+        assert one.attack is not other.attack
+        assert one.data is other.data
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_first_client_that_breaks_is_named(threads: int) -> None:
+    """The longest client comes first; with several threads another one may break earlier."""
+    workers = InProcess(threads)
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+    state, cohort = experiment.state, experiment.built.cohort(0).tolist()
+    units = local_sgd.blocks(experiment.built, 0, cohort, attacked=True)
+    attackers = set(experiment.built.malicious.tolist())
+    first = next(unit[0] for unit in units if unit[0] in attackers)
+    with pytest.raises(BrokenStage, match=rf"^attack \w+: round 1: client {first}: AttributeError"):
+        workers.train(0, cohort, state.params, state.buffers, ("no", "state"))
+
+
+def test_an_interrupted_round_ends_the_threads_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes on behind the back of whoever interrupted."""
+    workers = InProcess(2)
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+    done: list[int] = []
+    monkeypatch.setattr(local_sgd, "train", lambda *given: done.append(given[2]))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "_on_lanes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.round()
+    workers.close()
+    assert done == []
 
 
 def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
@@ -159,14 +215,11 @@ def test_the_order_of_blocks_does_not_matter(name: str) -> None:
     state = (Planted(10), None)
 
     def rows(order: Sequence[list[int]]) -> Trained:
-        return gather(
-            [
-                local_sgd.train(
-                    built, 0, unit, built.net.params, built.net.buffers, state, attacked=True
-                )
-                for unit in order
-            ]
-        )
+        start = built.net.params, built.net.buffers
+        sheet = local_sgd.Sheet(cohort, *start)
+        for unit in order:
+            local_sgd.train(built, 0, unit, *start, state, attacked=True, sheet=sheet)
+        return sheet.trained
 
     forward, backward = rows(units), rows(units[::-1])
     assert forward.client.tolist() == cohort

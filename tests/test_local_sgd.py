@@ -35,7 +35,6 @@ from backstop.platform.threats.backdoor import Planted
 from backstop.platform.training import federation, loading, local_sgd, network
 from backstop.platform.training.defense_chain import chain
 from backstop.platform.training.federation import Federation
-from backstop.platform.workers.clients import gather
 
 MLP = Spec(
     clients=12,
@@ -207,11 +206,11 @@ def rows_under(
     fed = fed._replace(defense=defense)
     units = local_sgd.blocks(fed, 2, cohort, attacked)
     state = (Planted(10),)  # of badnets, where there is an attack
-    parts = [
-        local_sgd.train(fed, 2, unit, fed.net.params, fed.net.buffers, state, attacked)
-        for unit in units
-    ]
-    return gather(parts).rows
+    start = fed.net.params, fed.net.buffers
+    sheet = local_sgd.Sheet(cohort, *start)
+    for unit in units:
+        local_sgd.train(fed, 2, unit, *start, state, attacked, sheet)
+    return sheet.trained.rows
 
 
 def test_both_engines_follow_the_defenses_rules() -> None:
@@ -375,11 +374,11 @@ def test_the_pace_of_an_attack_is_a_factor_on_the_rate_of_those_who_attack(
 
     def rows(pace: float) -> Tensor:
         units = local_sgd.blocks(fed, 0, cohort, attacked=True)
-        parts = [
-            local_sgd.train(fed, 0, unit, fed.net.params, fed.net.buffers, pace, attacked=True)
-            for unit in units
-        ]
-        return gather(parts).rows
+        start = fed.net.params, fed.net.buffers
+        sheet = local_sgd.Sheet(cohort, *start)
+        for unit in units:
+            local_sgd.train(fed, 0, unit, *start, pace, attacked=True, sheet=sheet)
+        return sheet.trained.rows
 
     whole, half = rows(1.0), rows(0.5)
     torch.testing.assert_close(half[bad], whole[bad] / 2, rtol=1e-3, atol=1e-6)  # one step each

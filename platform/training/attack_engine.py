@@ -10,11 +10,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Memory, Samples, Step, TrainView
-from backstop.platform.training.client_rules import Round, Rules, Trained, attacking_steps
+from backstop.platform.training.client_rules import Round, Rules, Sheet, Trained, attacking_steps
 from backstop.platform.training.stage_errors import located
 
 
-def train_by_attack(here: Round, client: int) -> Trained:
+def train_by_attack(
+    here: Round,
+    client: int,
+    sheet: Sheet,
+) -> None:
     """Train one attacker by the attack's ``train``."""
     train = here.federation.attack.train
     assert train is not None
@@ -22,11 +26,13 @@ def train_by_attack(here: Round, client: int) -> Trained:
         view = _train_view(here, client)
         row = train(here.state, view).detach()
         loss = _mean_loss(view, here.params + row)
-    return Trained(
-        client=torch.tensor([client]),
-        rows=row[None],
-        buffers=torch.zeros_like(here.buffers)[None],
-        loss=loss[None],
+    sheet.copy(
+        Trained(
+            client=torch.tensor([client]),
+            rows=row[None],
+            buffers=torch.zeros_like(here.buffers)[None],
+            loss=loss[None],
+        )
     )
 
 

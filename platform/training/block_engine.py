@@ -17,7 +17,7 @@ from backstop.platform import seeds
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
-    Trained,
+    Sheet,
     attacking_steps,
     plain_steps,
 )
@@ -31,9 +31,16 @@ TINY = 1e-12  # a weight that is less than any
 Forward = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
 
 
-def train_block(here: Round, clients: Sequence[int]) -> Trained:
+def train_block(
+    here: Round,
+    clients: Sequence[int],
+    sheet: Sheet,
+) -> None:
     """Train the clients together."""
-    return _Block(here, clients).train()
+    params, losses = _Block(here, clients).train()
+    start, none = (here.params, here.buffers), here.buffers
+    for client, moved, loss in zip(clients, params, losses, strict=False):
+        sheet.write(client, (moved, none), start, loss)
 
 
 class _Block:
@@ -55,8 +62,8 @@ class _Block:
         protected = self._padded([rules.noise is not None for rules in self.rules])
         self.protected = torch.tensor(protected, device=self.start.device).bool()[:, None]
 
-    def train(self) -> Trained:
-        """Take all local steps."""
+    def train(self) -> tuple[Tensor, Tensor]:
+        """Take all local steps: parameters (k, d) and mean losses (k,)."""
         start = self.start
         kind = self.kind
         normalize = self.federation.net.normalize
@@ -82,18 +89,7 @@ class _Block:
                 if kind.constrain is not None:
                     held = start + kind.constrain(params - start, step + 1)
                     params.copy_(torch.where(alive > 0, held, params))
-        rows = params.detach() - start
-        return self._trained(rows, total / seen.clamp_min(1))
-
-    def _trained(self, rows: Tensor, losses: Tensor) -> Trained:
-        """Without the dead clients."""
-        count = len(self.clients)
-        return Trained(
-            client=torch.tensor(list(self.clients)),
-            rows=rows[:count],
-            buffers=rows.new_zeros(count, 0),
-            loss=losses[:count],
-        )
+        return params.detach(), total / seen.clamp_min(1)
 
     def _feed(self) -> _Feed:
         plans = [self.here.batches(client) for client in self.clients]

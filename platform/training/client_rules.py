@@ -4,7 +4,7 @@ local steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,12 +22,53 @@ ChangeSamples = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x, y) → 
 
 
 class Trained(NamedTuple):
-    """What a block sends back, in the order of ``client``."""
+    """What clients send back, in the order of ``client``."""
 
     client: Tensor  # (k,) int64
     rows: Tensor  # (k, d) local minus global parameters
     buffers: Tensor  # (k, e) local minus global floating-point buffers
     loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
+
+
+class Sheet:
+    """Where clients write what they send: each row once, at its place."""
+
+    def __init__(
+        self,
+        clients: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+    ) -> None:
+        """A place for each client, in this order; the global vectors (d,) and (e,) say how long
+        rows are.
+        """
+        count = len(clients)
+        self.place = {client: index for index, client in enumerate(clients)}
+        self.trained = Trained(
+            client=torch.tensor(list(clients), dtype=torch.int64),
+            rows=params.new_empty(count, len(params)),
+            buffers=buffers.new_zeros(count, len(buffers)),
+            loss=params.new_zeros(count),
+        )
+
+    def write(
+        self,
+        client: int,
+        moved: tuple[Tensor, Tensor],
+        start: tuple[Tensor, Tensor],
+        loss: Tensor,
+    ) -> None:
+        """What a client sends that moved from ``start`` to ``moved``, both (d,) and (e,)."""
+        place, (_, rows, buffers, losses) = self.place[client], self.trained
+        torch.sub(moved[0], start[0], out=rows[place])
+        torch.sub(moved[1], start[1], out=buffers[place])
+        losses[place] = loss
+
+    def copy(self, part: Trained) -> None:
+        """Take over what a block sent."""
+        for client, *sent in zip(part.client.tolist(), *part[1:], strict=True):
+            for column, value in zip(self.trained[1:], sent, strict=True):
+                column[self.place[client]] = value
 
 
 class Round(NamedTuple):

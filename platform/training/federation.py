@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -151,7 +151,7 @@ def build_federation(
         data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed, among=rest
     )
     module = _model(spec, data)
-    attacks = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
+    attack, trigger_stage = _attack(spec)
     net = network.network(module, data, where, spec.batch)
     built = Federation(
         spec=spec,
@@ -160,13 +160,24 @@ def build_federation(
         malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
         net=net,
         replica=network.Replica(net),
-        attack=_attack(spec, attacks),
-        trigger_stage=find_trigger_stage(attacks),
+        attack=attack,
+        trigger_stage=trigger_stage,
         defense=_defense(spec),
         device=where,
     )
     _trainable(built)
     return built
+
+
+def another(built: Federation) -> Federation:
+    """The same federation for another thread: data and shards are shared, models and stages are
+    its own, as they are in another process.
+    """
+    net = built.net._replace(module=copy.deepcopy(built.net.module))
+    attack, _ = _attack(built.spec)
+    return built._replace(
+        net=net, replica=network.Replica(net), attack=attack, defense=_defense(built.spec)
+    )
 
 
 def _model(spec: Spec, data: Data) -> nn.Module:
@@ -180,21 +191,23 @@ def _model(spec: Spec, data: Data) -> nn.Module:
     return module
 
 
-def _attack(spec: Spec, stages: Sequence[Attack]) -> Attack:
-    """The stages as one; of a dormant attack what tells how often it would succeed."""
+def _attack(spec: Spec) -> tuple[Attack, int]:
+    """The stages as one, and which of them decides on the triggered test set; of a dormant attack
+    what tells how often it would succeed.
+    """
     names = [item.name for item in spec.attack]
     knows = [plugins.attack_facts(name).knows for name in names]
+    stages = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
     attack = attack_chain(stages, knows, names)
-    if not spec.dormant:
-        return attack
-    # nothing that a malicious client trains on or sends is left
-    return Attack(
-        init=attack.init,
-        plan=attack.plan,
-        trigger=attack.trigger,
-        goal=attack.goal,
-        test_set=attack.test_set,
-    )
+    if spec.dormant:  # nothing that a malicious client trains on or sends is left
+        attack = Attack(
+            init=attack.init,
+            plan=attack.plan,
+            trigger=attack.trigger,
+            goal=attack.goal,
+            test_set=attack.test_set,
+        )
+    return attack, find_trigger_stage(stages)
 
 
 def _defense(spec: Spec) -> Defense:

@@ -23,12 +23,12 @@ from backstop.platform import seeds
 from backstop.platform.contract import Attack, Samples
 from backstop.platform.training.attack_engine import train_by_attack
 from backstop.platform.training.block_engine import train_block
-from backstop.platform.training.client_rules import Round, Trained, plain_steps
+from backstop.platform.training.client_rules import Round, Sheet, Trained, plain_steps
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_steps import batches, blocks, cut
 from backstop.platform.training.loop_engine import descend, train_loop
 
-__all__ = ("Trained", "batches", "blocks", "train", "train_samples", "unpoisoned")
+__all__ = ("Sheet", "Trained", "batches", "blocks", "train", "train_samples", "unpoisoned")
 
 
 def train(
@@ -39,20 +39,24 @@ def train(
     buffers: Tensor,
     state: Any,
     attacked: bool,
+    sheet: Sheet | None = None,
 ) -> Trained:
     """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked``
-    whether it is active.
+    whether it is active. The clients' rows are written into ``sheet``, one of their own unless
+    given; what is returned is all of it.
     """
+    sheet = sheet or Sheet(clients, params, buffers)
     attackers = _attackers(federation, round_index) if attacked else {}
     here = Round(federation, round_index, params, buffers, state, attackers)
-    engine = train_block if federation.net.vectorized else train_loop
-    if federation.attack.train is None:
-        return engine(here, clients)
-    parts = [train_by_attack(here, client) for client in clients if client in attackers]
-    others = [client for client in clients if client not in attackers]
+    apart = attackers if federation.attack.train else {}
+    for client in clients:
+        if client in apart:
+            train_by_attack(here, client, sheet)
+    others = [client for client in clients if client not in apart]
     if others:
-        parts.append(engine(here, others))
-    return _in_order(parts, clients)
+        engine = train_block if federation.net.vectorized else train_loop
+        engine(here, others, sheet)
+    return sheet.trained
 
 
 def unpoisoned(
@@ -66,20 +70,10 @@ def unpoisoned(
     on the same batches, and without the defense's rules for honest clients, as their poisoned ones.
     """
     plain = federation._replace(attack=Attack())
-    units = blocks(plain, round_index, clients, attacked=True)
-    parts = [
-        train(plain, round_index, unit, params, buffers, None, attacked=True) for unit in units
-    ]
-    return _in_order(parts, clients).rows
-
-
-def _in_order(parts: Sequence[Trained], clients: Sequence[int]) -> Trained:
-    """The parts as one, in the order of ``clients``."""
-    columns = zip(*parts, strict=True)
-    joined = Trained(*(torch.cat(column) for column in columns))
-    position = {client: row for row, client in enumerate(joined.client.tolist())}
-    order = [position[client] for client in clients]
-    return Trained(*(column[order] for column in joined))
+    sheet = Sheet(clients, params, buffers)
+    for unit in blocks(plain, round_index, clients, attacked=True):
+        train(plain, round_index, unit, params, buffers, None, attacked=True, sheet=sheet)
+    return sheet.trained.rows
 
 
 def _attackers(federation: Federation, round_index: int) -> dict[int, int]:

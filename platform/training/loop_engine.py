@@ -12,8 +12,8 @@ from backstop.platform import seeds
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
+    Sheet,
     StepKind,
-    Trained,
     attacking_steps,
     plain_steps,
 )
@@ -23,18 +23,17 @@ from backstop.platform.training.stage_errors import located
 GradientRule = Callable[[Tensor, Tensor], Tensor]  # (gradient (d,), delta (d,)) → gradient
 
 
-def train_loop(here: Round, clients: Sequence[int]) -> Trained:
+def train_loop(
+    here: Round,
+    clients: Sequence[int],
+    sheet: Sheet,
+) -> None:
     """Train the clients one by one."""
-    replica = here.federation.replica
-    trained = []
+    replica, start = here.federation.replica, (here.params, here.buffers)
     for client in clients:
         with located(here.round_index, client):
             loss = _train_client(here, client)
-        row = replica.params - here.params
-        change = replica.buffers - here.buffers
-        trained.append((row, change, loss))
-    rows, changes, losses = (torch.stack(column) for column in zip(*trained, strict=True))
-    return Trained(torch.tensor(list(clients)), rows, changes, losses)
+        sheet.write(client, (replica.params, replica.buffers), start, loss)
 
 
 def _train_client(here: Round, client: int) -> Tensor:

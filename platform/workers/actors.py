@@ -21,8 +21,8 @@ from backstop.platform.training import federation, loading, local_sgd
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_sgd import Trained
-from backstop.platform.workers.clients import gather, predicted_labels
+from backstop.platform.training.local_sgd import Sheet, Trained
+from backstop.platform.workers.clients import predicted_labels
 
 READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
 TRIES = 5  # replacements for one actor in a row before the experiment fails
@@ -307,12 +307,10 @@ class OnActors:
                 round_index, unit, *shared, attack_state, attacked
             )
 
-        answers = self._map([call(unit) for unit in units])
-        return gather([self._as_trained(answer) for answer in answers])
-
-    def _as_trained(self, answer: Sequence[Any]) -> Trained:
-        """A block as tensors of our own: arrays in shared memory can only be read."""
-        return Trained(*(torch.tensor(column, device=self.built.device) for column in answer))
+        sheet = Sheet(sorted(cohort), params, buffers)
+        for part in self._map([call(unit) for unit in units]):
+            sheet.copy(Trained(*(view(column) for column in part)))
+        return sheet.trained
 
     def predict(
         self,

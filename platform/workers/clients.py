@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from backstop.platform import seeds
 from backstop.platform.contract import Prediction
 from backstop.platform.training import local_sgd
 from backstop.platform.training.evaluate import Probe, Staged, batch_count, joined
-from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_sgd import Trained
+from backstop.platform.training.federation import Federation, another
+from backstop.platform.training.local_sgd import Sheet, Trained
+
+Item = TypeVar("Item")
 
 
 class Clients(Protocol):
@@ -64,13 +67,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def gather(parts: Sequence[Trained]) -> Trained:
-    """All blocks of a round as one, sorted by client id."""
-    joined = Trained(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    order = joined.client.argsort()
-    return Trained(*(column[order.to(column.device)] for column in joined))
-
-
 def predicted_labels(
     built: Federation,
     staged: Staged,
@@ -87,13 +83,25 @@ def predicted_labels(
 
 
 class InProcess:
-    """All clients in this process, one block after another."""
+    """All clients in this process, on one or more threads.
+
+    Each thread computes with one kernel thread, in which the interpreter's lock is free, and on
+    models and stages of its own, so that the bits are those of one thread.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        """``threads`` work side by side; a model on a GPU is served by the first alone."""
+        self.threads = threads
+        self.pool: ThreadPoolExecutor | None = None
 
     def open(self, built: Federation, folder: Path) -> None:
         """Take up an experiment."""
         del folder
         self.built = built
-        self.staged: dict[str, Staged] = {}
+        count = self.threads if built.device.type == "cpu" else 1
+        self.lanes = [_Lane(built), *(_Lane(another(built)) for _ in range(count - 1))]
+        if count > 1 and self.pool is None:
+            self.pool = ThreadPoolExecutor(count, "clients", torch.set_num_threads, (1,))
 
     def train(
         self,
@@ -104,15 +112,13 @@ class InProcess:
         state: Any,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id."""
-        attacked = self.built.attacked(round_index)
-        with one_thread():
-            units = local_sgd.blocks(self.built, round_index, cohort, attacked)
-            return gather(
-                [
-                    local_sgd.train(self.built, round_index, unit, params, buffers, state, attacked)
-                    for unit in units
-                ]
-            )
+        attacked, sheet = self.built.attacked(round_index), Sheet(sorted(cohort), params, buffers)
+
+        def work(lane: _Lane, unit: Sequence[int]) -> None:
+            local_sgd.train(lane.built, round_index, unit, params, buffers, state, attacked, sheet)
+
+        self._share(local_sgd.blocks(self.built, round_index, cohort, attacked), work)
+        return sheet.trained
 
     def predict(
         self,
@@ -123,11 +129,10 @@ class InProcess:
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set."""
         vectors = (params, buffers)
-        with one_thread():
-            clean = self._labels("clean", probe.clean.x, vectors, defended)
-            if probe.triggered is None:
-                return clean, None
-            return clean, self._labels("triggered", probe.triggered.x, vectors, defended)
+        clean = self._labels("clean", probe.clean.x, vectors, defended)
+        if probe.triggered is None:
+            return clean, None
+        return clean, self._labels("triggered", probe.triggered.x, vectors, defended)
 
     def _labels(
         self,
@@ -136,11 +141,65 @@ class InProcess:
         vectors: tuple[Tensor, Tensor],
         defended: int | None,
     ) -> Prediction:
-        """The predictions for one test set, which is staged once."""
-        if name not in self.staged or self.staged[name].x is not x:
-            self.staged[name] = Staged(self.built.net, x)
-        batches = range(batch_count(len(x)))
-        return joined(predicted_labels(self.built, self.staged[name], vectors, batches, defended))
+        """The predictions for one test set; each thread stages batches of its own, once."""
+        predicted: dict[int, Prediction] = {}
+        count = len(self.lanes)
+
+        def work(_: _Lane, share: int) -> None:
+            lane, batches = self.lanes[share], range(share, batch_count(len(x)), count)
+            labels = predicted_labels(lane.built, lane.stage(name, x), vectors, batches, defended)
+            predicted.update(zip(batches, labels, strict=True))
+
+        self._share(range(count), work)
+        return joined([predicted[batch] for batch in sorted(predicted)])
+
+    def _share(self, items: Iterable[Item], work: Callable[[_Lane, Item], None]) -> None:
+        """Do the work on all items, each thread on the next that is left. Of several failures the
+        one is raised that one thread would have met.
+        """
+        waiting = iter(enumerate(items))
+        failures: dict[int, BaseException] = {}
+
+        def go_on(lane: _Lane) -> None:
+            for index, item in waiting:
+                try:
+                    work(lane, item)
+                except Exception as error:  # noqa: BLE001 -- raised below, in the caller's thread
+                    failures[index] = error
+                if failures:
+                    return
+
+        with one_thread():
+            try:
+                self._on_lanes(go_on)
+            except BaseException as error:
+                failures[-1] = error
+                raise
+        if failures:
+            raise failures[min(failures)]
+
+    def _on_lanes(self, go_on: Callable[[_Lane], None]) -> None:
+        if self.pool is None:
+            go_on(self.lanes[0])
+        else:
+            wait([self.pool.submit(go_on, lane) for lane in self.lanes])
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """End the threads; the next experiment starts new ones."""
+        if self.pool is not None:
+            self.pool.shutdown()
+        self.pool = None
+
+
+class _Lane:
+    """What one thread works on."""
+
+    def __init__(self, built: Federation) -> None:
+        self.built = built
+        self.staged: dict[str, Staged] = {}
+
+    def stage(self, name: str, x: Tensor) -> Staged:
+        """A test set, staged once."""
+        if name not in self.staged or self.staged[name].x is not x:
+            self.staged[name] = Staged(self.built.net, x)
+        return self.staged[name]
