@@ -341,8 +341,8 @@ def _compute_options(to: Parser, actors: str) -> None:
         "--client-actors",
         default=actors,
         metavar="auto|K",
-        help="Ray actors that train the clients of one trial;"
-        f" 0: its own process (default: {actors})",
+        help="Ray actors that train the clients of one trial; 0: threads of its own process, on the"
+        f" cores that are left over (default: {actors})",
     )
     to.add_argument(
         "--ray-address",

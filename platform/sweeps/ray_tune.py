@@ -11,7 +11,7 @@ from typing import Any
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.workers import rays
-from backstop.platform.workers.cluster import cluster_resources, local_ray, share_processors
+from backstop.platform.workers.cluster import local_ray, share_cluster
 
 
 class RayTune:
@@ -48,9 +48,8 @@ class RayTune:
         observer: Observer,
     ) -> None:
         """Run all that the queue has, as many trials together as fit."""
-        from backstop.platform.sweeps.trials import TrialLayout, run_trials
+        from backstop.platform.sweeps.trials import run_trials
 
-        have = cluster_resources()
-        cpus, gpus = have.get("CPU", 1), have.get("GPU", 0)
-        actors, share = share_processors(self.actors, len(queue.waiting), cpus, gpus, task.device)
-        run_trials(queue, task, observer, TrialLayout(actors, share, self.at_once), have)
+        together = min(len(queue.waiting), self.at_once or len(queue.waiting))
+        workers = share_cluster(self.actors, together, task.device)
+        run_trials(queue, task, observer, workers, self.at_once)

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from ray import tune
@@ -31,7 +31,7 @@ from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Outcome, Session
-from backstop.platform.workers.actors import ActorShare, OnActors
+from backstop.platform.workers.cluster import TrialWorkers, cluster_resources
 
 REASON_LIMIT = 300  # characters of a failure's reason
 BROKEN_STAGE = "backstop.platform.contract.BrokenStage: "  # before a line that says it all
@@ -40,45 +40,25 @@ RETRIES = 2  # times that a trial is started again that may go better then
 SHORTAGES = ("MemoryError", "OSError: ", "allocate memory", "CUDA error", "start new thread")
 
 
-class TrialLayout(NamedTuple):
-    """How trials share a cluster."""
-
-    actors: int  # Ray actors that train the clients of a trial; 0: its own process
-    share: ActorShare  # what one of them takes of its node
-    at_once: int | None = None  # trials that run together at most; None: as many as fit
-
-    @property
-    def bundles(self) -> list[dict[str, float]]:
-        """The resources of a trial as Ray places them: its driver's, then those of each actor."""
-        gpus = {"GPU": self.share.gpus} if self.share.gpus else {}
-        if not self.actors:
-            return [{"CPU": 1.0} | gpus]
-        return [{}, *[{"CPU": self.share.cpus} | gpus] * self.actors]
-
-
 class Trial(tune.Trainable):
     """One experiment after another in one process; client actors outlive a trial."""
 
     session: Session
 
-    # tune.with_parameters adds task and layout
+    # tune.with_parameters adds task and workers
     def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],
         task: Task,
-        layout: TrialLayout,
+        workers: TrialWorkers,
     ) -> None:
-        """Start the process's client actors. The experiment begins with the first step: to begin
+        """Start what trains the clients. The experiment begins with the first step: to begin
         may take long (a warm-up), and as long as a process starts, Tune may give its trial to
         another one.
         """
         torch.set_num_threads(1)
         self.task, self.idle_since = task, time.perf_counter()
-        self.clients = (
-            OnActors(layout.actors, device=task.device, share=layout.share)
-            if layout.actors
-            else None
-        )
+        self.clients = workers.clients(task.device)
         self.next_spec: dict[str, Any] | None = config["spec"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -135,9 +115,8 @@ class Trial(tune.Trainable):
         return outcome._replace(finals=outcome.finals | timing)
 
     def cleanup(self) -> None:
-        """Give the client actors back."""
-        if self.clients is not None:
-            self.clients.close()
+        """Give back what trains the clients."""
+        self.clients.close()
 
 
 def may_pass(error: BrokenStage) -> bool:
@@ -294,10 +273,10 @@ class Watching(tune.Callback):
         self.observer.ended(spec, None, False)
 
 
-def slots(layout: TrialLayout, have: Mapping[str, float]) -> int:
+def slots(workers: TrialWorkers, have: Mapping[str, float]) -> int:
     """Trials that fit on the cluster at a time, at least one."""
     need: dict[str, float] = {}
-    for bundle in layout.bundles:
+    for bundle in workers.bundles:
         for kind, amount in bundle.items():
             need[kind] = need.get(kind, 0.0) + amount
     # a sum of thirds may come out a bit too large
@@ -309,20 +288,22 @@ def run_trials(
     queue: Queue,
     task: Task,
     observer: Observer,
-    layout: TrialLayout,
-    have: Mapping[str, float],
+    workers: TrialWorkers,
+    at_once: int | None,
 ) -> None:
-    """Run everything that is in the queue, on the Ray that is running and has these resources."""
+    """Run everything that is in the queue on the Ray that is running, as many trials together as
+    fit, at most ``at_once``.
+    """
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the
     # pending one over and stops the actor that starts for it, so that with short trials a second
     # actor never comes up. As many pending trials as fit start all actors together.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(layout, have))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(workers, cluster_resources()))
     # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
     # is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(
-        tune.with_parameters(Trial, task=task, layout=layout),
-        PlacementGroupFactory(layout.bundles, strategy="PACK"),
+        tune.with_parameters(Trial, task=task, workers=workers),
+        PlacementGroupFactory(workers.bundles, strategy="PACK"),
     )
     Tuner(
         trainable,
@@ -330,7 +311,7 @@ def run_trials(
             search_alg=Generations(queue),
             num_samples=-1,
             reuse_actors=True,
-            max_concurrent_trials=layout.at_once,
+            max_concurrent_trials=at_once,
         ),
         run_config=RunConfig(
             name="tune",

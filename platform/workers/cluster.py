@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backstop.platform.params import BadInput
 from backstop.platform.workers import rays
 from backstop.platform.workers.actors import ActorShare, OnActors
-from backstop.platform.workers.clients import Clients
+from backstop.platform.workers.clients import Clients, InProcess
+
+MOST_THREADS = 8  # of one process: more would wait for the interpreter's lock
 
 QUIET_RAY: Mapping[str, Any] = {
     "log_to_driver": False,
@@ -96,23 +98,58 @@ def cluster_resources() -> Mapping[str, float]:
     return dict(resources())
 
 
+class TrialWorkers(NamedTuple):
+    """Who trains the clients of a trial: its own process on some threads, or client actors."""
+
+    actors: int  # 0: its own process
+    threads: int  # of its own process
+    share: ActorShare  # what one actor, or the process, takes of its node
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """The resources of a trial as Ray places them: its driver's, then those of each actor."""
+        gpus = {"GPU": self.share.gpus} if self.share.gpus else {}
+        if not self.actors:
+            return [{"CPU": float(self.threads)} | gpus]
+        return [{}, *[{"CPU": self.share.cpus} | gpus] * self.actors]
+
+    def clients(self, device: str) -> Clients:
+        """The workers themselves."""
+        if self.actors:
+            return OnActors(self.actors, device=device, share=self.share)
+        return InProcess(self.threads)
+
+
 @contextmanager
 def hired_clients(
     address: str | None,
     actors: str | int,
     device: str,
-) -> Iterator[Clients | None]:
-    """Ray actors that train the clients of one experiment, as many as asked for.
-
-    None, and no Ray, where 0 are: its own process trains them.
+) -> Iterator[Clients]:
+    """Who trains the clients of one experiment: threads of this process, on as many cores as it may
+    use, or so many Ray actors. Without a cluster ``auto`` is threads, which start at once, need the
+    memory of one process, and are faster.
     """
-    if not actors:
-        yield None
+    if not actors or (actors == "auto" and not address):
+        yield InProcess(min(available(), MOST_THREADS))
         return
     with local_ray(address):
-        have = cluster_resources()
-        count, share = share_processors(actors, 1, have.get("CPU", 1), have.get("GPU", 0), device)
-        yield OnActors(count, device=device, share=share)
+        yield share_cluster(actors, 1, device).clients(device)
+
+
+def share_cluster(
+    actors: str | int,
+    trials: int,
+    device: str,
+) -> TrialWorkers:
+    """How so many trials share the Ray that is running."""
+    import ray
+
+    have = cluster_resources()
+    list_nodes: Any = ray.nodes
+    nodes = [node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]]
+    cpus, gpus = have.get("CPU", 1), have.get("GPU", 0)
+    return share_processors(actors, trials, cpus, gpus, device, largest_node=max(nodes, default=1))
 
 
 def share_processors(
@@ -121,17 +158,25 @@ def share_processors(
     cpus: float,
     gpus: float,
     device: str,
-) -> tuple[int, ActorShare]:
-    """Client actors of a trial and what each takes.
+    largest_node: float | None = None,
+) -> TrialWorkers:
+    """How many client actors or threads a trial gets, and what each takes.
 
-    ``auto`` gives whole trials to cores while there are at least as many trials as cores, and
-    spreads a trial over client actors when there are not. More actors than cores share them.
+    Whole trials go to cores while there are at least as many trials as cores. Where cores are left
+    over, a trial's own process uses them on several threads. ``auto`` takes client actors, slower
+    for small models, only where more cores are left over for a trial than one process can use, and
+    a GPU each where several are. More actors than cores share them.
     """
+    spare = max(1, int(cpus // max(trials, 1)))
+    threads = min(spare, MOST_THREADS, int(largest_node or cpus) or 1)
+    if device == "cuda":
+        threads = 1
+        spare = int(gpus // max(trials, 1))
     if actors == "auto":
-        actors = 0 if trials >= cpus else max(1, int(cpus // max(trials, 1)))
+        actors = spare if spare > threads else 0
     count = int(actors)
     share = ActorShare(
         cpus=min(1.0, cpus / count) if count else 1.0,
         gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0,
     )
-    return count, share
+    return TrialWorkers(count, 1 if count else threads, share)
