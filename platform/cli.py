@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from backstop import __version__
+from backstop.platform import collector
 from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         plain.settle(stream)
+    collector.skip_at_exit()
     try:
         options = parser().parse_args(arguments)
         code: int = options.command(options)

@@ -9,6 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backstop.platform import collector
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
@@ -50,11 +51,12 @@ def _requested_spec(options: argparse.Namespace) -> Spec:
 
 def run_spec(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
-    from backstop.platform.results.experiments import check_name
-    from backstop.platform.rounds import starts
-    from backstop.platform.sweeps import single
-    from backstop.platform.training import loading
-    from backstop.platform.training.device import choose_device
+    with collector.resting():
+        from backstop.platform.results.experiments import check_name
+        from backstop.platform.rounds import starts
+        from backstop.platform.sweeps import single
+        from backstop.platform.training import loading
+        from backstop.platform.training.device import choose_device
 
     spec = _requested_spec(options)
     parse_actors(options.client_actors)

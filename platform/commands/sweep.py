@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backstop.platform import collector
 from backstop.platform.commands.board import write_board
 from backstop.platform.commands.output import (
     DONE,
@@ -61,13 +62,14 @@ def sweep(options: argparse.Namespace) -> int:
     """``backstop sweep``: everything of a search space that is not finished yet, then the
     leaderboard.
     """
-    from backstop.platform.commands.live import Watch
-    from backstop.platform.results.experiments import check_name
-    from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
-    from backstop.platform.sweeps.plan import make_plan
-    from backstop.platform.sweeps.ray_tune import RayTune
-    from backstop.platform.training import loading
-    from backstop.platform.training.device import choose_device
+    with collector.resting():
+        from backstop.platform.commands.live import Watch
+        from backstop.platform.results.experiments import check_name
+        from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
+        from backstop.platform.sweeps.plan import make_plan
+        from backstop.platform.sweeps.ray_tune import RayTune
+        from backstop.platform.training import loading
+        from backstop.platform.training.device import choose_device
 
     backend = RayTune(
         options.ray_address, parse_actors(options.client_actors), options.max_concurrent

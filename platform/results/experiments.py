@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from backstop.platform import collector
 from backstop.platform.disk import file_lock, replacing
 from backstop.platform.params import BadInput
 from backstop.platform.results import tables
@@ -93,7 +94,8 @@ def _create(file: Path, artifacts: str) -> None:
 
 def _fill(fresh: Path, artifacts: str) -> None:
     """Put MLflow's tables and its default experiment into a database file."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with collector.resting():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     copied = tables.copy_to(fresh)
     opened: Any = SqlAlchemyStore

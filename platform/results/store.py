@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
+from backstop.platform import collector
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def empty(file: Path) -> bool:
 
 
 @lru_cache
+@collector.resting()
 def client_class() -> type[MlflowClient]:
     """MLflow's client, imported without its warnings and its telemetry."""
     for key, value in QUIET.items():
@@ -130,6 +132,7 @@ def client_class() -> type[MlflowClient]:
 
 
 @lru_cache(maxsize=8)
+@collector.resting()  # MLflow imports what this kind of store needs
 def mlflow_client(uri: str) -> MlflowClient:
     """The client of a store, made once."""
     return client_class()(uri)
