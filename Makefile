@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?=
+BENCH ?=
 # One process for each core, at most eight: each holds torch, and those that start Ray stay in one.
 WORKERS := -n auto --maxprocesses 8 --dist loadgroup
 
@@ -40,8 +41,8 @@ format: $(VENV)/.installed-lint ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## measure: seconds per round, start-up, sweep efficiency, aggregation rules
-	@$(BIN)/python benchmarks/run.py
+bench: $(VENV)/.installed ## measure rounds beside other projects, start-up, a sweep, the rules (BENCH='--before COMMIT')
+	@$(BIN)/python benchmarks/run.py $(BENCH)
 	@$(BIN)/python benchmarks/aggregators.py
 
 setup: $(VENV)/.installed-test $(VENV)/.installed-lint ## everything that the other targets install

@@ -1,119 +1,120 @@
 """Federated averaging as a competent user of PyTorch writes it by hand: staged tensors, one loop,
 nothing else.
 
-``python benchmarks/handwritten.py FOLDER [--threads N]`` does the federation that work.py wrote
-into FOLDER and prints one JSON object: seconds, trained samples and test accuracy of each round. It
-does not use Backstop.
+``python benchmarks/handwritten.py FOLDER [--threads N] [--processes N]`` does the federation that
+work.py wrote into FOLDER and prints one JSON object: seconds, trained samples and test accuracy of
+each round. It does not use Backstop. With several processes, each has one thread, trains its share
+of the cohort and evaluates its share of the test set.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from given import EVALUATED, Given, Report, hits, read, train
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
-class Net(nn.Module):
-    """The network of PyTorch's tutorial "Training a Classifier"."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 5)
-        self.pool = nn.MaxPool2d(2, 2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (b, 3, 32, 32) → logits (b, 10)."""
-        x = self.pool(F.relu(self.conv1(x)))
-        x = self.pool(F.relu(self.conv2(x)))
-        x = torch.flatten(x, 1)
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))
-        logits: Tensor = self.fc3(x)
-        return logits
+@cache
+def given(folder: Path) -> Given:
+    """The work; processes that are forked find it read."""
+    return read(folder)
 
 
-def network(name: str) -> nn.Module:
-    """The model of the work."""
-    if name == "image":
-        return Net()
-    return nn.Sequential(
-        nn.Linear(30, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 2)
-    )
+def trained(folder: Path, start: Tensor, clients: list[int], total: int) -> Tensor:
+    """The clients' share of the mean of all trained models, flat."""
+    work = given(folder)
+    net = work.first_network()
+    share = torch.zeros_like(start)
+    for client in clients:
+        nn.utils.vector_to_parameters(start.clone(), net.parameters())
+        shard = work.shards[client]
+        train(net, work.x[shard], work.y[shard], work.facts)
+        model = nn.utils.parameters_to_vector(net.parameters()).detach()
+        share.add_(model, alpha=len(shard) / total)
+    return share
 
 
-def staged(folder: Path, part: str, index: Any, facts: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Some samples of the training set (part "") or the test set ("test_") as normalized float
-    tensors.
-    """
-    x = torch.tensor(np.load(folder / f"{part}x.npy", mmap_mode="r")[index])
-    y = torch.tensor(np.load(folder / f"{part}y.npy", mmap_mode="r")[index])
-    shape = (-1, 1, 1) if x.dim() == 4 else (-1,)
-    mean, std = (torch.tensor(facts[key]).view(shape) for key in ("mean", "std"))
-    scale = 255.0 if x.dtype == torch.uint8 else 1.0
-    return (x.float().div_(scale) - mean) / std, y
+def recognized(folder: Path, model: Tensor, first: int, last: int) -> int:
+    """How many of some test samples get the true label."""
+    work = given(folder)
+    net = work.first_network()
+    nn.utils.vector_to_parameters(model.clone(), net.parameters())
+    return hits(net, work.test_x[first:last], work.test_y[first:last])
 
 
-def train(net: nn.Module, x: Tensor, y: Tensor, facts: dict[str, Any]) -> None:
-    """One local epoch, in place."""
-    net.train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=facts["lr"], momentum=facts["momentum"])
-    for batch in torch.randperm(len(y)).split(facts["batch"]):
-        optimizer.zero_grad()
-        F.cross_entropy(net(x[batch]), y[batch]).backward()
-        optimizer.step()
-
-
-@torch.inference_mode()
-def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of samples with the true label."""
-    net.eval()
-    hits = sum(
-        int((net(images).argmax(1) == labels).sum())
-        for images, labels in zip(x.split(500), y.split(500), strict=True)
-    )
-    return hits / len(y)
-
-
-def federate(folder: Path) -> dict[str, list[float]]:
+def federate(folder: Path) -> Report:
     """All rounds of the work in this process."""
-    facts = json.loads((folder / "facts.json").read_text())
-    owner, cohorts = np.load(folder / "owner.npy"), np.load(folder / "cohorts.npy")
-    x, y = staged(folder, "", slice(None), facts)
-    test_x, test_y = staged(folder, "test_", slice(None), facts)
-    shards = [
-        torch.from_numpy(np.flatnonzero(owner == client)) for client in range(owner.max() + 1)
-    ]
-    net = network(facts["model"])
-    nn.utils.vector_to_parameters(torch.from_numpy(np.load(folder / "start.npy")), net.parameters())
-    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    report: dict[str, list[float]] = {"seconds": [], "samples": [], "accuracy": []}
-    for cohort in cohorts:
+    work, report = given(folder), Report()
+    model = work.start
+    for clients in work.cohorts:
         started = time.perf_counter()
-        total = sum(len(shards[client]) for client in cohort)
-        mean = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
-        for client in cohort:
-            net.load_state_dict(state)
-            shard = shards[client]
-            train(net, x[shard], y[shard], facts)
-            for name, tensor in net.state_dict().items():
-                mean[name] += tensor * (len(shard) / total)
-        state = mean
-        net.load_state_dict(state)
-        report["accuracy"].append(accuracy(net, test_x, test_y))
-        report["samples"].append(total)
-        report["seconds"].append(time.perf_counter() - started)
-    return report
+        total = work.samples(clients)
+        model = trained(folder, model, clients, total)
+        found = recognized(folder, model, 0, len(work.test_y))
+        report.add(time.perf_counter() - started, total, found / len(work.test_y))
+    return report.end(work, model)
+
+
+def shares(work: Given, clients: list[int], processes: int) -> list[list[int]]:
+    """The clients of each process: the largest first, each to whom has least to do."""
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    for client in sorted(clients, key=lambda number: -len(work.shards[number])):
+        min(parts, key=work.samples).append(client)
+    return parts
+
+
+def round_on(
+    pool: Executor,
+    folder: Path,
+    model: np.ndarray,
+    clients: list[int],
+    processes: int,
+) -> tuple[np.ndarray, int]:
+    """One round on several processes: the next model and how many test samples it recognizes."""
+    work = given(folder)
+    total, tested = work.samples(clients), len(work.test_y)
+    parts = shares(work, clients, processes)
+    jobs = [pool.submit(trained_array, folder, model, part, total) for part in parts]
+    model = np.sum([job.result() for job in jobs], axis=0, dtype=np.float32)
+    # whole batches of the evaluation for each
+    step = -(-tested // (processes * EVALUATED)) * EVALUATED
+    counts = [
+        pool.submit(recognized_array, folder, model, first, first + step)
+        for first in range(0, tested, step)
+    ]
+    return model, sum(count.result() for count in counts)
+
+
+def trained_array(folder: Path, start: np.ndarray, clients: list[int], total: int) -> np.ndarray:
+    """As trained, in what is cheap to send."""
+    return trained(folder, torch.from_numpy(start), clients, total).numpy()
+
+
+def recognized_array(folder: Path, model: np.ndarray, first: int, last: int) -> int:
+    """As recognized, in what is cheap to send."""
+    return recognized(folder, torch.from_numpy(model), first, last)
+
+
+def federate_on(folder: Path, processes: int) -> Report:
+    """All rounds of the work on several processes of one thread."""
+    torch.set_num_threads(1)
+    work, report = given(folder), Report()
+    model = work.start.numpy()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork")) as pool:
+        for clients in work.cohorts:
+            started = time.perf_counter()
+            model, found = round_on(pool, folder, model, clients, processes)
+            seconds = time.perf_counter() - started
+            report.add(seconds, work.samples(clients), found / len(work.test_y))
+    return report.end(work, torch.from_numpy(model))
 
 
 if __name__ == "__main__":
@@ -122,7 +123,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--threads", type=int, default=0, help="threads of PyTorch (default: PyTorch's own choice)"
     )
+    parser.add_argument("--processes", type=int, default=1, help="processes of one thread each")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    print(json.dumps(federate(options.folder)))
+    if options.processes > 1:
+        federate_on(options.folder, options.processes).print()
+    else:
+        federate(options.folder).print()

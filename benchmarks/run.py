@@ -1,10 +1,12 @@
-"""``make bench``: Backstop beside a hand-written loop and beside Flower on the same federations,
-its start and its memory.
+"""``make bench``: Backstop beside PyTorch by hand, PyTorch's kernels alone, Flower, pfl-research
+and ByzFL on the same federations, its start and its memory.
 
 All contenders take turns, several times over, each in a process of its own; the first round of each
-is a warm-up and is not counted. Prints the table and writes it to benchmarks/results.md. What
-cannot be measured here (a dataset or an environment that is missing) is named, not left out in
-silence. CIFAR-10 is looked for in the data folder ($BACKSTOP_DATA).
+is a warm-up and is not counted. Prints the tables and writes them to benchmarks/results.md, and all
+figures to benchmarks/results.json. What cannot be measured here (a dataset or an environment that
+is missing) is named, not left out in silence; so is who did not do the same work.
+``--before COMMIT`` measures another commit of Backstop in the same run. CIFAR-10 is looked for in
+the data folder ($BACKSTOP_DATA).
 """
 
 from __future__ import annotations
@@ -26,14 +28,28 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import peers
 import torch
 import work
+from contenders import (
+    CLOSE_ACCURACY,
+    CLOSE_WAY,
+    HERE,
+    KINDS,
+    TITLES,
+    Contender,
+    difference,
+    drop_tree,
+    everybody,
+    surroundings,
+    tree_of,
+)
+from peers import last_line
 
 from backstop import __version__
 
-HERE = Path(__file__).resolve().parent
-FLOWER = HERE.parent / ".venv-flower"
 # environment variable by which the processes of one measurement are known
 MARK = "BACKSTOP_BENCHMARK"
 PATIENCE = 900.0  # seconds a contender gets
@@ -41,37 +57,25 @@ PATIENCE = 900.0  # seconds a contender gets
 # out of proportion
 QUIET = 0.3
 # what the project holds itself to
-AIMS = {"attacked": "at most 1.3 times the clean round", "start": "at most 8 s"}
+START_AIM = "at most 8 s"
 HEAD = """# Benchmarks
 
 Written by `make bench`.
-Backstop {backstop}, PyTorch {torch}, Python {python}, {machine}.{quiet}
+Backstop {backstop}, PyTorch {torch}, {peers}, Python {python}.
+{machine}, load {load} when it began.{quiet}
 
 A round is local training of 20 of 100 clients (Dirichlet 0.5, one epoch, batches of 64, SGD 0.01
 with momentum 0.9), aggregation and the whole test set. `image`: the tutorial CNN on CIFAR-10;
 `table`: an MLP 30-128-256-2 on 8,844 rows. Attacked and defended: a fifth of the clients attack
 with badnets, the server takes the trimmed mean, and the triggered test set is evaluated as well.
+"Same work": as many samples, an accuracy within {accuracy} and a model that moved as far within
+{way} as the work's first contender's.
 """
 BACKSTOP = [
     sys.executable,
     "-c",
     "import sys; from backstop.platform.cli import main; sys.exit(main())",
 ]
-
-
-@dataclass
-class Contender:
-    """Somebody who does a work, and what was measured."""
-
-    work: str
-    name: str
-    command: Sequence[str | Path]
-    aim: str = ""
-    seconds: list[float] = field(default_factory=list)
-    samples: list[float] = field(default_factory=list)
-    # cores that other work kept busy beside each turn
-    others: list[float] = field(default_factory=list)
-    problem: str = ""
 
 
 @dataclass
@@ -101,107 +105,6 @@ class Sweep:
     waited: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
     problem: str = ""
-
-
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next(
-        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "no message"
-    )
-
-
-def flower(renew: bool) -> tuple[Path | None, str]:
-    """The Python of Flower's own environment, made where it is missing, or why there is none.
-    PyTorch is the one in use here.
-    """
-    python, mark = FLOWER / "bin" / "python", FLOWER / f".ready-{torch.__version__}"
-    if mark.exists() and not renew:
-        return python, ""
-    site = Path(torch.__file__).parents[1]
-    steps: list[list[str | Path]] = [
-        [sys.executable, "-m", "venv", "--clear", FLOWER],
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "flwr[simulation]",
-        ],
-        [
-            python,
-            "-c",
-            (
-                "import site; open(site.getsitepackages()[0] + '/torch.pth', "
-                f"'w').write({str(site)!r})"
-            ),
-        ],
-        [python, "-c", "import flwr.simulation, ray, torch"],
-    ]
-    print(
-        "making an environment for Flower (minutes, the first time) …", file=sys.stderr, flush=True
-    )
-    for step in steps:
-        try:
-            done = subprocess.run(
-                step, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return (
-                None,
-                f"{FLOWER.name} could not be made: {step[1:4]} took more than {PATIENCE:.0f} s",
-            )
-        if done.returncode:
-            return None, f"{FLOWER.name} could not be made: {last_line(done.stderr)}"
-    (FLOWER / ".gitignore").write_text("*\n")
-    mark.touch()
-    return python, ""
-
-
-def contenders(
-    folder: Path, options: argparse.Namespace, python: Path | None, why: str
-) -> list[Contender]:
-    """Everybody who takes part; the others of a work are compared with its first one."""
-    ours: list[str | Path] = [sys.executable, HERE / "ours.py"]
-    hand: list[str | Path] = [sys.executable, HERE / "handwritten.py"]
-    rounds, actors = options.rounds, options.actors
-    spread, turns = ["--actors", str(actors)], ["--rounds", str(rounds)]
-    listed = []
-    for name in work.CLEAN:
-        if name not in options.only:
-            continue
-        missing = work.problem(name)
-        if not missing:
-            work.write(name, rounds, folder / name)
-        alone = Contender(name, "Backstop in one process", [*ours, name, *turns])
-        many = Contender(name, f"Backstop, {actors} client actors", [*ours, name, *turns, *spread])
-        listed += [many, alone] if name == "image" else [alone]
-        if name == "image":
-            busy = [*ours, "attacked", *turns, *spread]
-            listed.append(
-                Contender(
-                    name,
-                    f"Backstop, {actors} client actors, attacked and defended",
-                    busy,
-                    AIMS["attacked"],
-                )
-            )
-        listed.append(Contender(name, "by hand, PyTorch's threads", [*hand, folder / name]))
-        listed.append(
-            Contender(name, "by hand, one thread", [*hand, folder / name, "--threads", "1"])
-        )
-        listed.append(
-            Contender(
-                name,
-                "Flower",
-                [python or "python", HERE / "flower_app.py", folder / name],
-                problem=why,
-            )
-        )
-        for item in listed:
-            item.problem = item.problem or (missing if item.work == name else "")
-    return listed
 
 
 def busy() -> float:
@@ -273,11 +176,7 @@ def watched(mark: str, *, every: float, with_memory: bool) -> Iterator[Watch]:
 def measure(contender: Contender, folder: Path) -> None:
     """One turn."""
     mark = uuid.uuid4().hex
-    environment = os.environ | {
-        MARK: mark,
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "PYTHONWARNINGS": "ignore",
-    }
+    environment = surroundings(contender) | {MARK: mark}
     try:
         with watched(mark, every=1.0, with_memory=False) as watch:
             done = subprocess.run(
@@ -298,6 +197,11 @@ def measure(contender: Contender, folder: Path) -> None:
         return
     contender.seconds += report["seconds"][1:]
     contender.samples += report["samples"][1:]
+    contender.accuracy.append(report["accuracy"][-1])
+    if "moved" in report:
+        contender.moved.append(report["moved"])
+    for stage, seconds in report.get("stages", {}).items():
+        contender.stages.setdefault(stage, []).extend(seconds[1:])
     contender.others.append(watch.others)
 
 
@@ -387,7 +291,7 @@ def starts(actors: int) -> list[Start]:
     missing = work.problem("image")
     return [
         Start("backstop run, digits and the other defaults", []),
-        Start("backstop run, CNN on CIFAR-10", image, AIMS["start"], problem=missing),
+        Start("backstop run, CNN on CIFAR-10", image, START_AIM, problem=missing),
         Start(
             f"backstop run, CNN on CIFAR-10, {actors} client actors",
             [*image, "--client-actors", str(actors)],
@@ -418,31 +322,74 @@ def not_measured(left: Sequence[str], dashes: int, problem: str) -> str:
     return line(*left, *["–"] * dashes, f"not measured: {problem.replace('|', '/')}")
 
 
+def first_of(listed: Sequence[Contender], name: str) -> Contender | None:
+    """The contender that the others of a work are compared with: the first that was measured."""
+    return next((item for item in listed if item.work == name and item.seconds), None)
+
+
+def sameness(item: Contender, base: Contender | None) -> str:
+    """Whether a contender did the same work as the first one."""
+    if base is None or not item.same_work:
+        return "–"
+    differs = difference(item, base)
+    return f"no: {differs}" if differs else "yes"
+
+
 def rounds_table(listed: Sequence[Contender]) -> Iterator[str]:
     """Seconds a round."""
-    seconds = ("median s", "min s", "max s", "times ours")
-    yield line(
-        "work", "contender", "rounds", *seconds, "samples a round", "other work, cores", "aim"
-    )
-    yield rule(2, 7)
+    seconds = ("median s", "min s", "max s", "times the first")
+    beside = ("samples a round", "accuracy", "other work, cores", "same work", "aim")
+    yield line("work", "contender", "rounds", *seconds, *beside)
+    yield rule(2, 9)
     for item in listed:
-        if item.problem:
-            yield not_measured([item.work, item.name], 7, item.problem)
+        if item.problem or not item.seconds:
+            yield not_measured([item.work, item.name], 9, item.problem or "no turn yet")
             continue
-        base = next(other for other in listed if other.work == item.work)
-        ratio = "–"
-        if base.seconds:
-            ratio = f"{statistics.median(item.seconds) / statistics.median(base.seconds):.2f}"
+        base = first_of(listed, item.work)
+        assert base is not None  # at least this one
+        ratio = statistics.median(item.seconds) / statistics.median(base.seconds)
         yield line(
             item.work,
             item.name,
             len(item.seconds),
-            spread_of(item.seconds, 3),
-            ratio,
+            spread_of(item.seconds, 4),
+            f"{ratio:.2f}",
             f"{statistics.mean(item.samples):.0f}",
+            f"{statistics.median(item.accuracy):.3f}",
             f"{max(item.others):.1f}",
+            sameness(item, base),
             item.aim,
         )
+
+
+def stages_table(listed: Sequence[Contender]) -> Iterator[str]:
+    """Where a round's time goes, in hundredths of all counted rounds."""
+    measured = [item for item in listed if item.stages]
+    if not measured:
+        return
+    names = list(dict.fromkeys(name for item in measured for name in item.stages))
+    yield line("work", "contender", *[f"{name}, %" for name in names], "the rest, %", "")
+    yield rule(2, len(names) + 1)
+    for item in measured:
+        whole = sum(item.seconds)
+        parts = [100 * sum(item.stages.get(name, [])) / whole for name in names]
+        cells = [f"{part:.1f}" for part in [*parts, 100 - sum(parts)]]
+        yield line(item.work, item.name, *cells, "")
+
+
+def before_table(listed: Sequence[Contender], before: str) -> Iterator[str]:
+    """Another commit and this one side by side."""
+    if not before:
+        return
+    yield line("work", "contender", f"{before}, median s", "now, median s", "now / before", "")
+    yield rule(2, 3)
+    for now in listed:
+        name = now.name.replace("Backstop", f"before ({before})", 1)
+        then = next((item for item in listed if (item.work, item.name) == (now.work, name)), now)
+        if then is now or not (then.seconds and now.seconds):
+            continue
+        old, new = statistics.median(then.seconds), statistics.median(now.seconds)
+        yield line(now.work, now.name, f"{old:.4f}", f"{new:.4f}", f"{new / old:.2f}", "")
 
 
 def starts_table(listed: Sequence[Start]) -> Iterator[str]:
@@ -490,7 +437,18 @@ def machine() -> str:
     return f"{os.cpu_count()} × {platform.machine()}"
 
 
-def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | None) -> str:
+def versions() -> str:
+    """The peers' versions."""
+    return ", ".join(f"{title} {peers.pinned(name)}" for name, title in TITLES.items())
+
+
+def page(
+    listed: Sequence[Contender],
+    begun: Sequence[Start],
+    swept: Sweep | None,
+    before: str,
+    load: float,
+) -> str:
     """benchmarks/results.md."""
     measured = [*listed, *begun, *([swept] if swept else [])]
     most = max((value for item in measured for value in item.others), default=0.0)
@@ -500,27 +458,56 @@ def page(listed: Sequence[Contender], begun: Sequence[Start], swept: Sweep | Non
             f" **Other work kept up to {most:.1f} cores busy:"
             " these figures are not to be relied on.**"
         )
-    lines = [
-        HEAD.format(
-            backstop=__version__,
-            torch=torch.__version__,
-            python=platform.python_version(),
-            machine=machine(),
-            quiet=quiet,
-        ),
-        *(rounds_table(listed) if listed else ()),
-        "",
-        *(starts_table(begun) if begun else ()),
-        "",
-        *(sweep_table(swept) if swept else ()),
-        "",
-        "Memory is that of all processes, Ray's included; shared memory is counted once.",
+    head = HEAD.format(
+        backstop=__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        machine=machine(),
+        quiet=quiet,
+        peers=versions(),
+        load=f"{load:.1f}",
+        accuracy=CLOSE_ACCURACY,
+        way=f"{100 * CLOSE_WAY:.0f} %",
+    )
+    tables = [
+        rounds_table(listed) if listed else (),
+        before_table(listed, before),
+        stages_table(listed),
+        starts_table(begun) if begun else (),
+        sweep_table(swept) if swept else (),
     ]
-    return "\n".join(lines) + "\n"
+    texts = ["\n".join(table) for table in tables]
+    note = "Memory is that of all processes, Ray's included; shared memory is counted once."
+    return "\n\n".join([head.rstrip(), *filter(None, texts), note]) + "\n"
 
 
-def main() -> int:
-    """Measure and report; 1 where something that is there did not run."""
+def figures(
+    listed: Sequence[Contender],
+    begun: Sequence[Start],
+    swept: Sweep | None,
+    load: float,
+) -> dict[str, Any]:
+    """All that was measured, for results.json."""
+    made_with = {"backstop": __version__, "torch": torch.__version__}
+    made_with |= {name: peers.pinned(name) for name in peers.NAMES}
+    kept = ("command", "source")  # paths of this machine
+    return {
+        "machine": machine(),
+        "python": platform.python_version(),
+        "load": load,
+        "versions": made_with,
+        "rounds": [
+            {name: value for name, value in vars(item).items() if name not in kept}
+            | {"did_the_same": sameness(item, first_of(listed, item.work))}
+            for item in listed
+        ],
+        "starts": [vars(item) for item in begun],
+        "sweep": vars(swept) if swept else None,
+    }
+
+
+def choices() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Measure Backstop beside others.")
     parser.add_argument(
         "--repetitions", type=int, default=3, help="turns of each contender (default: 3)"
@@ -531,7 +518,12 @@ def main() -> int:
         default=5,
         help="rounds of a turn, the first of which is not counted (default: 5)",
     )
-    parser.add_argument("--actors", type=int, default=2, help="client actors (default: 2)")
+    parser.add_argument(
+        "--actors",
+        type=int,
+        default=2,
+        help="client actors, threads and processes; under 2: none (default: 2)",
+    )
     parser.add_argument(
         "--only",
         nargs="+",
@@ -539,41 +531,70 @@ def main() -> int:
         default=[*work.CLEAN, "start", "sweep"],
         help="measure only this",
     )
-    parser.add_argument("--without-flower", action="store_true", help="leave Flower out")
     parser.add_argument(
-        "--renew-flower", action="store_true", help="make Flower's environment anew"
+        "--contenders", nargs="+", choices=KINDS, default=KINDS, help="only these take part"
     )
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results.md", help="(default: benchmarks/results.md)"
+        "--before", default="", metavar="COMMIT", help="measure another commit of Backstop too"
     )
-    options = parser.parse_args()
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "results.md",
+        help="the figures go beside it, as .json (default: benchmarks/results.md)",
+    )
+    return parser
+
+
+def measure_all(
+    folder: Path, options: argparse.Namespace, before: Path | None, load: float
+) -> list[str]:
+    """Everything, in turns; the pages are written after each. The problems that there were."""
+    listed = everybody(folder, options, before)
+    begun = starts(options.actors) if "start" in options.only else []
+    swept = Sweep(len(os.sched_getaffinity(0))) if "sweep" in options.only else None
+    for turn in range(options.repetitions):
+        for item in listed:
+            if not item.problem:
+                print(f"turn {turn + 1}: {item.work}, {item.name}", file=sys.stderr, flush=True)
+                measure(item, folder)
+        for run in begun:
+            if not run.problem:
+                print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
+                begin(run, folder)
+        # minutes long, and its trials are repetitions already
+        if swept and not swept.problem and turn == 0:
+            print(f"turn {turn + 1}: the quickstart sweep", file=sys.stderr, flush=True)
+            sweep(swept, folder)
+        # what an interruption leaves
+        options.out.write_text(page(listed, begun, swept, options.before, load))
+        found = figures(listed, begun, swept, load)
+        options.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    unlike = [
+        f"failed: {item.name} did other work"
+        for item in listed
+        if item.seconds and sameness(item, first_of(listed, item.work)).startswith("no")
+    ]
+    return [item.problem for item in [*listed, *begun, *([swept] if swept else [])]] + unlike
+
+
+def main() -> int:
+    """Measure and report; 1 where something that is there did not run or did other work."""
+    options = choices().parse_args()
+    load = os.getloadavg()[0]
     # so that what was started is ended as well
     signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with_flower = not options.without_flower and bool({*work.CLEAN} & {*options.only})
-        python, why = (
-            flower(options.renew_flower) if with_flower else (None, "left out by --without-flower")
-        )
-        listed = contenders(folder, options, python, why)
-        begun = starts(options.actors) if "start" in options.only else []
-        swept = Sweep(len(os.sched_getaffinity(0))) if "sweep" in options.only else None
-        for turn in range(options.repetitions):
-            for item in listed:
-                if not item.problem:
-                    print(f"turn {turn + 1}: {item.work}, {item.name}", file=sys.stderr, flush=True)
-                    measure(item, folder)
-            for run in begun:
-                if not run.problem:
-                    print(f"turn {turn + 1}: {run.name}", file=sys.stderr, flush=True)
-                    begin(run, folder)
-            # minutes long, and its trials are repetitions already
-            if swept and not swept.problem and turn == 0:
-                print(f"turn {turn + 1}: the quickstart sweep", file=sys.stderr, flush=True)
-                sweep(swept, folder)
-            options.out.write_text(page(listed, begun, swept))  # what an interruption leaves
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder, before = Path(name), None
+        if options.before:
+            try:
+                before = tree_of(options.before, folder / "before")
+            except ValueError as error:
+                print(error, file=sys.stderr)
+                return 2
+            stack.callback(drop_tree, before)
+        problems = measure_all(folder, options, before, load)
     print(options.out.read_text())
-    problems = [item.problem for item in [*listed, *begun, *([swept] if swept else [])]]
     return int(any(problem.startswith("failed") for problem in problems))
 
 
