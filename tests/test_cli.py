@@ -701,19 +701,22 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_the_first_round_comes_soon() -> None:
-    """Not a timing: heavy imports must not stand before the first round."""
+    """Not a timing: heavy imports must not stand before the first round's line."""
     code = (
         "import sys, backstop.platform.cli as cli\n"
-        "from backstop.platform.experiment import Experiment\n"
-        "HEAVY = 'ray mlflow optuna matplotlib pandas sklearn scipy torchvision'.split()\n"
-        "def first(self):\n"
+        "from backstop.platform.commands import run\n"
+        "HEAVY = 'rich ray mlflow optuna matplotlib pandas sklearn scipy torchvision'.split()\n"
+        "show = run._show_round\n"
+        "def first(*given):\n"
+        "    show(*given)\n"
         "    print([name for name in HEAVY if name in sys.modules]); raise KeyboardInterrupt\n"
-        "Experiment.round = first\n"
+        "run._show_round = first\n"
         f"sys.exit(cli.main({['run', *RUN]!r}))\n"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
     )
+    assert "round 1/2" in found.stderr
     assert found.stdout == "[]\n", found.stderr
     assert found.returncode == 130
 

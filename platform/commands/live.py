@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from backstop.platform.results.wording import percent
+from backstop.platform.commands.output import percent_text
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import DORMANT, Spec
 from backstop.platform.sweeps.queues import Finals, Queue
@@ -23,11 +23,6 @@ SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
 # runs by whose ends the time left is reckoned: the last so many, at least so many
 ETA_WINDOW, ETA_MIN_RUNS = 20, 4
-
-
-def percent_text(value: float | None) -> str:
-    """A share for people: ``93.1 %``; a dash where there is none."""
-    return percent(value) if value is None else f"{percent(value)} %"
 
 
 def clock(seconds: float) -> str:

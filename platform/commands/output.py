@@ -12,6 +12,7 @@ from typing import Any
 
 from backstop.platform.commands import plain
 from backstop.platform.params import BadInput
+from backstop.platform.results.wording import percent
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -23,6 +24,11 @@ def parse_actors(text: str) -> str | int:
     if text.isdecimal():
         return int(text)
     raise BadInput(f"--client-actors {text!r} is not allowed; auto or an integer of at least 0")
+
+
+def percent_text(value: float | None) -> str:
+    """A share for people: ``93.1 %``; a dash where there is none."""
+    return percent(value) if value is None else f"{percent(value)} %"
 
 
 def open_console() -> Any:

@@ -15,6 +15,7 @@ from backstop.platform.commands.output import (
     FAILED,
     INTERRUPTED,
     parse_actors,
+    percent_text,
     print_json,
     say,
     say_interrupted,
@@ -124,8 +125,6 @@ def _show_start(session: Session) -> None:
 
 
 def _show_round(record: Record, total: int) -> None:
-    from backstop.platform.commands.live import percent_text
-
     metrics = record.metrics
     times = [value for name, value in record.costs.items() if name.startswith("time/")]
     columns = [
@@ -222,7 +221,6 @@ def _show_finished(
     stored: Run,
 ) -> None:
     """Where a finished run stands, what it was made of, and its figures."""
-    from backstop.platform.commands.live import percent_text
     from backstop.platform.rounds.origin import Made
     from backstop.platform.sweeps.checks import code_warning
     from backstop.platform.training.device import choose_device, fingerprint
