@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # a spec names an optimizer and checks its parameters without
 
 class Optimizer(NamedTuple):
     """``start(params)`` → state; ``step(params, grad, state, rate)`` changes params in place and
-    may overwrite grad.
+    may overwrite grad. A state is None, a tensor of the parameters' shape, or a tuple of such and
+    numbers.
 
     ``rate`` scales the step: a number, or (k, 1) with 0 for the rows of a block that have no batch
     left.
@@ -93,6 +94,13 @@ def adam(
         return params.new_zeros(params.shape), params.new_zeros(params.shape), 0
 
     return Optimizer(start=start, step=step)
+
+
+def first_rows(state: Any, count: int) -> Any:
+    """The state (k, d) of a block's first ``count`` rows."""
+    if isinstance(state, tuple):
+        return tuple(first_rows(part, count) for part in state)
+    return state[:count] if hasattr(state, "shape") else state
 
 
 def step_decay(

@@ -1,19 +1,24 @@
 """All clients of a block at once, under vmap: parameters (k, d), batches (k, b, …), dead samples
-and clients masked.
+masked.
+
+On a CPU the block shrinks as its clients end: each computes for as long as it has batches. On a GPU
+it keeps its width, up to which dead clients are masked, and one shape means one set of kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
+from backstop.platform.optimizers import first_rows
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
@@ -37,21 +42,30 @@ def train_block(
     sheet: Sheet,
 ) -> None:
     """Train the clients together."""
-    params, losses = _Block(here, clients).train()
+    plans = {client: here.batches(client) for client in clients}
+    longest = sorted(clients, key=lambda client: -len(plans[client]))
+    params, losses = _Block(here, longest, plans).train()
     start, none = (here.params, here.buffers), here.buffers
-    for client, moved, loss in zip(clients, params, losses, strict=False):
+    for client, moved, loss in zip(longest, params, losses, strict=False):
         sheet.write(client, (moved, none), start, loss)
 
 
 class _Block:
-    """The clients of a block and, up to the block's width k, dead ones."""
+    """The k clients of a block, those with the most steps first; on a GPU dead ones after them."""
 
-    def __init__(self, here: Round, clients: Sequence[int]) -> None:
+    def __init__(
+        self,
+        here: Round,
+        clients: Sequence[int],
+        plans: Mapping[int, Batches],
+    ) -> None:
         self.here = here
         self.clients = clients
+        self.plans = [plans[client] for client in clients]
         self.federation = here.federation
         self.start = here.params
-        self.width = width(self.federation)
+        self.shrinks = self.start.device.type == "cpu"
+        self.width = len(clients) if self.shrinks else width(self.federation)
         self.rules = [Rules(here, client) for client in clients]
         attacking = any(client in here.attackers for client in clients)
         if attacking and steps_differ(self.federation):
@@ -68,15 +82,18 @@ class _Block:
         kind = self.kind
         normalize = self.federation.net.normalize
         forward = _forward(self.federation)
-        params = start.expand(self.width, -1).clone().requires_grad_()  # (k, d)
-        memory = kind.optimizer.start(params.detach())
+        moved = start.repeat(self.width, 1)  # (k, d)
+        memory = kind.optimizer.start(moved)
         total = start.new_zeros(self.width)
         seen = start.new_zeros(self.width)
         for step, batch in enumerate(self._feed()):
-            logits = forward(params, normalize(batch.x), self._keys(step))
+            live = len(batch.counts)
+            memory = first_rows(memory, live)
+            params = moved[:live].requires_grad_()
+            logits = forward(params, normalize(batch.x), self._keys(step, live))
             losses = self._losses(batch, logits)
-            total += losses.detach() * batch.counts
-            seen += batch.counts
+            total[:live] += losses.detach() * batch.counts
+            seen[:live] += batch.counts
             loss = losses.sum()
             for term in self._objectives(params, batch, logits):
                 loss = loss + term
@@ -89,11 +106,17 @@ class _Block:
                 if kind.constrain is not None:
                     held = start + kind.constrain(params - start, step + 1)
                     params.copy_(torch.where(alive > 0, held, params))
-        return params.detach(), total / seen.clamp_min(1)
+        return moved, total / seen.clamp_min(1)
 
     def _feed(self) -> _Feed:
-        plans = [self.here.batches(client) for client in self.clients]
-        return _Feed(self.federation, plans, self.rules)
+        return _Feed(self.federation, self.plans, self.rules, self._live())
+
+    def _live(self) -> list[int]:
+        """How many rows each step computes: on a CPU those that have a batch."""
+        steps = range(len(self.plans[0]))
+        if not self.shrinks:
+            return [self.width for _ in steps]
+        return [sum(len(plan) > step for plan in self.plans) for step in steps]
 
     def _losses(self, batch: _Batch, logits: Tensor) -> Tensor:
         """The mean loss (k,) of each client's samples."""
@@ -136,7 +159,7 @@ class _Block:
             return grad
         noise = partial(self._noise, params, counts)
         changed = local.gradient(grad, params - self.start, noise)
-        return torch.where(self.protected, changed, grad)
+        return torch.where(self.protected[: len(grad)], changed, grad)
 
     def _noise(self, params: Tensor, counts: Tensor) -> Tensor:
         """Standard normal draws (k, d): each client's from its own generator, and only while it has
@@ -148,13 +171,13 @@ class _Block:
                 noise[row] = rules.noise()
         return noise
 
-    def _keys(self, step: int) -> dict[str, Tensor]:
-        """For each dropout layer the key (k,) of every client, the same as in the loop."""
+    def _keys(self, step: int, live: int) -> dict[str, Tensor]:
+        """For each dropout layer the key (k,) of every live client, the same as in the loop."""
         federation = self.federation
         if not federation.net.keys:
             return {}
         named = federation.spec.seed, "dropout", federation.draw_round(self.here.round_index)
-        keys = self._padded([seeds.stream(*named, client, step) for client in self.clients])
+        keys = self._padded([seeds.stream(*named, client, step) for client in self.clients])[:live]
         return dict.fromkeys(federation.net.keys, torch.tensor(keys, device=federation.device))
 
     def _padded(self, values: list[int]) -> list[int]:
@@ -179,7 +202,7 @@ def _forward(federation: Federation) -> Forward:
 
 
 class _Batch(NamedTuple):
-    """A local step of a block in fixed shapes."""
+    """A local step of the k live clients of a block."""
 
     x: Tensor  # (k, b, …)
     y: Tensor  # (k, b)
@@ -188,26 +211,29 @@ class _Batch(NamedTuple):
 
 
 class _Feed:
-    """The local steps of a block as batches."""
+    """The local steps of a block as batches of those who are live."""
 
     def __init__(
         self,
         federation: Federation,
         plans: Sequence[Batches],
         rules: Sequence[Rules],
+        live: Sequence[int],
     ) -> None:
-        shape = (max(map(len, plans)), width(federation), federation.spec.batch)
-        index = torch.zeros(shape, dtype=torch.int64)
-        weight = torch.zeros(shape)
+        """``live`` says of each step how many rows it computes."""
+        shape = (len(live), max(live, default=0), federation.spec.batch)
+        index = np.zeros(shape, dtype=np.int64)
+        weight = np.zeros(shape, dtype=np.float32)
         for row, plan in enumerate(plans):
             for step, batch in enumerate(plan):
                 own = step, row, slice(len(batch))
-                index[own] = batch
+                index[own] = batch.numpy()
                 weight[own] = 1
         self.data = federation.data.train
+        self.live = live
         device = self.data.y.device
-        self.index = index.to(device)
-        self.weight = weight.to(device)
+        self.index = torch.from_numpy(index).to(device)
+        self.weight = torch.from_numpy(weight).to(device)
         self.changed = [
             (row, client_rules.apply, plan)
             for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
@@ -216,7 +242,8 @@ class _Feed:
 
     def __iter__(self) -> Iterator[_Batch]:
         """Step after step."""
-        for step, (index, weight) in enumerate(zip(self.index, self.weight, strict=True)):
+        for step, live in enumerate(self.live):
+            index, weight = self.index[step, :live], self.weight[step, :live]
             x = to_unit_interval(self.data.x[index])
             y = self.data.y[index]
             for row, change, plan in self.changed:

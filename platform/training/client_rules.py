@@ -43,7 +43,7 @@ class Sheet:
         rows are.
         """
         count = len(clients)
-        self.place = {client: index for index, client in enumerate(clients)}
+        self.row_of = {client: index for index, client in enumerate(clients)}
         self.trained = Trained(
             client=torch.tensor(list(clients), dtype=torch.int64),
             rows=params.new_empty(count, len(params)),
@@ -59,16 +59,17 @@ class Sheet:
         loss: Tensor,
     ) -> None:
         """What a client sends that moved from ``start`` to ``moved``, both (d,) and (e,)."""
-        place, (_, rows, buffers, losses) = self.place[client], self.trained
-        torch.sub(moved[0], start[0], out=rows[place])
-        torch.sub(moved[1], start[1], out=buffers[place])
-        losses[place] = loss
+        _, rows, buffers, losses = self.trained
+        row = self.row_of[client]
+        torch.sub(moved[0], start[0], out=rows[row])
+        torch.sub(moved[1], start[1], out=buffers[row])
+        losses[row] = loss
 
     def copy(self, part: Trained) -> None:
         """Take over what a block sent."""
         for client, *sent in zip(part.client.tolist(), *part[1:], strict=True):
             for column, value in zip(self.trained[1:], sent, strict=True):
-                column[self.place[client]] = value
+                column[self.row_of[client]] = value
 
 
 class Round(NamedTuple):

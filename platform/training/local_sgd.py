@@ -6,9 +6,9 @@ named by (seed, what, round, client), so a row does not depend on who else is in
 where and when the block is trained:
 
 * in the loop, clients do not meet at all;
-* under vmap all tensors of a block have the same shape whatever its members (``spec.block``
-  clients, at most a cohort, ``spec.batch`` samples, padded with weight 0), and with equal shapes a
-  client's row is bit-equal whatever its block-mates.
+* under vmap a client's row is bit-equal whatever its block-mates: on a GPU all tensors of a block
+  have the same shape (``spec.block`` clients, at most a cohort, ``spec.batch`` samples, padded with
+  weight 0), and on a CPU the products of one client have the same bits beside any number of others.
 """
 
 from __future__ import annotations

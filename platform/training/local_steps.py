@@ -37,6 +37,8 @@ def cut(federation: Federation, epoch: Tensor) -> Batches:
     Where the model cannot be trained on one sample, a single last one is part of the step before
     it, so that none is left out. Raises BadInput where there is no step before it.
     """
+    if 1 < len(epoch) <= federation.spec.batch:
+        return [epoch]
     steps = [step for step in epoch.split(federation.spec.batch) if len(step)]
     single_last = bool(steps) and len(steps[-1]) == 1
     if not (federation.net.pairs and single_last):
