@@ -11,6 +11,7 @@ after any round and go on in another process with the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Prediction, Record, Updates
+from backstop.platform import plugins
+from backstop.platform.contract import Prediction, Record, Shares, Updates
 from backstop.platform.rounds import costs, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
@@ -58,6 +60,7 @@ class Experiment:
             data = loading.load_dataset(self.spec.dataset, folder)
             self.built = federation.build_federation(self.spec, data, choose_device(device))
             self.attack_turns = self.built.attack_turns()
+            self.sees_honest = _sees_honest(self.spec)
             self.views = Views(self.built, folder)
             self.state = self._first(*self._start(device))
             edge_cases = self.views.read_edge_cases
@@ -120,24 +123,45 @@ class Experiment:
             return self._round()
 
     def _round(self) -> Record | None:
-        state, trained = self._train(self.state, self.built.cohort(self.state.round))
-        finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
-        sent = self._sent(trained, finite)
-        with costs.measured("aggregate", self.built.device, self.costs, memory=True):
-            state, telemetry = self._aggregate(state, sent, trained.buffers[finite])
-        self.state = state._replace(round=state.round + 1)
-        if not self._due():
+        round_index = self.state.round
+        told = self._step()
+        if told is None:
             return None
-        metrics = self._measure()
-        metrics["round/train_loss"] = self._honest_loss(trained, state.round)
-        metrics["defense/nonfinite_rows"] = float((~finite).sum())
-        metrics |= telemetry()
-        if self.attack_turns:
-            metrics["attack/turns"] = float(self.attack_turns[state.round])
+        metrics = self._measure() | told
         if not self.rounds_left:
             metrics |= self._repaired()
         spent, self.costs = self.costs, {}
-        return Record(self.spec.id, state.round, metrics, spent)
+        return Record(self.spec.id, round_index, metrics, spent)
+
+    def _step(self) -> dict[str, float] | None:
+        """Train, defend and move the model; what is told of that where an evaluation is due. Nobody
+        holds the round's rows when this returns, so the evaluation has their memory.
+        """
+        with self._measured("train"):
+            cohort = self.built.cohort(self.state.round)
+            state, trained = self._train(self.state, cohort)
+        with self._measured("check"):
+            finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
+            sent = self._sent(trained, finite)
+        with self._measured("aggregate", memory=True):
+            changes = trained.buffers[finite]
+            moved, telemetry = self._aggregate(state, sent, changes)
+        self.state = moved._replace(round=state.round + 1)
+        if not self._due():
+            return None
+        with self._measured("telemetry"):
+            told = {
+                "round/train_loss": self._honest_loss(trained, state.round),
+                "defense/nonfinite_rows": float((~finite).sum()),
+            }
+            told |= telemetry()
+            if self.attack_turns:
+                told["attack/turns"] = float(self.attack_turns[state.round])
+        return told
+
+    def _measured(self, phase: str, *, memory: bool = False) -> AbstractContextManager[None]:
+        """Take down what a phase costs."""
+        return costs.measured(phase, self.built.device, self.costs, memory=memory)
 
     def _due(self) -> bool:
         """Whether the rounds done so far are followed by an evaluation; the last one always is."""
@@ -172,8 +196,9 @@ class Experiment:
         if not (defense.finish or defense.predict):
             return {}
         if defense.finish:
-            with costs.measured("repair", self.built.device, self.costs, memory=True):
-                repaired = defense.finish(self.state.defense, self.views.server(self.state))
+            with self._measured("repair", memory=True):
+                server = self.views.server(self.state)
+                repaired = defense.finish(self.state.defense, server)
             self.state = self.state._replace(params=repaired)
         figures = self._measure(self.state.round if defense.predict else None)
         return {name.replace("round/", "repaired/"): value for name, value in figures.items()}
@@ -185,34 +210,48 @@ class Experiment:
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         """Send the model, plan, train the cohort and craft the malicious rows."""
-        send = self.built.defense.send
-        with costs.measured("train", self.built.device, self.costs):
-            if send:
-                params, remembered = send(state.defense, self.views.server(state, "defense sends"))
-                state = state._replace(params=params, defense=remembered)
-            return self._trained(state, cohort)
+        return self._trained(self._after_send(state), cohort)
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
-        plan = self.built.attack.plan
         present = torch.isin(cohort, self.built.attackers(state.round))
         attacked = self.built.attacked(state.round) and bool(present.any())
         presence = self._presence(cohort, present)
-        if attacked and plan:
-            planned = plan(state.attack, self.views.attack(state, presence))
-            state = state._replace(attack=planned)
+        if attacked:
+            state = self._after_plan(state, presence)
         trained = self.clients.train(
-            state.round, cohort.tolist(), state.params, state.buffers, state.attack
+            state.round,
+            cohort.tolist(),
+            state.params,
+            state.buffers,
+            state.attack,
         )
         if attacked:
             trained = self._crafted(state, trained, present, presence)
         return state, trained
 
+    def _after_send(self, state: State) -> State:
+        """The state once the defense has said which model the clients are sent."""
+        send = self.built.defense.send
+        if not send:
+            return state
+        server = self.views.server(state, "defense sends")
+        params, remembered = send(state.defense, server)
+        return state._replace(params=params, defense=remembered)
+
+    def _after_plan(self, state: State, presence: Presence) -> State:
+        """The state once the attack has planned its round."""
+        plan = self.built.attack.plan
+        if not plan:
+            return state
+        view = self.views.attack(state, presence)
+        return state._replace(attack=plan(state.attack, view))
+
     def _presence(self, cohort: Tensor, present: Tensor) -> Presence:
         """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""
         weight = self._weights(cohort)
-        share = (weight[present].sum() / weight.sum()).item()
+        share = weight[present].sum() / weight.sum()
         members = torch.searchsorted(self.built.malicious, cohort[present])
-        return Presence(members, len(cohort), share)
+        return Presence(members, len(cohort), share.item())
 
     def _crafted(
         self,
@@ -221,19 +260,22 @@ class Experiment:
         present: Tensor,
         presence: Presence,
     ) -> Trained:
-        """What is sent where the attack crafts the rows, or the buffers, of those present."""
+        """What is sent where the attack crafts the rows, or the buffers, of those present. They are
+        written in place of what was trained: a second matrix is made for nobody.
+        """
         craft = self.built.attack.craft
         craft_buffers = self.built.attack.craft_buffers
         if not (craft or craft_buffers):
             return trained
-        view = replace(self.views.attack(state, presence), honest=trained.rows[~present])
-        rows = trained.rows.clone()
-        buffers = trained.buffers.clone()
+        view = self.views.attack(state, presence)
+        if self.sees_honest:
+            view = replace(view, honest=trained.rows[~present])
+        rows, buffers = trained.rows, trained.buffers
         if craft:
-            rows[present] = craft(state.attack, trained.rows[present], view)
+            rows[present] = craft(state.attack, rows[present], view)
         if craft_buffers and buffers.shape[1]:
-            buffers[present] = craft_buffers(state.attack, trained.buffers[present], view)
-        return trained._replace(rows=rows, buffers=buffers)
+            buffers[present] = craft_buffers(state.attack, buffers[present], view)
+        return trained
 
     def _aggregate(
         self,
@@ -250,28 +292,28 @@ class Experiment:
             return state, dict
         follow = self.built.defense.follow
         assert follow is not None
-        after, remembered, shares = follow(sent, state.defense, self.views.server(state))
+        server = self.views.server(state)
+        after, remembered, shares = follow(sent, state.defense, server)
         aggregate = weighted_mean(after.rows, after.weight)
-        params = state.params + aggregate * self.spec.server_lr
-        buffers = state.buffers
-        if len(buffers):  # a client's buffers count as much as the defense lets the client count
-            row = torch.searchsorted(sent.client, shares.client)
-            kept = torch.zeros_like(sent.weight).index_add(0, row, shares.weight)
-            buffers = buffers + weighted_mean(changes, kept)
+        moved = state._replace(
+            params=state.params + aggregate * self.spec.server_lr,
+            buffers=_moved_buffers(state.buffers, changes, sent, shares),
+            defense=remembered,
+        )
         malicious = self._judged(state.round).to(sent.client.device)
 
         def telemetry() -> dict[str, float]:
             kept = evaluate.kept(sent, after, malicious)
             return kept | evaluate.masked(sent.rows, aggregate, self.built.net.layout)
 
-        return state._replace(params=params, buffers=buffers, defense=remembered), telemetry
+        return moved, telemetry
 
     def _measure(self, defended: int | None = None) -> dict[str, float]:
         """The figures of the global model as it is; as the defense lets it predict after
         ``defended`` rounds.
         """
         state = self.state
-        with costs.measured("evaluate", self.built.device, self.costs):
+        with self._measured("evaluate"):
             probe = self.probe()
             clean, triggered = self.clients.predict(state.params, state.buffers, probe, defended)
             metrics = evaluate.clean_figures(clean.label, probe.clean)
@@ -321,6 +363,27 @@ class Experiment:
     def close(self) -> None:
         """Give the workers back."""
         self.clients.close()
+
+
+def _sees_honest(spec: Spec) -> bool:
+    """Whether a stage of the attack is shown the honest rows, a copy of which is made for it."""
+    return any(plugins.attack_facts(part.name).knows == "all" for part in spec.attack)
+
+
+def _moved_buffers(
+    buffers: Tensor,
+    changes: Tensor,
+    sent: Updates,
+    shares: Shares,
+) -> Tensor:
+    """The global buffers (e,) after the clients' changes (n, e) to them. A client's count as much
+    as the defense lets the client count.
+    """
+    if not len(buffers):
+        return buffers
+    row = torch.searchsorted(sent.client, shares.client)
+    kept = torch.zeros_like(sent.weight).index_add(0, row, shares.weight)
+    return buffers + weighted_mean(changes, kept)
 
 
 def _defended_figures(

@@ -11,13 +11,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
+from torch import Tensor
 
+from backstop.platform import experiment, plugins
 from backstop.platform.contract import (
+    AttackView,
     Defense,
     Part,
     Prediction,
@@ -34,7 +39,7 @@ from backstop.platform.contract import (
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import costs, finals
-from backstop.platform.rounds.mean import weighted_mean
+from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
 from backstop.platform.training import device, evaluate
@@ -196,9 +201,7 @@ def test_only_the_attacker_in_turn_trains_on_poison_and_is_crafted(selection: st
         Experiment(spec, NOWHERE, "cpu"),
         Experiment(spec.replace(attack=()), NOWHERE, "cpu"),
     )
-    sent, honest = (
-        item._trained(item.state, item.built.cohort(0))[1].rows for item in (one, clean)
-    )
+    sent, honest = (item._train(item.state, item.built.cohort(0))[1].rows for item in (one, clean))
     changed = (sent != honest).any(1).nonzero().flatten().tolist()
     assert changed == one.built.malicious[:1].tolist()
 
@@ -236,6 +239,63 @@ def test_fedavg_is_the_weighted_mean_of_the_updates() -> None:
     expected = (rows.double() * weight.double()[:, None]).sum(0) / weight.double().sum()
     torch.testing.assert_close(weighted_mean(rows, weight).double(), expected, rtol=1e-6, atol=1e-6)
     assert torch.equal(weighted_mean(rows, torch.zeros(5)), torch.zeros(7))
+
+
+def test_rows_are_finite_unless_they_hold_an_infinity_or_a_nan() -> None:
+    rows = torch.ones(6, 5)
+    rows[1, 2], rows[2, 4], rows[3, 0] = math.inf, -math.inf, math.nan
+    rows[4, :2] = torch.tensor([math.inf, -math.inf])
+    rows[5] = torch.finfo(torch.float32).max  # the sum overflows
+    assert finite_rows(rows).tolist() == [True, False, False, False, False, True]
+    assert finite_rows(rows[[0, 5]]).all()
+    assert finite_rows(torch.empty(2, 0)).tolist() == [True, True]
+    assert finite_rows(torch.empty(0, 3)).tolist() == []
+
+
+def test_all_the_time_of_a_round_stands_in_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by one whenever a step of the round is called."""
+    ticks: list[str] = []
+    monkeypatch.setattr("backstop.platform.rounds.costs.time.perf_counter", lambda: len(ticks))
+
+    def ticking(owner: object, name: str) -> None:
+        work = getattr(owner, name)
+
+        def step(*arguments: object) -> object:
+            ticks.append(name)
+            return work(*arguments)
+
+        monkeypatch.setattr(owner, name, step)
+
+    steps = ("_after_send", "_crafted", "_sent", "_aggregate", "_honest_loss", "probe")
+    ticked = Experiment(ATTACKED, NOWHERE, "cpu")
+    for name in steps:
+        ticking(ticked, name)
+    ticking(evaluate, "masked")
+    ticking(experiment, "finite_rows")
+    record = ticked.round()
+    assert record is not None
+    assert set(ticks) == {*steps, "masked", "finite_rows"}
+    taken = [value for name, value in record.costs.items() if name.startswith("time/")]
+    assert sum(taken) == len(ticks)
+
+
+@pytest.mark.parametrize("knows", ["own", "all"])
+def test_honest_rows_are_copied_for_those_alone_that_may_look(
+    knows: Literal["own", "all"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = replace(plugins.attack_facts("badnets"), knows=knows)
+    monkeypatch.setattr(plugins, "attack_facts", lambda _: facts)
+    crafting = Experiment(ATTACKED, NOWHERE, "cpu")
+    seen: list[Tensor | None] = []
+
+    def craft(_: Any, rows: Tensor, view: AttackView) -> Tensor:
+        seen.append(view.honest)
+        return rows * 2
+
+    crafting.built = crafting.built._replace(attack=crafting.built.attack._replace(craft=craft))
+    crafting.round()
+    assert [honest is not None for honest in seen] == [knows == "all"]
 
 
 def test_the_server_learning_rate_scales_the_step() -> None:
@@ -328,7 +388,9 @@ def test_every_record_says_what_the_defense_cost() -> None:
     (first, *_) = run(TINY.replace(defense=(Part("median"),)), folder=NOWHERE, device="cpu")
     assert set(first.costs) == {
         "time/train_s",
+        "time/check_s",
         "time/aggregate_s",
+        "time/telemetry_s",
         "time/evaluate_s",
         "memory/aggregate_mib",
     }

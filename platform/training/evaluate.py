@@ -17,8 +17,8 @@ from backstop.platform.contract import Prediction, PredictView, Samples, Slot, T
 from backstop.platform.training import network
 
 CACHE_BYTES = 1 << 30  # bytes of normalized inputs that are kept for the next round
-# values looked at together, so that telemetry needs little memory beside the updates
-TELEMETRY_CHUNK = 1 << 22
+# coordinates looked at together: what is read twice is still in the cache
+TELEMETRY_CHUNK = 1 << 17
 # samples in an evaluation batch: fixed, so that logits do not depend on which actor has which batch
 BATCH = 500
 
@@ -241,27 +241,26 @@ def masked(
     over all, and over each layer (the parameters of one module together).
     """
     stopped = _stopped(rows, aggregate)
-    starts = torch.tensor([slot.start for slot in layout], device=stopped.device)
-    slots = torch.bucketize(stopped, starts, right=True) - 1
-    counts = torch.bincount(slots, minlength=len(layout)).tolist()
     stopped_in: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for slot, count in zip(layout, counts, strict=True):
+    for slot in layout:
         layer = slot.name.rpartition(".")[0] or slot.name
-        stopped_in[layer] += count
+        within = stopped[slot.start : slot.start + slot.size]
+        stopped_in[layer] += int(within.count_nonzero())
         sizes[layer] += slot.size
-    shares = {"defense/masked_fraction": len(stopped) / max(len(aggregate), 1)}
+    everywhere = int(stopped.count_nonzero())
+    shares = {"defense/masked_fraction": everywhere / max(len(aggregate), 1)}
     for layer, size in sizes.items():
         shares[f"defense/masked_fraction/{layer}"] = stopped_in[layer] / max(size, 1)
     return shares
 
 
 def _stopped(rows: Tensor, aggregate: Tensor) -> Tensor:
-    """The coordinates where the aggregate is 0 and some row is not, ascending."""
-    still = (aggregate == 0).nonzero().flatten()
-    at_once = max(TELEMETRY_CHUNK // len(rows), 1)
-    moved = []
-    for part in still.split(at_once):
-        wanted_by_some = (rows[:, part] != 0).any(0)
-        moved.append(part[wanted_by_some])
-    return torch.cat([still[:0], *moved])
+    """Where the aggregate (d,) is 0 and some row (n, d) is not, (d,) bool."""
+    stopped = aggregate == 0
+    columns = rows.split(TELEMETRY_CHUNK, dim=1)
+    for part, still in zip(columns, stopped.split(TELEMETRY_CHUNK), strict=True):
+        undecided = still & (part[0] == 0)
+        if undecided.any():  # else the first row tells
+            still.logical_and_((part.amax(0) != 0) | (part.amin(0) != 0))
+    return stopped
