@@ -22,14 +22,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
         patch.setenv("BACKSTOP_CACHE", str(folder / "cache"))
         store = locate_store(folder)
         assert open_experiment(store, "runs") == "1"
-        return store, tables.kept()
+        return store, tables.cached_tables()
 
 
 @pytest.fixture
 def kept(migrated: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The kept tables in a cache of the test's own."""
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
-    path = tables.kept()
+    path = tables.cached_tables()
     path.parent.mkdir(parents=True)
     shutil.copyfile(migrated[1], path)
     return path
@@ -140,5 +140,5 @@ def test_other_migrations_have_other_tables(
     versions.mkdir(parents=True)
     (versions / "one.py").touch()
     monkeypatch.setattr("mlflow.__file__", str(tmp_path / "__init__.py"))
-    assert tables.kept() != kept
-    assert tables.kept().name.startswith("mlflow-3.")
+    assert tables.cached_tables() != kept
+    assert tables.cached_tables().name.startswith("mlflow-3.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from backstop.platform.disk import cache_name, replacing
 
 
-def kept() -> Path:
+def cached_tables() -> Path:
     """Where the tables of the installed MLflow are kept: by its version and its migrations, which
     change under one version while MLflow is worked on. Raises RuntimeError without a home folder.
     """
@@ -31,7 +31,7 @@ def kept() -> Path:
 def copy_to(file: Path) -> bool:
     """Put the kept tables, if there are sound ones, into a new database file; whether they are."""
     try:
-        shutil.copyfile(kept(), file)
+        shutil.copyfile(cached_tables(), file)
         with closing(sqlite3.connect(file)) as connection:
             sound = connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
             empty = sound and not any(connection.execute("SELECT 1 FROM experiments LIMIT 1"))
@@ -47,7 +47,7 @@ def keep(file: Path) -> None:
 
     MLflow makes the default experiment anew in each copy, with that store's own folder in it.
     """
-    with suppress(OSError, RuntimeError, sqlite3.Error), replacing(kept()) as fresh:
+    with suppress(OSError, RuntimeError, sqlite3.Error), replacing(cached_tables()) as fresh:
         shutil.copyfile(file, fresh)
         with closing(sqlite3.connect(fresh)) as connection, connection:
             connection.execute("DELETE FROM experiments")
