@@ -18,7 +18,7 @@ from backstop.platform.training.evaluate import Probe, Staged, batch_count, join
 from backstop.platform.training.federation import Federation, another
 from backstop.platform.training.local_sgd import Sheet, Trained
 
-Item = TypeVar("Item")
+T = TypeVar("T")  # what is shared out
 
 
 class Clients(Protocol):
@@ -153,7 +153,7 @@ class InProcess:
         self._share(range(count), work)
         return joined([predicted[batch] for batch in sorted(predicted)])
 
-    def _share(self, items: Iterable[Item], work: Callable[[_Lane, Item], None]) -> None:
+    def _share(self, items: Iterable[T], work: Callable[[_Lane, T], None]) -> None:
         """Do the work on all items, each thread on the next that is left. Of several failures the
         one is raised that one thread would have met.
         """
