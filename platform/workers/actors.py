@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Worker:
         torch.set_num_threads(1)
         self.device = choose_device(device)
         self.sets: dict[str, Staged] = {}
-        self.staged: tuple[str, Data] | None = None
+        self.unpacked: tuple[str, Data] | None = None  # the dataset at hand, with its key
 
     def ready(self) -> bool:
         """Answer once the process is up."""
@@ -53,10 +53,15 @@ class Worker:
         """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
         once per node.
         """
-        if self.staged is None or self.staged[0] != key:
-            self.staged = (key, unpack(arrays))
-        self.built = federation.build_federation(spec, self.staged[1], self.device)
+        data = self._dataset(key, arrays)
+        self.built = federation.build_federation(spec, data, self.device)
         self.sets = {"clean": Staged(self.built.net, self.built.data.test.x)}
+
+    def _dataset(self, key: str, arrays: dict[str, Any]) -> Data:
+        """The dataset of this key, unpacked where another one is at hand."""
+        if self.unpacked is None or self.unpacked[0] != key:
+            self.unpacked = (key, unpack(arrays))
+        return self.unpacked[1]
 
     def probe(self, triggered: Any) -> None:
         """Take the triggered test set, (N, …)."""
@@ -73,7 +78,15 @@ class Worker:
     ) -> tuple[Any, ...]:
         """Train one block; numpy in, numpy out."""
         start, first = self._vectors(params, buffers)
-        trained = local_sgd.train(self.built, round_index, unit, start, first, state, attacked)
+        trained = local_sgd.train(
+            self.built,
+            round_index,
+            unit,
+            start,
+            first,
+            state,
+            attacked,
+        )
         return tuple(column.cpu().numpy() for column in trained)
 
     def predict(
@@ -88,7 +101,13 @@ class Worker:
         predicted = {}
         for name, indices in batches.items():
             staged = self.sets[name]
-            predictions = predicted_labels(self.built, staged, vectors, indices, defended)
+            predictions = predicted_labels(
+                self.built,
+                staged,
+                vectors,
+                indices,
+                defended,
+            )
             predicted[name] = [_as_arrays(prediction) for prediction in predictions]
         return predicted
 
@@ -97,8 +116,10 @@ class Worker:
 
 
 def _as_arrays(prediction: Prediction) -> tuple[Any, Any]:
-    label, radius = prediction
-    return label.cpu().numpy(), None if radius is None else radius.cpu().numpy()
+    label = prediction.label.cpu().numpy()
+    if prediction.radius is None:
+        return label, None
+    return label, prediction.radius.cpu().numpy()
 
 
 def view(array: Any) -> Tensor:
@@ -110,7 +131,20 @@ def view(array: Any) -> Tensor:
 
 def pack(data: Data) -> dict[str, Any]:
     """A dataset as numpy arrays and plain values: what the object store shares without copying."""
-    tensors = {
+    packed: dict[str, Any] = {
+        "classes": data.classes,
+        "kind": data.kind,
+        "mean": data.mean,
+        "std": data.std,
+    }
+    for name, tensor in _tensors(data).items():
+        packed[name] = None if tensor is None else tensor.numpy()
+    return packed
+
+
+def _tensors(data: Data) -> dict[str, Tensor | None]:
+    """The tensors of a dataset, by the names under which they are packed."""
+    return {
         "train_x": data.train.x,
         "train_y": data.train.y,
         "test_x": data.test.x,
@@ -118,15 +152,6 @@ def pack(data: Data) -> dict[str, Any]:
         "client": data.client,
         "vectors": data.vectors,
     }
-    packed: dict[str, Any] = {
-        "classes": data.classes,
-        "kind": data.kind,
-        "mean": data.mean,
-        "std": data.std,
-    }
-    for name, tensor in tensors.items():
-        packed[name] = None if tensor is None else tensor.numpy()
-    return packed
 
 
 def unpack(arrays: Mapping[str, Any]) -> Data:
@@ -135,9 +160,16 @@ def unpack(arrays: Mapping[str, Any]) -> Data:
     for name, value in arrays.items():
         if isinstance(value, np.ndarray):
             fields[name] = view(value)
-    train = Samples(fields.pop("train_x"), fields.pop("train_y"))
-    test = Samples(fields.pop("test_x"), fields.pop("test_y"))
+    train = _take_samples(fields, "train")
+    test = _take_samples(fields, "test")
     return Data(train=train, test=test, **fields)
+
+
+def _take_samples(fields: dict[str, Any], part: str) -> Samples:
+    """The training or the test samples, taken out of the fields."""
+    x = fields.pop(f"{part}_x")
+    y = fields.pop(f"{part}_y")
+    return Samples(x, y)
 
 
 def _in_order(
@@ -155,10 +187,27 @@ def _in_order(
 def _joined(batches: Sequence[tuple[Any, Any]], device: torch.device) -> Prediction:
     """The answers for all batches of a test set as one."""
     labels, radii = zip(*batches, strict=True)
-    label = torch.tensor(np.concatenate(labels), device=device)
+    label = _concatenated(labels, device)
     if radii[0] is None:
         return Prediction(label)
-    return Prediction(label, torch.tensor(np.concatenate(radii), device=device))
+    return Prediction(label, _concatenated(radii, device))
+
+
+def _concatenated(arrays: Sequence[Any], device: torch.device) -> Tensor:
+    whole = np.concatenate(arrays)
+    return torch.tensor(whole, device=device)
+
+
+def _shareable(item: Any) -> Any:
+    """A tensor as a numpy array, which the object store shares; other things as they are."""
+    if isinstance(item, Tensor):
+        return item.detach().cpu().numpy()
+    return item
+
+
+def _last_first(count: int) -> list[int]:
+    """Indices to be popped from the end, the lowest first."""
+    return list(reversed(range(count)))
 
 
 def _counts(probe: Probe) -> dict[str, int]:
@@ -167,6 +216,17 @@ def _counts(probe: Probe) -> dict[str, int]:
     if probe.triggered is not None:
         counts["triggered"] = len(probe.triggered.wanted)
     return counts
+
+
+class Published(NamedTuple):
+    """What is in the object store."""
+
+    item: Any  # the thing itself, or a key that tells it
+    ref: Any
+
+    def holds(self, item: Any) -> bool:
+        """Whether it is this very object."""
+        return self.item is item
 
 
 class ActorShare(NamedTuple):
@@ -196,15 +256,17 @@ class OnActors:
         self.share = share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
         self.actors: list[Any] = [self._start() for _ in range(count)]
         self.experiment: tuple[Any, ...] | None = None  # what every actor's ``open`` is given
-        # what is in the object store: the thing itself, or a key that tells it, and its reference
-        self.data: tuple[str, Any] | None = None
-        self.published_probe: tuple[Any, Any] | None = None
-        self.kept: dict[str, tuple[Any, Any]] = {}
+        self.data: Published | None = None  # a dataset by its key
+        self.published_probe: Published | None = None
+        self.kept: dict[str, Published] = {}
 
     def _start(self) -> Any:
         actor = self.ray.remote(Worker).options(
-            num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, max_concurrency=1
-        )  # fmt: skip
+            num_cpus=self.share.cpus,
+            num_gpus=self.share.gpus,
+            max_restarts=0,
+            max_concurrency=1,
+        )
         return actor.remote(self.device)
 
     def open(self, built: Federation, folder: Path) -> None:
@@ -212,16 +274,20 @@ class OnActors:
         own federation.
         """
         self.built = built
-        key = f"{folder}:{built.spec.dataset}"
-        if self.data is None or self.data[0] != key:
-            data = loading.load_dataset(built.spec.dataset, folder)
-            self.data = (key, self.ray.put(pack(data)))
-        self.experiment = (built.spec, *self.data)
+        self.experiment = (built.spec, *self._put_dataset(built.spec, folder))
         self.published_probe = None
         self.kept = {}
         opened = [self._configure(actor) for actor in self.actors]
         for slot, refs in enumerate(opened):
             self._await_ready(slot, refs)
+
+    def _put_dataset(self, spec: Spec, folder: Path) -> Published:
+        """The spec's dataset in the object store, put there where another one is."""
+        key = f"{folder}:{spec.dataset}"
+        if self.data is None or self.data.item != key:
+            data = loading.load_dataset(spec.dataset, folder)
+            self.data = Published(key, self.ray.put(pack(data)))
+        return self.data
 
     def _configure(self, actor: Any) -> list[Any]:
         """Bring an actor up to date: the experiment, and the triggered test set if there is one."""
@@ -229,7 +295,7 @@ class OnActors:
             return [actor.ready.remote()]
         refs = [actor.open.remote(*self.experiment)]
         if self.published_probe:
-            refs.append(actor.probe.remote(self.published_probe[1]))
+            refs.append(actor.probe.remote(self.published_probe.ref))
         return refs
 
     def _await_ready(self, slot: int, refs: list[Any]) -> None:
@@ -260,14 +326,15 @@ class OnActors:
         actor's call is done again.
         """
         results: list[Any] = [None] * len(calls)
-        waiting = list(reversed(range(len(calls))))
-        free = list(reversed(range(len(self.actors))))
-        busy: dict[Any, tuple[int, int]] = {}
+        waiting = _last_first(len(calls))
+        free = _last_first(len(self.actors))
+        busy: dict[Any, tuple[int, int]] = {}  # what is awaited: the actor's slot, the call's index
         while waiting or busy:
             while waiting and free:
                 slot, index = free.pop(), waiting.pop()
-                busy[calls[index](self.actors[slot])] = (slot, index)
-            (done,), _ = self.ray.wait(list(busy), num_returns=1)
+                answer = calls[index](self.actors[slot])
+                busy[answer] = (slot, index)
+            done = self._first_done(busy)
             slot, index = busy.pop(done)
             try:
                 results[index] = self._result(done)
@@ -276,6 +343,11 @@ class OnActors:
                 waiting.append(index)
             free.append(slot)
         return results
+
+    def _first_done(self, awaited: Iterable[Any]) -> Any:
+        """The first of the answers to be there; waits for it."""
+        (done,), _ = self.ray.wait(list(awaited), num_returns=1)
+        return done
 
     def _result(self, done: Any) -> Any:
         """What a call returned. A broken stage is its one line instead of Ray's traceback."""
@@ -304,12 +376,17 @@ class OnActors:
 
         def call(unit: list[int]) -> Callable[[Any], Any]:
             return lambda actor: actor.train.remote(
-                round_index, unit, *shared, attack_state, attacked
+                round_index,
+                unit,
+                *shared,
+                attack_state,
+                attacked,
             )
 
         sheet = Sheet(sorted(cohort), params, buffers)
         for part in self._map([call(unit) for unit in units]):
-            sheet.copy(Trained(*(view(column) for column in part)))
+            columns = map(view, part)
+            sheet.copy(Trained(*columns))
         return sheet.trained
 
     def predict(
@@ -333,17 +410,19 @@ class OnActors:
         answers = self._map([call(share) for share in shares])
         predicted = {}
         for name in counts:
-            predicted[name] = _joined(_in_order(name, shares, answers), params.device)
+            batches = _in_order(name, shares, answers)
+            predicted[name] = _joined(batches, params.device)
         return predicted["clean"], predicted.get("triggered")
 
     def _publish(self, probe: Probe) -> None:
         """Give all actors the triggered test set, where they do not have this one yet."""
         triggered, published = probe.triggered, self.published_probe
-        if triggered is None or (published is not None and published[0] is triggered):
+        if triggered is None or (published is not None and published.holds(triggered)):
             return
-        self.published_probe = (triggered, self.ray.put(triggered.x.cpu().numpy()))
+        ref = self.ray.put(_shareable(triggered.x))
+        self.published_probe = Published(triggered, ref)
         for slot, actor in enumerate(self.actors):
-            self._await_ready(slot, [actor.probe.remote(self.published_probe[1])])
+            self._await_ready(slot, [actor.probe.remote(ref)])
 
     def _batches(self, slot: int, counts: Mapping[str, int]) -> dict[str, range]:
         """The evaluation batches of an actor, the same every round, so that each normalizes and
@@ -359,12 +438,12 @@ class OnActors:
 
     def _keep(self, name: str, item: Any) -> Any:
         """The reference of an item, put anew only when it is another object than last time."""
-        if name not in self.kept or self.kept[name][0] is not item:
-            plain = item
-            if isinstance(item, Tensor):
-                plain = item.detach().cpu().numpy()
-            self.kept[name] = (item, self.ray.put(plain))
-        return self.kept[name][1]
+        last = self.kept.get(name)
+        if last is not None and last.holds(item):
+            return last.ref
+        ref = self.ray.put(_shareable(item))
+        self.kept[name] = Published(item, ref)
+        return ref
 
     def close(self) -> None:
         """Stop the actors."""

@@ -41,18 +41,18 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
     Raises BadInput where it cannot be had; for a cluster that is not there, within seconds.
     """
     _set_environment()
-    place = rays.check_address(address)
-    if isinstance(place, Path):
+    endpoint_or_folder = rays.check_address(address)
+    if isinstance(endpoint_or_folder, Path):
         # loopback only; a token would be written under HOME
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        if isinstance(place, str):
-            ray.init(address=place, **QUIET_RAY)
+        if isinstance(endpoint_or_folder, str):
+            ray.init(address=endpoint_or_folder, **QUIET_RAY)
         else:
-            _start_own(place, cpus or available())
+            _start_own(endpoint_or_folder, cpus or available())
     except (OSError, ValueError, RuntimeError) as error:
         problem = str(error).partition("\n")[0]
         raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
@@ -143,13 +143,24 @@ def share_cluster(
     device: str,
 ) -> TrialWorkers:
     """How so many trials share the Ray that is running."""
+    have = cluster_resources()
+    return share_processors(
+        actors,
+        trials,
+        cpus=have.get("CPU", 1),
+        gpus=have.get("GPU", 0),
+        device=device,
+        largest_node=_largest_node(),
+    )
+
+
+def _largest_node() -> float:
+    """The CPUs of the largest node of the Ray that is running."""
     import ray
 
-    have = cluster_resources()
     list_nodes: Any = ray.nodes
-    nodes = [node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]]
-    cpus, gpus = have.get("CPU", 1), have.get("GPU", 0)
-    return share_processors(actors, trials, cpus, gpus, device, largest_node=max(nodes, default=1))
+    cpus = [node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]]
+    return max(cpus, default=1.0)
 
 
 def share_processors(
