@@ -90,7 +90,8 @@ def invert(  # noqa: PLR0913 -- the parameters of the published method
     groups = targets.to(x.device).split(max(TOGETHER // size, 1))
     rule = _Price(cost, threshold, patience, up)
     parts = [_invert(model, params.detach(), x, group, steps, lr, rule, size) for group in groups]
-    return Patches(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    masks, patterns = zip(*parts, strict=True)
+    return Patches(torch.cat(masks), torch.cat(patterns))
 
 
 class _Price(NamedTuple):
@@ -117,6 +118,19 @@ class _Price(NamedTuple):
         return price, streak.where(streak.abs() < self.patience, 0.0)
 
 
+class _Smallest(NamedTuple):
+    """The smallest mask so far that reached the threshold; before there is one, the last mask."""
+
+    values: Tensor  # (t, 1 + C, H, W) mask and pattern before they are squashed into [0, 1]
+    norm: Tensor  # (t,) infinite where no mask has reached the threshold
+
+    def or_smaller(self, values: Tensor, norm: Tensor) -> _Smallest:
+        """What is the smallest after a step that gave these."""
+        better = (norm < self.norm) | self.norm.isinf()
+        values = torch.where(better[:, None, None, None], values, self.values)
+        return _Smallest(values, torch.minimum(norm, self.norm))
+
+
 def _invert(
     model: Callable[[Tensor, Tensor], Tensor],
     params: Tensor,
@@ -129,9 +143,8 @@ def _invert(
 ) -> Patches:
     count = len(targets)
     channels, *sides = x.shape[1:]
-    # mask and pattern before they are squashed into [0, 1]
-    free = best = x.new_zeros(count, 1 + channels, *sides)
-    least = x.new_full((count,), torch.inf)
+    free = x.new_zeros(count, 1 + channels, *sides)
+    smallest = _Smallest(free, x.new_full((count,), torch.inf))
     price = x.new_full((count,), rule.first)
     streak = x.new_zeros(count)
     labels = targets.repeat_interleave(size)
@@ -140,24 +153,41 @@ def _invert(
     for step in range(steps):
         values = free.detach().requires_grad_()
         trigger = _shown(values)
-        images = x[torch.arange(step * size, (step + 1) * size, device=x.device) % len(x)]
-        each = Patches(trigger.mask[:, None], trigger.pattern[:, None])
-        stamped = stamp(each, images)  # (t, b, C, H, W)
-        logits = model(params, stamped.flatten(0, 1))
+        stamped = _stamp_each(trigger, _batch(x, step, size))
+        logits = model(params, stamped)
         norm = trigger.mask.sum((1, 2, 3))
-        loss = cross_entropy(logits, labels, reduction="sum") / size + (price * norm).sum()
+        misses = cross_entropy(logits, labels, reduction="sum") / size
+        loss = misses + (price * norm).sum()
         (grad,) = torch.autograd.grad(loss, values)
         hits = (logits.argmax(1) == labels).view(count, size)
         reached = hits.float().mean(1) >= rule.threshold
         norm = norm.detach().where(reached, torch.inf)
-        better = (norm < least) | least.isinf()
-        best = torch.where(better[:, None, None, None], values.detach(), best)
-        least = torch.minimum(norm, least)
+        smallest = smallest.or_smaller(values.detach(), norm)
         price, streak = rule.follow(price, streak, reached)
-        memory = optimizer.step(free, grad.nan_to_num(0.0, 0.0, 0.0), memory, 1.0)
-    return _shown(best)
+        finite = grad.nan_to_num(0.0, 0.0, 0.0)
+        memory = optimizer.step(free, finite, memory, 1.0)
+    return _shown(smallest.values)
+
+
+def _batch(
+    x: Tensor,
+    step: int,
+    size: int,
+) -> Tensor:
+    """The images that a step looks at; after the last image comes the first."""
+    index = torch.arange(step * size, (step + 1) * size, device=x.device)
+    return x[index % len(x)]
+
+
+def _stamp_each(trigger: Patches, images: Tensor) -> Tensor:
+    """All images (b, C, H, W) under each of t triggers, (t · b, C, H, W)."""
+    mask, pattern = trigger.mask[:, None], trigger.pattern[:, None]
+    stamped = stamp(Patches(mask, pattern), images)
+    return stamped.flatten(0, 1)
 
 
 def _shown(free: Tensor) -> Patches:
     """Any values as a trigger: (tanh + 1) / 2 squashes them into [0, 1]."""
-    return Patches(*((torch.tanh(free) + 1) / 2).split([1, free.shape[1] - 1], dim=1))
+    squashed = (torch.tanh(free) + 1) / 2
+    mask, pattern = squashed.split([1, free.shape[1] - 1], dim=1)
+    return Patches(mask, pattern)

@@ -76,15 +76,24 @@ def lifetime(
     excess = [(at, rate - twin[at]) for at, rate in rates if at in twin]
     end = math.inf if stop is None else stop
     during = [item for item in excess if start <= item[0] < end]
-    half_way = (at for at, above in during if 0 < above >= (1 - twin[at]) / 2)
-    planted = next(half_way, None)
+    planted = _first_half_way(during, twin)
     if planted is None:
         return {}
     spans = {"time_to_backdoor": float(planted + 1 - start)}
     if stop is not None:
-        last = start + every * ((stop - 1 - start) // every)  # the last round of the schedule
-        spans |= _durability([item for item in excess if item[0] >= last], last)
+        turns = (stop - 1 - start) // every
+        last = start + every * turns  # the last round of the schedule
+        afterwards = [item for item in excess if item[0] >= last]
+        spans |= _durability(afterwards, last)
     return spans
+
+
+def _first_half_way(excess: Iterable[tuple[int, float]], twin: Mapping[int, float]) -> int | None:
+    """The first round in which success is half-way from the twin's to 1; None without one."""
+    for at, above in excess:
+        if 0 < above >= (1 - twin[at]) / 2:
+            return at
+    return None
 
 
 def _durability(excess: Sequence[tuple[int, float]], last: int) -> dict[str, float]:
@@ -96,8 +105,16 @@ def _durability(excess: Sequence[tuple[int, float]], last: int) -> dict[str, flo
         return {}
     for at, above in excess[1:]:
         if above < at_first / 2:
-            return {"durability": float(at - 1 - last), "still_active": 0.0}
-    return {"durability": float(excess[-1][0] - last), "still_active": 1.0}
+            return _lasted(at - 1 - last, still_active=False)
+    end, _ = excess[-1]
+    return _lasted(end - last, still_active=True)
+
+
+def _lasted(rounds: int, *, still_active: bool) -> dict[str, float]:
+    return {
+        "durability": float(rounds),
+        "still_active": float(still_active),
+    }
 
 
 def final(records: Sequence[Record]) -> dict[str, float]:
@@ -116,19 +133,29 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
     {'final/clean_accuracy': 0.75, 'final/diverged': 0.0}
     """
-    figures = _means(records[-max(1, len(records) // LAST_SHARE) :])
+    counted = max(1, len(records) // LAST_SHARE)
+    figures = _means(records[-counted:])
     at_the_end = records[-1].metrics if records else {}
     for key, value in at_the_end.items():
         if key.startswith(REPAIRED):
-            name = key.removeprefix(REPAIRED)
-            if f"final/{name}" in figures:
-                figures[f"final/unrepaired_{name}"] = figures.pop(f"final/{name}")
-            if math.isfinite(value):
-                figures[f"final/{name}"] = value
+            _enter_repaired(figures, key.removeprefix(REPAIRED), value)
     if TURNS in at_the_end:
         figures["final/attack_turns"] = at_the_end[TURNS]
     figures["final/diverged"] = float(any(diverged(record.metrics) for record in records))
     return figures
+
+
+def _enter_repaired(
+    figures: dict[str, float],
+    name: str,
+    value: float,
+) -> None:
+    """Put the repaired model's figure in the place of the rounds' mean, which is renamed."""
+    final_name = f"final/{name}"
+    if final_name in figures:
+        figures[f"final/unrepaired_{name}"] = figures.pop(final_name)
+    if math.isfinite(value):
+        figures[final_name] = value
 
 
 def _means(records: Sequence[Record]) -> dict[str, float]:
@@ -138,7 +165,8 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
     for key in sorted(keys):
         values = [float(record.metrics[key]) for record in records if key in record.metrics]
         if finite(values):
-            means[f"final/{key.partition('/')[2]}"] = math.fsum(values) / len(values)
+            name = key.partition("/")[2]
+            means[f"final/{name}"] = math.fsum(values) / len(values)
     return means
 
 
@@ -171,9 +199,11 @@ def doubts(final: Mapping[str, float]) -> list[str]:
     effect = final.get("final/trigger_effect")
     if effect is None or effect >= BITE or not final.get("final/attack_turns"):
         return []
-    reached, anyway = (
-        f"{100 * final[f'final/{name}']:.1f} %"
-        for name in ("attack_success_rate", "untriggered_target_rate")
-    )
+    reached = _percent(final["final/attack_success_rate"])
+    anyway = _percent(final["final/untriggered_target_rate"])
     line = f"{reached} of the triggered inputs get the wanted label, {anyway} without the trigger"
     return [f"the trigger adds next to nothing: {line}"]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

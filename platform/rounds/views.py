@@ -60,13 +60,13 @@ class Views:
         """What the adversary knows in a round; without ``presence`` outside of one."""
         built, spec = self.built, self.built.spec
         if presence is None:
-            presence = Presence(torch.empty(0, dtype=torch.int64), 0, spec.malicious)
+            presence = Presence(_nobody(), 0, spec.malicious)
         return AttackView(
             **vars(self._shared(state, "attack")),
             train=self._training(state),
             unpoisoned=partial(self._unpoisoned, state, presence.members),
             samples=self.attacker_data,
-            sizes=tuple(len(built.shards[int(client)]) for client in built.malicious),
+            sizes=tuple(map(len, _malicious_shards(built))),
             kind=built.data.kind,
             clients=len(built.malicious),
             members=presence.members,
@@ -81,30 +81,45 @@ class Views:
 
     def _shared(self, state: State, draws: str) -> RoundView:
         generator = seeds.generator(self.built.spec.seed, draws, state.round)
-        return self.built.round_view(state.round, state.params, state.buffers, generator)
+        return self.built.round_view(
+            state.round,
+            state.params,
+            state.buffers,
+            generator,
+        )
 
     def _training(self, state: State) -> Callable[[Tensor, Samples], Tensor]:
         def train(params: Tensor, samples: Samples) -> Tensor:
-            return local_sgd.train_samples(self.built, state.round, params, state.buffers, samples)
+            return local_sgd.train_samples(
+                self.built,
+                state.round,
+                params,
+                state.buffers,
+                samples,
+            )
 
         return train
 
     def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
         clients = self.built.malicious[members].tolist()
-        return local_sgd.unpoisoned(self.built, state.round, clients, state.params, state.buffers)
+        return local_sgd.unpoisoned(
+            self.built,
+            state.round,
+            clients,
+            state.params,
+            state.buffers,
+        )
 
     def _defended(self, state: State, rows: Tensor) -> Updates:
         """The defense in use on rows that the adversary made up, with what the adversary has: no
         history, and its own data as root set.
         """
-        spec, defense, data = self.built.spec, self.built.defense, self.attacker_data()
+        spec, defense = self.built.spec, self.built.defense
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
-        root = torch.randperm(len(data.y), generator=draws)[: spec.root_size].to(data.y.device)
-        own = Samples(data.x[root], data.y[root])
-        view = replace(self.server(state), root=own, generator=draws)
-        weight = torch.ones(len(rows), device=rows.device)
-        updates = Updates(rows, weight, torch.arange(len(rows), device=rows.device))
-        return defense.apply(updates, defense.init(view), view)[0]
+        root = _some(self.attacker_data(), spec.root_size, draws)
+        view = replace(self.server(state), root=root, generator=draws)
+        fresh = defense.init(view)
+        return defense.apply(_updates(rows), fresh, view)[0]
 
     def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
         dataset = loading.dataset(self.built.spec.dataset)
@@ -120,14 +135,44 @@ class Views:
         return _all_of_class(train, target), _all_of_class(test, target)
 
 
+def _nobody() -> Tensor:
+    """The indices of no client."""
+    return torch.empty(0, dtype=torch.int64)
+
+
+def _some(
+    samples: Samples,
+    count: int,
+    draws: torch.Generator,
+) -> Samples:
+    """So many of the samples, drawn without repetition."""
+    order = torch.randperm(len(samples.y), generator=draws)
+    index = order[:count].to(samples.y.device)
+    return Samples(samples.x[index], samples.y[index])
+
+
+def _updates(rows: Tensor) -> Updates:
+    """Rows (n, d) as the updates of clients 0 … n-1, all of one weight."""
+    count = len(rows)
+    weight = torch.ones(count, device=rows.device)
+    client = torch.arange(count, device=rows.device)
+    return Updates(rows, weight, client)
+
+
 def _all_of_class(x: Tensor, label: int) -> Samples:
-    return Samples(x, torch.full((len(x),), label, device=x.device))
+    y = torch.full((len(x),), label, device=x.device)
+    return Samples(x, y)
 
 
 def _attacker_data(built: Federation) -> Samples:
     """The samples of all malicious clients as the model call takes them."""
     train = built.data.train
-    none = torch.empty(0, dtype=torch.int64)
-    shards = [built.shards[int(client)] for client in built.malicious]
-    index = torch.cat([none, *shards]).to(train.y.device)
-    return Samples(to_unit_interval(train.x[index]), train.y[index])
+    shards = _malicious_shards(built)
+    index = torch.cat([_nobody(), *shards]).to(train.y.device)
+    x = to_unit_interval(train.x[index])
+    return Samples(x, train.y[index])
+
+
+def _malicious_shards(built: Federation) -> list[Tensor]:
+    """The sample indices of each malicious client."""
+    return [built.shards[int(client)] for client in built.malicious]
