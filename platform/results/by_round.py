@@ -48,25 +48,33 @@ def _has_success(cell: Json) -> bool:
 
 
 def _strongest_first(cell: Json) -> tuple[bool, float, str, str]:
-    defended = cell["defense"] != UNDEFENDED
-    success = cell[SUCCESS]["mean"]
-    return defended, -success, cell["attack"], cell["setting"]
+    return (
+        cell["defense"] != UNDEFENDED,
+        -cell[SUCCESS]["mean"],
+        cell["attack"],
+        cell["setting"],
+    )
 
 
 def runs_of_scene(document: Document) -> list[tuple[Mark, list[str]]]:
     """The best row of each family, with the ids of its runs under the strongest attack."""
-    scene = strongest_attack(document)
+    ids = _ids_by_defense(document, strongest_attack(document))
+    runs = []
+    for mark in best_per_family(document):
+        defense = mark.row["defense"]
+        runs.append((mark, ids.get(defense, [])))
+    return runs
+
+
+def _ids_by_defense(document: Document, scene: Scene | None) -> dict[str, list[str]]:
+    """The ids of the scene's runs, by the defenses that met it."""
     ids: dict[str, list[str]] = {}
     for run in document["runs"]:
         spec = run["spec"]
         if scene is not None and _belongs(spec, scene):
             defense = chain_label(spec["defense"], "defense")
             ids.setdefault(defense, []).append(run["id"])
-    runs = []
-    for mark in best_per_family(document):
-        defense = mark.row["defense"]
-        runs.append((mark, ids.get(defense, [])))
-    return runs
+    return ids
 
 
 def _belongs(spec: Json, scene: Scene) -> bool:
@@ -105,9 +113,14 @@ def mean_curve(runs: Sequence[Drawn], metric: str) -> list[tuple[int, float]]:
     curves = [dict(run.curves[metric]) for run in runs if run.curves.get(metric)]
     if not curves:
         return []
-    first, *others = curves
     points = []
-    for step in sorted(set(first).intersection(*others)):
+    for step in _common_rounds(curves):
         total = sum(curve[step] for curve in curves)
         points.append((step, total / len(curves)))
     return points
+
+
+def _common_rounds(curves: Sequence[Mapping[int, float]]) -> list[int]:
+    first, *others = curves
+    common = set(first).intersection(*others)
+    return sorted(common)

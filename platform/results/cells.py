@@ -110,7 +110,11 @@ class Twins(NamedTuple):
 def json_text(value: object) -> str:
     """The one text of a JSON value."""
     return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     )
 
 
@@ -121,13 +125,17 @@ def setting_fields(spec: Json) -> dict[str, Any]:
 
 def setting(spec: Json) -> str:
     """The name of a spec's setting: the first digits of its content's sha256."""
-    return hashlib.sha256(json_text(setting_fields(spec)).encode()).hexdigest()[:12]
+    content = json_text(setting_fields(spec)).encode()
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def cell_key(spec: Json) -> CellKey:
     """The cell that a spec's run belongs to."""
-    attack, defense = (chain_label(spec[role], role) for role in ("attack", "defense"))
-    return CellKey(setting(spec), attack, defense)
+    return CellKey(
+        setting(spec),
+        chain_label(spec["attack"], "attack"),
+        chain_label(spec["defense"], "defense"),
+    )
 
 
 def seed_of(run: Logged) -> int:
@@ -150,18 +158,37 @@ def run_order(run: Logged) -> tuple[str, str, str, int, str, str]:
     key = cell_key(run.spec)
     fields = json_text(setting_fields(run.spec))
     metrics = json_text(finite_metrics(run.metrics))
-    return fields, key.attack, key.defense, seed_of(run), run.id, metrics
+    return (
+        fields,
+        key.attack,
+        key.defense,
+        seed_of(run),
+        run.id,
+        metrics,
+    )
 
 
 def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
     """The cells of ordered runs."""
     members: dict[CellKey, list[Logged]] = {}
     for run in runs:
-        members.setdefault(cell_key(run.spec), []).append(run)
-    measured = {key.scene for key, listed in members.items() if _measure_success(listed)}
-    return [
-        _cell(key, listed, has_success=key.scene in measured) for key, listed in members.items()
-    ]
+        key = cell_key(run.spec)
+        members.setdefault(key, []).append(run)
+    measured = _measured_scenes(members)
+    cells = []
+    for key, listed in members.items():
+        has_success = key.scene in measured
+        cells.append(_cell(key, listed, has_success=has_success))
+    return cells
+
+
+def _measured_scenes(members: Mapping[CellKey, Sequence[Logged]]) -> set[tuple[str, str]]:
+    """The scenes in which some run, whatever its defense, has measured an attack success."""
+    scenes = set()
+    for key, runs in members.items():
+        if _measure_success(runs):
+            scenes.add(key.scene)
+    return scenes
 
 
 def _measure_success(runs: Iterable[Logged]) -> bool:
@@ -180,7 +207,7 @@ def _cell(
     has_success: bool,
 ) -> Cell:
     """``has_success``: whether any run under the attack, whatever the defense, measured one."""
-    attacked = [run for run in runs if run.metrics.get("final/attack_turns") != 0]
+    attacked = list(filter(_was_attacked, runs))
     seeds = {seed_of(run) for run in attacked}
     unattacked = {seed_of(run) for run in runs} - seeds
     return Cell(
@@ -192,6 +219,11 @@ def _cell(
         success={seed_of(run): success_curve(run) for run in attacked},
         diverged=sum(map(_has_diverged, attacked)),
     )
+
+
+def _was_attacked(run: Logged) -> bool:
+    """False where a malicious client never took part in an attacked round."""
+    return run.metrics.get("final/attack_turns") != 0
 
 
 def _final_figures(runs: Sequence[Logged], *, has_success: bool) -> dict[str, dict[int, float]]:
@@ -226,13 +258,19 @@ def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
     """
     dormant: dict[str, list[Logged]] = {}
     for run in runs:
-        if run.spec.get("dormant") and not run.spec["defense"]:
+        if _may_be_twin(run):
             dormant.setdefault(setting(run.spec), []).append(run)
 
     def twins_of(cell: Cell) -> Twins:
-        return _twins(cell, dormant.get(cell.key.setting, ()))
+        in_setting = dormant.get(cell.key.setting, ())
+        return _twins(cell, in_setting)
 
     return twins_of
+
+
+def _may_be_twin(run: Logged) -> bool:
+    """Whether nobody attacked in the run, nor defended."""
+    return bool(run.spec.get("dormant")) and not run.spec["defense"]
 
 
 def _twins(cell: Cell, dormant: Iterable[Logged]) -> Twins:
@@ -241,7 +279,8 @@ def _twins(cell: Cell, dormant: Iterable[Logged]) -> Twins:
     final: dict[int, float] = {}
     by_round: dict[int, Mapping[int, float]] = {}
     for run in dormant:
-        seed, rate = seed_of(run), final_figure(run, SUCCESS)
+        seed = seed_of(run)
+        rate = final_figure(run, SUCCESS)
         if seed not in cell.seeds or rate is None:
             continue
         if json_text(run.spec["attack"]) in triggers:

@@ -35,10 +35,12 @@ class Figure(NamedTuple):
 
 def _quantile(ranked: Draws, share: float) -> float:
     """Between the two nearest of the ascending draws, in proportion."""
-    rank = share * (len(ranked) - 1)
+    last = len(ranked) - 1
+    rank = share * last
     low = math.floor(rank)
-    high = min(low + 1, len(ranked) - 1)
-    below, above = float(ranked[low]), float(ranked[high])
+    high = min(low + 1, last)
+    below = float(ranked[low])
+    above = float(ranked[high])
     if below == above:
         return below
     return below + (rank - low) * (above - below)
@@ -54,7 +56,8 @@ def _weights(seeds: int) -> NDArray[np.float64]:
     counts = np.zeros((DRAWS, seeds))
     for draw in range(DRAWS):
         for pick in range(seeds):
-            counts[draw, stream(0, "bootstrap", seeds, draw, pick) % seeds] += 1
+            drawn = stream(0, "bootstrap", seeds, draw, pick) % seeds
+            counts[draw, drawn] += 1
     return counts
 
 
@@ -64,9 +67,14 @@ def figure_over_seeds(values: Mapping[int, float]) -> Figure | None:
         return None
     listed = [values[seed] for seed in sorted(values)]
     if min(listed) == max(listed):
-        return Figure(listed[0], np.full(DRAWS, listed[0]))
+        return _constant(listed[0])
     mean = math.fsum(listed) / len(listed)
     return Figure(mean, _resampled_means(listed))
+
+
+def _constant(value: float) -> Figure:
+    """The figure of seeds that all have this value."""
+    return Figure(value, np.full(DRAWS, value))
 
 
 def _resampled_means(values: Sequence[float]) -> Draws:
@@ -84,10 +92,15 @@ def average(figures: Iterable[Figure | None]) -> Figure | None:
     if not known:
         return None
     mean = math.fsum(figure.mean for figure in known) / len(known)
+    return Figure(mean, _mean_draws(known))
+
+
+def _mean_draws(figures: Sequence[Figure]) -> Draws:
+    """Resample by resample, the mean of the figures."""
     total = np.zeros(DRAWS)
-    for figure in known:
+    for figure in figures:
         total += figure.draws
-    return Figure(mean, total / len(known))
+    return total / len(figures)
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -40,7 +40,8 @@ def leaderboard_frame(document: Json) -> pd.DataFrame:
     ``clean_accuracy_low`` and ``clean_accuracy_high``; shares are from 0 to 1.
     """
     rows = ranked_rows(document)
-    return pd.DataFrame([_flat(row.fields) | _derived(row) for row in rows])
+    records = [_flat(row.fields) | _derived(row) for row in rows]
+    return pd.DataFrame(records)
 
 
 def cells_frame(document: Json) -> pd.DataFrame:
@@ -62,11 +63,18 @@ def runs_csv(document: Json, runs: Iterable[Timed]) -> str:
     """The text of runs.csv: the document's runs, in its order."""
     by_id = {run.id: run for run in runs}
     listed = [by_id[item["id"]] for item in document["runs"]]
-    costs = {_cost_name(name) for run in listed for name in run.costs}
     frame = runs_frame(listed)
-    for cost in costs:
+    for cost in _cost_columns(listed):
         frame[cost] = frame[cost].map("{:.3f}".format, na_action="ignore")
     return _csv(frame)
+
+
+def _cost_columns(runs: Iterable[Timed]) -> set[str]:
+    """The columns of the runs' seconds and memory."""
+    columns: set[str] = set()
+    for run in runs:
+        columns.update(map(_cost_name, run.costs))
+    return columns
 
 
 def exact_mean(values: pd.Series[float]) -> float:
@@ -82,14 +90,21 @@ def _flat(record: Json) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for field, value in record.items():
         if field == "intervals":
-            for name, interval in value.items():
-                columns |= _ends(name, interval, ("low", "high"))
+            columns |= _bounds(value)
         elif field in INTERVALS:
             columns |= _ends(field, value, ("mean", "low", "high"))
         elif value is None and field not in NOT_NUMBERS:
             columns[field] = math.nan
         elif not field.endswith("_stages"):
             columns[field] = value
+    return columns
+
+
+def _bounds(intervals: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
+    """The ends of intervals whose means stand in fields of their own."""
+    columns: dict[str, float] = {}
+    for name, interval in intervals.items():
+        columns |= _ends(name, interval, ("low", "high"))
     return columns
 
 
@@ -118,16 +133,10 @@ def _derived(row: RankedRow) -> dict[str, Any]:
 
 
 def _run_record(run: Timed) -> dict[str, Any]:
-    spec = run.spec
     record = {
         "id": run.id,
         "run_id": run.run_id,
-        "dataset": part_label(spec["dataset"]),
-        "model": part_label(spec["model"]),
-        "attack": chain_label(spec["attack"], "attack"),
-        "defense": chain_label(spec["defense"], "defense"),
-        "seed": spec["seed"],
-        "dormant": bool(spec.get("dormant")),  # an attack's clean twin
+        **_spec_columns(run.spec),
         "fingerprint": run.fingerprint,
     }
     for name, value in sorted(run.costs.items()):
@@ -135,6 +144,18 @@ def _run_record(run: Timed) -> dict[str, Any]:
     for name, value in sorted(run.metrics.items()):
         record[name.removeprefix("final/")] = value
     return record
+
+
+def _spec_columns(spec: Json) -> dict[str, Any]:
+    """What a run was."""
+    return {
+        "dataset": part_label(spec["dataset"]),
+        "model": part_label(spec["model"]),
+        "attack": chain_label(spec["attack"], "attack"),
+        "defense": chain_label(spec["defense"], "defense"),
+        "seed": spec["seed"],
+        "dormant": bool(spec.get("dormant")),  # an attack's clean twin
+    }
 
 
 def _cost_name(metric: str) -> str:

@@ -28,6 +28,7 @@ from backstop.platform.rounds.origin import Origin, of_tags
 from backstop.platform.specs.spec import Spec, spec_title, spec_to_json, validate
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
     from torch import Tensor
 
@@ -84,9 +85,8 @@ class Log:
         store: they are dropped.
         """
         self._step = max(self._step, record.round)
-        for name, value in (*record.metrics.items(), *record.costs.items()):
-            if math.isfinite(value):
-                self._metrics.append((name, float(value), record.round))
+        self._metrics += _points(record.metrics, record.round)
+        self._metrics += _points(record.costs, record.round)
         self._costs = costs.add(self._costs, record.costs)
 
     def flush(self, *, force: bool = True) -> bool:
@@ -111,37 +111,41 @@ class Log:
         True when all of it is stored, here or in a finished run of the same spec; ``finding`` says
         how that one differs. After False it may be called again, in this process or a later one.
         """
-        points = [*self._points(final), *self._points(costs.totals(self._costs))]
         contents = self._artifacts(tensors, files or {})
 
         def complete() -> None:
             if self._status == "FINISHED":  # by an earlier call
                 return
-            self._send(points)
-            if self._finished is not None and not self._separate:
-                if not self._dissents(self._finished, final):
-                    return
-                self._send(points)
-            self._deposit(contents)
-            mlflow_client(self.store.uri).set_terminated(self._id(), "FINISHED")
-            self._status = "FINISHED"
+            if self._send_finals(final):
+                self._deposit(contents)
+                self._client.set_terminated(self._id(), "FINISHED")
+                self._status = "FINISHED"
 
         return self._try(complete)
 
-    def _points(self, values: Mapping[str, float]) -> list[Point]:
-        """Figures of the whole run, at its last round."""
-        return [
-            (name, float(value), self._step)
-            for name, value in values.items()
-            if math.isfinite(value)
-        ]
+    def _send_finals(self, final: Mapping[str, float]) -> bool:
+        """Send the figures of the whole run; False where a finished run of the spec has the same
+        ones, which is then the one to keep.
+        """
+        points = _points(final, self._step)
+        points += _points(costs.totals(self._costs), self._step)
+        self._send(points)
+        if self._finished is None or self._separate:
+            return True
+        if not self._dissents(self._finished, final):
+            return False
+        self._send(points)
+        return True
+
+    @property
+    def _client(self) -> MlflowClient:
+        return mlflow_client(self.store.uri)
 
     def _artifacts(
         self, tensors: Mapping[str, Tensor] | None, files: Mapping[str, str]
     ) -> dict[str, bytes]:
         """File name → content."""
-        document = {"id": self.spec.id, "spec": spec_to_json(self.spec)}
-        texts = {"spec.json": json.dumps(document, indent=2, sort_keys=True) + "\n", **files}
+        texts = {"spec.json": _spec_file(self.spec), **files}
         contents = {name: text.encode() for name, text in texts.items()}
         if tensors is not None:
             contents["model.safetensors"] = _model_file(tensors)
@@ -153,9 +157,9 @@ class Log:
         def complete() -> None:
             self._send()
             if self._status != "FINISHED" and self._finished is None:
-                client = mlflow_client(self.store.uri)
-                client.set_tag(self._id(), "backstop.error", message[:TAG_LIMIT])
-                client.set_terminated(self._id(), "FAILED")
+                run_id = self._id()
+                self._client.set_tag(run_id, "backstop.error", message[:TAG_LIMIT])
+                self._client.set_terminated(run_id, "FAILED")
 
         return self._try(complete)
 
@@ -170,8 +174,7 @@ class Log:
                 check_still_there(self.store)
                 action()
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            # a mistake of ours, which waiting does not mend
-            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+            if _is_our_mistake(error):
                 raise
             self.error = one_line(error)
             self._retry_at = time.monotonic() + PAUSE
@@ -205,19 +208,22 @@ class Log:
         return None
 
     def _take_up(self, run: StoredRun) -> None:
-        client, run_id = mlflow_client(self.store.uri), run.info.run_id
+        run_id = run.info.run_id
         if run.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
+            self._client.update_run(run_id, status="RUNNING")
         if self.driver:
-            client.set_tag(run_id, DRIVER, self.driver)
+            self._client.set_tag(run_id, DRIVER, self.driver)
 
     def _create(self) -> StoredRun:
-        client = mlflow_client(self.store.uri)
-        title = run_title(self.spec)
-        return client.create_run(self.experiment_id, tags=self._tags, run_name=title)
+        return self._client.create_run(
+            self.experiment_id,
+            tags=self._tags,
+            run_name=run_title(self.spec),
+        )
 
     def _write_to(self, run: StoredRun) -> None:
-        self._start, self._artifact_uri = run.info.start_time, run.info.artifact_uri
+        self._start = run.info.start_time
+        self._artifact_uri = run.info.artifact_uri
         self._status = "RUNNING"
 
     def _stored(self) -> Iterator[StoredRun]:
@@ -243,43 +249,63 @@ class Log:
 
     def _is_finished(self) -> bool:
         """Whether the spec has a finished run; from now on that is the one to speak of."""
-        finished = next((run for run in self._stored() if run.info.status == "FINISHED"), None)
+        finished = self._first_finished()
         if finished is None:
             return False
-        started, self._finished = self.run_id, finished
+        started = self.run_id
+        self._finished = finished
         self.run_id = str(finished.info.run_id)
         # ours is of another origin, and nobody will go on with it
         if started not in (None, self.run_id):
-            mlflow_client(self.store.uri).set_terminated(started, "KILLED")
+            self._client.set_terminated(started, "KILLED")
         return True
+
+    def _first_finished(self) -> StoredRun | None:
+        """The oldest finished run of the spec, whoever made it."""
+        for run in self._stored():
+            if run.info.status == "FINISHED":
+                return run
+        return None
 
     def _send_batch(self, run_id: str, points: Sequence[Point]) -> None:
         """Send points and the parameters that are not stored yet, with one call."""
         from mlflow.entities import Metric, Param
 
         count = len(self._metrics)
-        metrics = [Metric(name, value, self._start + step, step) for name, value, step in points]
-        params = [Param(key, value) for key, value in self._params.items()]
-        mlflow_client(self.store.uri).log_batch(run_id, metrics=metrics, params=params)
-        self._sent, self._params = count, {}
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
+            params=[Param(key, value) for key, value in self._params.items()],
+        )
+        self._sent = count
+        self._params = {}
 
     def _dissents(self, stored: StoredRun, final: Mapping[str, float]) -> bool:
         """Say what differs from a finished run of the same spec. Whether figures do: these get a
         run of their own.
         """
         figures = _different_figures(stored.data.metrics, final)
-        made = of_tags(stored.data.tags)
-        origin = made.difference(self._origin) if made.data else ""
+        origin = self._other_origin(stored)
         if figures or origin:
             self.finding = self._difference(figures, origin)
         if figures:
             self._write_beside(stored)
         return bool(figures)
 
+    def _other_origin(self, stored: StoredRun) -> str:
+        """What another run was made with and this one was not, in words, as far as it is known."""
+        made = of_tags(stored.data.tags)
+        if not made.data:
+            return ""
+        return made.difference(self._origin)
+
     def _difference(self, figures: Sequence[str], origin: str) -> str:
         """How a finished run of the spec differs from this one, in words."""
-        run = f"run {self.spec.id[:12]} ({spec_title(self.spec)}, seed {self.spec.seed})"
-        result = f"other figures: {'; '.join(figures[:3])}" if figures else "the same figures"
+        spec = self.spec
+        run = f"run {spec.id[:12]} ({spec_title(spec)}, seed {spec.seed})"
+        result = "the same figures"
+        if figures:
+            result = f"other figures: {'; '.join(figures[:3])}"
         clauses = [f"{run} was finished by another process with {result}"]
         if origin:
             clauses.append(f"that one was made with {origin}")
@@ -301,16 +327,31 @@ class Log:
         """Store artifacts: straight into a folder of this machine, through MLflow otherwise."""
         folder = local_path(self._artifact_uri)
         if folder is not None:
-            try:
-                _fill(folder, contents)
-            except OSError as error:  # the same words for all runs: their reasons are gathered
-                raise OSError(
-                    f"artifacts in {folder.parents[1]}: {error.strerror or error}"
-                ) from error
+            _fill_artifacts(folder, contents)
             return
         with tempfile.TemporaryDirectory() as temporary:
             _fill(Path(temporary), contents)
-            mlflow_client(self.store.uri).log_artifacts(self._id(), temporary)
+            self._client.log_artifacts(self._id(), temporary)
+
+
+def _points(values: Mapping[str, float], step: int) -> list[Point]:
+    """The figures of a round that are finite."""
+    points = []
+    for name, value in values.items():
+        if math.isfinite(value):
+            points.append((name, float(value), step))
+    return points
+
+
+def _is_our_mistake(error: Exception) -> bool:
+    """Whether MLflow refused what was sent, which waiting does not mend."""
+    return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+
+
+def _spec_file(spec: Spec) -> str:
+    """The text of spec.json."""
+    document = {"id": spec.id, "spec": spec_to_json(spec)}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def _model_file(tensors: Mapping[str, Tensor]) -> bytes:
@@ -326,11 +367,23 @@ def _different_figures(stored: Mapping[str, float], final: Mapping[str, float]) 
     """The final figures in which a stored run differs from this one, in words."""
     theirs = {key: value for key, value in stored.items() if key.startswith("final/")}
     ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
-    return [
-        f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here"
-        for key in sorted({*theirs, *ours})
-        if theirs.get(key) != ours.get(key)
-    ]
+    differences = []
+    for key in sorted({*theirs, *ours}):
+        there, here = theirs.get(key), ours.get(key)
+        if there != here:
+            differences.append(f"{key} {there!r} there, {here!r} here")
+    return differences
+
+
+def _fill_artifacts(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Fill a run's folder. The error has the same words for all runs: their reasons are
+    gathered.
+    """
+    try:
+        _fill(folder, contents)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"artifacts in {folder.parents[1]}: {reason}") from error
 
 
 def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:

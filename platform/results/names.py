@@ -49,8 +49,11 @@ class ChainName(NamedTuple):
         """The parameters of a single stage, each as ``key=value``; none of a longer chain."""
         if len(self.stages) != 1:
             return []
-        params = self.stages[0].params
-        return [f"{key}={notation.write(value)}" for key, value in sorted(params.items())]
+        texts = []
+        for key, value in sorted(self.stages[0].params.items()):
+            written = notation.write(value)
+            texts.append(f"{key}={written}")
+        return texts
 
     def _joined(self, sign: str) -> str:
         return sign.join(map(str, self.stages)) or self.text
@@ -63,7 +66,8 @@ def chain_of(stages: Stages) -> Chain:
 
 def chain_label(stages: Stages, role: str) -> str:
     """The text form of a chain in JSON; the empty one is called ``none`` or ``fedavg``."""
-    return "+".join(map(str, chain_of(stages))) or NOTHING[role]
+    text = "+".join(map(str, chain_of(stages)))
+    return text or NOTHING[role]
 
 
 def stages_of(stages: Stages) -> list[dict[str, Any]]:
@@ -93,8 +97,10 @@ def chain_order(chain: Chain) -> list[tuple[str, list[ParameterOrder]]]:
     """
     order = []
     for name, params in chain:
-        parameters = sorted(params.items())
-        order.append((name, [_parameter_order(*parameter) for parameter in parameters]))
+        parameters = []
+        for key, value in sorted(params.items()):
+            parameters.append(_parameter_order(key, value))
+        order.append((name, parameters))
     return order
 
 
@@ -108,8 +114,12 @@ def _parameter_order(key: str, value: notation.Value) -> ParameterOrder:
 def attack_names(document: Json) -> dict[str, ChainName]:
     """Names of a leaderboard's attacks, by their full texts."""
     chains = document_chains(document)
-    attacks = {cell["attack"] for cell in document["cells"]} - {NOTHING["attack"]}
-    return chain_names({attack: chains[attack] for attack in attacks})
+    attacks = {}
+    for cell in document["cells"]:
+        attack = cell["attack"]
+        if attack != NOTHING["attack"]:
+            attacks[attack] = chains[attack]
+    return chain_names(attacks)
 
 
 def part_label(part: Json) -> str:
@@ -138,19 +148,25 @@ def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:
 
 def _varied_parameters(stages: Sequence[Part]) -> set[tuple[str, str]]:
     """(plug-in, parameter) of which there are several values, or that a stage does not have."""
-    values = defaultdict(list)
-    for name, params in stages:
-        for key, value in params.items():
-            values[name, key].append(notation.write(value))
     uses = Counter(stage.name for stage in stages)
     varied = set()
-    for (name, key), written in values.items():
-        if len(set(written)) > 1 or len(written) < uses[name]:
+    for (name, key), values in _values_by_parameter(stages).items():
+        if len(set(values)) > 1 or len(values) < uses[name]:
             varied.add((name, key))
     return varied
 
 
+def _values_by_parameter(stages: Sequence[Part]) -> Mapping[tuple[str, str], list[str]]:
+    """(plug-in, parameter) → its value in each stage that has it, as text."""
+    values = defaultdict(list)
+    for name, params in stages:
+        for key, value in params.items():
+            written = notation.write(value)
+            values[name, key].append(written)
+    return values
+
+
 def _with_only(stage: Part, varied: set[tuple[str, str]]) -> Part:
     name, params = stage
-    kept = {key: value for key, value in params.items() if (name, key) in varied}
-    return Part(name, kept)
+    shown = {key: value for key, value in params.items() if (name, key) in varied}
+    return Part(name, shown)

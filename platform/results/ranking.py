@@ -105,9 +105,13 @@ def build_document(
     ranked = latest_version(ordered)
     if not mix:
         check_comparable(ranked, experiment)
-    fingerprint = " | ".join(fingerprints(ranked))
-    missing = missing_runs(ordered, planned or {})
-    return ranking_document(ranked, experiment, fingerprint, code_digests(ranked), missing)
+    return ranking_document(
+        ranked,
+        experiment,
+        fingerprint=" | ".join(fingerprints(ranked)),
+        code=code_digests(ranked),
+        missing=missing_runs(ordered, planned or {}),
+    )
 
 
 def ranking_document(
@@ -180,8 +184,10 @@ def _less(
     metric: str,
 ) -> Figure | None:
     """By how much the figure is below the baseline's."""
-    own, other = cell.values[metric], baseline.values[metric]
-    return figure_over_seeds({seed: other[seed] - own[seed] for seed in own.keys() & other.keys()})
+    own = cell.values[metric]
+    other = baseline.values[metric]
+    common = own.keys() & other.keys()
+    return figure_over_seeds({seed: other[seed] - own[seed] for seed in common})
 
 
 def _scores(figures: Figures) -> Document:
@@ -197,11 +203,7 @@ def _cell_entry(scored: ScoredCell, twins: Twins) -> Document:
     """A cell as the document holds it."""
     cell = scored.cell
     return {
-        "dataset": part_label(cell.spec["dataset"]),
-        "model": part_label(cell.spec["model"]),
-        **cell.key._asdict(),
-        "attack_stages": stages_of(cell.spec["attack"]),
-        "defense_stages": stages_of(cell.spec["defense"]),
+        **_cell_spec(cell),
         "seeds": list(cell.seeds),
         "knows": plugins.knows(stage["name"] for stage in cell.spec["attack"]),
         **_scores(scored.figures),
@@ -212,6 +214,18 @@ def _cell_entry(scored: ScoredCell, twins: Twins) -> Document:
         "left_out": scored.verdict.reason,
         "unattacked_seeds": list(cell.unattacked),
         "diverged": cell.diverged,
+    }
+
+
+def _cell_spec(cell: Cell) -> Document:
+    """What was run in a cell."""
+    spec = cell.spec
+    return {
+        "dataset": part_label(spec["dataset"]),
+        "model": part_label(spec["model"]),
+        **cell.key._asdict(),
+        "attack_stages": stages_of(spec["attack"]),
+        "defense_stages": stages_of(spec["defense"]),
     }
 
 
@@ -267,7 +281,9 @@ def _rows(scored: Sequence[ScoredCell]) -> list[Document]:
         own = [item for item in scored if item.cell.key.defense == defense]
         rows.append(_row(own, len(scenes)))
     rows.sort(key=rank_key)
-    return [row | {"rank": rank} for rank, row in enumerate(rows, 1)]
+    for rank, row in enumerate(rows, 1):
+        row["rank"] = rank
+    return rows
 
 
 def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
@@ -278,14 +294,13 @@ def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
     attacked = [item for item in scored if item.cell.attacked]
     ranked = [item for item in attacked if item.verdict.bites is not False]
     attacks = _attacks(ranked)
-    seeds = {seed for item in ranked for seed in item.cell.seeds}
     return {
         "rank": 0,
         **_defense_fields(attacked[0].cell),
         "attacks": sorted(attacks),
         "left_out": sorted(_attacks(attacked) - attacks),
-        "seeds": sorted(seeds),
-        **_scores({name: _mean_figure(ranked, name) for name in (*FIGURES, *GAINS)}),
+        "seeds": _all_seeds(ranked),
+        **_scores(_mean_figures(ranked)),
         **_worst(ranked),
         "no_attack_accuracy": interval_of(_mean_figure(clean, ACCURACY)),
         "missing": scene_count - len(attacked),
@@ -295,6 +310,19 @@ def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
 
 def _attacks(scored: Iterable[ScoredCell]) -> set[str]:
     return {item.cell.key.attack for item in scored}
+
+
+def _all_seeds(scored: Iterable[ScoredCell]) -> list[int]:
+    """The seeds of any of the cells."""
+    seeds: set[int] = set()
+    for item in scored:
+        seeds.update(item.cell.seeds)
+    return sorted(seeds)
+
+
+def _mean_figures(scored: Sequence[ScoredCell]) -> Figures:
+    """Each figure over the cells that have it."""
+    return {name: _mean_figure(scored, name) for name in (*FIGURES, *GAINS)}
 
 
 def _mean_figure(scored: Iterable[ScoredCell], name: str) -> Figure | None:
@@ -319,9 +347,16 @@ def _worst(ranked: Sequence[ScoredCell]) -> Document:
         if success is not None:
             successes.append((-success.mean, item.cell.key.attack))
     if not successes:
-        return {"worst_attack": None, "worst_attack_success_rate": None}
+        return _worst_fields(None, None)
     negated, attack = min(successes)
-    return {"worst_attack": attack, "worst_attack_success_rate": -negated}
+    return _worst_fields(attack, -negated)
+
+
+def _worst_fields(attack: str | None, success: float | None) -> Document:
+    return {
+        "worst_attack": attack,
+        "worst_attack_success_rate": success,
+    }
 
 
 def rank_key(row: Json) -> tuple[float, float, str]:

@@ -16,7 +16,8 @@ def latest_version(ordered: Sequence[Logged]) -> list[Logged]:
     """
     by_spec: dict[str, dict[str, Logged]] = {}
     for run in ordered:
-        versions = by_spec.setdefault(json_text(run.spec), {})
+        spec = json_text(run.spec)
+        versions = by_spec.setdefault(spec, {})
         versions.setdefault(run.id, run)
     return [_todays(versions) for versions in by_spec.values()]
 
@@ -26,7 +27,8 @@ def _todays(versions: Mapping[str, Logged]) -> Logged:
     first = next(iter(versions.values()))
     if len(versions) == 1:
         return first
-    return versions.get(spec_from_json(first.spec).id, first)
+    todays_id = spec_from_json(first.spec).id
+    return versions.get(todays_id, first)
 
 
 def check_comparable(runs: Sequence[Logged], experiment: str) -> None:
@@ -56,6 +58,15 @@ def fingerprints(runs: Sequence[Logged]) -> list[str]:
 
 def _datasets_in_several_versions(runs: Sequence[Logged]) -> str:
     """With the digests that were read, in words; empty where there are none."""
+    clauses = []
+    for name, versions in sorted(_data_digests(runs).items()):
+        if len(versions) > 1:
+            clauses.append(f"{name} ({', '.join(sorted(versions))})")
+    return "; ".join(clauses)
+
+
+def _data_digests(runs: Sequence[Logged]) -> dict[str, set[str]]:
+    """Data in words → the digests under which the runs read them, where these are known."""
     digests: dict[str, set[str]] = {}
     for run in runs:
         data, _, edge_cases = run.data.partition("+")
@@ -64,11 +75,7 @@ def _datasets_in_several_versions(runs: Sequence[Logged]) -> str:
             digests.setdefault(name, set()).add(data)
         if edge_cases:
             digests.setdefault(f"the edge cases of {name}", set()).add(edge_cases)
-    return "; ".join(
-        f"{name} ({', '.join(sorted(versions))})"
-        for name, versions in sorted(digests.items())
-        if len(versions) > 1
-    )
+    return digests
 
 
 def code_digests(runs: Sequence[Logged]) -> dict[str, str]:
@@ -77,11 +84,15 @@ def code_digests(runs: Sequence[Logged]) -> dict[str, str]:
     for run in runs:
         for name, digest in run.code.items():
             seen.setdefault(name, set()).add(digest)
-    return {name: " | ".join(sorted(digests)) for name, digests in sorted(seen.items())}
+    texts = {}
+    for name, digests in sorted(seen.items()):
+        texts[name] = " | ".join(sorted(digests))
+    return texts
 
 
 def missing_runs(runs: Sequence[Logged], planned: Mapping[str, str]) -> list[dict[str, str]]:
     """The planned runs, spec id → the run in words, that are not there, ordered by their words."""
     finished = {run.id for run in runs}
     missing = [(words, spec_id) for spec_id, words in planned.items() if spec_id not in finished]
-    return [{"id": spec_id, "run": words} for words, spec_id in sorted(missing)]
+    missing.sort()
+    return [{"id": spec_id, "run": words} for words, spec_id in missing]

@@ -40,9 +40,10 @@ def terminal_table(document: Json, width: int = 100) -> Table:
     """
     rows, columns = ranked_rows(document), columns_in("terminal")
     layout = _fit(rows, columns, width)
+    hidden = columns[len(layout.columns) :]
     table = Table(
         title=_title(document),
-        caption=_caption(document, columns[len(layout.columns) :]),
+        caption=_caption(document, hidden),
         box=SIMPLE_HEAD,
         header_style="bold",
         title_justify="left",
@@ -74,11 +75,20 @@ def _fit(
         names = [_name_lines(row.defense, narrow=True) for row in rows]
         longest = max((_longest_line(name.plain) for name in names), default=NAME_WIDTH)
         widths[name_index] = min(NAME_WIDTH, longest)
-    shown = len(columns)
-    fewest = name_index + 1
+    shown = _shown_count(widths, name_index + 1, width)
+    return _Layout(names, widths[name_index], columns[:shown])
+
+
+def _shown_count(
+    widths: Sequence[int],
+    fewest: int,
+    width: int,
+) -> int:
+    """How many of the columns, the first ones, have room; so many at least."""
+    shown = len(widths)
     while shown > fewest and _table_width(widths[:shown]) > width:
         shown -= 1
-    return _Layout(names, widths[name_index], columns[:shown])
+    return shown
 
 
 def _defense_index(columns: Sequence[BoardColumn]) -> int:
@@ -117,7 +127,8 @@ def _name_lines(name: ChainName, *, narrow: bool = False) -> Text:
     if name.parameters:
         separator = "\n" if narrow else ", "
         below = separator.join(name.parameters)
-        return Text.assemble(name.family + name.mark, (f"\n{below}", "not bold dim"))
+        name_with_mark = name.family + name.mark
+        return Text.assemble(name_with_mark, (f"\n{below}", "not bold dim"))
     if narrow or len(str(name)) - len(name.mark) >= LONG_CHAIN:
         return Text(name.on_lines())
     return Text(str(name))
@@ -137,23 +148,27 @@ def _add_column(
 
 
 def _title(document: Json) -> Text:
-    rows = document["rows"]
-    attacked = {
-        (cell["setting"], cell["attack"])
-        for cell in document["cells"]
-        if cell["attack"] != NOTHING["attack"]
-    }
-    seeds = {seed for row in rows for seed in row["seeds"]}
-    counts = (
-        plural(len(rows), "defense"),
-        plural(len(attacked), "attacked cell"),
-        plural(len(seeds), "seed"),
-    )
-    title = Text(f"{document['experiment']}: {', '.join(counts)}")
+    title = Text(f"{document['experiment']}: {_counts(document)}")
     absent = incomplete(document)
     if absent:
         title.append(f"\n{absent}", style="bold red")
     return title
+
+
+def _counts(document: Json) -> str:
+    """How much was compared."""
+    rows = document["rows"]
+    scenes = set()
+    for cell in document["cells"]:
+        if cell["attack"] != NOTHING["attack"]:
+            scenes.add((cell["setting"], cell["attack"]))
+    seeds = {seed for row in rows for seed in row["seeds"]}
+    counts = (
+        plural(len(rows), "defense"),
+        plural(len(scenes), "attacked cell"),
+        plural(len(seeds), "seed"),
+    )
+    return ", ".join(counts)
 
 
 def _caption(document: Json, hidden: Sequence[BoardColumn]) -> str:
