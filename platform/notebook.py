@@ -43,8 +43,9 @@ class RunResult(NamedTuple):
         """The metrics, a row for each evaluated round."""
         from pandas import DataFrame, Index
 
-        rounds = Index([record.round for record in self.records], name="round")
-        return DataFrame([dict(record.metrics) for record in self.records], index=rounds)
+        rounds = [record.round for record in self.records]
+        rows = [dict(record.metrics) for record in self.records]
+        return DataFrame(rows, index=Index(rounds, name="round"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,7 +148,7 @@ def sweep(
         raise BadInput(f"{plan.title} is a search, not a list of specs; backstop.search runs it")
     if not plan.specs:
         raise BadInput("sweep: the list of specs is empty; there is nothing to run")
-    name = plan.title if experiment is None else experiment
+    name = _experiment_name(plan, experiment)
     _conduct(plan, _site(store, name, data_dir, device))
     return leaderboard(store, name)
 
@@ -168,11 +169,18 @@ def search(
     source = plan.proposals
     if source is None:
         raise BadInput(f"{plan.title} is a list of specs, not a search; backstop.sweep runs it")
-    name = plan.title if experiment is None else experiment
+    name = _experiment_name(plan, experiment)
     _conduct(plan, _site(store, name, data_dir, device))
-    proposals = tuple(Proposal(dict(values), score) for values, score in source.trials)
-    best = max(proposals, key=lambda item: item.score, default=None)
-    return SearchResult(source.search.objective, proposals, best)
+    proposals = [Proposal(dict(values), score) for values, score in source.trials]
+    return SearchResult(
+        objective=source.search.objective,
+        proposals=tuple(proposals),
+        best=max(proposals, key=_score, default=None),
+    )
+
+
+def _score(proposal: Proposal) -> float:
+    return proposal.score
 
 
 def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
@@ -180,14 +188,16 @@ def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
     from backstop.platform.results.boards import rank_runs
 
     where, finished = _finished_runs(store, experiment)
-    return Leaderboard(rank_runs(where, experiment, finished).document)
+    ranked = rank_runs(where, experiment, finished)
+    return Leaderboard(ranked.document)
 
 
 def runs(store: str | Path, experiment: str) -> DataFrame:
     """The finished runs of an experiment, a row each: the spec, seconds and final metrics."""
     from backstop.platform.results.frames import runs_frame
 
-    return runs_frame(_finished_runs(store, experiment)[1])
+    _, finished = _finished_runs(store, experiment)
+    return runs_frame(finished)
 
 
 def load(file: str | Path) -> Leaderboard:
@@ -222,6 +232,13 @@ def _plan(
     return plan_space(experiment or "notebook", space)
 
 
+def _experiment_name(plan: SweepPlan, experiment: str | None) -> str:
+    """The name that was given; the plan's without one."""
+    if experiment is None:
+        return plan.title
+    return experiment
+
+
 def _site(
     store: str | Path,
     experiment: str,
@@ -237,8 +254,13 @@ def _site(
 
     check_name(experiment)
     located = usable_store(Namespace(store=str(store)))
-    kind = choose_device(device).type
-    return Site(located, Path(store), experiment, data_folder(data_dir), kind)
+    return Site(
+        located,
+        Path(store),
+        experiment,
+        data_folder(data_dir),
+        choose_device(device).type,
+    )
 
 
 def _conduct(plan: SweepPlan, site: Site) -> None:
@@ -248,7 +270,13 @@ def _conduct(plan: SweepPlan, site: Site) -> None:
     from backstop.platform.sweeps.conduct import conduct, shortfalls
     from backstop.platform.sweeps.ray_tune import RayTune
 
-    backend = RayTune(os.environ.get("RAY_ADDRESS") or None)
-    queue = conduct(plan, site, backend, watch=lambda queue: Watch(plan.title, queue), say=say)
+    address = os.environ.get("RAY_ADDRESS") or None
+    queue = conduct(
+        plan,
+        site,
+        RayTune(address),
+        watch=lambda queue: Watch(plan.title, queue),
+        say=say,
+    )
     for line in shortfalls(queue, site.checkpoints):
         say(f"backstop: {line}")

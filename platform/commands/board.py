@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backstop.platform.commands.output import (
     DONE,
@@ -14,6 +15,11 @@ from backstop.platform.commands.output import (
     say,
     say_interrupted,
 )
+
+if TYPE_CHECKING:
+    from backstop.platform.results.boards import Ranked
+    from backstop.platform.results.document import Document
+    from backstop.platform.results.store import Store
 
 
 def write_board(
@@ -26,39 +32,71 @@ def write_board(
 
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's.
     """
-    from backstop.platform.results import page
     from backstop.platform.results.boards import rank_runs
-    from backstop.platform.results.files import write_leaderboard
     from backstop.platform.results.runs import read_runs
     from backstop.platform.results.soundness import read_only
     from backstop.platform.results.store import locate_store
     from backstop.platform.results.sweeps import mark_interrupted
-    from backstop.platform.results.terminal import terminal_table
 
     store = locate_store(Path(options.store))
     finished = read_runs(store, name)
     say_interrupted(mark_interrupted(store, Path(options.store), name))
-    mix = options.mix_fingerprints
-    document, runs = rank_runs(store, name, finished, mix=mix, planned=planned)
-    out = Path(options.out) if options.out else Path(options.store) / "leaderboards" / name
-    files = []
+    board = rank_runs(
+        store,
+        name,
+        finished,
+        mix=options.mix_fingerprints,
+        planned=planned,
+    )
+    files: list[Path] = []
     if options.out or not read_only(store):
-        files = [
-            *write_leaderboard(document, runs, out),
-            page.write_page(document, runs, store, out),
-        ]
+        files = _write_files(board, store, _folder(options, name))
+    _print_board(options, board.document)
+    _say_written(files)
+
+
+def _folder(options: argparse.Namespace, name: str) -> Path:
+    """Where the leaderboard's files go."""
+    if options.out:
+        return Path(options.out)
+    return Path(options.store) / "leaderboards" / name
+
+
+def _write_files(
+    board: Ranked,
+    store: Store,
+    folder: Path,
+) -> list[Path]:
+    """Write the leaderboard's files and its page; their paths."""
+    from backstop.platform.results.files import write_leaderboard
+    from backstop.platform.results.page import write_page
+
+    document, runs = board
+    files = write_leaderboard(document, runs, folder)
+    page = write_page(document, runs, store, folder)
+    return [*files, page]
+
+
+def _print_board(options: argparse.Namespace, document: Document) -> None:
+    """Print the leaderboard as JSON or as the ranked table."""
+    from backstop.platform.results.terminal import terminal_table
+
     if options.json:
         print_json(document)
-    else:
-        console = open_console()
-        console.print(terminal_table(document, console.width))
+        return
+    console = open_console()
+    console.print(terminal_table(document, console.width))
+
+
+def _say_written(files: Sequence[Path]) -> None:
+    """Say which files were written, or why none was."""
     if files:
         say(f"wrote {', '.join(map(str, files))}")
-    else:
-        say(
-            "the store cannot be written, so the leaderboard's files were not;"
-            " --out DIR writes them elsewhere"
-        )
+        return
+    say(
+        "the store cannot be written, so the leaderboard's files were not;"
+        " --out DIR writes them elsewhere"
+    )
 
 
 def leaderboard(options: argparse.Namespace) -> int:

@@ -54,12 +54,21 @@ def _row(
     }
     path_or_problem = find_file(folder, file)
     if isinstance(path_or_problem, Path):
-        options = {folder / option.path: option for option in (*file.instead, file)}
-        option = options[path_or_problem]
+        option = _option_at(path_or_problem, folder, file)
         return row | {"state": "present", "md5": option.md5, "found": option.path}
     if path_or_problem:
         return row | {"state": "corrupt", "problem": path_or_problem}
     return row
+
+
+def _option_at(
+    path: Path,
+    folder: Path,
+    file: File,
+) -> File:
+    """What lies at the path: the file itself or one that serves as well."""
+    options = {folder / option.path: option for option in (*file.instead, file)}
+    return options[path]
 
 
 def look(part: Part, folder: Path) -> dict[str, Any]:
@@ -82,18 +91,31 @@ def look(part: Part, folder: Path) -> dict[str, Any]:
     except BadInput as error:
         return item | {"error": str(error)}
     files = [_row(folder, file, "data") for file in dataset.files]
-    edges = [_row(folder, file, "edge cases") for file in dataset.edge_files]
-    edges_once = {(row["path"], row["found"]): row for row in edges}  # several parts in one file
-    named = {parameter.default for parameter in plugin.parameters.values()}
-    named |= {*part.params.values()}
     return item | {
         "summary": plugin.summary,
         "kinds": list(plugins.kinds("datasets", name)),
         "usable": all(row["state"] == "present" for row in files),
-        "own": any(file.path in named for file in dataset.files),
-        "files": [*files, *edges_once.values()],
+        "own": _names_a_file(part, dataset),
+        "files": [*files, *_edge_rows(folder, dataset)],
         "can_download": dataset.download is not None,
     }
+
+
+def _names_a_file(part: Part, dataset: Dataset) -> bool:
+    """Whether a parameter's value, or its default, is the path of a file."""
+    parameters = plugins.find("datasets", part.name).parameters
+    named = {parameter.default for parameter in parameters.values()}
+    named.update(part.params.values())
+    return any(file.path in named for file in dataset.files)
+
+
+def _edge_rows(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """The files of the edge cases, each once, as one may hold several parts of them."""
+    rows = {}
+    for file in dataset.edge_files:
+        row = _row(folder, file, "edge cases")
+        rows[row["path"], row["found"]] = row
+    return list(rows.values())
 
 
 def read_dataset(part: Part, folder: Path) -> Reading:
@@ -128,13 +150,22 @@ def overview_lines(
             yield from ("", heading)
         for item in members:
             start = f"  {mark} {item['name']:{column}}  "
-            if group == "free":
-                room = width - len(start)
-                yield start + textwrap.shorten(_summary(item), room, placeholder=" …")
-                continue
-            state = item.get("error") or "; ".join(_counted(item))
-            yield from _wrapped(state, start, width)
-            yield from _hints(item, " " * len(start), width)
+            yield from _lines_in_overview(item, start, width)
+
+
+def _lines_in_overview(
+    item: DatasetItem,
+    start: str,
+    width: int,
+) -> Iterator[str]:
+    """One dataset after its mark and name: what it is, or how its files are."""
+    if _group(item) == "free":
+        room = width - len(start)
+        yield start + textwrap.shorten(_summary(item), room, placeholder=" …")
+        return
+    state = item.get("error") or "; ".join(_counted(item))
+    yield from _wrapped(state, start, width)
+    yield from _hints(item, " " * len(start), width)
 
 
 def sheet_lines(
@@ -149,7 +180,12 @@ def sheet_lines(
     yield from _wrapped(text, f"{mark} {item['name']}: ", width)
     if _group(item) == "free":
         yield "    needs no files"
-    rows = item["files"]
+    yield from _file_lines(item["files"], width)
+    yield from _hints(item, "    ", width)
+
+
+def _file_lines(rows: Sequence[DatasetItem], width: int) -> Iterator[str]:
+    """A line for each file, and what is wrong with it below."""
     state_width = max((len(_state(row)) for row in rows), default=0)
     md5_width = max((len(row["md5"] or "") for row in rows), default=0)
     for row in rows:
@@ -161,7 +197,6 @@ def sheet_lines(
         yield f"    {'  '.join(filter(None, columns))}"
         indent = " " * (6 + state_width)
         yield from _wrapped(row.get("problem", ""), indent, width)
-    yield from _hints(item, "    ", width)
 
 
 def _path_in_words(row: DatasetItem) -> str:
@@ -226,8 +261,16 @@ def _counted(item: DatasetItem) -> Iterator[str]:
                 continue
             names = ""
             if state == "corrupt" or (state == "missing" and len(same) < len(rows)):
-                names = f": {', '.join(same[:NAMED])}{', …' if len(same) > NAMED else ''}"
+                names = f": {_first_names(same)}"
             yield f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
+
+
+def _first_names(paths: Sequence[str]) -> str:
+    """The files that a summary names; dots stand for the others."""
+    names = ", ".join(paths[:NAMED])
+    if len(paths) > NAMED:
+        names += ", …"
+    return names
 
 
 def _hints(

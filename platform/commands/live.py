@@ -5,9 +5,9 @@ a log file.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,11 +23,21 @@ SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
 # runs by whose ends the time left is reckoned: the last so many, at least so many
 ETA_WINDOW, ETA_MIN_RUNS = 20, 4
+# of the live table: (heading, alignment)
+TABLE_COLUMNS: Sequence[tuple[str, Literal["left", "right"]]] = (
+    ("attack", "left"),
+    ("defense", "left"),
+    ("seed", "right"),
+    ("round", "right"),
+    ("accuracy", "right"),
+    ("attack success", "right"),
+)
 
 
 def clock(seconds: float) -> str:
     """Minutes and seconds: ``1:05``."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 class Watch:
@@ -42,9 +52,13 @@ class Watch:
         self.failed: list[Spec] = []
         self.unstored: list[Spec] = []  # done, but not in the store
         self.ends: list[float] = []  # when runs ended
-        self.began, self.logged = time.monotonic(), 0.0
+        self.began = time.monotonic()
+        self.logged = 0.0
         self.live = Live(
-            get_renderable=self.draw, console=self.console, refresh_per_second=2, transient=True
+            get_renderable=self.draw,
+            console=self.console,
+            refresh_per_second=2,
+            transient=True,
         )
 
     def __enter__(self) -> Self:
@@ -107,21 +121,31 @@ class Watch:
 
     def headline(self) -> Text:
         """Runs done, running, failed; time left; the best so far."""
-        ended, expected = self.queue.skipped + len(self.finished), self.queue.expected
-        done = ended - len(self.unstored)
-        parts = [f"{self.title}: {done}/{expected} done", f"{len(self.running)} running"]
-        line = Text(" · ".join(parts), style="bold")
-        if self.failed:
-            line.append(f" · {len(self.failed)} failed", style="bold red")
-        if self.unstored:
-            line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
+        line = self._counts()
         line.append(f" · {clock(time.monotonic() - self.began)} elapsed")
-        runs_left = expected - ended - len(self.failed)
-        if (seconds_left := self.seconds_left(runs_left)) is not None:
+        if (seconds_left := self.seconds_left(self._runs_left())) is not None:
             line.append(f" · about {clock(seconds_left)} left")
         if (best := self.best()) is not None:
             line.append_text(_best_so_far(*best))
         return line
+
+    def _counts(self) -> Text:
+        """How many runs are done, running, failed and not stored."""
+        done = self._ended() - len(self.unstored)
+        progress = f"{self.title}: {done}/{self.queue.expected} done"
+        line = Text(f"{progress} · {len(self.running)} running", style="bold")
+        if self.failed:
+            line.append(f" · {len(self.failed)} failed", style="bold red")
+        if self.unstored:
+            line.append(f" · {len(self.unstored)} not stored yet", style="bold red")
+        return line
+
+    def _ended(self) -> int:
+        """Runs that have finals, now or from earlier."""
+        return self.queue.skipped + len(self.finished)
+
+    def _runs_left(self) -> int:
+        return self.queue.expected - self._ended() - len(self.failed)
 
     def seconds_left(self, runs: int) -> float | None:
         """How long so many runs take, by the last ones; None where that cannot be told yet."""
@@ -143,23 +167,29 @@ class Watch:
 
     def draw(self) -> Group:
         """The live table: running trials above the last finished ones."""
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, side in (
-            ("attack", "left"),
-            ("defense", "left"),
-            ("seed", "right"),
-            ("round", "right"),
-            ("accuracy", "right"),
-            ("attack success", "right"),
-        ):
-            table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        table = _empty_table()
         for spec, rounds, last in self.running.values():
-            table.add_row(*_columns(spec, f"{rounds}/{spec.rounds}", last, "round"), style="cyan")
+            progress = f"{rounds}/{spec.rounds}"
+            table.add_row(*_columns(spec, progress, last, "round"), style="cyan")
         for spec in self.failed[-SHOWN:]:
             table.add_row(*_columns(spec, "failed", {}, "final"), style="red")
         for spec, finals in self.finished[: -SHOWN - 1 : -1]:
-            table.add_row(*_columns(spec, f"{spec.rounds}", finals, "final"))
+            progress = str(spec.rounds)
+            table.add_row(*_columns(spec, progress, finals, "final"))
         return Group(self.headline(), table)
+
+
+def _empty_table() -> Table:
+    """The live table without its rows."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, side in TABLE_COLUMNS:
+        table.add_column(
+            heading,
+            justify=side,
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
 
 
 def _score(finals: Finals) -> float:

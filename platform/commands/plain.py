@@ -35,7 +35,7 @@ def plain(text: str, following: str = "") -> str:
     pieces = []
     was_raised = False
     for character, follower in zip(text, followers, strict=False):
-        raised = unicodedata.decomposition(character).startswith("<super>")
+        raised = _is_raised(character)
         if raised and not was_raised:
             pieces.append("^")
         pieces.append(_likeness(character))
@@ -43,6 +43,12 @@ def plain(text: str, following: str = "") -> str:
             pieces.append(" ")
         was_raised = raised
     return "".join(pieces)
+
+
+def _is_raised(character: str) -> bool:
+    """Whether it is a superscript."""
+    decomposition = unicodedata.decomposition(character)
+    return decomposition.startswith("<super>")
 
 
 def _likeness(character: str) -> str:
@@ -54,12 +60,19 @@ def _likeness(character: str) -> str:
         return letter
     if unicodedata.combining(character):
         return ""
-    escape = character.encode("ascii", "backslashreplace").decode("ascii")
     parts = unicodedata.normalize("NFKD", character)
     if parts == character:
-        return escape
+        return _escaped(character)
     likeness = "".join(map(_likeness, parts))
-    return escape if "\\" in likeness else likeness
+    if "\\" in likeness:
+        return _escaped(character)
+    return likeness
+
+
+def _escaped(character: str) -> str:
+    """The character as Python escapes it."""
+    escape = character.encode("ascii", "backslashreplace")
+    return escape.decode("ascii")
 
 
 def _greek(character: str) -> str:
@@ -67,19 +80,23 @@ def _greek(character: str) -> str:
     name = unicodedata.name(character, "")
     if not name.startswith("GREEK") or " LETTER " not in name:
         return ""
-    letter = name.partition(" WITH ")[0].split()[-1]
+    without_accents, _, _ = name.partition(" WITH ")
+    letter = without_accents.split()[-1]
     if letter == "LAMDA":
         letter = "LAMBDA"
-    return letter.capitalize() if character.isupper() else letter.lower()
+    if character.isupper():
+        return letter.capitalize()
+    return letter.lower()
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
     """The handler: what a codec cannot encode is written plainly."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    following = error.object[error.end : error.end + 1]
-    return plain(lacking, following), error.end
+    text, end = error.object, error.end
+    lacking = text[error.start : end]
+    following = text[end : end + 1]
+    return plain(lacking, following), end
 
 
 codecs.register_error(HANDLER, _replace)

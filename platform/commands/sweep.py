@@ -21,6 +21,7 @@ from backstop.platform.commands.output import (
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
+    from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.search import Proposals
 
@@ -64,45 +65,74 @@ def sweep(options: argparse.Namespace) -> int:
     """
     with collector.resting():
         from backstop.platform.commands.live import Watch
-        from backstop.platform.results.experiments import check_name
-        from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
-        from backstop.platform.sweeps.plan import make_plan
+        from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import RayTune
-        from backstop.platform.training import loading
         from backstop.platform.training.device import choose_device
 
     backend = RayTune(
-        options.ray_address, parse_actors(options.client_actors), options.max_concurrent
+        options.ray_address,
+        parse_actors(options.client_actors),
+        options.max_concurrent,
     )
     device = choose_device(options.device).type
-    plan = make_plan(
-        options.space,
-        changes=_parse_changes(options.set),
-        seeds=_parse_seeds(options.seeds),
-        trials=options.trials,
-        say=lambda line: say(f"backstop: {line}"),
-    )
+    plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
-    name = plan.title if options.experiment is None else options.experiment
-    check_name(name)
-    site = Site(
-        usable_store(options),
-        Path(options.store),
-        name,
-        loading.data_folder(options.data_dir),
-        device,
-        options.mix_fingerprints,
+    site = _site(options, plan, device)
+    queue = conduct(
+        plan,
+        site,
+        backend,
+        watch=lambda queue: Watch(plan.title, queue),
+        say=say,
     )
-    queue = conduct(plan, site, backend, watch=lambda queue: Watch(plan.title, queue), say=say)
     if plan.proposals is None:
-        _write_board(options, name, plan, all_stored=not queue.unstored)
+        _write_board(options, site.experiment, plan, all_stored=not queue.unstored)
     else:
         _print_proposals(options, plan.proposals)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
-        say(f"backstop: {line}")
+        _remark(line)
     return FAILED if lines else DONE
+
+
+def _remark(line: str) -> None:
+    say(f"backstop: {line}")
+
+
+def _plan(options: argparse.Namespace) -> SweepPlan:
+    """The search space as the options change it."""
+    from backstop.platform.sweeps.plan import make_plan
+
+    return make_plan(
+        options.space,
+        changes=_parse_changes(options.set),
+        seeds=_parse_seeds(options.seeds),
+        trials=options.trials,
+        say=_remark,
+    )
+
+
+def _site(
+    options: argparse.Namespace,
+    plan: SweepPlan,
+    device: str,
+) -> Site:
+    """Where the sweep reads and writes, checked."""
+    from backstop.platform.results.experiments import check_name
+    from backstop.platform.sweeps.conduct import Site
+    from backstop.platform.training.loading import data_folder
+
+    name = plan.title if options.experiment is None else options.experiment
+    check_name(name)
+    return Site(
+        store=usable_store(options),
+        folder=Path(options.store),
+        experiment=name,
+        data=data_folder(options.data_dir),
+        device=device,
+        mix_fingerprints=options.mix_fingerprints,
+    )
 
 
 def _write_board(
@@ -121,18 +151,16 @@ def _write_board(
     except BadInput as error:
         if all_stored:
             raise
-        say(f"backstop: no leaderboard now: {error}")
+        _remark(f"no leaderboard now: {error}")
 
 
 def _print_plan(options: argparse.Namespace, plan: SweepPlan) -> int:
     """Print what would run."""
-    from backstop.platform.specs.spec import spec_title, spec_to_json
+    from backstop.platform.specs.spec import spec_title
 
     search = plan.proposals.search if plan.proposals else None
     if options.json:
-        specs = [{"id": spec.id, "spec": spec_to_json(spec)} for spec in plan.specs]
-        free = list(search.free) if search else None
-        print_json({"space": options.space, "specs": specs, "search": free})
+        print_json(_plan_document(options.space, plan))
         return DONE
     for spec in plan.specs:
         print(f"{spec.id[:12]}  seed {spec.seed}  {spec_title(spec)}")
@@ -143,14 +171,28 @@ def _print_plan(options: argparse.Namespace, plan: SweepPlan) -> int:
     return DONE
 
 
+def _plan_document(space: str, plan: SweepPlan) -> Mapping[str, Any]:
+    """The same as one JSON document."""
+    from backstop.platform.specs.spec import spec_to_json
+
+    free = None
+    if plan.proposals:
+        free = list(plan.proposals.search.free)
+    return {
+        "space": space,
+        "specs": [{"id": spec.id, "spec": spec_to_json(spec)} for spec in plan.specs],
+        "search": free,
+    }
+
+
 def _print_proposals(options: argparse.Namespace, proposals: Proposals) -> None:
     """The proposals of a search in order, and the best of them."""
     from rich.table import Table
 
-    best, search = proposals.best(), proposals.search
     if options.json:
         print_json(_search_document(options.space, proposals))
         return
+    best, search = proposals.best(), proposals.search
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("trial", *search.free, search.objective):
         table.add_column(name, justify="right")

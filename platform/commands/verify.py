@@ -13,6 +13,7 @@ from backstop.platform.commands.output import DONE, FAILED, say
 
 if TYPE_CHECKING:
     from backstop.platform.rounds.origin import Origin
+    from backstop.platform.specs.spec import Spec
 
 
 class Rerun(NamedTuple):
@@ -27,7 +28,6 @@ def verify(options: argparse.Namespace) -> int:
     from backstop.platform.results.document import load_document
     from backstop.platform.results.verification import differences, recompute, sample_runs
     from backstop.platform.rounds.origin import Origin
-    from backstop.platform.specs.spec import spec_from_json, spec_title
     from backstop.platform.training.device import choose_device, fingerprint
 
     document = load_document(Path(options.file))
@@ -37,8 +37,7 @@ def verify(options: argparse.Namespace) -> int:
     if here != made.fingerprint:
         say(f"note: the file was made with {made.fingerprint}; this is {here}; digits may differ")
     for entry in sample_runs(document, options.sample, complaints):
-        spec = spec_from_json(entry["spec"])
-        label = f"run {entry['id'][:12]} ({spec_title(spec)}, seed {spec.seed})"
+        label = _label(entry)
         rerun = _run_again(entry, made, here, options)
         complaints += [f"{label}{complaint}" for complaint in rerun.complaints]
         say(f"{label}: {rerun.outcome}")
@@ -46,6 +45,14 @@ def verify(options: argparse.Namespace) -> int:
         print(line)
     print(f"{options.file}: {'DIFFERS' if complaints else 'agrees'}")
     return FAILED if complaints else DONE
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    """A run of the document in words."""
+    from backstop.platform.specs.spec import spec_from_json, spec_title
+
+    spec = spec_from_json(entry["spec"])
+    return f"run {entry['id'][:12]} ({spec_title(spec)}, seed {spec.seed})"
 
 
 def _run_again(
@@ -60,20 +67,36 @@ def _run_again(
     from backstop.platform.specs.spec import spec_from_json
     from backstop.platform.training.loading import data_folder
 
-    spec, folder = spec_from_json(entry["spec"]), data_folder(options.data_dir)
-    if spec.id != entry["id"]:
-        cause = "the spec was changed or this is another version of Backstop"
-        return Rerun("another id", [f": the spec's id is {spec.id[:12]}, so {cause}"])
-    other_data = origin.other_data(entry.get("data", ""), spec.dataset, folder)
-    if other_data:
-        return Rerun("other data", [f": {other_data}; it was not run again"])
-    again = finals.final(list(run(spec, folder=folder, device=options.device)))
+    spec = spec_from_json(entry["spec"])
+    folder = data_folder(options.data_dir)
+    refusal = _refusal(entry, spec, folder)
+    if refusal is not None:
+        return refusal
+    records = list(run(spec, folder=folder, device=options.device))
+    again = finals.final(records)
     different = _different_metrics(entry["metrics"], again)
     if not different:
         return Rerun("agrees", [])
     now = origin.Origin(here, code=origin.code(spec))
     cause = _cause(made, now, data_is_known=bool(entry.get("data")))
     return Rerun("differs", [*different, f": {cause}"])
+
+
+def _refusal(
+    entry: Mapping[str, Any],
+    spec: Spec,
+    folder: Path,
+) -> Rerun | None:
+    """Why a run of the document is not done again: it would be another experiment."""
+    from backstop.platform.rounds.origin import other_data
+
+    if spec.id != entry["id"]:
+        cause = "the spec was changed or this is another version of Backstop"
+        return Rerun("another id", [f": the spec's id is {spec.id[:12]}, so {cause}"])
+    difference = other_data(entry.get("data", ""), spec.dataset, folder)
+    if difference:
+        return Rerun("other data", [f": {difference}; it was not run again"])
+    return None
 
 
 def _different_metrics(stored: Mapping[str, float], again: Mapping[str, float]) -> list[str]:
@@ -94,11 +117,18 @@ def _cause(
     data = "the file does not say which data were read"
     if data_is_known:
         data = "the data are the same"
-    changed = sorted(
-        name for name, digest in now.code.items() if made.code.get(name, digest) != digest
-    )
+    changed = _changed_plugins(made.code, now.code)
     reasons = [f"the code of {', '.join(changed)} has changed"] if changed else []
     if made.fingerprint != now.fingerprint:
         reasons.append(f"it was made with {made.fingerprint}, this is {now.fingerprint}")
     rest = "so are its plug-ins and versions; the platform's code or the figures were changed"
     return f"{data}; {' and '.join(reasons) or rest}"
+
+
+def _changed_plugins(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The plug-ins whose digests differ; one that was not known before has not changed."""
+    changed = []
+    for name, digest in now.items():
+        if before.get(name, digest) != digest:
+            changed.append(name)
+    return sorted(changed)
