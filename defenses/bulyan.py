@@ -64,7 +64,7 @@ def bulyan(
         count = max(n - 2 * assumed, 1)
         chosen = _chosen(robust.distances(updates.rows).cpu(), assumed, count)
         kept = max(count - 2 * assumed, 1)
-        return merge(updates, robust.mean_around_median(updates.rows[chosen], kept))
+        return merge(updates, robust.mean_around_median(updates.rows, kept, chosen))
 
     return stateless(aggregated)
 

@@ -63,7 +63,9 @@ def centered_clipping(
 
     def centered(updates: Updates, center: Tensor, _: ServerView) -> tuple[Updates, Tensor]:
         for _step in range(iterations):
-            pull = (radius / robust.norms(updates.rows - center)).clamp(max=1.0) / len(updates.rows)
+            pull = (radius / robust.norms_around(updates.rows, center)).clamp(max=1.0) / len(
+                updates.rows
+            )
             towards = robust.mix(pull.unsqueeze(0), updates.rows)[0]
             center = center * (1 - pull.sum()).float() + towards
         return merge(updates, center), center

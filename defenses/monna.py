@@ -49,7 +49,7 @@ def monna(
     def apply(updates: Updates, state: Any, view: ServerView) -> tuple[Updates, Any]:
         n = len(updates.rows)
         assumed = attackers(f, n)
-        apart = robust.norms(updates.rows - view.train(view.params, view.root))
+        apart = robust.norms_around(updates.rows, view.train(view.params, view.root))
         return select(updates, apart.argsort(stable=True)[: n - assumed]), state
 
     return Defense(apply=apply)

@@ -51,6 +51,6 @@ def rlr(
 
     def flipped(updates: Updates) -> Updates:
         direction = robust.agree(updates.rows, threshold).float() * 2 - 1
-        return updates._replace(rows=updates.rows * direction)
+        return updates._replace(rows=robust.times(updates.rows, direction))
 
     return stateless(flipped)

@@ -13,7 +13,7 @@ reason, and are computed once for a matrix, whichever stages of a chain ask for 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from torch import Tensor
 # Without numba the rows on a CPU go through the kernels of a GPU as well: more slowly, and with
 # other last digits. The fingerprint of a run says so.
 COMPILED = find_spec("numba") is not None
+STRIP = 4096  # coordinates that are changed at a time before they are added up, whole runs of them
 
 
 def _in_torch(rows: Tensor) -> bool:
@@ -181,6 +182,34 @@ def _sum_of_pieces(
     return torch.from_numpy(np.add.reduce(parts, axis=0))
 
 
+def _sum_of_changed(
+    rows: Tensor,
+    kernel: str,
+    change: Callable[[slice, Any], Any],
+    *shape: int,
+) -> Tensor:
+    """What a kernel adds up for a matrix of changed rows, which is never there as a whole:
+    ``change(columns, out)`` writes a few coordinates of it.
+    """
+    from backstop.platform.kernels import cpu
+
+    n, d = rows.shape
+    add = getattr(cpu, kernel)
+
+    def work(
+        first: int,
+        last: int,
+        part: Any,
+    ) -> None:
+        changed = np.empty((n, STRIP), np.float32)
+        for start in range(first, last, STRIP):
+            stop = min(start + STRIP, last)
+            change(slice(start, stop), changed[:, : stop - start])
+            add(changed, 0, stop - start, part)
+
+    return _sum_of_pieces(work, d, shape)
+
+
 class _Kept(NamedTuple):
     """What was computed last for a matrix."""
 
@@ -249,24 +278,32 @@ def median(rows: Tensor) -> Tensor:
     return _ordered_mean(rows, (len(rows) - 1) // 2, len(rows) // 2 + 1)
 
 
-def mean_around_median(rows: Tensor, count: int) -> Tensor:
+def mean_around_median(
+    rows: Tensor,
+    count: int,
+    among: Sequence[int] | None = None,
+) -> Tensor:
     """Per coordinate the mean of the ``count`` values that are nearest to the median.
 
-    rows (n, d) → (d,). Needs ``1 <= count <= n``. Nearest values are consecutive in ascending
+    rows (n, d) → (d,), all of them or those numbered ``among``, which are not copied. Needs ``1 <=
+    count <= n``. Nearest values are consecutive in ascending
     order: from all n, the end that is farther from the median is taken off until ``count`` are
     left, the upper end where both are equally far.
 
     >>> mean_around_median(torch.tensor([[1.0], [2.0], [4.0], [90.0]]), 2)
     tensor([3.])
     """
-    n = len(rows)
+    taken = range(len(rows)) if among is None else among
+    n = len(taken)
     if not 1 <= count <= n:
         raise ValueError(f"cannot take the mean of {count} of {n} rows")
     if _in_torch(rows):
         from backstop.platform.kernels import gpu
 
-        return gpu.mean_around_median(rows, comparators(n, 0, n), count)
-    return _by_coordinate(rows, "mean_around_median", _table(n, 0, n), count)
+        some = rows if among is None else rows[list(among)]
+        return gpu.mean_around_median(some, comparators(n, 0, n), count)
+    lines = np.array(taken, np.int32)
+    return _by_coordinate(rows, "mean_around_median", lines, _table(n, 0, n), count)
 
 
 def sign_sum(rows: Tensor) -> Tensor:
@@ -323,6 +360,27 @@ def _squares(rows: Tensor) -> Tensor:
     for i in _out_of_range(result):
         result[i] = _apart(values[i], np.zeros_like(values[i]))
     return result
+
+
+def norms_around(rows: Tensor, center: Tensor) -> Tensor:
+    """Euclidean norms of ``rows - center``, which is not made. rows (n, d), center (d,) → (n,)
+    float64, finite where the differences are.
+
+    >>> norms_around(torch.tensor([[3.0, 5.0], [0.0, 1.0]]), torch.tensor([0.0, 1.0]))
+    tensor([5., 0.], dtype=torch.float64)
+    """
+    if _in_torch(rows):
+        return norms(rows - center)
+    values, middle = _array(rows), _array(center)
+
+    def moved(columns: slice, out: Any) -> None:
+        np.subtract(values[:, columns], middle[columns], out=out)
+
+    result = _sum_of_changed(rows, "squares", moved, len(rows))
+    for i in _out_of_range(result):
+        apart = values[i] - middle
+        result[i] = _apart(apart, np.zeros_like(apart))
+    return result.sqrt_()
 
 
 def distances(rows: Tensor) -> Tensor:
@@ -402,21 +460,14 @@ def _unit_distances(rows: Tensor) -> Tensor:
         from backstop.platform.kernels import gpu
 
         return gpu.squared_distances(rows, scale)
-    from backstop.platform.kernels import cpu
+    values, factor = _array(rows), scale[:, None].numpy()
 
-    values = _array(rows)
-    factor = scale[:, None].numpy()
-
-    def work(
-        first: int,
-        last: int,
-        part: Any,
-    ) -> None:
-        piece = np.multiply(values[:, first:last], factor, dtype=np.float64)
-        cpu.squared_distances(piece.astype(np.float32), 0, last - first, part)
+    def scaled(columns: slice, out: Any) -> None:
+        # multiplied in float64 and rounded once
+        np.multiply(values[:, columns], factor, out=out, dtype=np.float64, casting="same_kind")
 
     n = len(rows)
-    result = _sum_of_pieces(work, rows.shape[1], (n, n))
+    result = _sum_of_changed(rows, "squared_distances", scaled, n, n)
     return result + result.t()
 
 
@@ -451,11 +502,20 @@ def clip(rows: Tensor, limit: Tensor | float) -> Tensor:
     """
     ratio = torch.as_tensor(limit).to(rows.device) / norms(rows)
     factor = ratio.nan_to_num(nan=1.0).clamp(max=1.0)  # 1 for a zero row
+    return times(rows, factor.float().unsqueeze(1))
+
+
+def times(rows: Tensor, factor: Tensor) -> Tensor:
+    """Rows (n, d) multiplied by a factor for each coordinate (d,) or for each row (n, 1).
+
+    >>> times(torch.tensor([[0.5, 2.0], [3.0, 4.0]]), torch.tensor([1.0, -1.0]))
+    tensor([[ 0.5000, -2.0000],
+            [ 3.0000, -4.0000]])
+    """
     if rows.is_cuda:
-        result = torch.empty_like(rows)
-    else:
-        result = torch.from_numpy(np.empty(rows.shape, np.float32))  # NumPy asks for large pages
-    return torch.mul(rows, factor.float().unsqueeze(1), out=result)
+        return rows * factor
+    result = torch.from_numpy(np.empty(rows.shape, np.float32))  # NumPy asks for large pages
+    return torch.mul(rows, factor, out=result)
 
 
 def mix(weight: Tensor, rows: Tensor) -> Tensor:

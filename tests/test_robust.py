@@ -26,12 +26,18 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
         rows, (len(rows) - 1) // 4, votes=len(rows) // 3
     ),
     "mean_around_median": lambda rows: robust.mean_around_median(rows, -(-2 * len(rows) // 3)),
+    "mean_around_median of some": lambda rows: robust.mean_around_median(
+        rows, 1, range(0, len(rows), 2)
+    ),
     "sign_sum": robust.sign_sum,
     "mix": lambda rows: robust.mix(torch.arange(3.0 * len(rows)).view(3, -1).sin(), rows),
     "norms": robust.norms,
+    "norms_around": lambda rows: robust.norms_around(rows, torch.arange(rows.shape[1]).sin()),
+    "cosine_distances": robust.cosine_distances,
     "distances": robust.distances,
 }
-PER_COORDINATE = [name for name in FUNCTIONS if name not in {"norms", "distances", "mix"}]
+SUMS = {"norms", "norms_around", "distances", "cosine_distances", "mix"}
+PER_COORDINATE = [name for name in FUNCTIONS if name not in SUMS]
 
 
 def rows(n: int, d: int) -> Tensor:
@@ -278,6 +284,37 @@ def test_clip_leaves_short_rows_and_zeros_alone() -> None:
     after = robust.clip(given, limits)
     assert torch.equal(after[[0, 2, 4]], given[[0, 2, 4]]) and not after[5].any()
     torch.testing.assert_close(robust.norms(after)[[1, 3]], limits[[1, 3]], rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("d", [1, 500, robust.STRIP, 70_001])
+def test_norms_around_a_center_have_the_bits_of_the_differences(d: int) -> None:
+    given, center = rows(6, d), rows(1, d)[0]
+    given[1], given[2], given[3] = center, 1e30, center * 1e-30
+    assert torch.equal(robust.norms_around(given, center), robust.norms(given - center))
+    assert torch.equal(robust.norms_around(given, center * 0), robust.norms(given))
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 20, 50])
+def test_the_mean_around_the_median_keeps_what_is_left_when_ends_are_taken_off(n: int) -> None:
+    given = rows(n, 300).round(decimals=1)  # many are equally far
+    ordered = given.double().sort(dim=0).values
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    for count in range(1, n + 1):
+        low = torch.zeros(300, dtype=torch.int64)
+        for left in range(n - 1, count - 1, -1):
+            below = middle - ordered.gather(0, low[None])[0]
+            low += below > ordered.gather(0, low[None] + left)[0] - middle
+        kept = ordered.gather(0, low + torch.arange(count)[:, None])
+        total = torch.zeros(300, dtype=torch.float64)
+        for line in kept:
+            total += line
+        assert torch.equal(robust.mean_around_median(given, count), (total / count).float())
+
+
+def test_some_rows_have_the_mean_around_their_own_median() -> None:
+    given, some = rows(9, 300), [7, 0, 3, 4]
+    there = robust.mean_around_median(given, 3, some)
+    assert torch.equal(there, robust.mean_around_median(given[some], 3))
 
 
 def test_mean_around_median_golden() -> None:

@@ -63,14 +63,17 @@ def _all(results: Iterable[Any]) -> None:
 @ordered
 def _sort(
     rows: Floats,
+    among: Ints,
     start: int,
     width: int,
     pairs: Ints,
     tile: Floats,
 ) -> None:
-    """Fill the tile and sort each coordinate: line i then holds the i-th smallest values."""
-    for i in range(len(rows)):
-        line, row = tile[i], rows[i, start : start + width]
+    """Fill the tile with these rows and sort each coordinate: line i then holds the i-th smallest
+    values.
+    """
+    for i in range(len(among)):
+        line, row = tile[i], rows[among[i], start : start + width]
         for k in range(width):
             line[k] = row[k]
     for p in range(len(pairs)):
@@ -113,13 +116,14 @@ def ordered_mean(
     It is 0 where the |sum of signs| is less than ``votes``.
     """
     tile = np.zeros((len(rows), TILE), np.float32)
+    among = np.arange(len(rows), dtype=np.int32)
     total = np.empty(TILE, np.float64)
     signs = np.zeros(TILE, np.int32)
     for start in range(first, last, TILE):
         width = min(TILE, last - start)
         if votes:
             _signs(rows, start, width, signs)
-        _sort(rows, start, width, pairs, tile)
+        _sort(rows, among, start, width, pairs, tile)
         total[:] = 0.0
         for i in range(low, high):
             line = tile[i]
@@ -135,31 +139,45 @@ def mean_around_median(
     rows: Floats,
     first: int,
     last: int,
+    among: Ints,
     pairs: Ints,
     count: int,
     out: Floats,
 ) -> None:
-    """Mean of the ``count`` values nearest to the median.
+    """Mean of the ``count`` values of the rows ``among`` that are nearest to the median.
 
-    Of two equally far, the upper one is left out first.
+    Of two equally far, the upper one is left out first. A value that has a lower place than
+    ``surplus`` is left out where it is farther than the one ``count`` places above it.
     """
-    n = len(rows)
+    n = len(among)
+    surplus = n - count
     tile = np.zeros((n, TILE), np.float32)
+    middle, low, total = np.empty(TILE), np.empty(TILE), np.empty(TILE)
     for start in range(first, last, TILE):
         width = min(TILE, last - start)
-        _sort(rows, start, width, pairs, tile)
+        _sort(rows, among, start, width, pairs, tile)
+        below, above = tile[(n - 1) // 2], tile[n // 2]
+        for k in range(TILE):
+            middle[k] = (np.float64(below[k]) + np.float64(above[k])) / 2
+            low[k] = 0.0
+            total[k] = 0.0
+        for i in range(surplus):
+            near, far = tile[i], tile[i + count]
+            for k in range(TILE):
+                left_out = middle[k] - near[k] > far[k] - middle[k]
+                low[k] += 1.0 if left_out else 0.0
+        for i in range(n):
+            line = tile[i]
+            if surplus <= i < count:  # kept whatever is left out
+                for k in range(TILE):
+                    total[k] += line[k]
+            else:
+                for k in range(TILE):
+                    kept = (low[k] <= i) & (i < low[k] + count)
+                    total[k] += line[k] if kept else 0.0
+        means = out[start : start + width]
         for k in range(width):
-            middle = (np.float64(tile[(n - 1) // 2, k]) + np.float64(tile[n // 2, k])) / 2
-            low, high = 0, n - 1
-            while high - low >= count:
-                if middle - tile[low, k] > tile[high, k] - middle:
-                    low += 1
-                else:
-                    high -= 1
-            total = 0.0
-            for i in range(low, high + 1):
-                total += tile[i, k]
-            out[start + k] = total / count
+            means[k] = total[k] / count
 
 
 @ordered
