@@ -147,13 +147,24 @@ class Rules:
         with located(self.round, self.client):
             return self.change(x, y)
 
-    def steps(self, federation: Federation, plan: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-        """The client's batches as (x, y)."""
+    def steps(
+        self,
+        federation: Federation,
+        plan: Batches,
+        *,
+        stored: bool = False,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The client's batches as (x, y); x in [0, 1], or as stored where ``stored`` allows it and
+        nothing changes them.
+        """
         data = federation.data.train
         for batch in plan:
             index = batch.to(data.y.device)
-            x = to_unit_interval(data.x[index])
-            yield self.apply(x, data.y[index])
+            x, y = data.x.index_select(0, index), data.y[index]
+            if stored and self.change is None:
+                yield x, y
+            else:
+                yield self.apply(to_unit_interval(x), y)
 
 
 def _poisoning(here: Round, client: int) -> ChangeSamples | None:

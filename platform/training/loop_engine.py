@@ -40,11 +40,12 @@ def _train_client(here: Round, client: int) -> Tensor:
     """Leave one client's parameters and buffers in the replica; its mean loss."""
     federation = here.federation
     rules = Rules(here, client)
-    batches = rules.steps(federation, here.batches(client))
     if client in here.attackers:
         kind = attacking_steps(federation, here.state)
     else:
         kind = plain_steps(federation)
+    plan = here.batches(client)
+    batches = rules.steps(federation, plan, stored=kind.objective is None)
     federation.replica.load(here.params, here.buffers)
     dropout = ("dropout", federation.draw_round(here.round_index), client)
     return descend(federation, batches, here.params, kind, dropout, _gradient_rule(here, rules))

@@ -109,14 +109,14 @@ def _spread(
     """The gradient of the convolution's output (b, o, *shape) from that of the maxima, at the first
     place that has the maximum.
     """
-    from backstop.platform.kernels import pooling
+    from backstop.platform.kernels import images
 
     samples, channels, height, width = top.shape
     odd = shape != [2 * height, 2 * width]
     out = (torch.zeros if odd else torch.empty)(samples, *shape, channels)
     places = _channels_last(windows).view(samples, height, width, 4, channels)
     tensors = places, _channels_last(top), _channels_last(grad), out
-    pooling.spread(*(tensor.numpy() for tensor in tensors))
+    images.spread(*(tensor.numpy() for tensor in tensors))
     return out.permute(0, 3, 1, 2)
 
 
