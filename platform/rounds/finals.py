@@ -133,8 +133,7 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
     {'final/clean_accuracy': 0.75, 'final/diverged': 0.0}
     """
-    counted = max(1, len(records) // LAST_SHARE)
-    figures = _means(records[-counted:])
+    figures = _means(_last_evaluations(records))
     at_the_end = records[-1].metrics if records else {}
     for key, value in at_the_end.items():
         if key.startswith(REPAIRED):
@@ -143,6 +142,12 @@ def final(records: Sequence[Record]) -> dict[str, float]:
         figures["final/attack_turns"] = at_the_end[TURNS]
     figures["final/diverged"] = float(any(diverged(record.metrics) for record in records))
     return figures
+
+
+def _last_evaluations(records: Sequence[Record]) -> Sequence[Record]:
+    """Those that count: the last tenth, one at least."""
+    count = max(1, len(records) // LAST_SHARE)
+    return records[-count:]
 
 
 def _enter_repaired(
@@ -165,7 +170,7 @@ def _means(records: Sequence[Record]) -> dict[str, float]:
     for key in sorted(keys):
         values = [float(record.metrics[key]) for record in records if key in record.metrics]
         if finite(values):
-            name = key.partition("/")[2]
+            _, _, name = key.partition("/")
             means[f"final/{name}"] = math.fsum(values) / len(values)
     return means
 

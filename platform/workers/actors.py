@@ -55,7 +55,8 @@ class Worker:
         """
         data = self._dataset(key, arrays)
         self.built = federation.build_federation(spec, data, self.device)
-        self.sets = {"clean": Staged(self.built.net, self.built.data.test.x)}
+        self.sets.clear()
+        self._stage("clean", self.built.data.test.x)
 
     def _dataset(self, key: str, arrays: dict[str, Any]) -> Data:
         """The dataset of this key, unpacked where another one is at hand."""
@@ -65,7 +66,10 @@ class Worker:
 
     def probe(self, triggered: Any) -> None:
         """Take the triggered test set, (N, …)."""
-        self.sets["triggered"] = Staged(self.built.net, view(triggered).to(self.device))
+        self._stage("triggered", self._tensor(triggered))
+
+    def _stage(self, name: str, x: Tensor) -> None:
+        self.sets[name] = Staged(self.built.net, x)
 
     def train(
         self,
@@ -112,7 +116,10 @@ class Worker:
         return predicted
 
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
-        return view(params).to(self.device), view(buffers).to(self.device)
+        return self._tensor(params), self._tensor(buffers)
+
+    def _tensor(self, array: Any) -> Tensor:
+        return view(array).to(self.device)
 
 
 def _as_arrays(prediction: Prediction) -> tuple[Any, Any]:
@@ -196,6 +203,12 @@ def _joined(batches: Sequence[tuple[Any, Any]], device: torch.device) -> Predict
 def _concatenated(arrays: Sequence[Any], device: torch.device) -> Tensor:
     whole = np.concatenate(arrays)
     return torch.tensor(whole, device=device)
+
+
+def _as_trained(arrays: Sequence[Any]) -> Trained:
+    """The rows that an actor has trained, on the memory of its answer."""
+    columns = map(view, arrays)
+    return Trained(*columns)
 
 
 def _shareable(item: Any) -> Any:
@@ -385,8 +398,7 @@ class OnActors:
 
         sheet = Sheet(sorted(cohort), params, buffers)
         for part in self._map([call(unit) for unit in units]):
-            columns = map(view, part)
-            sheet.copy(Trained(*columns))
+            sheet.copy(_as_trained(part))
         return sheet.trained
 
     def predict(
@@ -434,7 +446,9 @@ class OnActors:
         }
 
     def _put_vectors(self, params: Tensor, buffers: Tensor) -> tuple[Any, Any]:
-        return self._keep("params", params), self._keep("buffers", buffers)
+        shared_params = self._keep("params", params)
+        shared_buffers = self._keep("buffers", buffers)
+        return shared_params, shared_buffers
 
     def _keep(self, name: str, item: Any) -> Any:
         """The reference of an item, put anew only when it is another object than last time."""

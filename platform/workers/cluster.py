@@ -49,10 +49,7 @@ def local_ray(address: str | None, cpus: int | None = None) -> Iterator[Any]:
 
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        if isinstance(endpoint_or_folder, str):
-            ray.init(address=endpoint_or_folder, **QUIET_RAY)
-        else:
-            _start_own(endpoint_or_folder, cpus or available())
+        _connect(endpoint_or_folder, cpus or available())
     except (OSError, ValueError, RuntimeError) as error:
         problem = str(error).partition("\n")[0]
         raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
@@ -75,6 +72,18 @@ def _set_environment() -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Tune would end the sweep as if it were done; an interruption is an exit code
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+
+
+def _connect(endpoint_or_folder: str | Path, cpus: int) -> None:
+    """Join the cluster at the endpoint, or start a private Ray that keeps its files in the folder,
+    with so many processors.
+    """
+    import ray
+
+    if isinstance(endpoint_or_folder, str):
+        ray.init(address=endpoint_or_folder, **QUIET_RAY)
+    else:
+        _start_own(endpoint_or_folder, cpus)
 
 
 def _start_own(folder: Path, cpus: int) -> None:
