@@ -21,6 +21,8 @@ from backstop.platform.commands.output import (
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.search import Proposals
@@ -186,12 +188,17 @@ def _plan_document(space: str, plan: SweepPlan) -> Mapping[str, Any]:
 
 
 def _print_proposals(options: argparse.Namespace, proposals: Proposals) -> None:
-    """The proposals of a search in order, and the best of them."""
-    from rich.table import Table
-
+    """Print the proposals of a search in order, and the best of them."""
     if options.json:
         print_json(_search_document(options.space, proposals))
-        return
+    else:
+        open_console().print(_search_table(proposals))
+
+
+def _search_table(proposals: Proposals) -> Table:
+    """A row for each proposal, the best in green."""
+    from rich.table import Table
+
     best, search = proposals.best(), proposals.search
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("trial", *search.free, search.objective):
@@ -200,7 +207,7 @@ def _print_proposals(options: argparse.Namespace, proposals: Proposals) -> None:
         chosen = [_value_text(values[key]) for key in search.free]
         style = "green" if best and values == best[0] else ""
         table.add_row(str(trial), *chosen, f"{score:.4f}", style=style)
-    open_console().print(table)
+    return table
 
 
 def _value_text(value: object) -> str:

@@ -208,8 +208,8 @@ def _cell(
 ) -> Cell:
     """``has_success``: whether any run under the attack, whatever the defense, measured one."""
     attacked = list(filter(_was_attacked, runs))
-    seeds = {seed_of(run) for run in attacked}
-    unattacked = {seed_of(run) for run in runs} - seeds
+    seeds = _seeds(attacked)
+    unattacked = _seeds(runs) - seeds
     return Cell(
         key=key,
         spec=runs[0].spec,
@@ -219,6 +219,10 @@ def _cell(
         success={seed_of(run): success_curve(run) for run in attacked},
         diverged=sum(map(_has_diverged, attacked)),
     )
+
+
+def _seeds(runs: Iterable[Logged]) -> set[int]:
+    return set(map(seed_of, runs))
 
 
 def _was_attacked(run: Logged) -> bool:

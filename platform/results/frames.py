@@ -61,12 +61,17 @@ def leaderboard_csv(document: Json) -> str:
 
 def runs_csv(document: Json, runs: Iterable[Timed]) -> str:
     """The text of runs.csv: the document's runs, in its order."""
-    by_id = {run.id: run for run in runs}
-    listed = [by_id[item["id"]] for item in document["runs"]]
+    listed = _in_order(document, runs)
     frame = runs_frame(listed)
     for cost in _cost_columns(listed):
         frame[cost] = frame[cost].map("{:.3f}".format, na_action="ignore")
     return _csv(frame)
+
+
+def _in_order(document: Json, runs: Iterable[Timed]) -> list[Timed]:
+    """The document's runs, in its order."""
+    by_id = {run.id: run for run in runs}
+    return [by_id[item["id"]] for item in document["runs"]]
 
 
 def _cost_columns(runs: Iterable[Timed]) -> set[str]:
@@ -92,12 +97,17 @@ def _flat(record: Json) -> dict[str, Any]:
         if field == "intervals":
             columns |= _bounds(value)
         elif field in INTERVALS:
-            columns |= _ends(field, value, ("mean", "low", "high"))
+            columns |= _with_ends(field, value)
         elif value is None and field not in NOT_NUMBERS:
             columns[field] = math.nan
         elif not field.endswith("_stages"):
             columns[field] = value
     return columns
+
+
+def _with_ends(name: str, interval: Mapping[str, float] | None) -> dict[str, float]:
+    """A mean and the ends of its interval."""
+    return _ends(name, interval, ("mean", "low", "high"))
 
 
 def _bounds(intervals: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
@@ -124,7 +134,7 @@ def _derived(row: RankedRow) -> dict[str, Any]:
     for column in derived_columns(row):
         value = column.of(row)
         if column.kind == "figure":
-            columns |= _ends(column.key, value, ("mean", "low", "high"))
+            columns |= _with_ends(column.key, value)
         elif isinstance(value, ChainName):
             columns[column.key] = value.text
         else:

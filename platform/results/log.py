@@ -192,11 +192,14 @@ class Log:
         if self.run_id is None:
             run = self._begun() or self._create()
             self._write_to(run)
-            # parameters are immutable: only those that are missing are sent
-            stored = run.data.params
-            self._params = {key: value for key, value in self._params.items() if key not in stored}
+            self._leave_out(run.data.params)
             self.run_id = str(run.info.run_id)
         return self.run_id
+
+    def _leave_out(self, stored: Mapping[str, str]) -> None:
+        """Send none of these parameters, which are immutable: only those that are missing."""
+        for key in stored:
+            self._params.pop(key, None)
 
     def _begun(self) -> StoredRun | None:
         """The run that an earlier process has begun, taken up; None without one."""

@@ -49,11 +49,8 @@ class ChainName(NamedTuple):
         """The parameters of a single stage, each as ``key=value``; none of a longer chain."""
         if len(self.stages) != 1:
             return []
-        texts = []
-        for key, value in sorted(self.stages[0].params.items()):
-            written = notation.write(value)
-            texts.append(f"{key}={written}")
-        return texts
+        parameters = sorted(self.stages[0].params.items())
+        return [f"{key}={notation.write(value)}" for key, value in parameters]
 
     def _joined(self, sign: str) -> str:
         return sign.join(map(str, self.stages)) or self.text
@@ -95,13 +92,12 @@ def chain_order(chain: Chain) -> list[tuple[str, list[ParameterOrder]]]:
     >>> [str(stage) for (stage,) in sorted(chains, key=chain_order)]
     ['clip(norm=1.5)', 'clip(norm=2)', 'clip(norm=10)']
     """
-    order = []
-    for name, params in chain:
-        parameters = []
-        for key, value in sorted(params.items()):
-            parameters.append(_parameter_order(key, value))
-        order.append((name, parameters))
-    return order
+    return [_stage_order(stage) for stage in chain]
+
+
+def _stage_order(stage: Part) -> tuple[str, list[ParameterOrder]]:
+    parameters = sorted(stage.params.items())
+    return stage.name, [_parameter_order(*parameter) for parameter in parameters]
 
 
 def _parameter_order(key: str, value: notation.Value) -> ParameterOrder:
@@ -141,8 +137,8 @@ def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:
     varied = _varied_parameters(stages)
     names = {}
     for text, chain in chains.items():
-        short = [_with_only(stage, varied) for stage in chain]
-        names[text] = ChainName(text, tuple(short))
+        short = tuple(_with_only(stage, varied) for stage in chain)
+        names[text] = ChainName(text, short)
     return names
 
 

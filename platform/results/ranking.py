@@ -273,7 +273,7 @@ def _run_entry(run: Logged) -> Document:
 
 def _rows(scored: Sequence[ScoredCell]) -> list[Document]:
     """A row for each defense that met an attack, by rank."""
-    attacked = [item for item in scored if item.cell.attacked]
+    attacked = _attacked(scored)
     scenes = {item.cell.key.scene for item in attacked}
     defenses = {item.cell.key.defense for item in attacked}
     rows = []
@@ -291,7 +291,7 @@ def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
     any defense met. Its figures are over the cells whose attack is not known to do nothing.
     """
     clean = [item for item in scored if not item.cell.attacked]
-    attacked = [item for item in scored if item.cell.attacked]
+    attacked = _attacked(scored)
     ranked = [item for item in attacked if item.verdict.bites is not False]
     attacks = _attacks(ranked)
     return {
@@ -306,6 +306,11 @@ def _row(scored: Sequence[ScoredCell], scene_count: int) -> Document:
         "missing": scene_count - len(attacked),
         "diverged": sum(item.cell.diverged for item in (*ranked, *clean)),
     }
+
+
+def _attacked(scored: Iterable[ScoredCell]) -> list[ScoredCell]:
+    """The cells that have an attack at all."""
+    return [item for item in scored if item.cell.attacked]
 
 
 def _attacks(scored: Iterable[ScoredCell]) -> set[str]:

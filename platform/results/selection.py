@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.cells import Logged, json_text
@@ -69,13 +69,19 @@ def _data_digests(runs: Sequence[Logged]) -> dict[str, set[str]]:
     """Data in words → the digests under which the runs read them, where these are known."""
     digests: dict[str, set[str]] = {}
     for run in runs:
-        data, _, edge_cases = run.data.partition("+")
-        name = part_label(run.spec["dataset"])
-        if data:
-            digests.setdefault(name, set()).add(data)
-        if edge_cases:
-            digests.setdefault(f"the edge cases of {name}", set()).add(edge_cases)
+        for name, digest in _reads(run):
+            digests.setdefault(name, set()).add(digest)
     return digests
+
+
+def _reads(run: Logged) -> Iterator[tuple[str, str]]:
+    """What a run read: data in words and their digest, where it is known."""
+    data, _, edge_cases = run.data.partition("+")
+    name = part_label(run.spec["dataset"])
+    if data:
+        yield name, data
+    if edge_cases:
+        yield f"the edge cases of {name}", edge_cases
 
 
 def code_digests(runs: Sequence[Logged]) -> dict[str, str]:

@@ -41,16 +41,7 @@ def terminal_table(document: Json, width: int = 100) -> Table:
     rows, columns = ranked_rows(document), columns_in("terminal")
     layout = _fit(rows, columns, width)
     hidden = columns[len(layout.columns) :]
-    table = Table(
-        title=_title(document),
-        caption=_caption(document, hidden),
-        box=SIMPLE_HEAD,
-        header_style="bold",
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = _empty_table(_title(document), _caption(document, hidden))
     for column in layout.columns:
         _add_column(table, column, layout.name_width)
     best_score = rows[0].fields["der"] if rows else None
@@ -59,6 +50,19 @@ def terminal_table(document: Json, width: int = 100) -> Table:
         cells[_defense_index(columns)] = name
         table.add_row(*cells, style=_style(row.fields, best_score))
     return table
+
+
+def _empty_table(title: Text, caption: str) -> Table:
+    return Table(
+        title=title,
+        caption=caption,
+        box=SIMPLE_HEAD,
+        header_style="bold",
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 def _fit(
@@ -158,17 +162,22 @@ def _title(document: Json) -> Text:
 def _counts(document: Json) -> str:
     """How much was compared."""
     rows = document["rows"]
+    seeds = {seed for row in rows for seed in row["seeds"]}
+    counts = (
+        plural(len(rows), "defense"),
+        plural(len(_attacked_scenes(document)), "attacked cell"),
+        plural(len(seeds), "seed"),
+    )
+    return ", ".join(counts)
+
+
+def _attacked_scenes(document: Json) -> set[tuple[str, str]]:
+    """(setting, attack) of the cells in which there is an attack."""
     scenes = set()
     for cell in document["cells"]:
         if cell["attack"] != NOTHING["attack"]:
             scenes.add((cell["setting"], cell["attack"]))
-    seeds = {seed for row in rows for seed in row["seeds"]}
-    counts = (
-        plural(len(rows), "defense"),
-        plural(len(scenes), "attacked cell"),
-        plural(len(seeds), "seed"),
-    )
-    return ", ".join(counts)
+    return scenes
 
 
 def _caption(document: Json, hidden: Sequence[BoardColumn]) -> str:
