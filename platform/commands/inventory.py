@@ -15,6 +15,7 @@ from backstop.platform.contract import Dataset, File, Reading
 from backstop.platform.intake import readings
 from backstop.platform.intake.files import file_status, find_file
 from backstop.platform.params import BadInput
+from backstop.platform.results.wording import plural
 from backstop.platform.specs.part import Part
 
 DatasetItem = Mapping[str, Any]
@@ -255,14 +256,23 @@ def _counted(item: DatasetItem) -> Iterator[str]:
         rows = [row for row in item["files"] if row["role"] == role]
         start = "" if role == "data" else f"{role}: "
         for state in dict.fromkeys(map(_state, rows)):
-            same = [_path(row) for row in rows if _state(row) == state]
-            if len(rows) == 1:
-                yield f"{start}{same[0]} {state}"
-                continue
-            names = ""
-            if state == "corrupt" or (state == "missing" and len(same) < len(rows)):
-                names = f": {_first_names(same)}"
-            yield f"{start}{len(same)} file{'s' * (len(same) > 1)} {state}{names}"
+            paths = [_path(row) for row in rows if _state(row) == state]
+            yield start + _files_in_state(paths, state, among=len(rows))
+
+
+def _files_in_state(
+    paths: Sequence[str],
+    state: str,
+    *,
+    among: int,
+) -> str:
+    """Files in one state, of so many files in all."""
+    if among == 1:
+        return f"{paths[0]} {state}"
+    count = f"{plural(len(paths), 'file')} {state}"
+    if state == "corrupt" or (state == "missing" and len(paths) < among):
+        return f"{count}: {_first_names(paths)}"
+    return count
 
 
 def _first_names(paths: Sequence[str]) -> str:

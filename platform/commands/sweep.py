@@ -33,7 +33,7 @@ def _parse_seeds(text: str | None) -> list[int] | None:
         return None
     refused = f"--seeds {text!r} is not allowed"
     try:
-        listed = [int(word) for word in text.split(",")]
+        listed = list(map(int, text.split(",")))
     except ValueError:
         raise BadInput(
             f"{refused}; a number of seeds, or seeds joined by commas such as 0,1,2"
