@@ -286,6 +286,18 @@ def test_clip_leaves_short_rows_and_zeros_alone() -> None:
     torch.testing.assert_close(robust.norms(after)[[1, 3]], limits[[1, 3]], rtol=1e-6, atol=0.0)
 
 
+@pytest.mark.parametrize("lines", [1, 2, 5])
+@pytest.mark.parametrize("n", [1, 3, 4, 9])
+def test_a_mixture_adds_its_rows_one_after_the_other_in_float64(n: int, lines: int) -> None:
+    given = rows(n, 3 * cpu.MIXED + 7)
+    weight = torch.randn(lines, n, generator=generator(0, "tests", "mix"), dtype=torch.float64)
+    weight[weight.abs() < 0.3] = 0.0
+    total = torch.zeros(lines, given.shape[1], dtype=torch.float64)
+    for row, share in zip(given.double(), weight.t(), strict=True):
+        total += share[:, None] * row
+    assert torch.equal(robust.mix(weight, given), total.float())
+
+
 @pytest.mark.parametrize("d", [1, 500, robust.STRIP, 70_001])
 def test_norms_around_a_center_have_the_bits_of_the_differences(d: int) -> None:
     given, center = rows(6, d), rows(1, d)[0]
