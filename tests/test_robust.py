@@ -289,7 +289,7 @@ def test_clip_leaves_short_rows_and_zeros_alone() -> None:
 @pytest.mark.parametrize("lines", [1, 2, 5])
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
 def test_a_mixture_adds_its_rows_one_after_the_other_in_float64(n: int, lines: int) -> None:
-    given = rows(n, 3 * cpu.MIXED + 7)
+    given = rows(n, 3 * cpu.RUN + 7)
     weight = torch.randn(lines, n, generator=generator(0, "tests", "mix"), dtype=torch.float64)
     weight[weight.abs() < 0.3] = 0.0
     total = torch.zeros(lines, given.shape[1], dtype=torch.float64)
