@@ -162,6 +162,14 @@ def test_a_run_in_which_nothing_is_aggregated_is_said_so(
             ["selection='fixd' is not allowed", "did you mean 'fixed'"],
         ),
         (
+            ["run", "--precision", "bfloat"],
+            ["precision='bfloat' is not allowed", "did you mean 'bfloat16'"],
+        ),
+        (
+            ["sweep", "smoke", "--set", "precision=float64"],
+            ["precision='float64' is not allowed", "precision is float32 or bfloat16"],
+        ),
+        (
             ["run", "--attack-start", "5", "--attack-stop", "5"],
             ["attack_stop=5 must come after attack_start=5"],
         ),
@@ -438,6 +446,7 @@ def test_help_states_every_field_of_the_spec(capsys: pytest.CaptureFixture[str])
         "--seed",
         "--server-lr",
         "--attack-every",
+        "--precision",
     ):
         assert option in out
 

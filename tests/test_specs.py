@@ -434,6 +434,7 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "eval_every": 2,
         "root_size": 99,
         "block": 9,
+        "precision": "bfloat16",
         "seed": 1,
     }
     assert set(other) == {item.name for item in fields(Spec)}  # a new field belongs here
@@ -477,6 +478,20 @@ def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
     document = json.loads(text)
     assert text == json.dumps(document, sort_keys=True, separators=(",", ":"))
     assert document["versions"] == {"datasets.pictures": 1, "models.line": 1, "attacks.flip": 3}
+
+
+def test_a_field_younger_than_the_ids_is_silent_at_its_default(toys: Path) -> None:
+    """Ids and documents of stored runs are those of specs without it."""
+    document = canonical_json(BASE)
+    assert "precision" not in document
+    plain, other = spec_to_json(BASE), spec_to_json(BASE.replace(precision="bfloat16"))
+    assert other == {**plain, "precision": "bfloat16"}
+    assert spec_from_json(plain) == BASE
+    assert spec_from_json(other).precision == "bfloat16"
+
+
+def test_the_id_of_the_plain_spec_stays() -> None:
+    assert Spec().id == "f22ebdc7ee821b54ef00c0e16928aeef69b1ece517aba3ac188b3768386b46b6"
 
 
 def test_a_bad_spec_has_no_id(toys: Path) -> None:

@@ -155,7 +155,9 @@ def test_params_are_one_scalar_per_key(toys: Path) -> None:
         found["optimizer.lr"],
     ) == ("pictures", "line", "8", "0.125")
     assert (found["fl.rounds"], found["fl.attack_stop"], found["seed"]) == ("12", "none", "3")
-    assert "fl.seed" not in found
+    assert not {"fl.seed", "fl.precision"} & set(found)
+    other = run_params(SPEC.replace(precision="bfloat16"))
+    assert other == {**run_params(SPEC), "fl.precision": "bfloat16"}
     bare = run_params(SPEC.replace(attack=(), defense=()))
     assert (bare["attack.name"], bare["defense.name"], "attack.strength" in bare) == (
         "none",
@@ -169,6 +171,8 @@ def test_command_gives_the_spec_again(toys: Path) -> None:
     assert "--attack 'stamp(size=3, target=0)+scale(factor=5.0)'" in line
     assert "--attack-stop none" in line
     assert "--per-round 20" in line
+    assert "--precision" not in line
+    assert "--precision bfloat16" in run_command(validate(SPEC.replace(precision="bfloat16")))
 
 
 def test_sending_twice_stores_once(experiment: tuple[Store, str, str]) -> None:

@@ -86,13 +86,17 @@ def _train(
 
     from backstop.platform.experiment import Experiment
     from backstop.platform.training.device import choose_device
+    from backstop.platform.training.precision import emulation_note
     from backstop.platform.workers.cluster import hired_clients
 
+    device = choose_device(options.device)
+    if note := emulation_note([spec.precision], device):
+        say(f"backstop: {note}")
     if spec.warmup:
         say(f"warm-up: {spec.warmup} clean rounds, computed once and cached")
-    actors, device = parse_actors(options.client_actors), choose_device(options.device).type
+    actors = parse_actors(options.client_actors)
     with (
-        hired_clients(options.ray_address, actors, device) as clients,
+        hired_clients(options.ray_address, actors, device.type) as clients,
         closing(Experiment(spec, data, options.device, clients)) as experiment,
     ):
         session = work.session(experiment)

@@ -70,17 +70,20 @@ def sweep(options: argparse.Namespace) -> int:
         from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import RayTune
         from backstop.platform.training.device import choose_device
+        from backstop.platform.training.precision import emulation_note
 
     backend = RayTune(
         options.ray_address,
         parse_actors(options.client_actors),
         options.max_concurrent,
     )
-    device = choose_device(options.device).type
+    device = choose_device(options.device)
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
-    site = _site(options, plan, device)
+    if note := emulation_note((spec.precision for spec in plan.specs), device):
+        say(f"backstop: {note}")
+    site = _site(options, plan, device.type)
     queue = conduct(
         plan,
         site,

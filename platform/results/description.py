@@ -16,6 +16,7 @@ from backstop.platform.specs.spec import (
     spec_title,
     spec_to_json,
     validate,
+    written_fields,
 )
 
 TAG_LIMIT = 8000  # MLflow cuts longer tag values off
@@ -52,8 +53,12 @@ def run_params(spec: Spec) -> dict[str, str]:
         params |= _prefixed(role, getattr(spec, role).params)
     for role in ("attack", "defense"):
         params |= _chain_params(role, getattr(spec, role))
-    scalars = {name: getattr(spec, name) for name in scalar_fields() if name != "seed"}
+    scalars = {name: getattr(spec, name) for name in _written_scalars(spec) if name != "seed"}
     return params | _prefixed("fl", scalars)
+
+
+def _written_scalars(spec: Spec) -> list[str]:
+    return [name for name in written_fields(spec) if name in scalar_fields()]
 
 
 def _chain_params(role: str, chain: tuple[Part, ...]) -> dict[str, str]:
@@ -77,7 +82,7 @@ def run_command(spec: Spec) -> str:
     options = {role: str(getattr(spec, role)) for role in ("dataset", "model", "optimizer")}
     for role in ("attack", "defense"):
         options[role] = chain_text(getattr(spec, role), role)
-    for name in scalar_fields():
+    for name in _written_scalars(spec):
         options[name.replace("_", "-")] = plain_text(getattr(spec, name))
     words = ["backstop run"]
     for name, text in options.items():

@@ -27,6 +27,7 @@ from backstop.platform.params import (
 from backstop.platform.specs.part import Part, chain_text, complete_part, to_chain
 
 MANY = 10**9
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,11 @@ class Spec:
     block: Annotated[
         int, Range(1, MANY), "clients trained together by the vectorized engine (at most per_round)"
     ] = 20
+    precision: Annotated[
+        Precision,
+        "of the model's products and convolutions in training and evaluation; parameters, updates"
+        " and defenses are float32 with both",
+    ] = "float32"
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property
@@ -129,6 +135,8 @@ class Search:
     seed: int = 0  # of the sampler
 
 
+# fields younger than the ids of stored runs: written only where they differ from their default
+YOUNGER_FIELDS = frozenset({"precision"})
 ENGINE = 2  # raised when the platform's own numbers change; part of every id
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 
@@ -334,15 +342,26 @@ def _check_predictions(spec: Spec) -> None:
             )
 
 
+def written_fields(spec: Spec) -> list[str]:
+    """The fields by which a spec is written down, in their order: all but :data:`YOUNGER_FIELDS`
+    that have their default.
+    """
+    return [
+        item.name
+        for item in fields(Spec)
+        if item.name not in YOUNGER_FIELDS or getattr(spec, item.name) != item.default
+    ]
+
+
 def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """The spec as plain JSON, field by field: parts are ``{"name", "params"}``."""
+    """The spec as plain JSON, written field by field: parts are ``{"name", "params"}``."""
 
     def plain(item: Any) -> Any:
         if isinstance(item, Part):
             return {"name": item.name, "params": dict(sorted(item.params.items()))}
         return [plain(member) for member in item] if isinstance(item, tuple) else item
 
-    return {item.name: plain(getattr(spec, item.name)) for item in fields(Spec)}
+    return {name: plain(getattr(spec, name)) for name in written_fields(spec)}
 
 
 def spec_text(spec: Spec) -> str:

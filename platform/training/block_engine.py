@@ -187,17 +187,27 @@ class _Block:
 
 def _forward(federation: Federation) -> Forward:
     """(params (k, d), x (k, b, …), keys of dropout) → logits (k, b, classes), in training mode."""
-    module, layout = federation.replica.module, federation.net.layout
+    module, net = federation.replica.module, federation.net
 
     def of_one(
         vector: Tensor,
         x: Tensor,
         keys: dict[str, Tensor],
     ) -> Tensor:
-        logits: Tensor = functional_call(module, split(vector, layout) | keys, (x,))
+        logits: Tensor = functional_call(module, split(vector, net.layout) | keys, (x,))
         return logits
 
-    forward: Forward = torch.func.vmap(of_one)
+    of_all: Forward = torch.func.vmap(of_one)
+
+    def forward(
+        params: Tensor,
+        x: Tensor,
+        keys: dict[str, Tensor],
+    ) -> Tensor:
+        with net.arithmetic():
+            logits = of_all(params, x, keys)
+        return logits.to(params.dtype)
+
     return forward
 
 

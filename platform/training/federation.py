@@ -152,7 +152,7 @@ def build_federation(
     )
     module = _model(spec, data)
     attack, trigger_stage = _attack(spec)
-    net = network.network(module, data, where, spec.batch)
+    net = network.network(module, data, where, spec.batch, spec.precision)
     built = Federation(
         spec=spec,
         data=_move(data, where),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,9 @@ from torch.func import functional_call
 from backstop.platform.contract import Data, Slot
 from backstop.platform.params import BadInput
 from backstop.platform.robust import COMPILED
+from backstop.platform.specs.spec import Precision
 from backstop.platform.training.dropout import Dropout
+from backstop.platform.training.precision import arithmetic
 
 Layout = tuple[Slot, ...]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # statistics of a batch
@@ -80,6 +83,7 @@ class Network(NamedTuple):
     class_weights: Tensor | None  # (classes,): of the classes in the loss of local training
     # whether a local step needs two samples: of one, a BatchNorm layer has one value a channel
     pairs: bool
+    precision: Precision = "float32"  # of the arithmetic between inputs and logits
     # (channels, 256): each pixel of an 8-bit image as the model takes it, where a compiled loop
     # lays images out
     pixels: Tensor | None = None
@@ -116,8 +120,13 @@ class Network(NamedTuple):
     ) -> Tensor:
         """Logits of inputs that are normalized already."""
         known = self.tensors(params, self.buffers if buffers is None else buffers)
-        logits: Tensor = functional_call(self.module, known, (x,))
-        return logits
+        with self.arithmetic():
+            logits: Tensor = functional_call(self.module, known, (x,))
+        return logits.to(params.dtype)
+
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """The model computes at its precision where it is called within."""
+        return arithmetic(self.precision, self.params.device)
 
     def features(
         self,
@@ -135,7 +144,7 @@ class Network(NamedTuple):
             self.logits(params, x, buffers)
         finally:
             hook.remove()
-        return seen[-1].flatten(1)
+        return seen[-1].flatten(1).to(params.dtype)
 
     def head_slots(self) -> Layout:
         """Where the last linear layer's parameters stand: weight (classes, h), then bias (classes,)
@@ -198,6 +207,7 @@ def network(
     data: Data,
     device: torch.device,
     batch: int,
+    precision: Precision = "float32",
 ) -> Network:
     """Flatten a freshly built module; ``batch`` is the size of a local step."""
     module = module.to(device).eval()
@@ -218,6 +228,7 @@ def network(
         keys=_dropout_keys(module),
         class_weights=getattr(module, "class_weights", None),
         pairs=False,
+        precision=precision,
     )
     x = data.train.x
     if net.convolutional and x.dtype == torch.uint8 and device.type == "cpu" and COMPILED:
@@ -365,5 +376,6 @@ class Replica:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits in training mode; ``backward`` adds to ``grad``."""
-        logits: Tensor = self.module(self.net.normalize(x))
-        return logits
+        with self.net.arithmetic():
+            logits: Tensor = self.module(self.net.normalize(x))
+        return logits.to(self.params.dtype)

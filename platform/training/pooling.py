@@ -44,10 +44,10 @@ def _plain(
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the other way to compute it is open: for plain float32 images on a CPU, outside of
-    ``torch.func``, where numba is installed.
+    """Whether the other way to compute it is open: for plain images in float32 arithmetic on a CPU,
+    outside of ``torch.func``, where numba is installed.
     """
-    if not COMPILED:
+    if not COMPILED or torch.is_autocast_enabled("cpu"):
         return False
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001 -- torch has no public name for it
         return False

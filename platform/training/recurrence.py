@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backstop.platform.training.precision import float32
+
 
 def hidden_states(
     inputs: Tensor,
     u: Tensor,
     counts: list[int],
 ) -> Tensor:
-    """Inputs z of all words (n, 4h) and U (4h, h) → hidden states (n, h)."""
-    states: Tensor = _Recurrence.apply(inputs, u, counts)
+    """Inputs z of all words (n, 4h) and U (4h, h) → hidden states (n, h), in U's precision."""
+    with float32(u.device):  # a cell adds up over a document
+        states: Tensor = _Recurrence.apply(inputs.to(u.dtype), u, counts)
     return states
 
 
