@@ -185,11 +185,11 @@ def _sum_of_pieces(
 def _sum_of_changed(
     rows: Tensor,
     kernel: str,
-    change: Callable[[slice, Any], Any],
+    change: Callable[[int, int, Any], Any],
     *shape: int,
 ) -> Tensor:
     """What a kernel adds up for a matrix of changed rows, which is never there as a whole:
-    ``change(columns, out)`` writes a few coordinates of it.
+    ``change(first, last, out)`` writes a few coordinates of it into the first columns of ``out``.
     """
     from backstop.platform.kernels import cpu
 
@@ -204,7 +204,7 @@ def _sum_of_changed(
         changed = np.empty((n, STRIP), np.float32)
         for start in range(first, last, STRIP):
             stop = min(start + STRIP, last)
-            change(slice(start, stop), changed[:, : stop - start])
+            change(start, stop, changed)
             add(changed, 0, stop - start, part)
 
     return _sum_of_pieces(work, d, shape)
@@ -373,8 +373,13 @@ def norms_around(rows: Tensor, center: Tensor) -> Tensor:
         return norms(rows - center)
     values, middle = _array(rows), _array(center)
 
-    def moved(columns: slice, out: Any) -> None:
-        np.subtract(values[:, columns], middle[columns], out=out)
+    def moved(
+        first: int,
+        last: int,
+        out: Any,
+    ) -> None:
+        here = out[:, : last - first]
+        np.subtract(values[:, first:last], middle[first:last], out=here)
 
     result = _sum_of_changed(rows, "squares", moved, len(rows))
     for i in _out_of_range(result):
@@ -460,11 +465,16 @@ def _unit_distances(rows: Tensor) -> Tensor:
         from backstop.platform.kernels import gpu
 
         return gpu.squared_distances(rows, scale)
-    values, factor = _array(rows), scale[:, None].numpy()
+    from backstop.platform.kernels import cpu
 
-    def scaled(columns: slice, out: Any) -> None:
-        # multiplied in float64 and rounded once
-        np.multiply(values[:, columns], factor, out=out, dtype=np.float64, casting="same_kind")
+    values, factor = _array(rows), scale.numpy()
+
+    def scaled(
+        first: int,
+        last: int,
+        out: Any,
+    ) -> None:
+        cpu.scaled(values, factor, first, last, out)
 
     n = len(rows)
     result = _sum_of_changed(rows, "squared_distances", scaled, n, n)

@@ -250,6 +250,24 @@ def squared_distances(
                     out[i, j + 3] += to_s
 
 
+@ordered
+def scaled(
+    rows: Floats,
+    factor: Doubles,
+    first: int,
+    last: int,
+    out: Floats,
+) -> None:
+    """Write each row times its factor (n,) into the first columns of out: multiplied in float64 and
+    rounded once.
+    """
+    for i in range(len(rows)):
+        values, share = out[i], factor[i]
+        row = rows[i, first:last]
+        for k in range(len(row)):
+            values[k] = row[k] * share
+
+
 @summed
 def squared_distance(one: Floats, other: Floats) -> float:
     """The squared distance of two rows in float64 throughout.
