@@ -51,10 +51,9 @@ def read_grid(
     """Names and columns. BadInput, with the line, where rows and names do not fit."""
     declared = SEPARATOR_LINE.match(content)
     if declared:
-        layout = layout._replace(separator=declared[1], skip=max(layout.skip, 1))
-    body = content
-    for _ in range(layout.skip):
-        body = re.split(LINE_END, body, maxsplit=1)[-1]
+        skip = max(layout.skip, 1)
+        layout = layout._replace(separator=declared[1], skip=skip)
+    body = _without_lines(content, layout.skip)
     _check_separator(body, layout.separator, path)
     rows = _records(body, path, layout)
     if len(rows) < 2:
@@ -62,9 +61,8 @@ def read_grid(
     header_line, names, rows = _header(rows, layout)
     rows, names = _without_last_separator(rows, names)
     _check_lengths(rows, len(names), header_line, path)
-    columns = [list(column) for column in zip(*(fields for _, fields in rows), strict=True)]
-    grid = Grid(names, columns, np.array([line for line, _ in rows], np.int64), [], [])
-    if layout.header and _like_data(names, columns):
+    grid = _columns(names, rows)
+    if layout.header and _like_data(names, grid.columns):
         listed = ", ".join(names[:4])
         grid.notes.append(
             f"the header line looks like data ({listed}): if it is, table(header=none)"
@@ -81,6 +79,21 @@ def read_grid(
             f" a table has labels and at least one column of inputs; {hint}"
         )
     return grid
+
+
+def _without_lines(content: str, count: int) -> str:
+    """What follows the first lines."""
+    for _ in range(count):
+        content = re.split(LINE_END, content, maxsplit=1)[-1]
+    return content
+
+
+def _columns(names: list[str], rows: list[CsvRow]) -> Grid:
+    """The rows, all of one length, column by column."""
+    fields = [row for _, row in rows]
+    lines = [line for line, _ in rows]
+    columns = [list(column) for column in zip(*fields, strict=True)]
+    return Grid(names, columns, np.array(lines, np.int64), [], [])
 
 
 def _records(
@@ -161,12 +174,10 @@ def _check_lengths(
     if not uneven:
         return
     line, count = uneven[0]
+    counts = {count for _, count in uneven}
     hint = "correct it"
-    if len(uneven) == len(rows) and len({count for _, count in uneven}) == 1:
-        lines = max(header_line, 1)
-        hint = f"if the names come later, leave out what stands before them: table(skip={lines})"
-        if count == width + 1 and header_line:
-            hint += "; if the first field names the row, give it a name"
+    if len(uneven) == len(rows) and len(counts) == 1:
+        hint = _names_hint(header_line, count - width)
     elif (line, len(uneven)) == (rows[-1][0], 1):
         hint = "it is the last one, so the file may be cut short"
     fields = "one field" if count == 1 else f"{count} fields"
@@ -174,6 +185,15 @@ def _check_lengths(
         f"{path}: line {line} has {fields}, and the first line of the table has {width};"
         f" {hint} ({len(uneven)} of {len(rows)} rows)"
     )
+
+
+def _names_hint(header_line: int, more: int) -> str:
+    """What to do where all rows have so many fields more than there are names."""
+    lines = max(header_line, 1)
+    hint = f"if the names come later, leave out what stands before them: table(skip={lines})"
+    if more == 1 and header_line:
+        hint += "; if the first field names the row, give it a name"
+    return hint
 
 
 def _like_data(names: list[str], columns: list[list[str]]) -> bool:
@@ -190,24 +210,29 @@ def _named(grid: Grid) -> Grid:
     kept = Grid([], [], grid.lines, [], [*grid.notes])
     for number, (name, column) in enumerate(zip(grid.names, grid.columns, strict=True), start=1):
         position = f"column {number}"
-        if not name and not any(column):
-            kept.left_out.append(Column(position, "left out", 0, "no name, and empty"))
-            continue
-        if not name and counts_rows(_numbers(column)):
-            kept.left_out.append(Column(position, "left out", 0, "no name, and counts the rows"))
-            kept.notes.append(f"{position} has no name and counts the rows: left out")
+        nothing = "" if name else _says_nothing(column)
+        if nothing:
+            kept.left_out.append(Column(position, "left out", 0, f"no name, and {nothing}"))
+            if nothing != "empty":
+                kept.notes.append(f"{position} has no name and {nothing}: left out")
             continue
         own = name or position
         if own in kept.names:
-            own = _other_name(own, {*kept.names, *grid.names})
-            kept.notes.append(
-                f"the name {(name or position)!r} stands twice: {position} is {own!r}"
-            )
+            other = _other_name(own, {*kept.names, *grid.names})
+            kept.notes.append(f"the name {own!r} stands twice: {position} is {other!r}")
+            own = other
         elif not name:
             kept.notes.append(f"{position} has no name")
         kept.names.append(own)
         kept.columns.append(column)
     return kept
+
+
+def _says_nothing(column: list[str]) -> str:
+    """Why a column without a name is of no use; empty where it may be."""
+    if not any(column):
+        return "empty"
+    return "counts the rows" if counts_rows(_numbers(column)) else ""
 
 
 def _other_name(name: str, taken: set[str]) -> str:

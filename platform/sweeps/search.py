@@ -69,20 +69,28 @@ OBJECTIVES = {
 def parameter(base: Spec, key: str) -> Parameter:
     """What the annotation behind a key such as ``defense.invariant.mask_threshold`` declares."""
     head, *rest = key.split(".")
-    if not rest and head in scalar_fields():
-        return scalar_fields()[head]
     if head in NOTHING and rest:
         return _stage_parameter(base, head, key, rest)
-    if head == "optimizer" and len(rest) == 1:
-        declared = schema(OPTIMIZERS[base.optimizer.name])
-        if rest[0] in declared:
-            return declared[rest[0]]
-    if head in ("dataset", "model") and len(rest) == 1:
-        declared = dict(plugins.find(GROUPS[head], getattr(base, head).name).parameters)
-        if rest[0] in declared:
-            return declared[rest[0]]
-    hint = nearest(key, [*scalar_fields(), "attack.strength"])
-    raise BadInput(f"search: unknown free parameter {key!r}; {hint}")
+    if rest:
+        declared = _part_parameters(base, head)
+        name = ".".join(rest)
+    else:
+        declared = scalar_fields()
+        name = head
+    if name not in declared:
+        hint = nearest(key, [*scalar_fields(), "attack.strength"])
+        raise BadInput(f"search: unknown free parameter {key!r}; {hint}")
+    return declared[name]
+
+
+def _part_parameters(base: Spec, head: str) -> Mapping[str, Parameter]:
+    """What the optimizer, the dataset or the model of a spec declares."""
+    if head == "optimizer":
+        return schema(OPTIMIZERS[base.optimizer.name])
+    if head in ("dataset", "model"):
+        part = getattr(base, head)
+        return plugins.find(GROUPS[head], part.name).parameters
+    return {}
 
 
 def _stage_parameter(
@@ -117,18 +125,40 @@ def distribution(key: str, declared: Parameter) -> optuna.distributions.BaseDist
         )
     if float in declared.types:
         return _float_distribution(declared.range)
-    low, high = declared.range.search or (declared.range.low, declared.range.high)
-    return optuna.distributions.IntDistribution(int(low), int(high), log=declared.range.log)
+    return _int_distribution(declared.range)
+
+
+def _ends(bounds: Range) -> tuple[float, float]:
+    """Where to search."""
+    return bounds.search or (bounds.low, bounds.high)
+
+
+def _int_distribution(bounds: Range) -> optuna.distributions.IntDistribution:
+    low, high = _ends(bounds)
+    return optuna.distributions.IntDistribution(int(low), int(high), log=bounds.log)
 
 
 def _float_distribution(bounds: Range) -> optuna.distributions.FloatDistribution:
     """From the first number that is allowed to the last: Optuna proposes both ends."""
-    low, high = bounds.search or (bounds.low, bounds.high)
+    low, high = _ends(bounds)
     if bounds.high_open and high == bounds.high:
         high = math.nextafter(high, low)
     if bounds.low_open and low == bounds.low:
         low = math.nextafter(low, high)
     return optuna.distributions.FloatDistribution(low, high, log=bounds.log)
+
+
+def _sampler(search: Search) -> optuna.samplers.TPESampler:
+    """TPE, every choice of which is spelled out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seeds.stream(search.seed, "search") % 2**32,
+            n_startup_trials=max(STARTUP, search.width),
+            n_ei_candidates=24,
+            multivariate=True,
+            constant_liar=True,
+        )
 
 
 class _Pair(NamedTuple):
@@ -157,19 +187,14 @@ class Proposals:
         if search.objective not in OBJECTIVES:
             hint = nearest(search.objective, OBJECTIVES)
             raise BadInput(f"search: unknown objective {search.objective!r}; {hint}")
-        self.search, self.score = search, OBJECTIVES[search.objective]
-        self.space = {key: distribution(key, parameter(search.base, key)) for key in search.free}
+        self.search = search
+        self.score = OBJECTIVES[search.objective]
+        self.space = {}
+        for key in search.free:
+            declared = parameter(search.base, key)
+            self.space[key] = distribution(key, declared)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                seed=seeds.stream(search.seed, "search") % 2**32,
-                n_startup_trials=max(STARTUP, search.width),
-                n_ei_candidates=24,
-                multivariate=True,
-                constant_liar=True,
-            )
-        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.study = optuna.create_study(direction="maximize", sampler=_sampler(search))
         self.left = search.trials
         self.open: list[_Proposal] = []
         # proposals in order, with what they were told
@@ -188,17 +213,23 @@ class Proposals:
         first.
         """
         width = min(self.search.width, self.left)
-        self.open = [self._propose(self.study.ask(self.space)) for _ in range(width)]
-        self.left -= len(self.open)
+        self.open = [self._propose() for _ in range(width)]
+        self.left -= width
         pairs = [pair for proposal in self.open for pair in proposal.pairs]
         undefended = {pair.undefended.id: pair.undefended for pair in pairs}
-        generation = undefended | {pair.defended.id: pair.defended for pair in pairs}
+        defended = {pair.defended.id: pair.defended for pair in pairs}
+        generation = undefended | defended
         self.asked |= generation.keys()
         return list(generation.values())
 
-    def _propose(self, trial: optuna.Trial) -> _Proposal:
-        specs = [self.spec(trial.params, seed) for seed in self.search.seeds]
-        return _Proposal(trial, [_Pair(spec.replace(defense=()), spec) for spec in specs])
+    def _propose(self) -> _Proposal:
+        trial = self.study.ask(self.space)
+        pairs = [self._pair(trial.params, seed) for seed in self.search.seeds]
+        return _Proposal(trial, pairs)
+
+    def _pair(self, values: Mapping[str, Any], seed: int) -> _Pair:
+        spec = self.spec(values, seed)
+        return _Pair(spec.replace(defense=()), spec)
 
     def expected(self) -> int:
         """Runs in all, those asked for and those to come. Proposals to come count as if no two were
@@ -222,17 +253,23 @@ class Proposals:
         """The mean objective over the seeds; the worst finite value where a run failed, diverged or
         has no such metric.
         """
-        finals: list[tuple[Finals, Finals]] = []
+        scores = []
         for undefended, defended in pairs:
-            finals.append((results[undefended.id] or {}, results[defended.id] or {}))
-        if not all(math.isfinite(value) for _, run in finals for value in run.values()):
-            return WORST  # max(0, NaN) is 0: it would pass for a good run
-        try:
-            scores = [self.score(baseline, run) for baseline, run in finals]
-        except KeyError:
-            return WORST
+            baseline = results[undefended.id] or {}
+            run = results[defended.id] or {}
+            if not _finite(run):
+                return WORST  # max(0, NaN) is 0: it would pass for a good run
+            try:
+                score = self.score(baseline, run)
+            except KeyError:
+                return WORST
+            scores.append(score)
         return sum(scores) / len(scores)
 
     def best(self) -> tuple[dict[str, Scalar], float] | None:
         """The best proposal so far."""
         return max(self.trials, key=lambda item: item[1], default=None)
+
+
+def _finite(finals: Finals) -> bool:
+    return all(map(math.isfinite, finals.values()))

@@ -23,6 +23,7 @@ from backstop.platform.training.client_rules import (
     Round,
     Rules,
     Sheet,
+    StepKind,
     attacking_steps,
     plain_steps,
 )
@@ -67,14 +68,18 @@ class _Block:
         self.shrinks = self.start.device.type == "cpu"
         self.width = len(clients) if self.shrinks else width(self.federation)
         self.rules = [Rules(here, client) for client in clients]
-        attacking = any(client in here.attackers for client in clients)
-        if attacking and steps_differ(self.federation):
-            self.kind = attacking_steps(self.federation, here.state)
-        else:
-            self.kind = plain_steps(self.federation)
+        self.kind = self._kind()
         # (k, 1): whether a client follows the defense's rules
         protected = self._padded([rules.noise is not None for rules in self.rules])
         self.protected = torch.tensor(protected, device=self.start.device).bool()[:, None]
+
+    def _kind(self) -> StepKind:
+        """What the local steps of all of them are like."""
+        attackers = self.here.attackers
+        attacking = any(client in attackers for client in self.clients)
+        if attacking and steps_differ(self.federation):
+            return attacking_steps(self.federation, self.here.state)
+        return plain_steps(self.federation)
 
     def train(self) -> tuple[Tensor, Tensor]:
         """Take all local steps: parameters (k, d) and mean losses (k,)."""
@@ -94,9 +99,7 @@ class _Block:
             losses = self._losses(batch, logits)
             total[:live] += losses.detach() * batch.counts
             seen[:live] += batch.counts
-            loss = losses.sum()
-            for term in self._objectives(params, batch, logits):
-                loss = loss + term
+            loss = sum(self._objectives(params, batch, logits), losses.sum())
             (grad,) = torch.autograd.grad(loss, params)
             # (k, 1): a client without a batch stays where it is
             alive = (batch.counts > 0).float().unsqueeze(1)
@@ -177,8 +180,9 @@ class _Block:
         if not federation.net.keys:
             return {}
         named = federation.spec.seed, "dropout", federation.draw_round(self.here.round_index)
-        keys = self._padded([seeds.stream(*named, client, step) for client in self.clients])[:live]
-        return dict.fromkeys(federation.net.keys, torch.tensor(keys, device=federation.device))
+        keys = [seeds.stream(*named, client, step) for client in self.clients]
+        drawn = torch.tensor(self._padded(keys)[:live], device=federation.device)
+        return dict.fromkeys(federation.net.keys, drawn)
 
     def _padded(self, values: list[int]) -> list[int]:
         """0 for the dead clients."""
@@ -232,18 +236,12 @@ class _Feed:
     ) -> None:
         """``live`` says of each step how many rows it computes."""
         shape = (len(live), max(live, default=0), federation.spec.batch)
-        index = np.zeros(shape, dtype=np.int64)
-        weight = np.zeros(shape, dtype=np.float32)
-        for row, plan in enumerate(plans):
-            for step, batch in enumerate(plan):
-                own = step, row, slice(len(batch))
-                index[own] = batch.numpy()
-                weight[own] = 1
+        index, weight = _filled(shape, plans)
         self.data = federation.data.train
         self.live = live
         device = self.data.y.device
-        self.index = torch.from_numpy(index).to(device)
-        self.weight = torch.from_numpy(weight).to(device)
+        self.index = index.to(device)
+        self.weight = weight.to(device)
         self.changed = [
             (row, client_rules.apply, plan)
             for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
@@ -261,3 +259,15 @@ class _Feed:
                     own = row, slice(len(plan[step]))
                     x[own], y[own] = change(x[own], y[own])
             yield _Batch(x, y, weight, weight.sum(1))
+
+
+def _filled(shape: tuple[int, int, int], plans: Sequence[Batches]) -> tuple[Tensor, Tensor]:
+    """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
+    index = np.zeros(shape, dtype=np.int64)
+    weight = np.zeros(shape, dtype=np.float32)
+    for row, plan in enumerate(plans):
+        for step, batch in enumerate(plan):
+            own = step, row, slice(len(batch))
+            index[own] = batch.numpy()
+            weight[own] = 1
+    return torch.from_numpy(index), torch.from_numpy(weight)

@@ -86,18 +86,38 @@ class _Pooled(torch.autograd.Function):
         x, weight, bias, windows, top = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # somebody differentiates the gradient: autograd knows how to
-            inputs = [
-                tensor for tensor, asked in zip((x, weight, bias), needed, strict=True) if asked
-            ]
-            pooled = _plain(x, weight, bias, ctx.pad)
-            grads = iter(torch.autograd.grad(pooled, inputs, grad, create_graph=True))
-            return *(next(grads) if asked else None for asked in needed), None
-        shape = [x.shape[side] + 2 * ctx.pad - weight.shape[side] + 1 for side in (2, 3)]
+            return *_recorded((x, weight, bias), needed, ctx.pad, grad), None
+        sides = zip(x.shape[2:], weight.shape[2:], strict=True)
+        shape = [side + 2 * ctx.pad - kernel + 1 for side, kernel in sides]
         spread = _spread(windows, top, grad, shape)
-        pads, ones = [ctx.pad, ctx.pad], [1, 1]
-        return *torch.ops.aten.convolution_backward(
-            spread, x, weight, [len(weight)], ones, pads, ones, False, [0, 0], 1, needed
-        ), None
+        gradients = torch.ops.aten.convolution_backward(
+            spread,
+            x,
+            weight,
+            bias_sizes=[len(weight)],
+            stride=[1, 1],
+            padding=[ctx.pad, ctx.pad],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=needed,
+        )
+        return *gradients, None
+
+
+def _recorded(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    needed: tuple[bool, ...],
+    pad: int,
+    grad: Tensor,
+) -> list[Tensor | None]:
+    """The gradients of x, W and b that are needed, differentiable themselves."""
+    pairs = list(zip(inputs, needed, strict=True))
+    asked = [tensor for tensor, is_needed in pairs if is_needed]
+    pooled = _plain(*inputs, pad)
+    grads = iter(torch.autograd.grad(pooled, asked, grad, create_graph=True))
+    return [next(grads) if is_needed else None for is_needed in needed]
 
 
 def _spread(
