@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backstop.platform import plugins
 from backstop.platform.contract import Prediction, Record, Shares, Updates
-from backstop.platform.rounds import costs, origin, starts
+from backstop.platform.rounds import costs, memory, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.rounds.probes import build_probe
@@ -143,7 +143,7 @@ class Experiment:
         with self._measured("check"):
             finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
             sent = self._sent(trained, finite)
-        with self._measured("aggregate", memory=True):
+        with self._measured("aggregate", peak=True):
             changes = trained.buffers[finite]
             moved, telemetry = self._aggregate(state, sent, changes)
         self.state = moved._replace(round=state.round + 1)
@@ -159,9 +159,14 @@ class Experiment:
                 told["attack/turns"] = float(self.attack_turns[state.round])
         return told
 
-    def _measured(self, phase: str, *, memory: bool = False) -> AbstractContextManager[None]:
-        """Take down what a phase costs."""
-        return costs.measured(phase, self.built.device, self.costs, memory=memory)
+    def _measured(
+        self,
+        phase: str,
+        *,
+        peak: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Take down what a phase costs: seconds, and where ``peak`` is true its memory."""
+        return costs.measured(phase, self.built.device, self.costs, memory=peak)
 
     def _due(self) -> bool:
         """Whether the rounds done so far are followed by an evaluation; the last one always is."""
@@ -196,7 +201,7 @@ class Experiment:
         if not (defense.finish or defense.predict):
             return {}
         if defense.finish:
-            with self._measured("repair", memory=True):
+            with self._measured("repair", peak=True):
                 server = self.views.server(self.state)
                 repaired = defense.finish(self.state.defense, server)
             self.state = self.state._replace(params=repaired)
@@ -225,6 +230,8 @@ class Experiment:
             state.buffers,
             state.attack,
         )
+        if trained.rows.is_cpu and trained.rows.nbytes >= memory.LARGE:
+            memory.give_back()
         if attacked:
             trained = self._crafted(state, trained, present, presence)
         return state, trained

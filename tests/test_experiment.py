@@ -4,6 +4,7 @@ not finite; golden trials.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import math
@@ -38,7 +39,7 @@ from backstop.platform.contract import (
 )
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
-from backstop.platform.rounds import costs, finals
+from backstop.platform.rounds import costs, finals, memory
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
@@ -419,6 +420,37 @@ def test_peak_memory_is_what_was_held_at_once() -> None:
     found = json.loads(done.stdout)
     assert 140 < found["memory/first_mib"] < 200
     assert found["memory/second_mib"] < 20
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="this C library keeps nothing that it can be asked for",
+)
+def test_what_nobody_uses_any_more_is_given_back_to_the_system() -> None:
+    def resident() -> int:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [bytes([1]) * 100_000 for _ in range(1000)]
+    last = bytes([1]) * 100_000  # stands above them all, so they are not given back by themselves
+    del blocks
+    before = resident()
+    memory.give_back()
+    assert before - resident() > 50_000_000
+    assert len(last) == 100_000
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_memory_is_given_back_where_the_rows_are_large(
+    large: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times: list[None] = []
+    monkeypatch.setattr(memory, "give_back", lambda: times.append(None))
+    if large:
+        monkeypatch.setattr(memory, "LARGE", 1)
+    Experiment(TINY, NOWHERE, "cpu").round()
+    assert len(times) == int(large)
 
 
 def test_the_clock_waits_for_what_a_gpu_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
