@@ -42,8 +42,6 @@ def benign_rows(rows: Tensor, view: AttackView) -> Tensor:
     """
     if view.honest is not None:
         finite = view.honest.amax(1).isfinite() & view.honest.amin(1).isfinite()
-        if finite.all():  # no copy of the matrix
-            return view.honest
         if finite.any():
-            return view.honest[finite]
+            return view.honest if finite.all() else view.honest[finite]  # no copy without need
     return rows.nan_to_num()
