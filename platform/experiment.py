@@ -58,7 +58,8 @@ class Experiment:
         self.clients: Clients = clients or InProcess()
         with one_thread():
             data = loading.load_dataset(self.spec.dataset, folder)
-            self.built = federation.build_federation(self.spec, data, choose_device(device))
+            where = choose_device(device)
+            self.built = federation.build_federation(self.spec, data, where)
             self.attack_turns = self.built.attack_turns()
             self.sees_honest = _sees_honest(self.spec)
             self.views = Views(self.built, folder)
@@ -76,7 +77,8 @@ class Experiment:
         if spec.warmup:
             return self._warmed_up(device)
         if spec.start:
-            return net.vectors(starts.find_start(spec.start, self.folder))
+            model = starts.find_start(spec.start, self.folder)
+            return net.vectors(model)
         return net.params, net.buffers
 
     def _warmed_up(self, device: str) -> tuple[Tensor, Tensor]:
@@ -86,8 +88,10 @@ class Experiment:
         def warm_up(kept: Path) -> tuple[Tensor, Tensor]:
             return _warm_up(clean, self.folder, device, self.clients, kept)
 
-        params, buffers = starts.compute_once(self.warm_up_key(self.spec), warm_up)
-        return params.to(self.built.device), buffers.to(self.built.device)
+        key = self.warm_up_key(self.spec)
+        params, buffers = starts.compute_once(key, warm_up)
+        where = self.built.device
+        return params.to(where), buffers.to(where)
 
     def warm_up_key(self, spec: Spec) -> str:
         """What the warm-up of a spec is a function of: its clean experiment, the dataset's bytes
@@ -101,8 +105,10 @@ class Experiment:
         state = State(0, params, buffers, None, None)
         attack_state = None
         if self.built.attack.init:
-            attack_state = self.built.attack.init(self.views.attack(state))
-        defense_state = self.built.defense.init(self.views.server(state))
+            adversary = self.views.attack(state)
+            attack_state = self.built.attack.init(adversary)
+        server = self.views.server(state)
+        defense_state = self.built.defense.init(server)
         return state._replace(attack=attack_state, defense=defense_state)
 
     @property
@@ -113,7 +119,8 @@ class Experiment:
     @property
     def model(self) -> Mapping[str, Tensor]:
         """Name → tensor of the global model."""
-        return self.built.net.tensors(self.state.params, self.state.buffers)
+        state = self.state
+        return self.built.net.tensors(state.params, state.buffers)
 
     def round(self) -> Record | None:
         """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
@@ -170,7 +177,9 @@ class Experiment:
 
     def _due(self) -> bool:
         """Whether the rounds done so far are followed by an evaluation; the last one always is."""
-        return self.state.round % self.spec.eval_every == 0 or not self.rounds_left
+        if not self.rounds_left:
+            return True
+        return self.state.round % self.spec.eval_every == 0
 
     def _sent(self, trained: Trained, finite: Tensor) -> Updates:
         """What the server takes: the rows that are finite."""
@@ -178,12 +187,18 @@ class Experiment:
         weight = self._weights(trained.client)
         if finite.all():  # no copy of the matrix
             return Updates(trained.rows, weight, clients)
-        return Updates(trained.rows[finite], weight[finite], clients[finite])
+        return Updates(
+            rows=trained.rows[finite],
+            weight=weight[finite],
+            client=clients[finite],
+        )
 
     def _honest_loss(self, trained: Trained, round_index: int) -> float:
         """The mean training loss of honest clients; NaN where none was there."""
-        honest = ~torch.isin(trained.client, self._judged(round_index))
-        return trained.loss.cpu()[honest].double().mean().item()
+        malicious = self._judged(round_index)
+        honest = ~torch.isin(trained.client, malicious)
+        losses = trained.loss.cpu()[honest]
+        return losses.double().mean().item()
 
     def _judged(self, round_index: int) -> Tensor:
         """The clients of a round that telemetry takes for malicious: where attackers take turns,
@@ -205,12 +220,18 @@ class Experiment:
                 server = self.views.server(self.state)
                 repaired = defense.finish(self.state.defense, server)
             self.state = self.state._replace(params=repaired)
-        figures = self._measure(self.state.round if defense.predict else None)
-        return {name.replace("round/", "repaired/"): value for name, value in figures.items()}
+        defended = self.state.round if defense.predict else None
+        repaired_figures = {}
+        for name, value in self._measure(defended).items():
+            repaired_figures[name.replace("round/", "repaired/")] = value
+        return repaired_figures
 
     def _weights(self, clients: Tensor) -> Tensor:
         """How many samples each client has."""
-        sizes = [float(len(self.built.shards[client])) for client in clients.tolist()]
+        sizes = []
+        for client in clients.tolist():
+            shard = self.built.shards[client]
+            sizes.append(float(len(shard)))
         return torch.tensor(sizes, device=self.built.device)
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
@@ -218,8 +239,9 @@ class Experiment:
         return self._trained(self._after_send(state), cohort)
 
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
-        present = torch.isin(cohort, self.built.attackers(state.round))
-        attacked = self.built.attacked(state.round) and bool(present.any())
+        attackers = self.built.attackers(state.round)
+        present = torch.isin(cohort, attackers)
+        attacked = bool(present.any()) and self.built.attacked(state.round)
         presence = self._presence(cohort, present)
         if attacked:
             state = self._after_plan(state, presence)
@@ -257,7 +279,8 @@ class Experiment:
         """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""
         weight = self._weights(cohort)
         share = weight[present].sum() / weight.sum()
-        members = torch.searchsorted(self.built.malicious, cohort[present])
+        attacking = cohort[present]
+        members = torch.searchsorted(self.built.malicious, attacking)
         return Presence(members, len(cohort), share.item())
 
     def _crafted(
@@ -279,9 +302,11 @@ class Experiment:
             view = replace(view, honest=trained.rows[~present])
         rows, buffers = trained.rows, trained.buffers
         if craft:
-            rows[present] = craft(state.attack, rows[present], view)
+            own = rows[present]
+            rows[present] = craft(state.attack, own, view)
         if craft_buffers and buffers.shape[1]:
-            buffers[present] = craft_buffers(state.attack, buffers[present], view)
+            changes = buffers[present]
+            buffers[present] = craft_buffers(state.attack, changes, view)
         return trained
 
     def _aggregate(
@@ -307,11 +332,13 @@ class Experiment:
             buffers=_moved_buffers(state.buffers, changes, sent, shares),
             defense=remembered,
         )
-        malicious = self._judged(state.round).to(sent.client.device)
+        judged = self._judged(state.round)
+        malicious = judged.to(sent.client.device)
 
         def telemetry() -> dict[str, float]:
             kept = evaluate.kept(sent, after, malicious)
-            return kept | evaluate.masked(sent.rows, aggregate, self.built.net.layout)
+            layout = self.built.net.layout
+            return kept | evaluate.masked(sent.rows, aggregate, layout)
 
         return moved, telemetry
 
@@ -322,7 +349,12 @@ class Experiment:
         state = self.state
         with self._measured("evaluate"):
             probe = self.probe()
-            clean, triggered = self.clients.predict(state.params, state.buffers, probe, defended)
+            clean, triggered = self.clients.predict(
+                state.params,
+                state.buffers,
+                probe,
+                defended,
+            )
             metrics = evaluate.clean_figures(clean.label, probe.clean)
             if triggered is not None and probe.triggered is not None:
                 untriggered = clean.label if probe.paired else None
@@ -346,7 +378,14 @@ class Experiment:
         """All that another process needs to go on; the model too, once all rounds are done."""
         done = self.rounds_left == 0
         model = self.model if done else {}
-        return Saved(self.state, list(records), self.costs, self.origin, done, model)
+        return Saved(
+            self.state,
+            list(records),
+            self.costs,
+            self.origin,
+            done,
+            model,
+        )
 
     def resume(self, checkpoint: Checkpoint) -> list[Record]:
         """Take over what is saved and return the records so far; none where nothing (readable) is.
@@ -364,7 +403,9 @@ class Experiment:
             rounds = f"rounds 1 to {saved.state.round}"
             checkpoint.note = f"begins anew: {rounds} were made with {other}"
             return []
-        self.state, self.costs, self.origin = saved.state, saved.costs, saved.origin
+        self.state = saved.state
+        self.costs = saved.costs
+        self.origin = saved.origin
         return list(saved.records)
 
     def close(self) -> None:
@@ -374,7 +415,8 @@ class Experiment:
 
 def _sees_honest(spec: Spec) -> bool:
     """Whether a stage of the attack is shown the honest rows, a copy of which is made for it."""
-    return any(plugins.attack_facts(part.name).knows == "all" for part in spec.attack)
+    stages = [plugins.attack_facts(part.name) for part in spec.attack]
+    return any(stage.knows == "all" for stage in stages)
 
 
 def _moved_buffers(
@@ -389,7 +431,8 @@ def _moved_buffers(
     if not len(buffers):
         return buffers
     row = torch.searchsorted(sent.client, shares.client)
-    kept = torch.zeros_like(sent.weight).index_add(0, row, shares.weight)
+    none = torch.zeros_like(sent.weight)
+    kept = none.index_add(0, row, shares.weight)
     return buffers + weighted_mean(changes, kept)
 
 
