@@ -485,6 +485,21 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     assert list(elsewhere.iterdir()) == []
 
 
+def test_a_run_in_bfloat16_says_where_that_is_emulated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["run", *RUN, "--precision", "bfloat16"]
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False})
+    assert cli.main(arguments) == 0
+    said = "backstop: precision=bfloat16: this CPU has no bfloat16 instructions"
+    assert capsys.readouterr().err.count(said) == 1
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    assert cli.main([*arguments, "--seed", "1"]) == 0
+    assert said not in capsys.readouterr().err
+    first, second = read_runs(locate_store(Path("backstop-store")), "runs")
+    assert first.spec["precision"] == second.spec["precision"] == "bfloat16"
+
+
 def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "run",
