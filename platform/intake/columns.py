@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -92,24 +93,42 @@ def take_column(
 
     BadInput where a few fields are no numbers.
     """
-    import pandas as pd
-
-    which, words = pd.factorize(np.array(column, dtype=object))
-    fields = _Fields(name, words, which)
+    fields = _distinct(name, column)
     if as_text:
         return _category(fields, form)
-    missing = np.array([_is_missing_number(word, form) for word in words], dtype=np.bool_)
-    present = {word.lower() for word in words[~missing]}
-    if present <= set(TRUTH_OR_DIGIT) and present & set(TRUTH):
-        truth = np.array([TRUTH_OR_DIGIT.get(word.lower(), np.nan) for word in words])
-        return TakenColumn(name, "truth value", fields.spread(truth))
+    words = fields.words
+    missing = _which(words, lambda word: _is_missing_number(word, form))
+    if _are_truth_values(words[~missing]):
+        truth = [TRUTH_OR_DIGIT.get(word.lower(), np.nan) for word in words]
+        return TakenColumn(name, "truth value", fields.spread(np.array(truth)))
     numbers = _numbers(words, form)
     numbers[missing] = np.nan
     strange = ~missing & np.isnan(numbers)
     if not strange.any():
         return _number(name, fields.spread(numbers), source)
-    notes = _mixed(fields, strange, ~missing & ~strange, form, source)
-    return _category(fields, form, notes, _unit(words[~missing], form))
+    plain = ~missing & ~strange
+    notes = _mixed(fields, strange, plain, form, source)
+    unit = _unit(words[~missing], form)
+    return _category(fields, form, notes, unit)
+
+
+def _distinct(name: str, column: list[str]) -> _Fields:
+    """The column by its distinct words, in the order in which they come."""
+    import pandas as pd
+
+    which, words = pd.factorize(np.array(column, dtype=object))
+    return _Fields(name, words, which)
+
+
+def _which(words: npt.NDArray[Any], test: Callable[[str], object]) -> Mask:
+    """The words that pass a test."""
+    return np.array([bool(test(word)) for word in words], dtype=np.bool_)
+
+
+def _are_truth_values(words: npt.NDArray[Any]) -> bool:
+    """Whether all are true or false, some perhaps written as digits."""
+    written = {word.lower() for word in words}
+    return written <= set(TRUTH_OR_DIGIT) and not written.isdisjoint(TRUTH)
 
 
 def _is_missing(word: str, form: NumberForm) -> bool:
@@ -127,7 +146,7 @@ def _category(
     unit: str = "",
 ) -> TakenColumn:
     text = fields.words.astype(object)
-    text[[_is_missing(word, form) for word in fields.words]] = np.nan
+    text[_which(text, lambda word: _is_missing(word, form))] = np.nan
     if len(fields.words) == len(fields.which) and not unit:
         names_rows = (
             f"column {fields.name!r} has another text in every row:"
@@ -164,17 +183,17 @@ def _numbers(words: npt.NDArray[Any], form: NumberForm) -> npt.NDArray[np.float6
 def _plain_number(word: str, form: NumberForm) -> str:
     """A number in another form as Python writes it."""
     if form.thousands:
-        mark = re.escape(form.thousands)
-        grouped = rf"([+-]?\d{{1,3}})((?:{mark}\d{{3}})+)(?!\d)"
-        word = re.sub(
-            grouped,
-            lambda match: match[1] + match[2].replace(form.thousands, ""),
-            word,
-            count=1,
-        )
+        word = _without_thousands(word, form.thousands)
     if form.decimal != "." and "." in word:
         return "no number"
     return word.replace(form.decimal, ".")
+
+
+def _without_thousands(word: str, mark: str) -> str:
+    """The word without the marks between the thousands of its first number."""
+    group = rf"{re.escape(mark)}\d{{3}}"
+    grouped = rf"([+-]?\d{{1,3}})((?:{group})+)(?!\d)"
+    return re.sub(grouped, lambda match: match[1] + match[2].replace(mark, ""), word, count=1)
 
 
 def _number(
@@ -182,13 +201,7 @@ def _number(
     values: Values,
     source: RowLines,
 ) -> TakenColumn:
-    beyond = np.flatnonzero((values.abs() > LARGEST).to_numpy())
-    if len(beyond):
-        raise BadInput(
-            f"{source.path}: column {name!r} holds infinity or numbers beyond ±{LARGEST:.2g}"
-            f" in line {source.lines[beyond[0]]} ({len(beyond)} rows);"
-            " correct them, name them in missing=…, or the column in drop=…"
-        )
+    _check_range(name, values, source)
     known = values.dropna().to_numpy()
     notes = []
     if len(known) == len(values) and counts_rows(known):
@@ -206,6 +219,21 @@ def _number(
     return TakenColumn(name, "number", values, tuple(notes))
 
 
+def _check_range(
+    name: str,
+    values: Values,
+    source: RowLines,
+) -> None:
+    """BadInput where float32 does not reach to a number."""
+    beyond = np.flatnonzero((values.abs() > LARGEST).to_numpy())
+    if len(beyond):
+        raise BadInput(
+            f"{source.path}: column {name!r} holds infinity or numbers beyond ±{LARGEST:.2g}"
+            f" in line {source.lines[beyond[0]]} ({len(beyond)} rows);"
+            " correct them, name them in missing=…, or the column in drop=…"
+        )
+
+
 def _mixed(
     fields: _Fields,
     strange: Mask,
@@ -218,9 +246,7 @@ def _mixed(
     BadInput where the others are surely mistakes.
     """
     numbers, others = fields.count(plain), fields.count(strange)
-    first = np.flatnonzero(strange)[0]
-    line = source.lines[np.argmax(fields.which == first)]
-    listed = f"{fields.words[first]!r} in line {line}"
+    listed = _first_of(fields, strange, source)
     if others > 1:
         listed += f" and {others - 1} others"
     options = _other_forms(fields, strange)
@@ -236,11 +262,22 @@ def _mixed(
     return ()
 
 
+def _first_of(
+    fields: _Fields,
+    words: Mask,
+    source: RowLines,
+) -> str:
+    """The first of these words, with its line."""
+    first = np.flatnonzero(words)[0]
+    row = np.argmax(fields.which == first)
+    return f"{fields.words[first]!r} in line {source.lines[row]}"
+
+
 def _other_forms(fields: _Fields, strange: Mask) -> list[str]:
     """The options with which at least half of the strange fields are numbers."""
     options = []
     for option, pattern in (("thousands", IN_THOUSANDS), ("decimal", WITH_COMMA)):
-        like = np.array([bool(pattern.fullmatch(word)) for word in fields.words], dtype=np.bool_)
+        like = _which(fields.words, pattern.fullmatch)
         if 2 * fields.count(strange & like) >= fields.count(strange):
             options.append(f"{option}=comma")
     return options

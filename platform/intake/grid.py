@@ -49,10 +49,7 @@ def read_grid(
     hint: str,
 ) -> Grid:
     """Names and columns. BadInput, with the line, where rows and names do not fit."""
-    declared = SEPARATOR_LINE.match(content)
-    if declared:
-        skip = max(layout.skip, 1)
-        layout = layout._replace(separator=declared[1], skip=skip)
+    layout = _as_declared(content, layout)
     body = _without_lines(content, layout.skip)
     _check_separator(body, layout.separator, path)
     rows = _records(body, path, layout)
@@ -81,6 +78,15 @@ def read_grid(
     return grid
 
 
+def _as_declared(content: str, layout: CsvLayout) -> CsvLayout:
+    """The layout with the separator that the first line declares, where it does."""
+    declared = SEPARATOR_LINE.match(content)
+    if not declared:
+        return layout
+    skip = max(layout.skip, 1)
+    return layout._replace(separator=declared[1], skip=skip)
+
+
 def _without_lines(content: str, count: int) -> str:
     """What follows the first lines."""
     for _ in range(count):
@@ -106,10 +112,15 @@ def _records(
         records = csv_records(body, layout.separator, quotes=layout.quotes)
         return [(line + skip, fields) for line, fields in records]
     except ValueError as error:
-        # nothing else in the message is a number
-        problem = re.sub(r"\d+", lambda line: str(int(line[0]) + skip), str(error))
+        problem = _with_later_lines(str(error), skip)
         remedy = _without_quotes(body, layout.separator) if layout.quotes else ""
         raise BadInput(f"{path}: {problem}; correct it{remedy}") from None
+
+
+def _with_later_lines(problem: str, skip: int) -> str:
+    """A message with its line numbers counted from the start of the file."""
+    # nothing else in the message is a number
+    return re.sub(r"\d+", lambda line: str(int(line[0]) + skip), problem)
 
 
 def _header(rows: list[CsvRow], layout: CsvLayout) -> tuple[int, list[str], list[CsvRow]]:
@@ -117,7 +128,8 @@ def _header(rows: list[CsvRow], layout: CsvLayout) -> tuple[int, list[str], list
     header_line, first = rows[0]
     if layout.header:
         return header_line, first, rows[1:]
-    return 0, [f"c{number}" for number in range(1, len(first) + 1)], rows
+    names = [f"c{position}" for position in range(1, len(first) + 1)]
+    return 0, names, rows
 
 
 def _check_separator(
@@ -128,7 +140,7 @@ def _check_separator(
     """BadInput where the first two lines have another separator, equally often, and the first does
     not have this one.
     """
-    first, second = ([line for line in body.splitlines() if line.strip()] + ["", ""])[:2]
+    first, second = _first_lines(body)
     if separator in first:
         return
     expected = next(name for name, mark in SEPARATORS.items() if mark == separator)
@@ -138,6 +150,13 @@ def _check_separator(
                 f"{path}: the first line has no {expected} between fields but {name}s:"
                 f" table(separator={name})"
             )
+
+
+def _first_lines(body: str) -> tuple[str, str]:
+    """The first two lines that are not blank; empty ones where there are fewer."""
+    lines = [line for line in body.splitlines() if line.strip()]
+    first, second, *_ = [*lines, "", ""]
+    return first, second
 
 
 def _without_quotes(body: str, separator: str) -> str:
@@ -153,10 +172,15 @@ def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[
     width = len(names)
     while width > 1 and names[-1] == "" and all(_ends_at(fields, width) for _, fields in rows):
         names, width = names[:-1], width - 1
-        rows = [(line, fields[:width]) for line, fields in rows]
+        rows = _first_fields(rows, width)
     if all(len(fields) == width + 1 and fields[-1] == "" for _, fields in rows):
-        rows = [(line, fields[:-1]) for line, fields in rows]
+        rows = _first_fields(rows, width)
     return rows, names
+
+
+def _first_fields(rows: list[CsvRow], width: int) -> list[CsvRow]:
+    """Every row without the fields after the first ``width``."""
+    return [(line, fields[:width]) for line, fields in rows]
 
 
 def _ends_at(fields: list[str], width: int) -> bool:
@@ -198,23 +222,25 @@ def _names_hint(header_line: int, more: int) -> str:
 
 def _like_data(names: list[str], columns: list[list[str]]) -> bool:
     """Whether at least half of the names are numbers or stand among the values of their column."""
-    alike = sum(
-        is_number(name) or (name != "" and name in column)
-        for name, column in zip(names, columns, strict=True)
-    )
+    alike = sum(map(_like_value, names, columns))
     return 2 * alike >= len(names)
+
+
+def _like_value(name: str, column: list[str]) -> bool:
+    if is_number(name):
+        return True
+    return name != "" and name in column
 
 
 def _named(grid: Grid) -> Grid:
     """Every column with a name of its own; those without a name that say nothing are left out."""
     kept = Grid([], [], grid.lines, [], [*grid.notes])
-    for number, (name, column) in enumerate(zip(grid.names, grid.columns, strict=True), start=1):
-        position = f"column {number}"
+    named = zip(grid.names, grid.columns, strict=True)
+    for index, (name, column) in enumerate(named, start=1):
+        position = f"column {index}"
         nothing = "" if name else _says_nothing(column)
         if nothing:
-            kept.left_out.append(Column(position, "left out", 0, f"no name, and {nothing}"))
-            if nothing != "empty":
-                kept.notes.append(f"{position} has no name and {nothing}: left out")
+            _leave_out(kept, position, nothing)
             continue
         own = name or position
         if own in kept.names:
@@ -228,6 +254,18 @@ def _named(grid: Grid) -> Grid:
     return kept
 
 
+def _leave_out(
+    grid: Grid,
+    position: str,
+    nothing: str,
+) -> None:
+    """Record that a column without a name says nothing; an empty one is not worth a note."""
+    detail = f"no name, and {nothing}"
+    grid.left_out.append(Column(position, "left out", 0, detail))
+    if nothing != "empty":
+        grid.notes.append(f"{position} has no name and {nothing}: left out")
+
+
 def _says_nothing(column: list[str]) -> str:
     """Why a column without a name is of no use; empty where it may be."""
     if not any(column):
@@ -236,7 +274,8 @@ def _says_nothing(column: list[str]) -> str:
 
 
 def _other_name(name: str, taken: set[str]) -> str:
-    return next(other for k in range(1, len(taken) + 2) if (other := f"{name}.{k}") not in taken)
+    others = (f"{name}.{count}" for count in range(1, len(taken) + 2))
+    return next(other for other in others if other not in taken)
 
 
 def is_number(word: str) -> bool:
