@@ -57,20 +57,38 @@ def change_spec(
     """
     head, *rest = key.split(".")
     if head in NOTHING and rest:
-        return spec.replace(**{head: _change_stage(getattr(spec, head), head, key, rest, new)})
+        chain = _change_stage(getattr(spec, head), head, key, rest, new)
+        return spec.replace(**{head: chain})
     if head in SINGLE_PARTS and len(rest) == 1:
         part = getattr(spec, head)
         return spec.replace(**{head: Part(part.name, {**part.params, rest[0]: new})})
+    if rest:
+        raise _unknown_key(key)
+    return _change_whole(spec, head, new, where)
+
+
+def _change_whole(
+    spec: Spec,
+    key: str,
+    new: Scalar,
+    where: str,
+) -> Spec:
+    """The spec with another scalar, part or chain."""
     scalars = scalar_fields()
-    if rest or head not in {*scalars, *SINGLE_PARTS, *NOTHING}:
-        raise BadInput(
-            f"unknown key {key!r}; {nearest(key, [*scalars, *SINGLE_PARTS, 'attack', 'defense'])}"
-        )
-    if head in scalars:
-        return spec.replace(**{head: check(scalars[head], new, where)})
-    if head in SINGLE_PARTS:
-        return spec.replace(**{head: parse_part(str(new))})
-    return spec.replace(**{head: to_chain(NOTHING[head] if new is None else str(new), head)})
+    if key in scalars:
+        return spec.replace(**{key: check(scalars[key], new, where)})
+    if key in SINGLE_PARTS:
+        return spec.replace(**{key: parse_part(str(new))})
+    if key not in NOTHING:
+        raise _unknown_key(key)
+    text = NOTHING[key] if new is None else str(new)
+    return spec.replace(**{key: to_chain(text, key)})
+
+
+def _unknown_key(key: str) -> BadInput:
+    """What to say of a key that names nothing of any spec."""
+    known = [*scalar_fields(), *SINGLE_PARTS, "attack", "defense"]
+    return BadInput(f"unknown key {key!r}; {nearest(key, known)}")
 
 
 def _change_stage(
@@ -87,10 +105,13 @@ def _change_stage(
             f"unknown key {key!r} for {role} {chain_text(chain, role)}; {nearest(key, known)}"
         )
     name, parameter = named
-    return tuple(
-        Part(name, {**stage.params, parameter: new}) if stage.name == name else stage
-        for stage in chain
-    )
+    changed = []
+    for stage in chain:
+        if stage.name == name:
+            changed.append(Part(name, {**stage.params, parameter: new}))
+        else:
+            changed.append(stage)
+    return tuple(changed)
 
 
 def named_parameter(
@@ -137,11 +158,17 @@ def grid(base: Spec, **axes: Iterable[Any]) -> list[Spec]:
             raise BadInput(f"grid: unknown field {name!r}; {nearest(name, known)}")
     specs = []
     for combination in product(*listed.values()):
-        changes: dict[str, Any] = dict(zip(listed, combination, strict=True))
-        for name, given in changes.items():
-            if name in NOTHING:
-                changes[name] = to_chain(given, name)
-            elif name in SINGLE_PARTS:
-                changes[name] = parse_part(given)
+        changes = {
+            name: _field(name, given) for name, given in zip(listed, combination, strict=True)
+        }
         specs.append(base.replace(**changes))
     return specs
+
+
+def _field(name: str, given: Any) -> Any:
+    """The value of a spec's field; that of a chain or a part may be given as text."""
+    if name in NOTHING:
+        return to_chain(given, name)
+    if name in SINGLE_PARTS:
+        return parse_part(given)
+    return given

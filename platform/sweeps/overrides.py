@@ -24,24 +24,46 @@ def with_overrides(
     place of its own seeds. Doubles that this makes are dropped. ``say`` gets a line where a change
     leaves some specs as they are.
     """
-    if seeds is not None and "seed" in changes:
-        raise BadInput(
-            f"--set seed={changes['seed']} and --seeds both say which seeds; "
-            "give one of them (--seeds N, is seed N alone)"
-        )
-    start = changes.get("start")
-    if isinstance(start, str):  # the path of a checkpoint, or the name of a kept one
-        changes = {**changes, "start": starts.keep_start(start)}
+    if seeds is not None:
+        _check_one_source_of_seeds(changes)
+    changes = _with_kept_start(changes)
     if isinstance(space, Search):
         return _changed_search(space, changes, seeds)
     if not changes and seeds is None:
         return space
-    specs = space
+    return _changed_list(space, changes, seeds, say)
+
+
+def _check_one_source_of_seeds(changes: Mapping[str, Scalar]) -> None:
+    """Refuse ``--set seed`` beside ``--seeds``."""
+    if "seed" in changes:
+        raise BadInput(
+            f"--set seed={changes['seed']} and --seeds both say which seeds; "
+            "give one of them (--seeds N, is seed N alone)"
+        )
+
+
+def _with_kept_start(changes: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """The changes with a start that is kept: given as the path of a checkpoint or by its name."""
+    start = changes.get("start")
+    if not isinstance(start, str):
+        return changes
+    return {**changes, "start": starts.keep_start(start)}
+
+
+def _changed_list(
+    specs: list[Spec],
+    changes: Mapping[str, Scalar],
+    seeds: Sequence[int] | None,
+    say: Callable[[str], None],
+) -> list[Spec]:
+    """The specs with every change, once for each seed, without doubles."""
     for key, new in changes.items():
         specs = _changed_specs(specs, key, new, say)
     if seeds is not None:
         specs = [spec.replace(seed=seed) for seed in seeds for spec in specs]
-    return list({spec.id: spec for spec in specs}.values())
+    by_id = {spec.id: spec for spec in specs}
+    return list(by_id.values())
 
 
 def _changed_search(
@@ -70,14 +92,34 @@ def _changed_specs(
     if not unreached:
         return [change_spec(spec, key, new) for spec in specs]
     if len(unreached) == len(specs):
-        fullest = max(specs, key=lambda spec: len(spec.attack) + len(spec.defense))
+        fullest = max(specs, key=_stage_count)
         validate(change_spec(fullest, key, new))  # says what is wrong, and what is near
-    head = key.partition(".")[0]
-    names = list(dict.fromkeys(_named(spec, head) for spec in unreached))
-    more = f" and {len(names) - LISTED} others" if len(names) > LISTED else ""
-    reached = f"{len(specs) - len(unreached)} of {len(specs)} specs"
-    say(f"--set {key} changes {reached}; without it: {head} {', '.join(names[:LISTED])}{more}")
-    return [change_spec(spec, key, new) if names_something(spec, key) else spec for spec in specs]
+    reached = len(specs) - len(unreached)
+    without = _parts_listed(unreached, key)
+    say(f"--set {key} changes {reached} of {len(specs)} specs; without it: {without}")
+    changed = []
+    for spec in specs:
+        if names_something(spec, key):
+            changed.append(change_spec(spec, key, new))
+        else:
+            changed.append(spec)
+    return changed
+
+
+def _stage_count(spec: Spec) -> int:
+    """How many stages a spec has."""
+    return len(spec.attack) + len(spec.defense)
+
+
+def _parts_listed(specs: list[Spec], key: str) -> str:
+    """The part that a key begins with as these specs have it, the first few of many."""
+    head, _, _ = key.partition(".")
+    parts = [_named(spec, head) for spec in specs]
+    names = list(dict.fromkeys(parts))
+    listed = ", ".join(names[:LISTED])
+    if len(names) > LISTED:
+        listed += f" and {len(names) - LISTED} others"
+    return f"{head} {listed}"
 
 
 def _named(spec: Spec, head: str) -> str:

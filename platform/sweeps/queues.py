@@ -33,11 +33,13 @@ class Fixed:
 
     def __init__(self, planned: Sequence[Spec]) -> None:
         """Take the specs in order."""
-        self.planned, self.size = list(planned), len(planned)
+        self.planned = list(planned)
+        self.size = len(planned)
 
     def ask(self) -> list[Spec]:
         """All specs the first time, nothing after that."""
-        planned, self.planned = self.planned, []
+        planned = self.planned
+        self.planned = []
         return planned
 
     def tell(self, results: Mapping[str, Finals | None]) -> None:
@@ -109,13 +111,19 @@ class Queue:
             if self._asked:
                 self.source.tell(self.results)
             self._asked = True
-            generation = {spec.id: spec for spec in self.source.ask()}
+            generation = self.source.ask()
             if not generation:
                 return False
-            new = {
-                spec_id: spec for spec_id, spec in generation.items() if spec_id not in self.specs
-            }
-            self.skipped += sum(spec_id in self.results for spec_id in new)
-            self.specs |= new
-            self.waiting = [spec for spec_id, spec in new.items() if spec_id not in self.results]
+            self._take_up(generation)
         return True
+
+    def _take_up(self, generation: Sequence[Spec]) -> None:
+        """Let those runs of a generation wait that are new and have no result yet."""
+        for spec in generation:
+            if spec.id in self.specs:
+                continue
+            self.specs[spec.id] = spec
+            if spec.id in self.results:
+                self.skipped += 1
+            else:
+                self.waiting.append(spec)
