@@ -24,17 +24,22 @@ def scale(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     >>> scale(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
     ((0.5,), (0.5,))
     """
-    counts = [
-        torch.bincount(x[:, channel].flatten(), minlength=256).tolist()
-        for channel in range(x.shape[1])
-    ]
-    moments = [
-        [sum(count * value**power for value, count in enumerate(channel)) for power in range(3)]
-        for channel in counts
-    ]
-    mean = tuple(first / (255 * n) for n, first, _ in moments)
-    std = tuple(math.sqrt(n * second - first**2) / (255 * n) for n, first, second in moments)
-    return mean, std
+    moments = [_channel_scale(channel) for channel in x.unbind(1)]
+    means, deviations = zip(*moments, strict=True)
+    return means, deviations
+
+
+def _channel_scale(channel: Tensor) -> tuple[float, float]:
+    counts = torch.bincount(channel.flatten(), minlength=256).tolist()
+    n, first, second = (_power_sum(counts, power) for power in range(3))
+    mean = first / (255 * n)
+    deviation = math.sqrt(n * second - first**2) / (255 * n)
+    return mean, deviation
+
+
+def _power_sum(counts: list[int], power: int) -> int:
+    """The sum of a power of all values, of which the value i occurs ``counts[i]`` times."""
+    return sum(count * value**power for value, count in enumerate(counts))
 
 
 def checked(data: Data, name: str) -> Data:
@@ -48,27 +53,40 @@ def checked(data: Data, name: str) -> Data:
     where = f"dataset {name}"
     if data.classes < 2:
         raise BadInput(f"{where}: classes={data.classes}; there are at least 2")
-    parts = {"train": data.train, "test": data.test} | (
-        {} if data.root is None else {"root": data.root}
-    )
+    parts = {"train": data.train, "test": data.test}
+    if data.root is not None:
+        parts["root"] = data.root
     for part, samples in parts.items():
         check_inputs(samples.x, data.kind, f"{where}: {part}")
         _check_labels(samples, data.classes, f"{where}: {part}")
-        if samples.x.shape[1:] != data.train.x.shape[1:] or samples.x.dtype != data.train.x.dtype:
-            raise BadInput(
-                f"{where}: {part} inputs are {_form(samples.x)},"
-                f" train inputs are {_form(data.train.x)}"
-            )
+        _check_like_train(samples.x, data.train.x, f"{where}: {part}")
     _check_scale(data, where)
     if data.client is not None:
-        if data.client.dtype != torch.int64 or data.client.shape != data.train.y.shape:
-            raise BadInput(
-                f"{where}: clients are {_form(data.client)}; they are int64,"
-                f" one for each of the {len(data.train.y)} train samples"
-            )
-        if data.client.min() < 0:
-            raise BadInput(f"{where}: client {int(data.client.min())} is negative")
+        _check_clients(data.client, data.train.y, where)
     return data
+
+
+def _check_like_train(
+    x: Tensor,
+    train: Tensor,
+    where: str,
+) -> None:
+    if x.shape[1:] != train.shape[1:] or x.dtype != train.dtype:
+        raise BadInput(f"{where} inputs are {_form(x)}, train inputs are {_form(train)}")
+
+
+def _check_clients(
+    client: Tensor,
+    labels: Tensor,
+    where: str,
+) -> None:
+    if client.dtype != torch.int64 or client.shape != labels.shape:
+        raise BadInput(
+            f"{where}: clients are {_form(client)}; they are int64,"
+            f" one for each of the {len(labels)} train samples"
+        )
+    if client.min() < 0:
+        raise BadInput(f"{where}: client {int(client.min())} is negative")
 
 
 def check_inputs(
@@ -89,9 +107,16 @@ def check_inputs(
             f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g};"
             " float32 images stay in [0, 1]"
         )
-    if kind == "text" and x.min() < 0:
+    if kind == "text":
+        _check_token_ids(x, where)
+
+
+def _check_token_ids(x: Tensor, where: str) -> None:
+    if x.min() < 0:
         raise BadInput(f"{where} inputs hold the negative token id {int(x.min())}")
-    if kind == "text" and bool(((x[:, :-1] == 0) & (x[:, 1:] != 0)).any()):
+    present = x != 0
+    resumed = ~present[:, :-1] & present[:, 1:]
+    if bool(resumed.any()):
         raise BadInput(f"{where} inputs hold token id 0 before other ids; 0 only pads on the right")
 
 
@@ -129,4 +154,6 @@ def _check_scale(data: Data, where: str) -> None:
 
 
 def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(map(str, tensor.shape))})"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = ", ".join(map(str, tensor.shape))
+    return f"{dtype} ({shape})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,8 @@ def make_features(
     features: list[npt.NDArray[np.float32]] = []
     columns: list[Column] = []
     for taken in inputs:
-        own = [values.to_numpy(np.float32) for values in _values(taken, train, categories)]
-        own = [feature for feature in own if (feature[train] != feature[train][0]).any()]
+        candidates = [values.to_numpy(np.float32) for values in _values(taken, train, categories)]
+        own = [feature for feature in candidates if _varies(feature[train])]
         features += own
         columns.append(_column(taken, len(own), train))
     if not features:
@@ -41,6 +41,10 @@ def make_features(
             f"{source.path}: no column of inputs has two different values in the training part"
         )
     return np.stack(features, axis=1), columns
+
+
+def _varies(feature: npt.NDArray[np.float32]) -> bool:
+    return bool((feature != feature[0]).any())
 
 
 def _values(
@@ -63,7 +67,8 @@ def _of_text(
 ) -> list[Values]:
     """One feature for each of the most frequent values, and one for all others."""
     values = column.fillna("")  # no other value is empty
-    counts = {str(value): int(count) for value, count in values[train].value_counts().items()}
+    counted = values[train].value_counts()
+    counts = {str(value): int(count) for value, count in counted.items()}
     own = sorted(counts, key=lambda value: (-counts[value], value))[:categories]
     return [*(values == value for value in own), ~values.isin(own)]
 
@@ -74,23 +79,25 @@ def _column(
     train: Mask,
 ) -> Column:
     """What became of a column."""
-    kind: Literal["number", "truth value", "category", "left out"] = taken.kind
-    detail = []
     if not features:
-        kind = "left out"
-        several = len(set(taken.fields[train].dropna())) > 1
-        detail.append(
-            "its numbers are one in float32" if several else "one single value in the training part"
-        )
-    else:
-        if kind == "category":
-            detail.append(f"{taken.fields.nunique()} values")
-            if taken.unit:
-                detail.append(f"each a number with {taken.unit!r} after it")
-        absent = int(taken.fields.isna().sum())
-        if absent:
-            detail.append(f"{absent} missing")
-    return Column(taken.name, kind, features, ", ".join(detail))
+        return Column(taken.name, "left out", 0, _why_left_out(taken.fields[train]))
+    detail = []
+    if taken.kind == "category":
+        detail.append(f"{taken.fields.nunique()} values")
+        if taken.unit:
+            detail.append(f"each a number with {taken.unit!r} after it")
+    absent = int(taken.fields.isna().sum())
+    if absent:
+        detail.append(f"{absent} missing")
+    return Column(taken.name, taken.kind, features, ", ".join(detail))
+
+
+def _why_left_out(train: Values) -> str:
+    """Why nothing can be learned from the training part of a column."""
+    different = set(train.dropna())
+    if len(different) > 1:
+        return "its numbers are one in float32"
+    return "one single value in the training part"
 
 
 def with_units(inputs: Sequence[TakenColumn], columns: Sequence[Column]) -> list[str]:
@@ -111,7 +118,8 @@ def like_labels(taken: TakenColumn, y: npt.NDArray[np.int64]) -> list[str]:
     """What is to be said of a column whose values are the classes in other words."""
     codes = codes_of(taken.fields) + 1
     classes = int(y.max()) + 1
-    if len(np.unique(codes)) == classes == len(np.unique(codes * classes + y)):
+    values, pairs = np.unique(codes), np.unique(codes * classes + y)
+    if len(values) == classes == len(pairs):
         return [
             f"column {taken.name!r} is the label in other words: every value goes with one class"
         ]
@@ -127,6 +135,8 @@ def summary(features: int, columns: Sequence[Column]) -> str:
     counts = Counter[str](column.kind for column in columns)
     kinds = [f"{counts[kind]} of {name}" for kind, name in KIND_NAMES.items() if counts[kind]]
     left = [repr(column.name) for column in columns if column.kind == "left out"]
+    if len(left) > 3:
+        left = [*left[:3], "…"]
     if left:
-        kinds.append(f"left out {', '.join(left[:3])}{', …' if len(left) > 3 else ''}")
+        kinds.append(f"left out {', '.join(left)}")
     return f"{features} features from columns: {', '.join(kinds)}"

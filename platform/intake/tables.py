@@ -29,10 +29,16 @@ def held_out(
     """
     # in sorted order, whatever the order of the rows
     distinct, which = torch.unique(rows, dim=0, return_inverse=True)
-    count = min(max(round(share * len(distinct)), 1), len(distinct) - 1)
+    order = torch.randperm(len(distinct), generator=generator)
     drawn = torch.zeros(len(distinct), dtype=torch.bool)
-    drawn[torch.randperm(len(distinct), generator=generator)[:count]] = True
+    drawn[order[: _count_held_out(len(distinct), share)]] = True
     return drawn[which]
+
+
+def _count_held_out(rows: int, share: float) -> int:
+    """The share of so many distinct rows, at least one and not all."""
+    count = max(round(share * rows), 1)
+    return min(count, rows - 1)
 
 
 def repeats(train: Tensor, test: Tensor) -> tuple[int, int]:
@@ -43,11 +49,14 @@ def repeats(train: Tensor, test: Tensor) -> tuple[int, int]:
     (1, 1)
     """
     seen = set(_bytes(train))
-    return len(train) - len(seen), sum(row in seen for row in _bytes(test))
+    copies = len(train) - len(seen)
+    across = sum(row in seen for row in _bytes(test))
+    return copies, across
 
 
 def _bytes(x: Tensor) -> Iterator[bytes]:
-    return (row.tobytes() for row in x.flatten(1).contiguous().numpy())
+    rows = x.flatten(1).contiguous()
+    return (row.tobytes() for row in rows.numpy())
 
 
 def parted(
@@ -61,10 +70,10 @@ def parted(
     """The two parts as a dataset, with mean and std of the training part. ``client`` (N,) names the
     natural client of each row.
     """
-    train = x[~test]
-    exact = train.double()
+    train = Samples(x[~test], y[~test])
+    exact = train.x.double()
     return Data(
-        train=Samples(train, y[~test]),
+        train=train,
         test=Samples(x[test], y[test]),
         classes=classes,
         kind="table",

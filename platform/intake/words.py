@@ -28,6 +28,8 @@ TOKEN = re.compile(
 )
 GROUP_NAMES = ("", "<url>", "<user>", "<number>")
 
+Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
+
 
 def words_of(text: str) -> list[str]:
     """The words of a text, as the data sheet of the tweets says.
@@ -35,11 +37,17 @@ def words_of(text: str) -> list[str]:
     >>> words_of("LOOOL, it&#39;s 9.30 @ work... www.a.org me@b.net ÄRGER")
     ['lool', "it's", '<number>', 'work', '<url>', 'me', 'b', 'net', 'ärger']
     """
-    plain = REPEATED.sub(r"\1\1", html.unescape(text).lower().replace("’", "'"))
-    return [
-        GROUP_NAMES[match.lastindex] if match.lastindex else match[0]
-        for match in TOKEN.finditer(plain)
-    ]
+    lower = html.unescape(text).lower()
+    straight = lower.replace("’", "'")
+    shortened = REPEATED.sub(r"\1\1", straight)
+    return [_word(match) for match in TOKEN.finditer(shortened)]
+
+
+def _word(match: re.Match[str]) -> str:
+    """The name of an address, a mention or a number; every other word as it stands."""
+    if match.lastindex is None:
+        return match[0]
+    return GROUP_NAMES[match.lastindex]
 
 
 def make_vocabulary(texts: Iterable[Sequence[str]], words: int) -> dict[str, int]:
@@ -50,9 +58,8 @@ def make_vocabulary(texts: Iterable[Sequence[str]], words: int) -> dict[str, int
     """
     counts = Counter(chain.from_iterable(texts))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    return {
-        word: token for token, word in enumerate([UNKNOWN, *ranked[: words - 1]], start=UNKNOWN_ID)
-    }
+    kept = [UNKNOWN, *ranked[: words - 1]]
+    return {word: token for token, word in enumerate(kept, start=UNKNOWN_ID)}
 
 
 def token_ids(
@@ -69,14 +76,16 @@ def token_ids(
     rows = [[vocabulary.get(word, UNKNOWN_ID) for word in text] for text in texts]
     sizes = np.array([len(row) for row in rows], np.int64)
     x = np.zeros((len(rows), length), np.int64)
-    x[np.arange(length) < sizes[:, None]] = list(chain.from_iterable(rows))
+    present = np.arange(length) < sizes[:, None]
+    x[present] = list(chain.from_iterable(rows))
     return torch.from_numpy(x)
 
 
 def unseen(rows: Tensor, seen: Tensor) -> Tensor:
     """Which rows of token ids (N, L) are not among those seen: (N,) bool."""
     known = {row.tobytes() for row in seen.numpy()}
-    return torch.tensor([row.tobytes() not in known for row in rows.numpy()], dtype=torch.bool)
+    new = [row.tobytes() not in known for row in rows.numpy()]
+    return torch.tensor(new, dtype=torch.bool)
 
 
 def read_vectors(
@@ -96,7 +105,8 @@ def read_vectors(
     numbers = np.stack(list(vectors.values()))
     # numpy's sums, unlike torch's, do not depend on the number of threads
     deviation = float(numbers.std(dtype=np.float64))
-    rows = torch.randn(size, numbers.shape[1], generator=generator) * deviation
+    drawn = torch.randn(size, numbers.shape[1], generator=generator)
+    rows = drawn * deviation
     rows[list(vectors)] = torch.from_numpy(numbers)
     rows[0] = 0
     rows[UNKNOWN_ID] = torch.from_numpy(numbers.mean(0, dtype=np.float64))
@@ -107,9 +117,9 @@ def _vectors(
     path: Path,
     vocabulary: Mapping[str, int],
     hint: str,
-) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]]:
+) -> dict[int, Vector]:
     """Token id → vector, for the words of the vocabulary that the file has."""
-    vectors: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
+    vectors: dict[int, Vector] = {}
     dim = 0
     with naming_file(path, hint), path.open(encoding="utf-8", newline="\n") as file:
         for line_number, line in enumerate(file, start=1):
@@ -117,10 +127,7 @@ def _vectors(
             token = vocabulary.get(word, UNKNOWN_ID)
             if token == UNKNOWN_ID:
                 continue
-            try:
-                vector = np.array(rest.split(), np.float32)
-            except ValueError:
-                vector = np.empty(0, np.float32)
+            vector = _vector(rest)
             dim = dim or len(vector)
             if not dim or len(vector) != dim or not np.isfinite(vector).all():
                 raise BadInput(
@@ -129,3 +136,11 @@ def _vectors(
                 )
             vectors[token] = vector
     return vectors
+
+
+def _vector(text: str) -> Vector:
+    """The numbers of a text, none where a word of it is no number."""
+    try:
+        return np.array(text.split(), np.float32)
+    except ValueError:
+        return np.empty(0, np.float32)
