@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import BytesIO, StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,29 +142,42 @@ def read_text(
     right, and for files that are no text at all.
     """
     content = _unpacked(path)
-    for start, what in (FOREIGN | POINTERS).items():
-        if content.startswith(start):
-            raise BadInput(f"{path} is {what}")
-    if _web_page(content):
-        raise BadInput(f"{path} is {WEB_PAGE}")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif content.startswith(b"\xef\xbb\xbf"):
-        encoding = "utf-8-sig"
+    _refuse_foreign(content, path)
+    encoding = _marked_encoding(content) or encoding
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         if otherwise is None:
-            line = len(content[: error.start].splitlines()) or 1
-            byte = content[error.start : error.start + 1].hex()
-            raise BadInput(
-                f"{path}: line {line} holds the byte 0x{byte}, which is no {encoding.upper()}{hint}"
-            ) from None
+            where = f"{path}: {_undecodable(content, error.start)}"
+            raise BadInput(f"{where}, which is no {encoding.upper()}{hint}") from None
         text = content.decode(otherwise)
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise BadInput(f"{path}: line {line} holds a zero byte, so the file is damaged or no text")
     return text
+
+
+def _refuse_foreign(content: bytes, path: Path) -> None:
+    """BadInput where the content begins as something that is no text does."""
+    for start, what in (FOREIGN | POINTERS).items():
+        if content.startswith(start):
+            raise BadInput(f"{path} is {what}")
+    if _web_page(content):
+        raise BadInput(f"{path} is {WEB_PAGE}")
+
+
+def _marked_encoding(content: bytes) -> str:
+    """The encoding that a byte-order mark tells; nothing where there is none."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    return "utf-8-sig" if content.startswith(b"\xef\xbb\xbf") else ""
+
+
+def _undecodable(content: bytes, position: int) -> str:
+    """The byte at a position and its line, in words."""
+    line = len(content[:position].splitlines()) or 1
+    byte = content[position : position + 1].hex()
+    return f"line {line} holds the byte 0x{byte}"
 
 
 def _web_page(content: bytes) -> bool:
@@ -250,9 +264,7 @@ def csv_records(
             raise ValueError(_marks(start, rows.line_num, str(error))) from None
         if fields is None:
             return
-        if rows.line_num > start and any(
-            _swallowed(field, separator, len(fields)) for field in fields
-        ):
+        if rows.line_num > start and _holds_rows(fields, separator):
             raise ValueError(_marks(start, rows.line_num, ""))
         if strip:
             fields = [same.setdefault(field, field) for field in map(str.strip, fields)]
@@ -260,13 +272,13 @@ def csv_records(
             yield start, fields
 
 
-def _swallowed(
-    field: str,
-    separator: str,
-    width: int,
-) -> bool:
-    """Whether a field holds whole lines of as many fields as its record has."""
-    return any(inner.count(separator) == width - 1 > 0 for inner in field.splitlines()[1:-1])
+def _holds_rows(fields: list[str], separator: str) -> bool:
+    """Whether a field of a record holds whole lines of as many fields as the record has."""
+    separators = len(fields) - 1
+    if not separators:
+        return False
+    inner = chain.from_iterable(field.splitlines()[1:-1] for field in fields)
+    return any(line.count(separator) == separators for line in inner)
 
 
 def _marks(
@@ -274,17 +286,15 @@ def _marks(
     stop: int,
     problem: str,
 ) -> str:
+    """What is wrong with the quotation marks of a record; ``problem`` is what csv says of it."""
     lines = f"line {start}" if stop <= start else f"lines {start} to {stop}"
-    how = (
-        "text goes on after a closing quotation mark"
-        if "expected after" in problem
-        else "a quotation mark is not closed"
-    )
-    return f"{lines}: " + (
-        how
-        if problem
-        else "a field in quotation marks holds whole rows, so a mark seems to be missing"
-    )
+    if not problem:
+        how = "a field in quotation marks holds whole rows, so a mark seems to be missing"
+    elif "expected after" in problem:
+        how = "text goes on after a closing quotation mark"
+    else:
+        how = "a quotation mark is not closed"
+    return f"{lines}: {how}"
 
 
 def _dtype(
@@ -346,14 +356,21 @@ def idx(content: bytes, *sides: int) -> npt.NDArray[np.uint8]:
     """
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
-    if content[:3] != b"\0\0\x08":
-        raise ValueError("not a uint8 IDX file")
-    shape = tuple(np.frombuffer(content, ">u4", count=content[3], offset=4).tolist())
+    shape = _idx_shape(content)
     if len(shape) != 1 + len(sides) or shape[1:] != sides or not shape[0]:
         raise ValueError(f"it has the shape {shape}, not {('N', *sides)}, N > 0".replace("'", ""))
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
-    if len(values) != math.prod(shape):
+    declared = math.prod(shape)
+    if len(values) != declared:
         raise ValueError(
-            f"it has {len(values)} values, not the {math.prod(shape)} that its header declares"
+            f"it has {len(values)} values, not the {declared} that its header declares"
         )
     return values.reshape(shape)
+
+
+def _idx_shape(content: bytes) -> tuple[int, ...]:
+    """The lengths of the axes that the header of an IDX file declares."""
+    if content[:3] != b"\0\0\x08":
+        raise ValueError("not a uint8 IDX file")
+    axes = content[3]
+    return tuple(np.frombuffer(content, ">u4", count=axes, offset=4).tolist())

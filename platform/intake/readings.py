@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from backstop.platform.contract import Data, Reading
 from backstop.platform.intake.tables import repeats
@@ -21,22 +23,31 @@ def of(data: Data, name: str) -> Reading:
     """What the dataset says of its files; where it says nothing, what its tensors show."""
     if data.reading is not None:
         return data.reading
-    (train, labels), (test, others) = data.train, data.test
-    counts = (
-        labels.bincount(minlength=data.classes) + others.bincount(minlength=data.classes)
-    ).tolist()
+    train, test = data.train.x, data.test.x
     copies, across = repeats(train, test)
     return Reading(
         source=name,
         rows=len(train) + len(test),
         dropped={},
-        classes={str(number): count for number, count in enumerate(counts)},
+        classes=_class_counts(data),
         train=len(train),
         test=len(test),
         copies=copies,
         across=across,
-        form=f"{'×'.join(map(str, train.shape[1:]))} {FORMS[data.kind]}",
+        form=_form(data),
     )
+
+
+def _class_counts(data: Data) -> dict[str, int]:
+    """How many samples of both parts each class has."""
+    labels = torch.cat([data.train.y, data.test.y])
+    counts = labels.bincount(minlength=data.classes).tolist()
+    return {str(label): count for label, count in enumerate(counts)}
+
+
+def _form(data: Data) -> str:
+    sides = data.train.x.shape[1:]
+    return f"{'×'.join(map(str, sides))} {FORMS[data.kind]}"
 
 
 def line(reading: Reading) -> str:
@@ -53,13 +64,17 @@ def line(reading: Reading) -> str:
         _repeated(reading),
     ]
     if reading.notes:
-        more = (
-            f"; {len(reading.notes) - MOST_NOTES} more: backstop data"
-            if len(reading.notes) > MOST_NOTES
-            else ""
-        )
-        pieces.append(f"note: {'; '.join(reading.notes[:MOST_NOTES])}{more}")
+        pieces.append(f"note: {_first_notes(reading.notes)}")
     return f"read {reading.source}: " + "; ".join(filter(None, pieces))
+
+
+def _first_notes(notes: Sequence[str]) -> str:
+    """The notes that one line has room for, and how many there are beside them."""
+    listed = list(notes[:MOST_NOTES])
+    more = len(notes) - MOST_NOTES
+    if more > 0:
+        listed.append(f"{more} more: backstop data")
+    return "; ".join(listed)
 
 
 def sheet(reading: Reading) -> Iterator[str]:

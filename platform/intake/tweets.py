@@ -17,8 +17,10 @@ LABELS = {"0": 0, "1": 1, "4": 1}  # 4 as in the original
 POLARITIES = {"0": 0, "4": 1}
 NEUTRAL = "2"
 ORIGINAL = "training.1600000.processed.noemoticon.csv"
+TABLE_COLUMNS = ("label", "user", "text", "part")  # those that are read
 ORIGINAL_FIELDS = 6  # polarity, id, date, query, user, text
 
+Record = tuple[int, list[str]]  # the line in which it begins, and its fields
 TweetRow = tuple[int | None, str, str]  # label, None for a neutral tweet; user; text
 
 
@@ -73,7 +75,7 @@ class _Labels:
 
     def read(self, given: str, where: str) -> int | None:
         """The class, None for a neutral tweet. ``4.0`` is 4."""
-        word = str(int(float(given))) if re.fullmatch(r"[0-9]\.0+", given) else given
+        word = _without_fraction(given)
         if word == NEUTRAL:
             return None
         if word not in self.known:
@@ -88,6 +90,11 @@ class _Labels:
                 " positive is 1 or 4, not both"
             )
         return self.known[word]
+
+
+def _without_fraction(label: str) -> str:
+    """``4.0`` as 4, everything else as it stands."""
+    return label[0] if re.fullmatch(r"[0-9]\.0+", label) else label
 
 
 def _collect(rows: Iterable[TweetRow]) -> tuple[list[Tweet], Counter[str]]:
@@ -105,12 +112,9 @@ def _collect(rows: Iterable[TweetRow]) -> tuple[list[Tweet], Counter[str]]:
 def _table(content: str, *, block: bool) -> Tweets:
     """Columns by their names in the first line."""
     records = csv_records(content, strip=False)
-    header = [name.strip() for name in next(records, (1, []))[1]]
-    position = {}
-    for name in ("label", "user", "text", "part"):
-        if name not in header:
-            raise ValueError(f"line 1 names no column {name!r}; {nearest(name, header)}")
-        position[name] = header.index(name)
+    _, names = next(records, (1, []))
+    header = [name.strip() for name in names]
+    position = _positions(header)
     labels = _Labels(LABELS)
     left: Counter[str] = Counter()
 
@@ -130,17 +134,21 @@ def _table(content: str, *, block: bool) -> Tweets:
     return Tweets(tweets, left + neutral)
 
 
+def _positions(header: list[str]) -> dict[str, int]:
+    """Where the columns stand that are read, by their names."""
+    for name in TABLE_COLUMNS:
+        if name not in header:
+            raise ValueError(f"line 1 names no column {name!r}; {nearest(name, header)}")
+    return {name: header.index(name) for name in TABLE_COLUMNS}
+
+
 def _original(content: str) -> Tweets:
     """Six fields a line. Where quotation marks do not enclose the tweets every line is taken by
     itself, its first five commas separating.
     """
     notes: list[str] = []
-    try:
-        records = list(csv_records(content, strip=False))
-        whole = all(len(fields) == ORIGINAL_FIELDS for _, fields in records)
-    except ValueError:
-        whole = False
-    if not whole:
+    records = _whole_records(content)
+    if records is None:
         records = _line_by_line(content)
         notes.append("quotation marks do not enclose the tweets: every line is taken by itself")
     left: Counter[str] = Counter()
@@ -154,18 +162,28 @@ def _original(content: str) -> Tweets:
     return Tweets(tweets, left + neutral, tuple(notes))
 
 
-def _line_by_line(content: str) -> list[tuple[int, list[str]]]:
+def _whole_records(content: str) -> list[Record] | None:
+    """The records as csv has them; None where one has not all fields."""
+    try:
+        records = list(csv_records(content, strip=False))
+    except ValueError:
+        return None
+    whole = all(len(fields) == ORIGINAL_FIELDS for _, fields in records)
+    return records if whole else None
+
+
+def _line_by_line(content: str) -> list[Record]:
     records = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for line_number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         fields = _fields_of_line(line)
         if len(fields) != ORIGINAL_FIELDS:
             raise ValueError(
-                f"line {number} has not enough values, {len(fields)};"
+                f"line {line_number} has not enough values, {len(fields)};"
                 f" every line has {ORIGINAL_FIELDS}"
             )
-        records.append((number, fields))
+        records.append((line_number, fields))
     return records
 
 
@@ -191,11 +209,7 @@ def _leaf(path: Path) -> Tweets:
     for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
         rows = list(_leaf_file(file, labels))
         again = sum(row in seen for row in rows)
-        if 2 * again > len(rows):
-            raise ValueError(
-                f"{again} of the {len(rows)} tweets of {file.name} stand in other files of the"
-                " folder; keep one copy"
-            )
+        _refuse_copy(file, again, len(rows))
         if again:
             notes.append(f"{again} tweets of {file.name} stand in other files too")
         seen.update(rows)
@@ -203,6 +217,19 @@ def _leaf(path: Path) -> Tweets:
         tweets += of_file
         left += neutral
     return Tweets(tweets, left, tuple(notes))
+
+
+def _refuse_copy(
+    file: Path,
+    again: int,
+    tweets: int,
+) -> None:
+    """ValueError where most tweets of a file stand in others too."""
+    if 2 * again > tweets:
+        raise ValueError(
+            f"{again} of the {tweets} tweets of {file.name} stand in other files of the"
+            " folder; keep one copy"
+        )
 
 
 def _leaf_file(path: Path, labels: _Labels) -> Iterator[TweetRow]:
