@@ -268,21 +268,33 @@ def load_file(path: str, group: str) -> Plugin:
     """A plug-in from a file outside the package (a search space given by path); its factory has the
     file's name.
     """
-    from importlib.util import module_from_spec, spec_from_file_location
-
     file = Path(path)
     where = f"{SINGULAR[group]} {path}"
-    spec = spec_from_file_location(f"backstop_{group}_{file.stem}", file)
+    module = _import_file(file, f"backstop_{group}_{file.stem}", where)
+    if not callable(getattr(module, file.stem, None)):
+        raise BadInput(f"{where} has no function {file.stem}(), named as the file")
+    return read_plugin(module, group, file.stem, file.stem)
+
+
+def _import_file(
+    file: Path,
+    name: str,
+    where: str,
+) -> ModuleType:
+    """A file imported as the module ``name``. BadInput, which begins with ``where``, if it cannot
+    be.
+    """
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location(name, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise BadInput(f"{where}: there is no such Python file")
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BadInput:
         raise
     except BaseException as error:
         raise BadInput(f"{where} raised {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, file.stem, None)):
-        raise BadInput(f"{where} has no function {file.stem}(), named as the file")
-    return read_plugin(module, group, file.stem, file.stem)
+    return module

@@ -41,18 +41,29 @@ def outline(
     a line that is cut out would fail.
     """
     tree = ast.parse(file.read_bytes(), str(file))
+    binding = _binding(tree)
+    signature = _signature(binding.get(function, []))
+    kept = _needed([*constants, *_read(signature)], binding)
+    body = [statement for statement in tree.body if statement in kept or _opens(statement)]
+    return _run(file, [*body, signature])
+
+
+def _run(file: Path, body: list[ast.stmt]) -> ModuleType:
+    """The module of a file that holds nothing but these statements."""
+    module = ModuleType(file.stem)
+    module.__file__ = str(file)
+    code = compile(ast.Module(body, []), str(file), "exec")
+    exec(code, vars(module))  # noqa: S102 -- lines of our own plug-in
+    return module
+
+
+def _binding(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    """The statements at the top of a file by the names that they give a meaning."""
     binding: dict[str, list[ast.stmt]] = {}
     for statement in tree.body:
         for name in _bound(statement):
             binding.setdefault(name, []).append(statement)
-    signature = _signature(binding.get(function, []))
-    kept = _needed([*constants, *_read(signature)], binding)
-    body = [statement for statement in tree.body if statement in kept or _opens(statement)]
-    module = ModuleType(file.stem)
-    module.__file__ = str(file)
-    rest = ast.Module([*body, signature], [])
-    exec(compile(rest, str(file), "exec"), vars(module))  # noqa: S102 -- lines of our own plug-in
-    return module
+    return binding
 
 
 def _opens(statement: ast.stmt) -> bool:
@@ -85,11 +96,17 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
         module = alias.name
         if isinstance(statement, ast.ImportFrom):
             module = "." * statement.level + (statement.module or "")
-        if module.partition(".")[0] not in INSTALLED:
+        if _package(module) not in INSTALLED:
             raise Unclear(f"line {statement.lineno}: {module}")
-        yield alias.asname or alias.name.partition(".")[0]
+        yield alias.asname or _package(alias.name)
     if not finds_all(statement, PACKAGE):
         raise Unclear(f"line {statement.lineno}: a name of ours that is not seen")
+
+
+def _package(module: str) -> str:
+    """The package that a module is of; empty for a relative import."""
+    package, _, _ = module.partition(".")
+    return package
 
 
 def _assigned(target: ast.expr) -> Iterator[str]:
@@ -133,6 +150,6 @@ def _check_light(statement: ast.stmt) -> None:
         case ast.Assign() | ast.AnnAssign():
             return
         case ast.ImportFrom(module=str(module)):
-            if module in TORCH_FREE or module.partition(".")[0] in sys.stdlib_module_names:
+            if module in TORCH_FREE or _package(module) in sys.stdlib_module_names:
                 return
     raise Unclear(f"line {statement.lineno}")

@@ -75,11 +75,17 @@ def write(value: Value) -> str:
     ('mine.csv', "'1e3'", "'two words'", '0.5', 'None')
     """
     if isinstance(value, str):
-        plain = value.isprintable() and value and not STOPS.search(value) and read(value) == value
-        return value if plain and value.lower() not in ("none", "true", "false") else repr(value)
+        return value if _stands_bare(value) else repr(value)
     if isinstance(value, float) and value in (float("inf"), -float("inf")):
         return "1e999" if value > 0 else "-1e999"  # the words would be text
     return str(value)
+
+
+def _stands_bare(text: str) -> bool:
+    """Whether text is read back as it stands, and is not one of :data:`WORDS` in any case."""
+    if not text or not text.isprintable() or STOPS.search(text):
+        return False
+    return read(text) == text and text.lower() not in ("none", "true", "false")
 
 
 def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
@@ -122,23 +128,31 @@ class _Reader:
 
     def refuse(self, reason: str = "") -> NoReturn:
         """Say what the form is, and why or where the text leaves it."""
+        form = f"of the form name(key=value)+name; example: {EXAMPLE}"
+        raise BadInput(f"{self.text!r} is not {form}; {reason or self.departure()}")
+
+    def departure(self) -> str:
+        """Where the text leaves the form."""
         rest = self.text[self.position :].strip()
-        reason = reason or (
-            "it breaks off" if not rest else f"it leaves that form at {rest[:40]!r}"
-        )
-        raise BadInput(
-            f"{self.text!r} is not of the form name(key=value)+name; example: {EXAMPLE}; {reason}"
-        )
+        if not rest:
+            return "it breaks off"
+        return f"it leaves that form at {rest[:40]!r}"
 
     def refuse_loose(self) -> NoReturn:
         """Say which values need quotes, and show the text with them."""
         keys = " and ".join(dict.fromkeys(loose.key for loose in self.loose))
-        mended, done = "", 0
+        mended = _shown(self.with_quotes())
+        raise BadInput(f"{_shown(self.text)}: quote the value of {keys}: {mended}")
+
+    def with_quotes(self) -> str:
+        """The text with quotes around the values that need them."""
+        quoted = ""
+        done = 0
         for _, start, stop in self.loose:
-            mended += self.text[done:start] + repr(self.text[start:stop])
+            quoted += self.text[done:start]
+            quoted += repr(self.text[start:stop])
             done = stop
-        shown = [_shown(item) for item in (self.text, mended + self.text[done:])]
-        raise BadInput(f"{shown[0]}: quote the value of {keys}: {shown[1]}")
+        return quoted + self.text[done:]
 
     def blanks(self) -> None:
         while self.text[self.position : self.position + 1].isspace():
@@ -162,7 +176,9 @@ class _Reader:
             if not self.take(")"):
                 self.refuse()
             return inner
-        return [(self.name(), self.parameters() if self.take("(") else {})]
+        name = self.name()
+        parameters = self.parameters() if self.take("(") else {}
+        return [(name, parameters)]
 
     def name(self) -> str:
         self.blanks()
@@ -196,7 +212,7 @@ class _Reader:
         while _wrapped(self.text[start:stop]):  # parentheses around one value mean nothing
             start, stop = start + 1, stop - 1
         given = self.text[start:stop].strip()
-        if _unquoted(given) is None and (not given or LOOSE.search(_outside(given))):
+        if _needs_quotes(given):
             if following := NEXT_KEY.search(_outside(given)):
                 self.refuse(f"a comma is missing before {following[1]}=")
             self.loose.append(_Loose(key, start, stop))
@@ -206,21 +222,39 @@ class _Reader:
         """Where the comma or parenthesis stands that ends the value, outside quotes and brackets
         where those are closed.
         """
-        position, open_ = self.position, list[str]()
+        position = self.position
+        open_: list[str] = []
         while open_ or self.text[position : position + 1] not in {",", ")"}:
             if position >= len(self.text):
                 self.refuse("a parenthesis, bracket or quotation mark is not closed")
-            sign = self.text[position]
-            quoted = QUOTED.match(self.text, position) if sign in "'\"" else None
-            if quoted:
+            if quoted := _quoted(self.text, position):
                 position = quoted.end()
                 continue
-            if sign in CLOSING:
-                open_.append(CLOSING[sign])
-            elif open_ and sign == open_[-1]:
-                open_.pop()
+            _follow(self.text[position], open_)
             position += 1
         return position
+
+
+def _quoted(text: str, position: int) -> re.Match[str] | None:
+    """The quoted text whose quotation mark stands at a position; None where none is closed."""
+    if text[position] not in "'\"":
+        return None
+    return QUOTED.match(text, position)
+
+
+def _follow(sign: str, open_: list[str]) -> None:
+    """Keep account of what closes the brackets that are open, the innermost last."""
+    if sign in CLOSING:
+        open_.append(CLOSING[sign])
+    elif open_ and sign == open_[-1]:
+        open_.pop()
+
+
+def _needs_quotes(given: str) -> bool:
+    """Whether a value is empty, or holds what no bare value may."""
+    if _unquoted(given) is not None:
+        return False
+    return not given or LOOSE.search(_outside(given)) is not None
 
 
 def _unquoted(text: str) -> str | None:
@@ -275,26 +309,23 @@ def _wrapped(text: str) -> bool:
 
 def _outside(text: str) -> str:
     """The text without what stands in its pairs of brackets, the outermost brackets included."""
-    kept, open_ = "", list[str]()
+    kept = ""
+    open_: list[str] = []
     position = 0
     while position < len(text):
         sign = text[position]
-        quoted = QUOTED.match(text, position) if open_ and sign in "'\"" else None
+        quoted = _quoted(text, position) if open_ else None
         if quoted:
             position = quoted.end()
             continue
-        if sign in CLOSING:
-            open_.append(CLOSING[sign])
-        elif open_ and sign == open_[-1]:
-            open_.pop()
-        elif not open_:
+        if not open_ and sign not in CLOSING:
             kept += sign
+        _follow(sign, open_)
         position += 1
     return kept
 
 
 def _shown(text: str) -> str:
     """In double quotation marks where that needs no escapes, as the text holds single ones."""
-    return (
-        f'"{text}"' if '"' not in text and text.isprintable() and "\\" not in text else repr(text)
-    )
+    needs_escapes = '"' in text or "\\" in text or not text.isprintable()
+    return repr(text) if needs_escapes else f'"{text}"'

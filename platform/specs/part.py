@@ -24,8 +24,10 @@ class Part(NamedTuple):
         """
         if not self.params:
             return self.name
-        params = [f"{key}={notation.write(value)}" for key, value in sorted(self.params.items())]
-        return f"{self.name}({', '.join(params)})"
+        written = []
+        for key, value in sorted(self.params.items()):
+            written.append(f"{key}={notation.write(value)}")
+        return f"{self.name}({', '.join(written)})"
 
 
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
@@ -63,15 +65,19 @@ def parse_part(given: Part | str) -> Part:
 
 def to_chain(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part, ...]:
     """A chain from any form, without the stages that do nothing (``none``, ``fedavg``)."""
+    nothing = NOTHING[role]
     if isinstance(given, str) and not given.strip():
-        raise BadInput(f"{role} {given!r} names no stage; no {role} at all is {NOTHING[role]}")
+        raise BadInput(f"{role} {given!r} names no stage; no {role} at all is {nothing}")
+    return tuple(stage for stage in _all_stages(given) if stage.name != nothing)
+
+
+def _all_stages(given: str | Part | Sequence[Part | str]) -> tuple[Part, ...]:
+    """The stages of a chain in any form."""
     if isinstance(given, str):
-        chain = parse_chain(given)
-    elif isinstance(given, Part):
-        chain = (given,)
-    else:
-        chain = tuple(parse_part(stage) for stage in given)
-    return tuple(stage for stage in chain if stage.name != NOTHING[role])
+        return parse_chain(given)
+    if isinstance(given, Part):
+        return (given,)
+    return tuple(parse_part(stage) for stage in given)
 
 
 def complete_part(given: Part, group: str) -> Part:
