@@ -157,12 +157,9 @@ def _cached(path: Path) -> Bytes:
     """
     checksum = CHECKSUMS[path.stem][1]
     kept = CACHE / f"{path.stem}.npy"
-    try:
-        records: Bytes = np.load(kept.expanduser(), allow_pickle=False).reshape(-1, 3073)
-        if md5_of(records.tobytes()) == checksum:
-            return records
-    except (OSError, ValueError, EOFError, RuntimeError):
-        pass  # no cache yet, a damaged one, or no home folder: unpack
+    records = _kept(kept)
+    if records is not None and md5_of(records.tobytes()) == checksum:
+        return records
     records = _unpacked(path)
     md5 = md5_of(records.tobytes())
     if md5 != checksum:
@@ -171,6 +168,15 @@ def _cached(path: Path) -> Bytes:
         )
     with suppress(OSError, RuntimeError):  # a cache that cannot be written only costs time
         _keep(kept.expanduser(), records)
+    return records
+
+
+def _kept(path: Path) -> Bytes | None:
+    """The records in the cache; None where it is not there yet, damaged, or there is no home."""
+    try:
+        records: Bytes = np.load(path.expanduser(), allow_pickle=False).reshape(-1, 3073)
+    except (OSError, ValueError, EOFError, RuntimeError):
+        return None
     return records
 
 
@@ -207,23 +213,29 @@ def _edge_cases(folder: Path) -> tuple[Tensor, Tensor]:
 
 def _images(path: Path, part: str) -> Tensor:
     with naming_file(path, EDGE_HINT):
-        images: Any
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as packed:
-                images = packed[part]
-        else:
-            images = unpickle(path.read_bytes())
-    if not isinstance(images, np.ndarray):
-        form = type(images).__name__
-    elif images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
-        form = f"{images.dtype} {images.shape}"
-    else:
-        form = ""
+        images = _stored(path, part)
+    form = _other_form(images)
     if form:
         raise BadInput(f"{path}: {part} is {form}; it is a uint8 array (N, 32, 32, 3); {EDGE_HINT}")
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     check_inputs(x, "image", f"{path}: {part}")
     return x
+
+
+def _stored(path: Path, part: str) -> Any:
+    if path.suffix != ".npz":
+        return unpickle(path.read_bytes())
+    with np.load(path, allow_pickle=False) as packed:
+        return packed[part]
+
+
+def _other_form(images: Any) -> str:
+    """What there is instead of RGB images; nothing where there are some."""
+    if not isinstance(images, np.ndarray):
+        return type(images).__name__
+    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
+        return f"{images.dtype} {images.shape}"
+    return ""
 
 
 def _download(folder: Path) -> None:

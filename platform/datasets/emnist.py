@@ -70,23 +70,12 @@ def emnist(
         for part in ("train", "test")
         for form in ("images-idx3", "labels-idx1")
     ]
-    files = [
-        File(
-            f"{FOLDER}/{name}",
-            None,
-            HINT,
-            instead=(File(f"{FOLDER}/{name}.gz", None, HINT), ARCHIVE),
-        )
-        for name in names
-    ]
+    files = [_file(name) for name in names]
     first = int(split == "letters")  # the smallest stored label
 
     def load(folder: Path) -> Data:
         train, test = (
-            Samples(
-                _read(folder, x, 28, 28).mT.unsqueeze(1).contiguous(),
-                _read(folder, y).long() - first,
-            )
+            Samples(_upright(_read(folder, x, 28, 28)), _read(folder, y).long() - first)
             for x, y in (files[:2], files[2:])
         )
         mean, std = scale(train.x)
@@ -95,16 +84,35 @@ def emnist(
             f"emnist(split={split})",
         )
         for part, samples in (("train", train), ("test", test)):
-            present = len(samples.y.unique())
-            if present != data.classes:
-                raise BadInput(
-                    f"dataset emnist(split={split}): the {part} labels are of {present} classes,"
-                    f" not of all {data.classes}: "
-                    f"the files are not those of the split; {HINT}"
-                )
+            _check_classes(samples.y, split, part)
         return data
 
     return Dataset(load=load, files=tuple(files), download=_download)
+
+
+def _file(name: str) -> File:
+    """A file as it is, or packed, or in the archive of all splits."""
+    packed = File(f"{FOLDER}/{name}.gz", None, HINT)
+    return File(f"{FOLDER}/{name}", None, HINT, instead=(packed, ARCHIVE))
+
+
+def _upright(images: Tensor) -> Tensor:
+    """Images as they are stored, (N, 28, 28), with their rows as rows: (N, 1, 28, 28)."""
+    return images.mT.unsqueeze(1).contiguous()
+
+
+def _check_classes(
+    labels: Tensor,
+    split: str,
+    part: str,
+) -> None:
+    """BadInput where a class of the split has no sample."""
+    present = len(labels.unique())
+    if present != CLASSES[split]:
+        raise BadInput(
+            f"dataset emnist(split={split}): the {part} labels are of {present} classes,"
+            f" not of all {CLASSES[split]}: the files are not those of the split; {HINT}"
+        )
 
 
 def _read(

@@ -155,28 +155,21 @@ def twitter(
     ] = 0,
 ) -> Dataset:
     """Sentiment140 as a dataset. Raises BadInput where ``vectors`` is no file's name."""
-    if vectors is not None and not re.fullmatch(r"\w[\w.-]*", vectors):
-        raise BadInput(
-            f"dataset twitter: vectors={vectors!r} is not allowed;"
-            " vectors is a file's name without .txt, e.g. glove.6B.300d"
-        )
+    embedding = None if vectors is None else _vectors_file(vectors)
     hint = f"put {FORMS[form]} into twitter under the data folder"
     first, *others = PATHS[form]
     source = File(first, None, hint, instead=tuple(File(path, None, hint) for path in others))
-    embedding = None if vectors is None else File(f"glove/{vectors}.txt", None, VECTORS_HINT)
 
     def draw(folder: Path) -> _Drawn:
         """The test tweets first, so that another number of train tweets leaves them as they are."""
         path = locate_file(folder, source)
         read = read_tweets(path, hint, block=block)
-        counts = Counter(tweet.user for tweet in read.tweets)
-        tweets = [tweet for tweet in read.tweets if counts[tweet.user] >= min_tweets]
+        tweets = _of_users(read.tweets, min_tweets)
         held_out = min(test, len(tweets) // 5)
         order = torch.randperm(len(tweets), generator=generator(seed, "twitter", "draw"))
         drawn = [tweets[index] for index in order[: held_out + samples].tolist()]
-        worded = [(tweet, words_of(tweet.text)[:length]) for tweet in drawn]
-        test_part = [item for item in worded[:held_out] if item[1]]
-        train_part = [item for item in worded[held_out:] if item[1]]
+        test_part = _worded(drawn[:held_out], length)
+        train_part = _worded(drawn[held_out:], length)
         left = {
             **read.left,
             f"of users with fewer than {min_tweets}": len(read.tweets) - len(tweets),
@@ -238,6 +231,27 @@ def twitter(
     )
 
 
+def _vectors_file(name: str) -> File:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BadInput(
+            f"dataset twitter: vectors={name!r} is not allowed;"
+            " vectors is a file's name without .txt, e.g. glove.6B.300d"
+        )
+    return File(f"glove/{name}.txt", None, VECTORS_HINT)
+
+
+def _of_users(tweets: list[Tweet], least: int) -> list[Tweet]:
+    """The tweets of users who have at least so many."""
+    counts = Counter(tweet.user for tweet in tweets)
+    return [tweet for tweet in tweets if counts[tweet.user] >= least]
+
+
+def _worded(tweets: list[Tweet], length: int) -> list[Worded]:
+    """The tweets that have a word, each with its first words."""
+    worded = [(tweet, words_of(tweet.text)[:length]) for tweet in tweets]
+    return [(tweet, words) for tweet, words in worded if words]
+
+
 def _samples(
     tweets: list[Worded],
     vocabulary: Mapping[str, int],
@@ -251,8 +265,8 @@ def _samples(
 def _users(tweets: list[Worded]) -> Tensor:
     """The user of each tweet, numbered in alphabetical order."""
     users = [tweet.user for tweet, _ in tweets]
-    numbers = {user: number for number, user in enumerate(sorted(set(users)))}
-    return torch.tensor([numbers[user] for user in users], dtype=torch.int64)
+    position = {user: index for index, user in enumerate(sorted(set(users)))}
+    return torch.tensor([position[user] for user in users], dtype=torch.int64)
 
 
 def _reading(

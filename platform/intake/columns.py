@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Values = pd.Series[Any]
 
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
+Words = npt.NDArray[Any]  # text as objects
 
 MISSING_WORDS = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "null", "NULL"})
 # words that stand among numbers, in any case
@@ -67,7 +69,7 @@ class _Fields(NamedTuple):
     """A column by its distinct words: field i is ``words[which[i]]``."""
 
     name: str
-    words: npt.NDArray[Any]
+    words: Words
     which: npt.NDArray[np.int64]
 
     def spread(self, values: npt.NDArray[Any]) -> Values:
@@ -78,7 +80,8 @@ class _Fields(NamedTuple):
 
     def count(self, words: Mask) -> int:
         """How many fields hold one of these words."""
-        return int(np.bincount(self.which, minlength=len(self.words))[words].sum())
+        counts = np.bincount(self.which, minlength=len(self.words))
+        return int(counts[words].sum())
 
 
 def take_column(
@@ -120,12 +123,12 @@ def _distinct(name: str, column: list[str]) -> _Fields:
     return _Fields(name, words, which)
 
 
-def _which(words: npt.NDArray[Any], test: Callable[[str], object]) -> Mask:
+def _which(words: Words, test: Callable[[str], object]) -> Mask:
     """The words that pass a test."""
     return np.array([bool(test(word)) for word in words], dtype=np.bool_)
 
 
-def _are_truth_values(words: npt.NDArray[Any]) -> bool:
+def _are_truth_values(words: Words) -> bool:
     """Whether all are true or false, some perhaps written as digits."""
     written = {word.lower() for word in words}
     return written <= set(TRUTH_OR_DIGIT) and not written.isdisjoint(TRUTH)
@@ -156,27 +159,29 @@ def _category(
     return TakenColumn(fields.name, "category", fields.spread(text), notes, unit)
 
 
-def _unit(words: npt.NDArray[Any], form: NumberForm) -> str:
+def _unit(words: Words, form: NumberForm) -> str:
     """What stands after the number in every word; nothing where it differs or a word is anything
     else.
     """
-    matches = [match for match in takewhile(bool, map(WITH_UNIT.fullmatch, words)) if match]
+    measured = takewhile(bool, map(WITH_UNIT.fullmatch, words))
+    matches = [match for match in measured if match]
     units = {match[2] for match in matches}
     if len(matches) < len(words) or len(units) != 1:
         return ""
-    numbers = _numbers(np.array([match[1] for match in matches], dtype=object), form)
+    before = [match[1] for match in matches]
+    numbers = _numbers(np.array(before, dtype=object), form)
     return "" if np.isnan(numbers).any() else units.pop()
 
 
-def _numbers(words: npt.NDArray[Any], form: NumberForm) -> npt.NDArray[np.float64]:
+def _numbers(words: Words, form: NumberForm) -> Numbers:
     """The words as numbers, NaN where they are none."""
     import pandas as pd
 
     if form.decimal != "." or form.thousands:
-        words = np.array([_plain_number(word, form) for word in words], dtype=object)
-    numbers: npt.NDArray[np.float64] = pd.to_numeric(
-        pd.Series(words, dtype=object), errors="coerce"
-    ).to_numpy(np.float64)
+        plain = [_plain_number(word, form) for word in words]
+        words = np.array(plain, dtype=object)
+    fields = pd.Series(words, dtype=object)
+    numbers: Numbers = pd.to_numeric(fields, errors="coerce").to_numpy(np.float64)
     return numbers.copy()
 
 
@@ -251,7 +256,8 @@ def _mixed(
         listed += f" and {others - 1} others"
     options = _other_forms(fields, strange)
     how = f"; they are numbers with {' or '.join(options)}" if options else ""
-    if numbers >= MOSTLY * (numbers + others) and int(plain.sum()) > form.categories:
+    mostly = numbers >= MOSTLY * (numbers + others)
+    if mostly and int(plain.sum()) > form.categories:
         raise BadInput(
             f"{source.path}: column {fields.name!r} is {numbers} numbers and {listed}"
             f"{how or '; correct them'}, name them in missing=…,"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backstop.platform.intake.columns import Values
 
 MOST_UNITS = 5  # columns of numbers with a unit that the load's line names at most
+Feature = npt.NDArray[np.float32]
 KIND_NAMES = {"number": "numbers", "truth value": "truth values", "category": "categories"}
 
 
@@ -25,11 +26,11 @@ def make_features(
     train: Mask,
     categories: int,
     source: RowLines,
-) -> tuple[npt.NDArray[np.float32], list[Column]]:
+) -> tuple[Feature, list[Column]]:
     """(N, F): the features of all columns, without those that have one single value in the training
     part; and what became of each column.
     """
-    features: list[npt.NDArray[np.float32]] = []
+    features: list[Feature] = []
     columns: list[Column] = []
     for taken in inputs:
         candidates = [values.to_numpy(np.float32) for values in _values(taken, train, categories)]
@@ -43,7 +44,7 @@ def make_features(
     return np.stack(features, axis=1), columns
 
 
-def _varies(feature: npt.NDArray[np.float32]) -> bool:
+def _varies(feature: Feature) -> bool:
     return bool((feature != feature[0]).any())
 
 
@@ -69,7 +70,8 @@ def _of_text(
     values = column.fillna("")  # no other value is empty
     counted = values[train].value_counts()
     counts = {str(value): int(count) for value, count in counted.items()}
-    own = sorted(counts, key=lambda value: (-counts[value], value))[:categories]
+    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    own = ranked[:categories]
     return [*(values == value for value in own), ~values.isin(own)]
 
 

@@ -170,7 +170,7 @@ def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[
     where it has one.
     """
     width = len(names)
-    while width > 1 and names[-1] == "" and all(_ends_at(fields, width) for _, fields in rows):
+    while width > 1 and names[-1] == "" and _all_end_at(rows, width):
         names, width = names[:-1], width - 1
         rows = _first_fields(rows, width)
     if all(len(fields) == width + 1 and fields[-1] == "" for _, fields in rows):
@@ -181,6 +181,10 @@ def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[
 def _first_fields(rows: list[CsvRow], width: int) -> list[CsvRow]:
     """Every row without the fields after the first ``width``."""
     return [(line, fields[:width]) for line, fields in rows]
+
+
+def _all_end_at(rows: list[CsvRow], width: int) -> bool:
+    return all(_ends_at(fields, width) for _, fields in rows)
 
 
 def _ends_at(fields: list[str], width: int) -> bool:
