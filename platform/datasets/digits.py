@@ -47,9 +47,7 @@ def _load(_: Path) -> Data:
     pixels = table[:, :-1].mul(255 / 16).round().to(torch.uint8)
     x = pixels.reshape(-1, 1, 8, 8)
     y = table[:, -1].to(torch.int64)
-    by_class = torch.argsort(y, stable=True)
-    test = torch.zeros(len(y), dtype=torch.bool)
-    test[by_class[::5]] = True
+    test = _every_fifth(y)
     data = Data(
         train=Samples(x[~test], y[~test]),
         test=Samples(x[test], y[test]),
@@ -59,3 +57,11 @@ def _load(_: Path) -> Data:
         std=STD,
     )
     return checked(data, "digits")
+
+
+def _every_fifth(y: torch.Tensor) -> torch.Tensor:
+    """Which samples are for testing, (N,) bool: every fifth, class by class."""
+    by_class = torch.argsort(y, stable=True)
+    test = torch.zeros(len(y), dtype=torch.bool)
+    test[by_class[::5]] = True
+    return test

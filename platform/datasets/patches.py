@@ -45,18 +45,21 @@ def patches() -> Dataset:
 
 
 def _load(_: Path) -> Data:
-    x = torch.cat([_cut(_photograph(name)) for name in PHOTOGRAPHS])
+    photographs = [_photograph(name) for name in PHOTOGRAPHS]
+    x = torch.cat([_cut(photograph) for photograph in photographs])
     per_photograph = len(x) // len(PHOTOGRAPHS)
     y = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(per_photograph)
     test = torch.arange(len(x)) % 5 == 0
-    pixels = x[~test].double() / 255
+    train = Samples(x[~test], y[~test])
+    pixels = train.x.double() / 255
+    axes = (0, 2, 3)  # all but the channels
     data = Data(
-        train=Samples(x[~test], y[~test]),
+        train=train,
         test=Samples(x[test], y[test]),
         classes=2,
         kind="image",
-        mean=tuple(pixels.mean((0, 2, 3)).tolist()),
-        std=tuple(pixels.std((0, 2, 3)).tolist()),
+        mean=tuple(pixels.mean(axes).tolist()),
+        std=tuple(pixels.std(axes).tolist()),
     )
     return checked(data, "patches")
 
@@ -71,6 +74,6 @@ def _photograph(name: str) -> Tensor:
 
 def _cut(photograph: Tensor) -> Tensor:
     """A photograph (H, W, 3) → its whole pieces (N, 3, SIDE, SIDE), row by row."""
-    # (rows, columns, 3, SIDE, SIDE)
-    pieces = photograph.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE)
+    rows = photograph.unfold(0, SIDE, SIDE)
+    pieces = rows.unfold(1, SIDE, SIDE)  # (rows, columns, 3, SIDE, SIDE)
     return pieces.flatten(0, 1).contiguous()

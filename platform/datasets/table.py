@@ -185,8 +185,7 @@ def table(
         )
         _check_columns(grid.names, roles.no_inputs, located)
         rows = _rows(grid, roles, form, located)
-        codes = [torch.from_numpy(codes_of(taken.fields)) for taken in rows.inputs]
-        tested = held_out(torch.stack(codes, dim=1), test, generator(seed, "table", "test"))
+        tested = held_out(_codes(rows.inputs), test, generator(seed, "table", "test"))
         check_trained(rows.labels, tested.numpy(), located)
         x, columns = make_features(rows.inputs, ~tested.numpy(), categories, rows.source)
         data = parted(
@@ -290,9 +289,8 @@ def _rows(
 ) -> _Rows:
     """The rows that have a label, column by column."""
     fields = dict(zip(grid.names, grid.columns, strict=True))
-    labeled = np.array(
-        [word != "" and word not in form.missing for word in fields[roles.label]], dtype=np.bool_
-    )
+    absent = {"", *form.missing}
+    labeled = np.array([word not in absent for word in fields[roles.label]], dtype=np.bool_)
     source = RowLines(path, grid.lines[labeled])
 
     def kept(name: str) -> list[str]:
@@ -310,20 +308,25 @@ def _rows(
     return _Rows(inputs, labels, client, source, len(labeled))
 
 
+def _codes(inputs: Sequence[TakenColumn]) -> torch.Tensor:
+    """(N, F) int64: equal rows have equal codes."""
+    codes = [torch.from_numpy(codes_of(taken.fields)) for taken in inputs]
+    return torch.stack(codes, dim=1)
+
+
 def _reading(
     rows: _Rows,
     data: Data,
     columns: list[Column],
 ) -> Reading:
     """What became of the file."""
-    y, classes = rows.labels.y, rows.labels.classes
     copies, across = repeats(data.train.x, data.test.x)
-    unlabeled = rows.total - len(y)
+    unlabeled = rows.total - len(rows.labels.y)
     return Reading(
         source="",
         rows=rows.total,
         dropped={"without a label": unlabeled} if unlabeled else {},
-        classes=dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True)),
+        classes=_class_counts(rows.labels),
         train=len(data.train.y),
         test=len(data.test.y),
         copies=copies,
@@ -331,6 +334,12 @@ def _reading(
         columns=tuple(columns),
         form=summary(data.train.x.shape[1], columns),
     )
+
+
+def _class_counts(labels: Labels) -> dict[str, int]:
+    """How many rows each class has."""
+    counts = np.bincount(labels.y, minlength=len(labels.classes))
+    return dict(zip(labels.classes, counts.tolist(), strict=True))
 
 
 def _notes(

@@ -279,14 +279,10 @@ def _reading(
     labels = torch.cat([data.train.y, data.test.y])
     counts = labels.bincount(minlength=2).tolist()
     users = 0 if data.client is None else int(data.client.max()) + 1
-    lacking = sorted({0, 1} - set(data.test.y.tolist()))
-    without = [f"no test tweet is {CLASSES[label]}" for label in lacking]
-    source = drawn.source
-    if source.is_relative_to(folder):
-        source = source.relative_to(folder)
+    without = _untested(data.test.y)
     most = data.train.x.shape[1]
     return Reading(
-        source=source.as_posix(),
+        source=_short_path(drawn.source, folder),
         rows=len(drawn.read.tweets) + drawn.read.left.total(),
         dropped={reason: count for reason, count in left.items() if count},
         classes=dict(zip(CLASSES, counts, strict=True)),
@@ -296,6 +292,19 @@ def _reading(
         form=f"{len(drawn.vocabulary)} words, {most} of a tweet at most, of {users} users",
         notes=(*drawn.read.notes, *without),
     )
+
+
+def _untested(labels: Tensor) -> list[str]:
+    """What is to be said of a class that no test tweet has."""
+    lacking = sorted({0, 1} - set(labels.tolist()))
+    return [f"no test tweet is {CLASSES[label]}" for label in lacking]
+
+
+def _short_path(path: Path, folder: Path) -> str:
+    """The path from the data folder where it is in there."""
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
+    return path.as_posix()
 
 
 def _lines(path: Path) -> list[str]:

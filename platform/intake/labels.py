@@ -49,13 +49,20 @@ def read_labels(
         raise BadInput(
             f"{where} has {count} distinct values; there are 2 to {MOST_CLASSES} classes"
         )
-    numbers = all(map(is_number, classes))
-    if numbers and count > QUANTITY_VALUES and rows < QUANTITY_ROWS * count:
+    if _like_quantity(classes, rows):
         raise BadInput(
             f"{where} has {count} different numbers in {rows} rows,"
             " so it seems to be a quantity; classes have names"
         )
     return Labels(_numbered(words, classes), classes, [*_alike(classes), *_like_missing(words)])
+
+
+def _like_quantity(classes: list[str], rows: int) -> bool:
+    """Whether there are many numbers, each in few rows."""
+    count = len(classes)
+    if count <= QUANTITY_VALUES or rows >= QUANTITY_ROWS * count:
+        return False
+    return all(map(is_number, classes))
 
 
 def _ordered(words: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from backstop.platform.contract import Data, Reading
+from backstop.platform.contract import Column, Data, Reading
 from backstop.platform.intake.tables import repeats
 
 MOST_LISTED = 8  # classes and reasons that one line names at most
@@ -85,10 +85,19 @@ def sheet(reading: Reading) -> Iterator[str]:
     yield f"  {'; '.join(filter(None, [reading.form, _parts(reading), _repeated(reading)]))}"
     width = max((len(column.name) for column in reading.columns), default=0)
     for column in reading.columns:
-        features = f"{column.features} feature{'s' * (column.features != 1)}"
-        taken = column.kind if column.kind == "left out" else f"{column.kind}, {features}"
-        yield f"  {column.name:{width}}  {taken}{f': {column.detail}' if column.detail else ''}"
+        yield f"  {column.name:{width}}  {_fate(column)}"
     yield from (f"  note: {note}" for note in reading.notes)
+
+
+def _fate(column: Column) -> str:
+    """What became of a column."""
+    fate: str = column.kind
+    if column.kind != "left out":
+        plural = "" if column.features == 1 else "s"
+        fate += f", {column.features} feature{plural}"
+    if column.detail:
+        fate += f": {column.detail}"
+    return fate
 
 
 def document(reading: Reading) -> dict[str, Any]:

@@ -73,12 +73,16 @@ def token_ids(
     tensor([[2, 0],
             [1, 2]])
     """
-    rows = [[vocabulary.get(word, UNKNOWN_ID) for word in text] for text in texts]
+    rows = [_known_ids(text, vocabulary) for text in texts]
     sizes = np.array([len(row) for row in rows], np.int64)
     x = np.zeros((len(rows), length), np.int64)
     present = np.arange(length) < sizes[:, None]
     x[present] = list(chain.from_iterable(rows))
     return torch.from_numpy(x)
+
+
+def _known_ids(text: Sequence[str], vocabulary: Mapping[str, int]) -> list[int]:
+    return [vocabulary.get(word, UNKNOWN_ID) for word in text]
 
 
 def unseen(rows: Tensor, seen: Tensor) -> Tensor:
