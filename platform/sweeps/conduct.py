@@ -4,7 +4,7 @@ what is left, send what waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -64,34 +64,27 @@ def conduct(
 
     ``watch`` opens what shows the trials as they go. Raises BadInput before anything is trained.
     """
-    title = plan.title
     new_store = is_new(site.store)
     if new_store:
         backend.check()  # before a store is made
     with ExitStack() as stack:
         sweep = _OpenSweep(plan, site, backend, say, stack)
         if new_store:
-            preflight(plan.specs, site.data, site.device)
-            say(f"{title}: starting {backend.name} and a new store in {site.folder} …")
-            stack.enter_context(backend.start())
+            sweep.start(plan.specs, f" and a new store in {site.folder}")
         queue = sweep.fill_queue()
         destination = sweep.destination(queue)
         if not sweep.send_waiting(queue, destination):
-            close_parent(site.store, str(destination.parent), "FINISHED")
-            where = f"in experiment {site.experiment!r}"
-            say(f"{title}: all {queue.expected} runs are finished already {where}")
+            sweep.close_finished(queue, destination)
             return queue
         if not new_store:
             backend.check()
-            preflight(queue.waiting, site.data, site.device)
             finished = f"{queue.skipped} of {queue.expected} runs are finished already"
-            say(f"{title}: starting {backend.name}; {finished} …")
-            stack.enter_context(backend.start())
+            sweep.start(queue.waiting, f"; {finished}")
+        task = Task(destination, site.data.resolve(), site.device)
         with watch(queue) as observer:
-            backend.run(queue, Task(destination, site.data.resolve(), site.device), observer)
+            backend.run(queue, task, observer)
         sweep.insist(queue, destination)
-        status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
-        close_parent(site.store, str(destination.parent), status)
+        sweep.close(queue, destination)
     return queue
 
 
@@ -107,7 +100,11 @@ class _OpenSweep:
         stack: ExitStack,
     ) -> None:
         """Be a driver on the store, and begin to open it."""
-        self.plan, self.site, self.backend, self.say = plan, site, backend, say
+        self.plan = plan
+        self.site = site
+        self.backend = backend
+        self.say = say
+        self.stack = stack
         self.home = drivers_home(site.store, site.folder)
         self.driver = stack.enter_context(drivers.at_work(self.home))
         # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old
@@ -132,6 +129,12 @@ class _OpenSweep:
         if stop_runs(self.site.store, experiment, self.driver):
             drivers.forget(self.home, self.driver)
 
+    def start(self, specs: Sequence[Spec], circumstances: str) -> None:
+        """Start the back end, once every federation of the specs has been set up for a try."""
+        preflight(specs, self.site.data, self.site.device)
+        self.say(f"{self.plan.title}: starting {self.backend.name}{circumstances} …")
+        self.stack.enter_context(self.backend.start())
+
     def fill_queue(self) -> Queue:
         """What is left to run. Raises BadInput where it would not fit what is stored."""
         _, finished = self.opening.result()
@@ -146,7 +149,8 @@ class _OpenSweep:
         experiment, _ = self.opening.result()
         parent = open_parent(site.store, experiment, plan.title, driver=self.driver)
         if isinstance(queue.source, Fixed):
-            write_plan(site.store, parent, {spec.id: run_words(spec) for spec in plan.specs})
+            planned = {spec.id: run_words(spec) for spec in plan.specs}
+            write_plan(site.store, parent, planned)
         checkpoints = site.checkpoints.resolve()
         return Destination(
             site.store, experiment, checkpoints, self.driver, space=plan.title, parent=parent
@@ -168,20 +172,30 @@ class _OpenSweep:
         if not any(item.kept for item in queue.unstored.values()):
             return
         runs = plural(len(queue.unstored), "run")
-        reason = next(iter(queue.unstored.values())).reason
-        limit = waiting.patience(self.site.store)
+        first, *_ = queue.unstored.values()
+        limit = f"{waiting.patience(self.site.store):.0f} s"
         title = self.plan.title
-        self.say(f"{title}: {runs} not stored yet ({reason}); trying for up to {limit:.0f} s …")
+        self.say(f"{title}: {runs} not stored yet ({first.reason}); trying for up to {limit} …")
         if sent := waiting.insist(queue, destination):
             self.say(f"{title}: {plural(len(sent), 'run')} stored now")
+
+    def close(self, queue: Queue, destination: Destination) -> None:
+        """Write how the sweep has ended."""
+        status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
+        close_parent(self.site.store, str(destination.parent), status)
+
+    def close_finished(self, queue: Queue, destination: Destination) -> None:
+        """Write and say that there was nothing left to run."""
+        close_parent(self.site.store, str(destination.parent), "FINISHED")
+        where = f"in experiment {self.site.experiment!r}"
+        self.say(f"{self.plan.title}: all {queue.expected} runs are finished already {where}")
 
     def _check_origin(self, queue: Queue, finished: Sequence[Run]) -> None:
         """Before anything is trained: the data of stored and of half-done runs are those of today,
         and the versions those of the store. A plug-in's changed code is warned of.
         """
         site = self.site
-        datasets = {str(spec.dataset) for spec in self.plan.specs}
-        stored = [made for made in checks.runs_made(finished) if str(made.spec.dataset) in datasets]
+        stored = self._stored_on_these_data(finished)
         saved = checks.read_checkpoints(queue.waiting, site.checkpoints)
         started = [Made(spec, checkpoint.origin) for spec, checkpoint in saved]
         try:
@@ -190,9 +204,8 @@ class _OpenSweep:
         except BadInput as error:
             if queue.waiting:
                 raise
-            self.say(
-                f"backstop: whether the data are still those of the runs is not known: {error}"
-            )
+            unknown = "whether the data are still those of the runs is not known"
+            self.say(f"backstop: {unknown}: {error}")
             return
         checks.check_data(of_stored, of_started, name=site.experiment, checkpoints=site.checkpoints)
         if warning := checks.code_warning([*stored, *started]):
@@ -203,30 +216,42 @@ class _OpenSweep:
             checks.check_fingerprints(finished, site.device, site.experiment)
         checks.say_restarts(saved, site.device, self.say)
 
+    def _stored_on_these_data(self, finished: Sequence[Run]) -> list[Made]:
+        """The stored runs on a dataset that the plan uses too, with their origins."""
+        datasets = {str(spec.dataset) for spec in self.plan.specs}
+        made = checks.runs_made(finished)
+        return [one for one in made if str(one.spec.dataset) in datasets]
+
+
+class _Shortfall(NamedTuple):
+    """What runs of a sweep lack, why, and what to do about it."""
+
+    what: str
+    reason: str
+    remedy: str
+
 
 def shortfalls(queue: Queue, checkpoints: Path) -> list[str]:
     """Which runs of a sweep failed or are not stored, and why: a line for each reason."""
-    by_reason: dict[tuple[str, str, str], list[Spec]] = {}
+    affected: dict[_Shortfall, list[Spec]] = {}
+    for spec_id, shortfall in _each_shortfall(queue, checkpoints):
+        affected.setdefault(shortfall, []).append(queue.specs[spec_id])
+    lines = []
+    for (what, reason, remedy), specs in affected.items():
+        runs = plural(len(specs), "run")
+        lines.append(f"{runs} {what}: {reason} ({_listed(specs)}); {remedy}")
+    return [*lines, *queue.findings]
 
-    def add(
-        spec_id: str,
-        what: str,
-        reason: str,
-        remedy: str,
-    ) -> None:
-        by_reason.setdefault((what, reason, remedy), []).append(queue.specs[spec_id])
 
+def _each_shortfall(queue: Queue, checkpoints: Path) -> Iterator[tuple[str, _Shortfall]]:
+    """The ids of the runs that failed or are not stored, each with what it lacks."""
     for spec_id, reason in queue.failures.items():
-        add(spec_id, "failed", reason, "the same command tries again")
+        yield spec_id, _Shortfall("failed", reason, "the same command tries again")
     kept = f"kept in {checkpoints}; the same command sends what waits, without training again"
     lost = f"not kept in {checkpoints} either; the same command trains again"
     for spec_id, item in queue.unstored.items():
-        add(spec_id, "trained but not stored", item.reason, kept if item.kept else lost)
-    lines = [
-        f"{plural(len(specs), 'run')} {what}: {reason} ({_listed(specs)}); {remedy}"
-        for (what, reason, remedy), specs in by_reason.items()
-    ]
-    return [*lines, *queue.findings]
+        remedy = kept if item.kept else lost
+        yield spec_id, _Shortfall("trained but not stored", item.reason, remedy)
 
 
 def _listed(specs: Sequence[Spec]) -> str:

@@ -54,11 +54,20 @@ def make_plan(
     if trials is not None and trials < 1:
         raise BadInput(f"--trials {trials} is not allowed; an integer of at least 1")
     space = with_overrides(load_space(name), changes or {}, seeds, say)
-    if trials is not None and not isinstance(space, Search):
-        raise BadInput(f"--trials is for a search; {name} is a list of {len(space)} specs")
-    if trials is not None and isinstance(space, Search):
-        space = dataclasses.replace(space, trials=trials)
+    if trials is not None:
+        space = _with_trials(space, trials, name)
     return plan_space(Path(name).stem, space)
+
+
+def _with_trials(
+    space: list[Spec] | Search,
+    trials: int,
+    name: str,
+) -> Search:
+    """The search with as many proposals as asked for. BadInput for a list of specs."""
+    if isinstance(space, Search):
+        return dataclasses.replace(space, trials=trials)
+    raise BadInput(f"--trials is for a search; {name} is a list of {len(space)} specs")
 
 
 def plan_space(title: str, space: Sequence[Spec] | Search) -> SweepPlan:
@@ -89,12 +98,19 @@ def load_space(name: str) -> list[Spec] | Search:
         raise BadInput(f"search space {name} raised {type(error).__name__}: {error}") from error
     if isinstance(space, Search):
         return space
-    if isinstance(space, Sequence) and space and all(isinstance(item, Spec) for item in space):
+    if _holds_specs(space):
         return list(space)
     raise BadInput(
         f"search space {name} must return a non-empty list of Specs or a Search, "
         f"not {type(space).__name__}"
     )
+
+
+def _holds_specs(space: object) -> bool:
+    """Whether it is a list of specs, and not an empty one."""
+    if not isinstance(space, Sequence) or not space:
+        return False
+    return all(isinstance(item, Spec) for item in space)
 
 
 def distinct(specs: Iterable[Spec]) -> list[Spec]:
@@ -161,13 +177,16 @@ def preflight(
     """
     from backstop.platform.experiment import Experiment
 
-    federations = {
-        json.dumps({**spec_to_json(spec), "defense": [], "rounds": 0}, sort_keys=True): spec
-        for spec in specs
-    }
+    federations = {_federation_text(spec): spec for spec in specs}
     for spec in federations.values():
         # a warm-up is work, to be done by the workers
         experiment = Experiment(spec.replace(warmup=0), folder, device)
         if spec.warmup:
             starts.check_makeable(experiment.warm_up_key(spec))
         experiment.close()
+
+
+def _federation_text(spec: Spec) -> str:
+    """What specs have in common that set up the same federation."""
+    setup = {**spec_to_json(spec), "defense": [], "rounds": 0}
+    return json.dumps(setup, sort_keys=True)

@@ -301,24 +301,26 @@ def run_trials(
     # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
     # is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    trainable = tune.with_resources(
+    tuning = TuneConfig(
+        search_alg=Generations(queue),
+        num_samples=-1,
+        reuse_actors=True,
+        max_concurrent_trials=at_once,
+    )
+    running = RunConfig(
+        name="tune",
+        storage_path=str(task.destination.checkpoints.parent),
+        verbose=0,
+        failure_config=FailureConfig(max_failures=RETRIES),
+        checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+        callbacks=[Watching(queue, observer)],
+    )
+    Tuner(_trainable(task, workers), tune_config=tuning, run_config=running).fit()
+
+
+def _trainable(task: Task, workers: TrialWorkers) -> Any:
+    """A trial of the task as Tune takes it, with the resources that it needs."""
+    return tune.with_resources(
         tune.with_parameters(Trial, task=task, workers=workers),
         PlacementGroupFactory(workers.bundles, strategy="PACK"),
     )
-    Tuner(
-        trainable,
-        tune_config=TuneConfig(
-            search_alg=Generations(queue),
-            num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=at_once,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(task.destination.checkpoints.parent),
-            verbose=0,
-            failure_config=FailureConfig(max_failures=RETRIES),
-            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[Watching(queue, observer)],
-        ),
-    ).fit()
