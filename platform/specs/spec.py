@@ -24,7 +24,7 @@ from backstop.platform.params import (
     nearest,
     schema,
 )
-from backstop.platform.specs.part import Part, chain_text, complete_part, to_chain
+from backstop.platform.specs.part import Part, Scalar, chain_text, complete_part, to_chain
 
 MANY = 10**9
 Precision = Literal["float32", "bfloat16"]
@@ -196,12 +196,9 @@ def _resolve(spec: Spec) -> Spec:
 
 def _completed(spec: Spec) -> Spec:
     """The spec with all defaults filled in, each value checked by itself."""
-    scalars = {
-        name: check(parameter, getattr(spec, name), "spec")
-        for name, parameter in scalar_fields().items()
-    }
-    spec = spec.replace(**scalars)
-    attack, defense = to_chain(spec.attack, "attack"), to_chain(spec.defense, "defense")
+    spec = spec.replace(**_checked_scalars(spec))
+    attack = to_chain(spec.attack, "attack")
+    defense = to_chain(spec.defense, "defense")
     return spec.replace(
         dataset=complete_part(spec.dataset, "datasets"),
         model=complete_part(spec.model, "models"),
@@ -209,6 +206,14 @@ def _completed(spec: Spec) -> Spec:
         defense=tuple(complete_part(stage, "defenses") for stage in defense),
         optimizer=complete_optimizer(spec.optimizer),
     )
+
+
+def _checked_scalars(spec: Spec) -> dict[str, Scalar]:
+    """The scalars of a spec by their names, each checked by itself."""
+    checked = {}
+    for name, parameter in scalar_fields().items():
+        checked[name] = check(parameter, getattr(spec, name), "spec")
+    return checked
 
 
 def _parts_by_group(spec: Spec) -> list[tuple[str, Part]]:
