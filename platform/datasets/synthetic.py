@@ -63,9 +63,10 @@ def synthetic(
             return Samples(separation * directions[y] + noise, y)
 
         train = draw("train", samples)
+        test = draw("test", max(samples // 4, classes))
         data = Data(
             train=train,
-            test=draw("test", max(samples // 4, classes)),
+            test=test,
             classes=classes,
             kind="table",
             mean=tuple(train.x.mean(0).tolist()),

@@ -102,13 +102,18 @@ def check_inputs(
         raise BadInput(f"{where} inputs are {_form(x)}; {kind} data is {form}, not empty")
     if x.dtype == torch.float32 and not bool(torch.isfinite(x).all()):
         raise BadInput(f"{where} inputs hold NaN or infinity")
-    if kind == "image" and x.dtype == torch.float32 and (x.min() < 0 or x.max() > 1):
-        raise BadInput(
-            f"{where} inputs reach from {float(x.min()):g} to {float(x.max()):g};"
-            " float32 images stay in [0, 1]"
-        )
+    if kind == "image" and x.dtype == torch.float32:
+        _check_pixels(x, where)
     if kind == "text":
         _check_token_ids(x, where)
+
+
+def _check_pixels(x: Tensor, where: str) -> None:
+    lowest, highest = float(x.min()), float(x.max())
+    if lowest < 0 or highest > 1:
+        raise BadInput(
+            f"{where} inputs reach from {lowest:g} to {highest:g}; float32 images stay in [0, 1]"
+        )
 
 
 def _check_token_ids(x: Tensor, where: str) -> None:
@@ -138,18 +143,18 @@ def _check_labels(
 
 
 def _check_scale(data: Data, where: str) -> None:
-    if data.mean is None and data.std is None:
+    mean, std = data.mean, data.std
+    if mean is None and std is None:
         return
     width = data.train.x.shape[1]
-    if data.mean is None or data.std is None or len(data.mean) != width or len(data.std) != width:
+    if mean is None or std is None or len(mean) != width or len(std) != width:
         raise BadInput(
             f"{where}: mean and std have one value for each of the {width} channels or features,"
             " or are both None"
         )
-    if not all(map(math.isfinite, (*data.mean, *data.std))) or min(data.std) <= 0:
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
         raise BadInput(
-            f"{where}: mean and std are finite and std is positive;"
-            f" they are {data.mean} and {data.std}"
+            f"{where}: mean and std are finite and std is positive; they are {mean} and {std}"
         )
 
 

@@ -15,7 +15,12 @@ from backstop.platform.contract import Column
 from backstop.platform.intake.files import csv_records
 from backstop.platform.params import BadInput
 
-SEPARATORS: Mapping[str, str] = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+SEPARATORS: Mapping[str, str] = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "bar": "|",
+}
 LEAST_ROWS = 10  # that a table has
 LINE_END = r"\r\n|\n|\r"
 SEPARATOR_LINE = re.compile(rf"sep=([,;|\t])(?:{LINE_END})")  # the first line of some programs
@@ -154,18 +159,25 @@ def _check_separator(
 
 def _first_lines(body: str) -> tuple[str, str]:
     """The first two lines that are not blank; empty ones where there are fewer."""
-    lines = [line for line in body.splitlines() if line.strip()]
-    first, second, *_ = [*lines, "", ""]
+    first, second, *_ = [*_filled_lines(body), "", ""]
     return first, second
 
 
 def _without_quotes(body: str, separator: str) -> str:
     """What to do where every line has as many fields when quotation marks are text."""
-    counts = {line.count(separator) for line in body.splitlines() if line.strip()}
+    lines = _filled_lines(body)
+    counts = {line.count(separator) for line in lines}
     return ", or take the marks as text: table(quotes=false)" if len(counts) == 1 else ""
 
 
-def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[CsvRow], list[str]]:
+def _filled_lines(body: str) -> list[str]:
+    return [line for line in body.splitlines() if line.strip()]
+
+
+def _without_last_separator(
+    rows: list[CsvRow],
+    names: list[str],
+) -> tuple[list[CsvRow], list[str]]:
     """Without the empty field after a separator at the end of every row, and of the header line
     where it has one.
     """
@@ -173,7 +185,7 @@ def _without_last_separator(rows: list[CsvRow], names: list[str]) -> tuple[list[
     while width > 1 and names[-1] == "" and _all_end_at(rows, width):
         names, width = names[:-1], width - 1
         rows = _first_fields(rows, width)
-    if all(len(fields) == width + 1 and fields[-1] == "" for _, fields in rows):
+    if all(fields[width:] == [""] for _, fields in rows):
         rows = _first_fields(rows, width)
     return rows, names
 
@@ -203,10 +215,11 @@ def _check_lengths(
         return
     line, count = uneven[0]
     counts = {count for _, count in uneven}
+    last_line, _ = rows[-1]
     hint = "correct it"
     if len(uneven) == len(rows) and len(counts) == 1:
         hint = _names_hint(header_line, count - width)
-    elif (line, len(uneven)) == (rows[-1][0], 1):
+    elif len(uneven) == 1 and line == last_line:
         hint = "it is the last one, so the file may be cut short"
     fields = "one field" if count == 1 else f"{count} fields"
     raise BadInput(
@@ -238,7 +251,7 @@ def _like_value(name: str, column: list[str]) -> bool:
 
 def _named(grid: Grid) -> Grid:
     """Every column with a name of its own; those without a name that say nothing are left out."""
-    kept = Grid([], [], grid.lines, [], [*grid.notes])
+    kept = Grid(names=[], columns=[], lines=grid.lines, left_out=[], notes=[*grid.notes])
     named = zip(grid.names, grid.columns, strict=True)
     for index, (name, column) in enumerate(named, start=1):
         position = f"column {index}"

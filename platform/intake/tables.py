@@ -72,12 +72,13 @@ def parted(
     """
     train = Samples(x[~test], y[~test])
     exact = train.x.double()
+    mean, std = exact.mean(0), exact.std(0)
     return Data(
         train=train,
         test=Samples(x[test], y[test]),
         classes=classes,
         kind="table",
-        mean=tuple(exact.mean(0).tolist()),
-        std=tuple(exact.std(0).tolist()),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
         client=None if client is None else client[~test],
     )
