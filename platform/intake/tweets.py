@@ -17,10 +17,10 @@ LABELS = {"0": 0, "1": 1, "4": 1}  # 4 as in the original
 POLARITIES = {"0": 0, "4": 1}
 NEUTRAL = "2"
 ORIGINAL = "training.1600000.processed.noemoticon.csv"
-TABLE_COLUMNS = ("label", "user", "text", "part")  # those that are read
+READ_COLUMNS = ("label", "user", "text", "part")  # of form csv
 ORIGINAL_FIELDS = 6  # polarity, id, date, query, user, text
 
-Record = tuple[int, list[str]]  # the line in which it begins, and its fields
+NumberedFields = tuple[int, list[str]]  # the line in which a record begins, and its fields
 TweetRow = tuple[int | None, str, str]  # label, None for a neutral tweet; user; text
 
 
@@ -136,10 +136,10 @@ def _table(content: str, *, block: bool) -> Tweets:
 
 def _positions(header: list[str]) -> dict[str, int]:
     """Where the columns stand that are read, by their names."""
-    for name in TABLE_COLUMNS:
+    for name in READ_COLUMNS:
         if name not in header:
             raise ValueError(f"line 1 names no column {name!r}; {nearest(name, header)}")
-    return {name: header.index(name) for name in TABLE_COLUMNS}
+    return {name: header.index(name) for name in READ_COLUMNS}
 
 
 def _original(content: str) -> Tweets:
@@ -162,7 +162,7 @@ def _original(content: str) -> Tweets:
     return Tweets(tweets, left + neutral, tuple(notes))
 
 
-def _whole_records(content: str) -> list[Record] | None:
+def _whole_records(content: str) -> list[NumberedFields] | None:
     """The records as csv has them; None where one has not all fields."""
     try:
         records = list(csv_records(content, strip=False))
@@ -172,7 +172,7 @@ def _whole_records(content: str) -> list[Record] | None:
     return records if whole else None
 
 
-def _line_by_line(content: str) -> list[Record]:
+def _line_by_line(content: str) -> list[NumberedFields]:
     records = []
     for line_number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
