@@ -103,14 +103,23 @@ def parser() -> Parser:
         " as a leaderboard anyone can regenerate.",
     )
     top.add_argument("--version", action="version", version=f"backstop {__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    commands = top.add_subparsers(
+        required=True,
+        metavar="COMMAND",
+        parser_class=Parser,
+    )
 
     def command(
         name: str,
         function: Callable[[argparse.Namespace], int],
         text: str,
     ) -> Parser:
-        added: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added: Parser = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            allow_abbrev=False,
+        )
         added.set_defaults(command=function)
         return added
 
@@ -172,7 +181,10 @@ def _sweep_options(to: Parser) -> None:
         help="change every spec that has it, e.g. rounds=60, optimizer.lr=0.05, attack.strength=1",
     )
     to.add_argument(
-        "--trials", type=int, metavar="N", help="proposals of a search, in place of its own number"
+        "--trials",
+        type=int,
+        metavar="N",
+        help="proposals of a search, in place of its own number",
     )
     to.add_argument(
         "--max-concurrent",
@@ -187,7 +199,12 @@ def _sweep_options(to: Parser) -> None:
 
 
 def _leaderboard_options(to: Parser) -> None:
-    to.add_argument("--experiment", required=True, metavar="NAME", help="MLflow experiment")
+    to.add_argument(
+        "--experiment",
+        required=True,
+        metavar="NAME",
+        help="MLflow experiment",
+    )
     _out_option(to)
     _mix_option(to)
     _json_option(to, "the leaderboard as one JSON document on stdout")
@@ -197,7 +214,11 @@ def _leaderboard_options(to: Parser) -> None:
 def _verify_options(to: Parser) -> None:
     to.add_argument("file", metavar="FILE", help="a leaderboard.json")
     to.add_argument(
-        "--sample", type=int, default=3, metavar="N", help="how many runs to do again (default: 3)"
+        "--sample",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how many runs to do again (default: 3)",
     )
     _device_options(to)
 
@@ -239,7 +260,11 @@ def _data_options(to: Parser) -> None:
 
 def _ui_options(to: Parser) -> None:
     to.add_argument(
-        "--port", type=int, default=5000, metavar="N", help="port on this machine (default: 5000)"
+        "--port",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="port on this machine (default: 5000)",
     )
     _store_option(to)
 
@@ -315,7 +340,10 @@ def _mix_option(to: Parser) -> None:
 
 def _device_options(to: Parser) -> None:
     to.add_argument(
-        "--device", default="auto", metavar="KIND", help="auto, cpu or cuda (default: auto)"
+        "--device",
+        default="auto",
+        metavar="KIND",
+        help="auto, cpu or cuda (default: auto)",
     )
     _data_dir_option(to)
 

@@ -32,7 +32,15 @@ class Optimizer(NamedTuple):
 def sgd(
     *,
     lr: Annotated[
-        float, Range(0, 1e6, low_open=True, search=(1e-3, 1.0), log=True), "learning rate"
+        float,
+        Range(
+            0,
+            1e6,
+            low_open=True,
+            search=(1e-3, 1.0),
+            log=True,
+        ),
+        "learning rate",
     ] = 0.05,
     momentum: Annotated[float, Range(0, 1, high_open=True), "heavy-ball momentum"] = 0.0,
     weight_decay: Annotated[float, Range(0, 1e3), "L2 penalty, added to the gradient"] = 0.0,
@@ -62,7 +70,15 @@ def sgd(
 def adam(
     *,
     lr: Annotated[
-        float, Range(0, 1e6, low_open=True, search=(1e-5, 1e-1), log=True), "learning rate"
+        float,
+        Range(
+            0,
+            1e6,
+            low_open=True,
+            search=(1e-5, 1e-1),
+            log=True,
+        ),
+        "learning rate",
     ] = 1e-3,
     beta1: Annotated[float, Range(0, 1, high_open=True), "decay of the first moment"] = 0.9,
     beta2: Annotated[float, Range(0, 1, high_open=True), "decay of the second moment"] = 0.999,

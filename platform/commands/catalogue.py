@@ -41,12 +41,21 @@ def _look_up(group: str, name: str) -> Item:
     try:
         return _as_item(group, plugins.describe(group, name))
     except BadInput as error:
-        return {"name": name, "group": group, "error": str(error)}
+        return {
+            "name": name,
+            "group": group,
+            "error": str(error),
+        }
 
 
 def _as_item(group: str, plugin: Plugin) -> Item:
     parameters = [
-        {"name": item.name, "default": item.default, "allowed": item.allowed, "text": item.text}
+        {
+            "name": item.name,
+            "default": item.default,
+            "allowed": item.allowed,
+            "text": item.text,
+        }
         for item in plugin.parameters.values()
     ]
     return {
@@ -156,9 +165,19 @@ def _print_sheet(plugin: Plugin, item: Item) -> None:
     console = open_console()
     title = f"{plugins.SINGULAR[item['group']]} {plugin.name}, version {plugin.version}"
     console.print(title, style="bold", highlight=False)
-    console.print(plugin.sheet, markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        plugin.sheet,
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     for line in _fact_lines(item):
-        console.print(f"\n{line}", markup=False, highlight=False, end="")
+        console.print(
+            f"\n{line}",
+            markup=False,
+            highlight=False,
+            end="",
+        )
     console.print()
     if item["parameters"]:
         console.print(_parameter_table(item["parameters"]))
@@ -174,7 +193,11 @@ def _fact_lines(item: Item) -> Iterator[str]:
 def _parameter_table(parameters: Sequence[Item]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for heading in ("parameter", "default", "allowed", "meaning"):
         table.add_column(heading)
     for item in parameters:

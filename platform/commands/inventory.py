@@ -56,7 +56,11 @@ def _row(
     path_or_problem = find_file(folder, file)
     if isinstance(path_or_problem, Path):
         option = _option_at(path_or_problem, folder, file)
-        return row | {"state": "present", "md5": option.md5, "found": option.path}
+        return row | {
+            "state": "present",
+            "md5": option.md5,
+            "found": option.path,
+        }
     if path_or_problem:
         return row | {"state": "corrupt", "problem": path_or_problem}
     return row

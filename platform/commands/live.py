@@ -181,7 +181,11 @@ class Watch:
 
 def _empty_table() -> Table:
     """The live table without its rows."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
     for heading, side in TABLE_COLUMNS:
         table.add_column(
             heading,

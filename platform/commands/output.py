@@ -41,7 +41,12 @@ def open_console() -> Any:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; NaN and infinities become null."""
     finite = _finite(document)
-    text = json.dumps(finite, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(
+        finite,
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=1,
+    )
     if not plain.carries(sys.stdout, text):  # JSON's own escapes keep the document as it is
         text = json.dumps(finite, allow_nan=False, indent=1)
     print(text)

@@ -203,7 +203,11 @@ def _search_table(proposals: Proposals) -> Table:
     from rich.table import Table
 
     best, search = proposals.best(), proposals.search
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for name in ("trial", *search.free, search.objective):
         table.add_column(name, justify="right")
     for trial, (values, score) in enumerate(proposals.trials):
@@ -224,7 +228,11 @@ def _search_document(space: str, proposals: Proposals) -> Mapping[str, Any]:
         "space": space,
         "objective": proposals.search.objective,
         "trials": [
-            {"number": trial, "values": values, "score": score}
+            {
+                "number": trial,
+                "values": values,
+                "score": score,
+            }
             for trial, (values, score) in enumerate(proposals.trials)
         ],
         "best": best and {"values": best[0], "score": best[1]},

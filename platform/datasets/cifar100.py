@@ -56,10 +56,22 @@ def cifar100(
         train, test = (_read(folder, file, labels) for file in FILES)
         mean, std = scale(train.x)
         return checked(
-            Data(train, test, classes=CLASSES[labels], kind="image", mean=mean, std=std), "cifar100"
+            Data(
+                train,
+                test,
+                classes=CLASSES[labels],
+                kind="image",
+                mean=mean,
+                std=std,
+            ),
+            "cifar100",
         )
 
-    return Dataset(load=load, files=FILES, download=_download)
+    return Dataset(
+        load=load,
+        files=FILES,
+        download=_download,
+    )
 
 
 def _read(

@@ -54,7 +54,14 @@ HINT = (
     " or run: backstop data emnist --download"
 )
 ARCHIVE = File(f"{FOLDER}/gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e", HINT)
-CLASSES = {"byclass": 62, "bymerge": 47, "balanced": 47, "letters": 26, "digits": 10, "mnist": 10}
+CLASSES = {
+    "byclass": 62,
+    "bymerge": 47,
+    "balanced": 47,
+    "letters": 26,
+    "digits": 10,
+    "mnist": 10,
+}
 
 
 def emnist(
@@ -80,14 +87,25 @@ def emnist(
         )
         mean, std = scale(train.x)
         data = checked(
-            Data(train, test, classes=CLASSES[split], kind="image", mean=mean, std=std),
+            Data(
+                train,
+                test,
+                classes=CLASSES[split],
+                kind="image",
+                mean=mean,
+                std=std,
+            ),
             f"emnist(split={split})",
         )
         for part, samples in (("train", train), ("test", test)):
             _check_classes(samples.y, split, part)
         return data
 
-    return Dataset(load=load, files=tuple(files), download=_download)
+    return Dataset(
+        load=load,
+        files=tuple(files),
+        download=_download,
+    )
 
 
 def _file(name: str) -> File:

@@ -57,7 +57,11 @@ FILES = tuple(
 
 def fashion_mnist() -> Dataset:
     """Fashion-MNIST as a dataset."""
-    return Dataset(load=_load, files=FILES, download=_download)
+    return Dataset(
+        load=_load,
+        files=FILES,
+        download=_download,
+    )
 
 
 def _load(folder: Path) -> Data:
@@ -66,7 +70,17 @@ def _load(folder: Path) -> Data:
         for x, y in (FILES[:2], FILES[2:])
     )
     mean, std = scale(train.x)
-    return checked(Data(train, test, classes=10, kind="image", mean=mean, std=std), "fashion_mnist")
+    return checked(
+        Data(
+            train,
+            test,
+            classes=10,
+            kind="image",
+            mean=mean,
+            std=std,
+        ),
+        "fashion_mnist",
+    )
 
 
 def _read(

@@ -61,7 +61,11 @@ FILES = tuple(
 
 def mnist() -> Dataset:
     """MNIST as a dataset."""
-    return Dataset(load=_load, files=FILES, download=_download)
+    return Dataset(
+        load=_load,
+        files=FILES,
+        download=_download,
+    )
 
 
 def _load(folder: Path) -> Data:
@@ -69,7 +73,17 @@ def _load(folder: Path) -> Data:
         Samples(_read(folder, x, 28, 28).unsqueeze(1), _read(folder, y).long())
         for x, y in (FILES[:2], FILES[2:])
     )
-    return checked(Data(train, test, classes=10, kind="image", mean=MEAN, std=STD), "mnist")
+    return checked(
+        Data(
+            train,
+            test,
+            classes=10,
+            kind="image",
+            mean=MEAN,
+            std=STD,
+        ),
+        "mnist",
+    )
 
 
 def _read(

@@ -91,7 +91,12 @@ HINT = (
     "put a csv file there (UTF-8, fields separated by commas, a header line),"
     " or name another: table(path=…)"
 )
-MARKS = {"comma": ",", "point": ".", "blank": " ", "apostrophe": "'"}
+MARKS = {
+    "comma": ",",
+    "point": ".",
+    "blank": " ",
+    "apostrophe": "'",
+}
 ENCODING_HINT = "; name it: table(encoding=cp1252), as older Windows programs write, or another"
 ENCODINGS = ["utf-8", "utf-16", "cp1252", "latin-1", "cp1251", "cp932", "gb18030", "big5", "euc_kr"]
 

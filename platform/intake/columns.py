@@ -30,7 +30,11 @@ MISSING_NUMBERS = frozenset(
     | {"-", "--", ".", "<na>", "#n/a", "#na", "#value!", "#div/0!"}
 )
 TRUTH = {"false": 0.0, "true": 1.0}
-TRUTH_OR_DIGIT = {**TRUTH, "0": 0.0, "1": 1.0}
+TRUTH_OR_DIGIT = {
+    **TRUTH,
+    "0": 0.0,
+    "1": 1.0,
+}
 IN_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 WITH_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 MOSTLY = 0.9  # share of numbers from which the other fields of a column are mistakes

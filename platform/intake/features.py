@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 MOST_UNITS = 5  # columns of numbers with a unit that the load's line names at most
 Feature = npt.NDArray[np.float32]
-KIND_NAMES = {"number": "numbers", "truth value": "truth values", "category": "categories"}
+KIND_NAMES = {
+    "number": "numbers",
+    "truth value": "truth values",
+    "category": "categories",
+}
 
 
 def make_features(

@@ -24,7 +24,11 @@ import numpy.typing as npt
 from backstop.platform.contract import File
 from backstop.platform.params import BadInput
 
-PACKED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ\0": lzma.decompress}
+PACKED = {
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ\0": lzma.decompress,
+}
 FOREIGN = {  # how files begin that are no text
     b"\x28\xb5\x2f\xfd": "a file packed with zstd; unpack it",
     b"PAR1": "a Parquet file; write it as csv",

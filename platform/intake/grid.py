@@ -251,7 +251,13 @@ def _like_value(name: str, column: list[str]) -> bool:
 
 def _named(grid: Grid) -> Grid:
     """Every column with a name of its own; those without a name that say nothing are left out."""
-    kept = Grid(names=[], columns=[], lines=grid.lines, left_out=[], notes=[*grid.notes])
+    kept = Grid(
+        names=[],
+        columns=[],
+        lines=grid.lines,
+        left_out=[],
+        notes=[*grid.notes],
+    )
     named = zip(grid.names, grid.columns, strict=True)
     for index, (name, column) in enumerate(named, start=1):
         position = f"column {index}"

@@ -15,7 +15,11 @@ from backstop.platform.contract import Column, Data, Reading
 from backstop.platform.intake.tables import repeats
 
 MOST_LISTED = 8  # classes and reasons that one line names at most
-FORMS = {"image": "pixels", "table": "features", "text": "token ids"}
+FORMS = {
+    "image": "pixels",
+    "table": "features",
+    "text": "token ids",
+}
 MOST_NOTES = 2  # notes that one line has room for
 
 
@@ -115,7 +119,11 @@ def tag(reading: Reading, limit: int) -> str:
     """
     full = document(reading)
     kinds = Counter(column.kind for column in reading.columns)
-    shorter = {**full, "columns": dict(kinds), "notes": full["notes"][:MOST_LISTED]}
+    shorter = {
+        **full,
+        "columns": dict(kinds),
+        "notes": full["notes"][:MOST_LISTED],
+    }
     for option in (full, shorter, {**shorter, "classes": len(reading.classes)}):
         text = json.dumps(option, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= limit:

@@ -13,7 +13,11 @@ from backstop.platform.intake.files import csv_records, naming_file, read_text
 from backstop.platform.params import BadInput, nearest
 
 CLASSES = ("negative", "positive")
-LABELS = {"0": 0, "1": 1, "4": 1}  # 4 as in the original
+LABELS = {
+    "0": 0,
+    "1": 1,
+    "4": 1,
+}  # 4 as in the original
 POLARITIES = {"0": 0, "4": 1}
 NEUTRAL = "2"
 ORIGINAL = "training.1600000.processed.noemoticon.csv"

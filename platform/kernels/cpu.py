@@ -35,8 +35,16 @@ PIECE = 65_536  # coordinates in a piece, a multiple of both
 
 # Rows are finite, so a comparison never meets a NaN; sums of squares may be reordered, and stay
 # within 1e-7 of the exact value.
-ordered = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-summed = numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"})
+ordered = numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"nnan", "nsz"},
+)
+summed = numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"nnan", "nsz", "reassoc", "contract"},
+)
 
 
 def in_pieces(

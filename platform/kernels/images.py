@@ -34,7 +34,11 @@ def lay_out(
                     written[j, k] = table[line[j]]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
+@numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"nnan", "nsz"},
+)
 def spread(
     windows: Floats,
     top: Floats,

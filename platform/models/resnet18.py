@@ -60,7 +60,11 @@ def resnet18(
         from torchvision import models
 
         layer = nn.BatchNorm2d if norm == "batch" else partial(nn.GroupNorm, GROUPS)
-        net: nn.Module = models.resnet18(weights=None, num_classes=classes, norm_layer=layer)
+        net: nn.Module = models.resnet18(
+            weights=None,
+            num_classes=classes,
+            norm_layer=layer,
+        )
         channels, *sides = shape
         if stem == "small" or (stem == "auto" and max(sides) <= SMALL):
             net.conv1 = _convolution(channels, kernel=3, stride=1)

@@ -148,7 +148,11 @@ def _invert(
     price = x.new_full((count,), rule.first)
     streak = x.new_zeros(count)
     labels = targets.repeat_interleave(size)
-    optimizer = adam(lr=lr, beta1=0.5, beta2=0.9)
+    optimizer = adam(
+        lr=lr,
+        beta1=0.5,
+        beta2=0.9,
+    )
     memory = optimizer.start(free)
     for step in range(steps):
         values = free.detach().requires_grad_()

@@ -88,7 +88,12 @@ def draw_svg(
             stream,
             format="svg",
             transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+            metadata={
+                "Date": None,
+                "Creator": None,
+                "Format": None,
+                "Type": None,
+            },
         )
     element = _themed(_bare(stream.getvalue()))
     opening = Markup('<svg role="img" aria-label="{}"').format(label)

@@ -18,7 +18,11 @@ ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
 UNTRIGGERED = "untriggered_target_rate"
 FIGURES = (ACCURACY, SUCCESS, "robust_accuracy")
 # of a diverged run that lacks the figure
-WORST_VALUES = {ACCURACY: 0.0, SUCCESS: 1.0, "robust_accuracy": 0.0}
+WORST_VALUES = {
+    ACCURACY: 0.0,
+    SUCCESS: 1.0,
+    "robust_accuracy": 0.0,
+}
 VARIED_FIELDS = ("attack", "defense", "seed", "dormant")  # what a setting leaves open
 
 Curve = Sequence[tuple[int, float]]  # (round, value)

@@ -20,7 +20,11 @@ from backstop.platform.specs.spec import (
 )
 
 TAG_LIMIT = 8000  # MLflow cuts longer tag values off
-PLAIN_WORDS = {None: "none", True: "true", False: "false"}
+PLAIN_WORDS = {
+    None: "none",
+    True: "true",
+    False: "false",
+}
 
 
 def plain_text(value: object) -> str:
@@ -101,7 +105,10 @@ def run_tags(
     """The tags that a run carries; those that are empty or too long for MLflow are left out."""
     spec = validate(spec)
     document = json.dumps(
-        spec_to_json(spec), sort_keys=True, separators=(",", ":"), allow_nan=False
+        spec_to_json(spec),
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
     )
     tags = {
         "backstop.kind": "trial",

@@ -38,7 +38,11 @@ class Offset(NamedTuple):
     side: str
 
 
-SIDES = {"left": 0.0, "center": 0.5, "right": 1.0}  # edge → share of the label left of it
+SIDES = {
+    "left": 0.0,
+    "center": 0.5,
+    "right": 1.0,
+}  # edge → share of the label left of it
 AROUND = (
     Offset(9, 0, "left"),
     Offset(-9, 0, "right"),

@@ -67,7 +67,12 @@ class Log:
         self.error = ""  # why the last try to send failed
         self.finding = ""  # how a run of the same spec, finished elsewhere, differs from this one
         self._origin = origin
-        self._tags = run_tags(spec, space=space, origin=origin, parent=parent)
+        self._tags = run_tags(
+            spec,
+            space=space,
+            origin=origin,
+            parent=parent,
+        )
         self._tags |= {DRIVER: driver} if driver else {}
         self._start = 0
         self._artifact_uri = ""

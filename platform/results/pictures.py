@@ -107,7 +107,13 @@ def _draw_interval(
     x: list[float],
     y: list[float],
 ) -> None:
-    axes.plot(x, y, color=color, linewidth=1.2, alpha=0.6)
+    axes.plot(
+        x,
+        y,
+        color=color,
+        linewidth=1.2,
+        alpha=0.6,
+    )
 
 
 def _accuracy_limits(accuracies: Sequence[float]) -> tuple[float, float]:
@@ -296,7 +302,12 @@ def strength_picture(document: Document) -> bytes:
             axes.set_title(name.on_lines(), fontsize=FONT_SIZE)
 
     width = 4.6 * len(groups)
-    return draw_png(draw, salt="strengths", size=(width, 3.8), dpi=130)
+    return draw_png(
+        draw,
+        salt="strengths",
+        size=(width, 3.8),
+        dpi=130,
+    )
 
 
 def ranking_picture(document: Document) -> bytes:
@@ -342,7 +353,13 @@ def _draw_bar(
 ) -> None:
     der = 100 * row["der"]
     interval = _interval(row["intervals"]["der"])
-    axes.barh(height, der, height=0.62, color=color, alpha=0.9)
+    axes.barh(
+        height,
+        der,
+        height=0.62,
+        color=color,
+        alpha=0.9,
+    )
     axes.plot(interval, [height, height], color=INK, linewidth=1.2)
     axes.text(
         max(der, *interval) + 1.5,

@@ -21,7 +21,11 @@ def serve_ui(store: Store, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     # one worker and no job runners: the defaults start eleven processes for a single reader
-    environment = {**QUIET, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **QUIET,
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     try:
         return subprocess.call([*command, "--workers", "1"], env=environment)
     except KeyboardInterrupt:

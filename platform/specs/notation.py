@@ -47,7 +47,11 @@ FRACTION = re.compile(
 SIGN_APART = re.compile(r"^([+-])\s+")
 STOPS = re.compile(r"""[\s,()\[\]{}=+'"]""")  # what text that is written without quotes is free of
 LOOSE = re.compile(r"""(?<![-+*/])\s+(?![-+*/\s])|[='"]""")  # what a bare value is free of
-CLOSING = {"(": ")", "[": "]", "{": "}"}
+CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+}
 
 
 def read(text: str) -> Value:

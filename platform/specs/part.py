@@ -31,7 +31,12 @@ class Part(NamedTuple):
 
 
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
-GROUPS = {"dataset": "datasets", "model": "models", "attack": "attacks", "defense": "defenses"}
+GROUPS = {
+    "dataset": "datasets",
+    "model": "models",
+    "attack": "attacks",
+    "defense": "defenses",
+}
 
 
 def parse_value(text: str) -> Scalar:

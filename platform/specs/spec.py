@@ -407,7 +407,11 @@ def canonical_json(spec: Spec) -> str:
         for group, part in _parts_by_group(spec)
     }
     return json.dumps(
-        {"spec": spec_to_json(spec), "versions": versions, "engine": ENGINE},
+        {
+            "spec": spec_to_json(spec),
+            "versions": versions,
+            "engine": ENGINE,
+        },
         sort_keys=True,
         separators=(",", ":"),
         allow_nan=False,

@@ -188,5 +188,9 @@ def preflight(
 
 def _federation_text(spec: Spec) -> str:
     """What specs have in common that set up the same federation."""
-    setup = {**spec_to_json(spec), "defense": [], "rounds": 0}
+    setup = {
+        **spec_to_json(spec),
+        "defense": [],
+        "rounds": 0,
+    }
     return json.dumps(setup, sort_keys=True)

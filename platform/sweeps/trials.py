@@ -78,7 +78,12 @@ class Trial(tune.Trainable):
             if may_pass(error):
                 raise
             self.idle_since = time.perf_counter()
-            return {"rounds": 0, "last": {}, "done": True, "failure": str(error)}
+            return {
+                "rounds": 0,
+                "last": {},
+                "done": True,
+                "failure": str(error),
+            }
 
     def _advance(self) -> dict[str, Any]:
         if self.next_spec is not None:

@@ -84,7 +84,11 @@ def edge_cases(
         x = cases.tail(view.test, view)
         return TestSet(x, _labeled(x, cases.label).y, _labeled(x, source).y)
 
-    return Attack(init=init, poison=poison, test_set=triggered)
+    return Attack(
+        init=init,
+        poison=poison,
+        test_set=triggered,
+    )
 
 
 class _Cases(NamedTuple):

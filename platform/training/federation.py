@@ -148,7 +148,11 @@ def build_federation(
     root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
     data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))
     shards = partition.deal(
-        data, clients=spec.clients, alpha=spec.alpha, seed=spec.seed, among=rest
+        data,
+        clients=spec.clients,
+        alpha=spec.alpha,
+        seed=spec.seed,
+        among=rest,
     )
     module = _model(spec, data)
     attack, trigger_stage = _attack(spec)
@@ -176,7 +180,10 @@ def another(built: Federation) -> Federation:
     net = built.net._replace(module=copy.deepcopy(built.net.module))
     attack, _ = _attack(built.spec)
     return built._replace(
-        net=net, replica=network.Replica(net), attack=attack, defense=_defense(built.spec)
+        net=net,
+        replica=network.Replica(net),
+        attack=attack,
+        defense=_defense(built.spec),
     )
 
 
@@ -264,4 +271,8 @@ def _move(data: Data, where: torch.device) -> Data:
         return Samples(samples.x.to(where), samples.y.to(where))
 
     root = moved(data.root) if data.root else None
-    return data._replace(train=moved(data.train), test=moved(data.test), root=root)
+    return data._replace(
+        train=moved(data.train),
+        test=moved(data.test),
+        root=root,
+    )

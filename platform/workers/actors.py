@@ -169,7 +169,11 @@ def unpack(arrays: Mapping[str, Any]) -> Data:
             fields[name] = view(value)
     train = _take_samples(fields, "train")
     test = _take_samples(fields, "test")
-    return Data(train=train, test=test, **fields)
+    return Data(
+        train=train,
+        test=test,
+        **fields,
+    )
 
 
 def _take_samples(fields: dict[str, Any], part: str) -> Samples:

@@ -96,7 +96,13 @@ def _start_own(folder: Path, cpus: int) -> None:
         own["_temp_dir"] = str(folder / "ray")
         why = f"{usual} is too long for its sockets"
         print(f"Ray keeps its files in {folder / 'ray'}: {why}", file=sys.stderr, flush=True)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **own, **QUIET_RAY)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        **own,
+        **QUIET_RAY,
+    )
 
 
 def cluster_resources() -> Mapping[str, float]:

@@ -36,7 +36,8 @@ def test_it_scales_the_whole_state_buffers_included() -> None:
     state = experiment.state
     plain = experiment.clients.train(0, range(6), state.params, state.buffers, state.attack)
     plain = plain._replace(buffers=torch.arange(12.0).view(6, 2))
-    experiment.clients.train = lambda *_: plain  # type: ignore[method-assign]
+    trained = plain._replace(rows=plain.rows.clone(), buffers=plain.buffers.clone())
+    experiment.clients.train = lambda *_: trained  # type: ignore[method-assign]
     _, sent = experiment._trained(experiment.state, cohort)
     factor = torch.where(malicious, 6.0, 1.0)[:, None]
     assert malicious.sum() == 2
