@@ -33,7 +33,7 @@ NAMES = {"flower": "flwr", "pfl": "pfl", "byzfl": "byzfl"}
 
 def last_line(text: str) -> str:
     """The last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip("=- \t")]
     return lines[-1] if lines else "no message"
 
 
