@@ -491,7 +491,7 @@ def test_a_field_younger_than_the_ids_is_silent_at_its_default(toys: Path) -> No
 
 
 def test_the_id_of_the_plain_spec_stays() -> None:
-    assert Spec().id == "f22ebdc7ee821b54ef00c0e16928aeef69b1ece517aba3ac188b3768386b46b6"
+    assert Spec().id == "ac052a3617256cd1d56384afbe0490fe36ed2b311e048c80b3bcf909667bb204"
 
 
 def test_a_bad_spec_has_no_id(toys: Path) -> None:

@@ -12,8 +12,8 @@ Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Reco
 Proceedings of the IEEE 86(11), 1998.
 
 Deviations: the rectifier follows the pooling; max(0, ·) is monotone, so the values are equal and
-there are a quarter as many to rectify. The first convolution and its pooling are one layer, which
-is faster and has the same values. Images with a side below 16, for which two unpadded
+there are a quarter as many to rectify. A convolution and its pooling are one layer, which is faster
+and has the same values. Images with a side below 16, for which two unpadded
 convolutions leave nothing, are padded by 2. The initial values are those of ``torch.nn.Conv2d`` and
 ``torch.nn.Linear``.
 
@@ -55,8 +55,7 @@ def _build(shape: tuple[int, ...], classes: int) -> nn.Module:
         OrderedDict(
             conv1=PooledConv2d(channels, 6, 5, padding=pad),
             relu1=nn.ReLU(),
-            conv2=nn.Conv2d(6, 16, 5, padding=pad),
-            pool2=nn.MaxPool2d(2),
+            conv2=PooledConv2d(6, 16, 5, padding=pad),
             relu2=nn.ReLU(),
             flatten=nn.Flatten(),
             linear1=nn.Linear(16 * height * width, 120),

@@ -362,7 +362,8 @@ class Replica:
         views = split(self.buffers, net.buffer_layout) if net.buffer_layout else {}
         for name, view in views.items():
             owner, _, attribute = name.rpartition(".")
-            self.module.get_submodule(owner)._buffers[attribute] = view  # noqa: SLF001 -- torch has no public way to set a buffer to a view
+            # torch has no public way to make a buffer a view
+            self.module.get_submodule(owner)._buffers[attribute] = view  # noqa: SLF001
 
     def load(self, params: Tensor, buffers: Tensor) -> None:
         """Start from these vectors; integer counters restart at zero."""
