@@ -447,6 +447,7 @@ def test_help_states_every_field_of_the_spec(capsys: pytest.CaptureFixture[str])
         "--server-lr",
         "--attack-every",
         "--precision",
+        "--evaluate-on",
     ):
         assert option in out
 

@@ -435,6 +435,7 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "root_size": 99,
         "block": 9,
         "precision": "bfloat16",
+        "evaluate_on": "validation",
         "seed": 1,
     }
     assert set(other) == {item.name for item in fields(Spec)}  # a new field belongs here
@@ -480,14 +481,19 @@ def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
     assert document["versions"] == {"datasets.pictures": 1, "models.line": 1, "attacks.flip": 3}
 
 
-def test_a_field_younger_than_the_ids_is_silent_at_its_default(toys: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("precision", "bfloat16"), ("evaluate_on", "validation")]
+)
+def test_a_field_younger_than_the_ids_is_silent_at_its_default(
+    toys: Path, name: str, value: str
+) -> None:
     """Ids and documents of stored runs are those of specs without it."""
     document = canonical_json(BASE)
-    assert "precision" not in document
-    plain, other = spec_to_json(BASE), spec_to_json(BASE.replace(precision="bfloat16"))
-    assert other == {**plain, "precision": "bfloat16"}
+    assert name not in document
+    plain, other = spec_to_json(BASE), spec_to_json(BASE.replace(**{name: value}))
+    assert other == {**plain, name: value}
     assert spec_from_json(plain) == BASE
-    assert spec_from_json(other).precision == "bfloat16"
+    assert getattr(spec_from_json(other), name) == value
 
 
 def test_the_id_of_the_plain_spec_stays() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backstop.platform import seeds
 from backstop.platform.contract import AttackView, RoundView, Samples, ServerView, Updates
-from backstop.platform.training import loading, local_sgd
+from backstop.platform.training import loading, local_sgd, partition
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.network import to_unit_interval
 
@@ -131,8 +131,18 @@ class Views:
         self.read_edge_cases = True
         pair = loading.load_edge_cases(self.built.spec.dataset, self.folder)
         assert pair is not None
-        train, test = (to_unit_interval(x).to(self.built.device) for x in pair)
+        train, test = (to_unit_interval(x).to(self.built.device) for x in self._evaluated(*pair))
         return _all_of_class(train, target), _all_of_class(test, target)
+
+    def _evaluated(self, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+        """A dataset's own edge cases, to be trained on and to be evaluated on: of a run that is
+        evaluated on validation data both are of the training ones.
+        """
+        built = self.built
+        if built.spec.evaluate_on == "test":
+            return train, test
+        part, left = partition.hold_out_validation(train, built.spec.seed, kind=built.data.kind)
+        return train[left], train[part]
 
 
 def _nobody() -> Tensor:

@@ -28,6 +28,7 @@ from backstop.platform.specs.part import Part, Scalar, chain_text, complete_part
 
 MANY = 10**9
 Precision = Literal["float32", "bfloat16"]
+EvaluateOn = Literal["test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,11 @@ class Spec:
         "of the model's products and convolutions in training and evaluation; parameters, updates"
         " and defenses are float32 with both",
     ] = "float32"
+    evaluate_on: Annotated[
+        EvaluateOn,
+        "test: the test set; validation: a part of the training data that no client and no root"
+        " set holds, for tuning and searches, which never see the test set",
+    ] = "test"
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property
@@ -136,7 +142,7 @@ class Search:
 
 
 # fields younger than the ids of stored runs: written only where they differ from their default
-YOUNGER_FIELDS = frozenset({"precision"})
+YOUNGER_FIELDS = frozenset({"precision", "evaluate_on"})
 ENGINE = 3  # raised when the platform's own numbers change; part of every id
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 

@@ -9,7 +9,7 @@ Papailiopoulos, "Attack of the Tails: Yes, You Really Can Backdoor Federated Lea
 
 Edge cases come with the dataset (``external``: they belong to no test class, so no true label is
 stated), or they are found among the samples of one class, ``source``: for training among those that
-malicious clients hold, for the test among the test set's.
+malicious clients hold, for the test among those that the model is evaluated on.
 
 A share of each batch is replaced by edge cases, at least one sample, drawn without replacement
 while the pool lasts: 8 of 64 is the setting for CIFAR-10 of the authors of ``invariant``. The first
@@ -148,7 +148,7 @@ class _Cases(NamedTuple):
 
 def whose(view: AttackView) -> str:
     """Among whose samples edge cases are looked for, in words."""
-    return "the malicious clients'" if view.test is None else "the test set's"
+    return "the malicious clients'" if view.test is None else "the evaluated"
 
 
 def _labeled(x: Tensor, label: int) -> Samples:

@@ -146,7 +146,9 @@ def build_federation(
 ) -> Federation:
     """Everything that stays the same, from a validated spec and its dataset."""
     root, rest = partition.hold_out(len(data.train.y), spec.root_size, spec.seed)
-    data = data._replace(root=Samples(data.train.x[root], data.train.y[root]))
+    data = data._replace(root=_taken(data.train, root))
+    if spec.evaluate_on == "validation":
+        data, rest = _validated(data, rest, spec.seed)
     shards = partition.deal(
         data,
         clients=spec.clients,
@@ -171,6 +173,22 @@ def build_federation(
     )
     _trainable(built)
     return built
+
+
+def _taken(samples: Samples, index: Tensor) -> Samples:
+    return Samples(samples.x[index], samples.y[index])
+
+
+def _validated(
+    data: Data,
+    rest: Tensor,
+    seed: int,
+) -> tuple[Data, Tensor]:
+    """The data with a validation part of the training samples ``rest`` in place of the test set,
+    which nobody sees any more, and which of them are left for the clients.
+    """
+    part, left = partition.hold_out_validation(data.train.x[rest], seed, kind=data.kind)
+    return data._replace(test=_taken(data.train, rest[part])), rest[left]
 
 
 def another(built: Federation) -> Federation:

@@ -6,18 +6,25 @@ face the same federation.
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Data
+from backstop.platform.contract import Data, Kind
+from backstop.platform.intake.tables import held_out
 from backstop.platform.params import BadInput
+from backstop.platform.robust import floor_count
 from backstop.platform.seeds import generator, stream
 from backstop.platform.specs.spec import attacker_count, attackers_in_cohort
 
 # draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
 ATTEMPTS = 1000
+# of the training samples, or of a dataset's own edge cases, that a validation part takes: a tenth,
+# but at least as many as give a rate a standard error of 3 points, and never more than a quarter
+VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 0.1, 250, 0.25
 
 
 def hold_out(
@@ -38,6 +45,43 @@ def hold_out(
         )
     order = torch.randperm(total, generator=generator(seed, "root"))
     return order[:size].sort().values, order[size:].sort().values
+
+
+def validation_size(total: int) -> int:
+    """How many of ``total`` samples form a validation part.
+
+    >>> [validation_size(total) for total in (400, 1437, 50_000)]
+    [100, 250, 5000]
+    """
+    least = max(floor_count(VALIDATION_SHARE, total), VALIDATION_LEAST)
+    return min(least, floor_count(VALIDATION_MOST, total))
+
+
+def hold_out_validation(
+    x: Tensor,
+    seed: int,
+    *,
+    kind: Kind,
+) -> tuple[Tensor, Tensor]:
+    """Which of the inputs ``x`` (N, …) form the validation part, and which are left: ascending
+    indices.
+
+    :func:`validation_size` of them, drawn uniformly; of a table that share of its distinct rows
+    with all their copies, as in its test part. Raises BadInput where there are too few inputs.
+    """
+    size = validation_size(len(x))
+    if not size:
+        raise BadInput(
+            f"spec: evaluate_on=validation is not allowed with {len(x)} samples to take the"
+            f" validation part of; at least {ceil(1 / VALIDATION_MOST)}"
+        )
+    draws = generator(seed, "validation")
+    if kind == "table":
+        drawn = held_out(x, size / len(x), draws)
+    else:
+        drawn = torch.zeros(len(x), dtype=torch.bool)
+        drawn[torch.randperm(len(x), generator=draws)[:size]] = True
+    return drawn.nonzero().flatten(), (~drawn).nonzero().flatten()
 
 
 def deal(

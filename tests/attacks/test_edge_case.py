@@ -213,6 +213,6 @@ def test_a_test_set_without_the_source_is_refused() -> None:
     view, test = attack_view("table"), samples("table", 32, "test")
     with pytest.raises(
         BadInput,
-        match=r"^attack edge_case: none of the test set's 0 samples of source=1 is an edge case",
+        match=r"^attack edge_case: none of the evaluated 0 samples of source=1 is an edge case",
     ):
         edges(view, Samples(test.x[test.y != 1], test.y[test.y != 1]))

@@ -135,8 +135,7 @@ def test_a_phrase_that_no_test_document_holds_is_refused_when_the_test_set_is_bu
     with pytest.raises(
         BadInput,
         match=(
-            f"^attack edge_phrase: words={said} is in none of the test set's 3 documents of "
-            "source=1"
+            f"^attack edge_phrase: words={said} is in none of the evaluated 3 documents of source=1"
         ),
     ):
         attack.test_set(attack.init(given), replace(given, test=other))
