@@ -131,14 +131,31 @@ class Experiment:
 
     def _round(self) -> Record | None:
         round_index = self.state.round
+        if not round_index:
+            self.state = self.state._replace(start_accuracy=self._start_accuracy())
         told = self._step()
         if told is None:
             return None
         metrics = self._measure() | told
         if not self.rounds_left:
             metrics |= self._repaired()
+            metrics |= self._of_the_run()
         spent, self.costs = self.costs, {}
         return Record(self.spec.id, round_index, metrics, spent)
+
+    def _start_accuracy(self) -> float:
+        """The clean accuracy of the model that the first round's clients are sent."""
+        state = self.state
+        with self._measured("evaluate"):
+            clean = Probe(self.built.data.test, None)
+            predicted, _ = self.clients.predict(state.params, state.buffers, clean)
+            return evaluate.accuracy(predicted.label, clean.clean)
+
+    def _of_the_run(self) -> dict[str, float]:
+        """What is told once: how the model started, and how many inputs its rates are of."""
+        told = evaluate.sizes(self.probe())
+        start = self.state.start_accuracy
+        return told if start is None else {**told, "run/start_accuracy": start}
 
     def _step(self) -> dict[str, float] | None:
         """Train, defend and move the model; what is told of that where an evaluation is due. Nobody
@@ -241,7 +258,7 @@ class Experiment:
     def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
         attackers = self.built.attackers(state.round)
         present = torch.isin(cohort, attackers)
-        attacked = bool(present.any()) and self.built.attacked(state.round)
+        attacked = bool(present.any()) and self.built.scheduled(state.round)
         presence = self._presence(cohort, present)
         if attacked:
             state = self._after_plan(state, presence)

@@ -525,6 +525,8 @@ def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[
     assert found["spec"]["defense"] == [
         {"name": "invariant", "params": {"mask_threshold": 0.6, "trim_fraction": 0.45}}
     ]
+    told_once = {"final/start_accuracy", "final/test_samples", "final/success_samples"}
+    assert told_once <= set(found["final"])
     again = printed(capsys, *arguments)
     assert {key: again[key] for key in ("id", "rounds", "final", "run_id")} == {
         key: found[key] for key in ("id", "rounds", "final", "run_id")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backstop.platform.contract import Record
-from backstop.platform.rounds.finals import doubts, final, lifetime, unmoved
+from backstop.platform.rounds.finals import (
+    YOUNGER_FIGURES,
+    comparable,
+    doubts,
+    final,
+    lifetime,
+    unmoved,
+)
 
 NEVER = dict.fromkeys(range(60), 0.0)
 
@@ -58,6 +65,22 @@ def test_turns_are_those_of_the_last_record() -> None:
     records = [Record("", at, {"attack/turns": float(2 * at)}) for at in range(4)]
     assert final(records)["final/attack_turns"] == 6.0
     assert "final/attack_turns" not in final([Record("", 0, {})])
+
+
+def test_what_the_last_record_tells_of_the_run_is_final_as_it_is() -> None:
+    records = [Record("", at, {"round/clean_accuracy": 0.5}) for at in range(20)]
+    told = records[-1].metrics | {"run/start_accuracy": 0.25, "run/test_samples": 40.0}
+    figures = final([*records[:-1], Record("", 19, told)])
+    assert (figures["final/start_accuracy"], figures["final/test_samples"]) == (0.25, 40.0)
+    assert "final/start_accuracy" not in final(records)
+
+
+def test_a_stored_run_that_is_older_than_a_figure_does_not_lack_it() -> None:
+    older = {"final/clean_accuracy": 0.5}
+    newer = {**older, **dict.fromkeys(YOUNGER_FIGURES, 1.0)}
+    assert comparable(older, newer) == ["final/clean_accuracy"]
+    assert set(comparable(newer, newer)) == set(comparable(newer, older)) == set(newer)
+    assert comparable({}, older) == ["final/clean_accuracy"]
 
 
 def kept(**shares: float) -> Record:

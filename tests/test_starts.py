@@ -70,6 +70,14 @@ def test_a_warm_up_is_the_beginning_of_a_longer_clean_experiment() -> None:
     assert not torch.equal(final(late).params, final(TINY.replace(warmup=3)).params)
 
 
+def test_the_accuracy_before_the_first_round_is_that_of_the_warm_up() -> None:
+    warm = list(run(TINY.replace(rounds=3), folder=NOWHERE, device="cpu"))[-1].metrics
+    for spec in (TINY, ATTACKED):
+        last = list(run(spec.replace(warmup=3), folder=NOWHERE, device="cpu"))[-1].metrics
+        assert last["run/start_accuracy"] == warm["round/clean_accuracy"]
+    assert warm["run/start_accuracy"] < warm["round/clean_accuracy"]
+
+
 def test_rounds_and_the_schedule_count_from_the_end_of_the_warm_up() -> None:
     records = list(
         run(ATTACKED.replace(warmup=3, rounds=3, attack_start=1), folder=NOWHERE, device="cpu")

@@ -100,9 +100,11 @@ def _refusal(
 
 
 def _different_metrics(stored: Mapping[str, float], again: Mapping[str, float]) -> list[str]:
+    from backstop.platform.rounds.finals import comparable
+
     return [
         f" {name}: file {stored.get(name)!r}, again {again.get(name)!r}"
-        for name in sorted({*again, *stored})
+        for name in comparable(stored, again)
         if stored.get(name) != again.get(name)
     ]
 

@@ -24,6 +24,7 @@ from backstop.platform.results.store import (
     search_runs,
 )
 from backstop.platform.rounds import costs
+from backstop.platform.rounds.finals import comparable
 from backstop.platform.rounds.origin import Origin, of_tags
 from backstop.platform.specs.spec import Spec, spec_title, spec_to_json, validate
 
@@ -376,7 +377,7 @@ def _different_figures(stored: Mapping[str, float], final: Mapping[str, float]) 
     theirs = {key: value for key, value in stored.items() if key.startswith("final/")}
     ours = {key: float(value) for key, value in final.items() if math.isfinite(value)}
     differences = []
-    for key in sorted({*theirs, *ours}):
+    for key in comparable(theirs, ours):
         there, here = theirs.get(key), ours.get(key)
         if there != here:
             differences.append(f"{key} {there!r} there, {here!r} here")

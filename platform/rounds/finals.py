@@ -15,6 +15,11 @@ LAST_SHARE = 10  # the last 1/LAST_SHARE of the evaluations counts, and at least
 PREFIXES = ("round/", "defense/")
 REPAIRED = "repaired/"
 TURNS = "attack/turns"
+OF_THE_RUN = "run/"  # what the last record tells of the whole run
+# figures that stored runs may lack because they are older than the figure
+YOUNGER_FIGURES = frozenset(
+    {"final/start_accuracy", "final/test_samples", "final/success_samples"},
+)
 KEPT = "defense/kept_weight_"
 BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
 
@@ -127,7 +132,9 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     evaluation without the metric does not count in its mean. A metric whose mean is not finite
     is left out. ``final/diverged`` is 1 when any round reported a NaN or an infinity, 0 otherwise.
     ``final/attack_turns``, where there is an attack, is how often a malicious client attacked in
-    all: 0 says that the attack never happened.
+    all: 0 says that the attack never happened. ``final/start_accuracy`` is the clean accuracy of
+    the model before the first round, ``final/test_samples`` and ``final/success_samples`` are how
+    many inputs accuracy and attack success are shares of.
 
     >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
@@ -138,10 +145,23 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     for key, value in at_the_end.items():
         if key.startswith(REPAIRED):
             _enter_repaired(figures, key.removeprefix(REPAIRED), value)
+        if key.startswith(OF_THE_RUN):
+            figures[f"final/{key.removeprefix(OF_THE_RUN)}"] = value
     if TURNS in at_the_end:
         figures["final/attack_turns"] = at_the_end[TURNS]
     figures["final/diverged"] = float(any(diverged(record.metrics) for record in records))
     return figures
+
+
+def comparable(stored: Mapping[str, float], again: Mapping[str, float]) -> list[str]:
+    """The names of the figures in which two runs of one spec can differ, in order: a stored run
+    that is older than a figure does not lack it.
+
+    >>> comparable({"final/a": 1.0}, {"final/a": 1.0, "final/b": 0.0, "final/test_samples": 9.0})
+    ['final/a', 'final/b']
+    """
+    younger = YOUNGER_FIGURES - stored.keys()
+    return sorted({*stored, *again} - younger)
 
 
 def _last_evaluations(records: Sequence[Record]) -> Sequence[Record]:

@@ -26,6 +26,7 @@ class State(NamedTuple):
     buffers: Tensor  # (e,)
     attack: Any
     defense: Any
+    start_accuracy: float | None = None  # before the first round; None until it is measured
 
 
 class Presence(NamedTuple):

@@ -141,6 +141,21 @@ def accuracy(predicted: Tensor, samples: Samples) -> float:
     return _share(predicted == samples.y)
 
 
+def sizes(probe: Probe) -> dict[str, float]:
+    """How many inputs the rates are shares of: accuracy, and under attack its success."""
+    counts = {"run/test_samples": float(len(probe.clean.y))}
+    if probe.triggered is not None:
+        counts["run/success_samples"] = float(_attacked(probe.triggered).sum())
+    return counts
+
+
+def _attacked(triggered: TestSet) -> Tensor:
+    """Which inputs (N,) count for attack success, bool: those with another label than the wanted
+    one.
+    """
+    return (triggered.wanted >= 0) & (triggered.wanted != triggered.truth)
+
+
 def _share(holds: Tensor) -> float:
     return holds.double().mean().item()
 
@@ -170,7 +185,7 @@ def success(
     """
     wanted = triggered.wanted
     truth = triggered.truth
-    attacked = (wanted >= 0) & (wanted != truth)
+    attacked = _attacked(triggered)
     known = attacked & (truth >= 0)
     rates = {}
     if attacked.any():
