@@ -40,12 +40,16 @@ class RunResult(NamedTuple):
     final: Mapping[str, float]  # final/…
 
     def frame(self) -> DataFrame:
-        """The metrics, a row for each evaluated round."""
+        """The metrics, a row for each evaluated round; what is told of the whole run is final."""
         from pandas import DataFrame, Index
 
+        from backstop.platform.rounds.finals import OF_THE_RUN
+
         rounds = [record.round for record in self.records]
-        rows = [dict(record.metrics) for record in self.records]
-        return DataFrame(rows, index=Index(rounds, name="round"))
+        table = DataFrame([record.metrics for record in self.records])
+        table.index = Index(rounds, name="round")
+        of_rounds = [name for name in map(str, table) if not name.startswith(OF_THE_RUN)]
+        return table[of_rounds]
 
 
 @dataclass(frozen=True, repr=False)

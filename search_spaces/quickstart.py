@@ -1,8 +1,8 @@
 """The first leaderboard: strength × trim fraction × AND-mask threshold over all first defenses, on
 real digits.
 
-Seven defenses beside FedAvg face no attack, a patch backdoor, and the same with model replacement,
-for two seeds. No download; about two minutes on two cores.
+Seven defenses beside FedAvg face a patch backdoor, the same with model replacement, and, while
+the backdoor is dormant, no attack, for two seeds. No download; about two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ BASE = Spec(
     root_size=50,
     eval_every=3,
 )
-ATTACKS = [
-    "none",
-    *(f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3)),
-]
+ATTACKS = [f"badnets(share=0.2)+model_replacement(strength={strength})" for strength in (1, 3)]
 DEFENSES = [
     "fedavg",
     *(f"trimmed_mean(trim_fraction={trim})" for trim in (0.2, 0.45)),
@@ -46,5 +43,5 @@ DEFENSES = [
 
 
 def quickstart() -> list[Spec]:
-    """Three attacks × thirteen defenses × two seeds: 78 runs."""
+    """Two attacks × thirteen defenses × two seeds, and as many clean twins of one: 78 runs."""
     return grid(BASE, seed=range(2), attack=ATTACKS, defense=DEFENSES)

@@ -39,12 +39,14 @@ from backstop.platform.contract import (
 )
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
+from backstop.platform.results import unattacked
 from backstop.platform.rounds import costs, finals, memory
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
 from backstop.platform.training import device, evaluate
 from backstop.platform.training.defense_chain import chain
+from backstop.platform.training.evaluate import Probe
 
 NOWHERE = Path("unused")
 TINY = Spec(
@@ -113,6 +115,35 @@ def test_malicious_clients_that_do_not_attack_are_honest() -> None:
     assert not torch.equal(final_state(ATTACKED).params, final_state(TINY).params)
 
 
+@pytest.mark.parametrize(
+    ("attack", "changes"),
+    [
+        ("badnets+model_replacement(strength=4)", {"defense": "norm_clip(norm=1)+median"}),
+        ("badnets+overtrain(epochs=3)", {"defense": "fedprox(mu=1)"}),
+        ("badnets", {"defense": "local_dp(noise=0.1)"}),
+        ("badnets", {"defense": "flip(steps=2, confidence=0.5)", "rounds": 1}),
+        ("a3fl(size=2)", {"defense": "fine_pruning", "attack_start": 1}),
+        ("edge_case", {"defense": "krum(f=1)", "attackers": "in_turn", "malicious": 1.0}),
+        ("dba", {"attack_every": 2, "warmup": 2}),
+    ],
+)
+def test_a_dormant_attack_leaves_the_run_without_one(
+    attack: str, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same model bit for bit, behind defenses that change how honest clients train too; beside
+    its figures there are only those of the triggered inputs. So one of the two need not be run.
+    """
+    monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path))
+    chains = {"defense": to_chain(changes.pop("defense", "fedavg"), "defense")}
+    plain = TINY.replace(**changes, **chains)
+    dormant = plain.replace(attack=to_chain(attack, "attack"), dormant=True)
+    assert torch.equal(final_state(dormant).params, final_state(plain).params)
+    for found, expected in zip(metrics(dormant), metrics(plain), strict=True):
+        assert {name: found[name] for name in expected} == expected
+        more = {f"final/{name.partition('/')[2]}" for name in found.keys() - expected.keys()}
+        assert "final/attack_success_rate" in more and more <= unattacked.OF_THE_TRIGGER
+
+
 def test_a_record_counts_the_turns_of_malicious_clients() -> None:
     """Two of twelve clients are drawn or not; the count is of those that were there in attacked
     rounds.
@@ -130,6 +161,28 @@ def test_a_record_counts_the_turns_of_malicious_clients() -> None:
     assert counted[-1] > 0
     assert "attack/turns" not in metrics(spec.replace(dormant=True))[-1]
     assert "attack/turns" not in metrics(spec.replace(attack=()))[-1]
+
+
+def test_the_last_record_tells_where_the_run_started_and_how_many_inputs_its_rates_are_of() -> None:
+    first = Experiment(ATTACKED, NOWHERE, "cpu")
+    test = first.built.data.test
+    clean = Probe(test, None)
+    predicted, _ = first.clients.predict(first.state.params, first.state.buffers, clean)
+    *early, last = metrics(ATTACKED.replace(rounds=4, eval_every=3))
+    assert last["run/start_accuracy"] == (predicted.label == test.y).double().mean().item()
+    assert last["run/test_samples"] == len(test.y) == 360
+    assert last["run/success_samples"] == int((test.y != 0).sum())  # badnets wants class 0
+    assert len(early) == 1 and not [name for name in early[0] if name.startswith("run/")]
+    assert "run/success_samples" not in metrics(TINY)[-1]
+
+
+def test_a_run_that_went_on_before_its_start_was_measured_says_nothing_of_it() -> None:
+    older = Experiment(TINY, NOWHERE, "cpu")
+    older.round()
+    older.state = older.state._replace(start_accuracy=None)
+    rest = list(run(TINY, folder=NOWHERE, device="cpu", state=older.state))
+    assert "run/start_accuracy" not in rest[-1].metrics
+    assert {**rest[-1].metrics, "run/start_accuracy": 0.0}.keys() == metrics(TINY)[-1].keys()
 
 
 def test_what_the_trigger_adds_is_measured_on_the_same_inputs() -> None:

@@ -69,7 +69,7 @@ def test_turns_are_those_of_the_last_record() -> None:
 
 def test_what_the_last_record_tells_of_the_run_is_final_as_it_is() -> None:
     records = [Record("", at, {"round/clean_accuracy": 0.5}) for at in range(20)]
-    told = records[-1].metrics | {"run/start_accuracy": 0.25, "run/test_samples": 40.0}
+    told = {**records[-1].metrics, "run/start_accuracy": 0.25, "run/test_samples": 40.0}
     figures = final([*records[:-1], Record("", 19, told)])
     assert (figures["final/start_accuracy"], figures["final/test_samples"]) == (0.25, 40.0)
     assert "final/start_accuracy" not in final(records)

@@ -388,7 +388,8 @@ def test_natural_success_is_the_dormant_twins_on_the_same_trigger() -> None:
     ]
     document = ranking.build_document([*attacked, *twins, *others], "demo")
     assert [(cell["attack"], cell["defense"]) for cell in document["cells"]] == [
-        ("badnets(size=3)+model_replacement(strength=5.0)", "median")
+        ("badnets(size=3)+model_replacement(strength=5.0)", "median"),
+        *[("none", "fedavg")] * 2,
     ]
     assert document["cells"][0]["natural_success"]["mean"] == pytest.approx(0.03)
     assert document["cells"][0]["knows"] == "own data"
@@ -413,6 +414,7 @@ def test_an_attack_that_does_nothing_is_left_out_of_the_ranks() -> None:
     assert verdicts == {
         A: (True, None),
         B: (False, "under FedAvg it has 12.0 %, its clean twin 11.0 %"),
+        "none": (None, None),
     }
     shown = markdown(document)
     assert "not ranked: label_flip: under FedAvg it has 12.0 %" in shown
@@ -425,7 +427,7 @@ def test_success_without_the_trigger_is_no_backdoor() -> None:
     document = ranking.build_document(
         [run(A, "fedavg", 0, calls_everything_zero), twin(A, 0, 0.1)], "x"
     )
-    (cell,) = document["cells"]
+    cell, _ = document["cells"]
     assert cell["bites"] is False
     assert "the same inputs without the trigger 58.0 %" in cell["left_out"]
     assert cell["untriggered_target_rate"]["mean"] == 0.58
@@ -465,7 +467,7 @@ def test_lifetimes_are_over_the_twin() -> None:
         for item, curve in ((attacked, rates), (dormant, natural))
     ]
     document = ranking.build_document(given, "x")
-    (cell,) = document["cells"]
+    cell, _ = document["cells"]
     assert cell["time_to_backdoor"]["mean"] == 1.0
     assert (cell["durability"]["mean"], cell["still_active"]) == (0.0, 0)
     assert "| badnets | fedavg | 1.0 | 0.0 |" in markdown(document)
@@ -482,7 +484,7 @@ def test_a_backdoor_that_faded_is_said_to_have_faded() -> None:
             (dormant, [(at, 0.04) for at in range(4)]),
         )
     ]
-    (cell,) = ranking.build_document(given, "x")["cells"]
+    cell, _ = ranking.build_document(given, "x")["cells"]
     assert cell["left_out"] == (
         "under FedAvg it has 5.0 % at the end, after 90.0 % while it attacked, its clean twin 4.0 %"
     )

@@ -34,11 +34,29 @@ def test_twins_are_added_once() -> None:
         ("badnets", "krum", 1),
     ]
     assert sorted(texts[4:]) == sorted(
-        [("badnets", "fedavg", 0), ("badnets", "fedavg", 1)] * 2
-        + [("none", "fedavg", 0), ("none", "fedavg", 1)]
+        [("badnets", "fedavg", seed) for seed in (0, 1)]
+        + [("badnets", name, seed) for name in ("fedavg", "median", "krum") for seed in (0, 1)]
     )
-    assert [spec.dormant for spec in found if not spec.defense] == [False, False, True] * 2
+    dormant = [chain_text(spec.defense, "defense") for spec in found if spec.dormant]
+    assert sorted(dormant) == ["fedavg", "fedavg", "krum", "krum", "median", "median"]
     assert with_twins(found) == found
+
+
+def unattacked(specs: list[Spec]) -> list[str]:
+    """The defenses of the runs without an attack."""
+    return [chain_text(spec.defense, "defense") for spec in specs if not spec.attack]
+
+
+def test_a_dormant_run_stands_for_the_one_without_an_attack() -> None:
+    assert unattacked(with_twins([BASE])) == []
+    untargeted = BASE.replace(attack=(Part("gaussian"),))
+    assert unattacked(with_twins([untargeted])) == ["median", "fedavg"]
+    assert unattacked(with_twins([BASE, untargeted])) == []
+    other = BASE.replace(seed=1, attack=(Part("gaussian"),))
+    assert unattacked(with_twins([BASE, other])) == ["median", "fedavg"]
+    asked = with_twins(grid(BASE, attack=["none", "badnets"]))
+    assert unattacked(asked) == ["median", "fedavg"]  # where the space asks, both are run
+    assert len([spec for spec in asked if spec.dormant]) == 2
 
 
 def test_the_dormant_twin_is_of_the_trigger_alone_and_shared() -> None:
@@ -51,7 +69,10 @@ def test_the_dormant_twin_is_of_the_trigger_alone_and_shared() -> None:
             ],
         )
     )
-    assert [spec_title(spec) for spec in found if spec.dormant] == ["badnets, dormant × fedavg"]
+    assert [spec_title(spec) for spec in found if spec.dormant] == [
+        "badnets, dormant × fedavg",
+        "badnets, dormant × median",
+    ]
     assert not [
         spec
         for spec in with_twins([BASE.replace(attack=(Part("model_replacement"),))])
@@ -71,12 +92,12 @@ def test_a_plan_validates_each_of_its_specs_once(monkeypatch: pytest.MonkeyPatch
     space = load_space("quickstart")
     assert isinstance(space, list)
     planned = warm_first(with_twins(distinct(space)))
-    assert len({spec.id for spec in planned}) == len(planned) == calls == 80
+    assert len({spec.id for spec in planned}) == len(planned) == calls == 78
     assert [validate(spec).id for spec in planned] == [spec.id for spec in planned]
     assert all(validate(spec) is validate(validate(spec)) for spec in planned)
-    assert calls == 80
+    assert calls == 78
     assert planned[0].replace(rounds=7).id != planned[0].id  # another spec is validated anew
-    assert calls == 81
+    assert calls == 79
 
 
 def test_a_spec_that_stands_twice_is_refused() -> None:

@@ -74,14 +74,14 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
     tmp_path: Path, space: str
 ) -> None:
     first = sweep(tmp_path, space, "--store", "one")
-    assert "10/10 done" in first.stderr
+    assert "12/12 done" in first.stderr
     assert "invariant" in first.stdout
     assert len(first.stderr.splitlines()) < 30, (
         f"a quiet run, no wall of log lines:\n{first.stderr}"
     )
     before = board(tmp_path, "one")
     again = sweep(tmp_path, space, "--store", "one")
-    assert "all 10 runs are finished already" in again.stderr
+    assert "all 12 runs are finished already" in again.stderr
     assert board(tmp_path, "one") == before
     sweep(tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1")
     assert board(tmp_path, "two") == before
@@ -91,8 +91,8 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
         "median",
         "invariant",
     }
-    assert len(document["runs"]) == 10, (
-        "four specs, FedAvg under attack, without it, and the dormant twin, for two seeds"
+    assert len(document["runs"]) == 12, (
+        "four specs, FedAvg under attack, and the dormant twin under each defense, for two seeds"
     )
 
 
@@ -121,7 +121,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     assert "interrupted, nobody works on " in looked.stderr
     assert "RUNNING" not in statuses(tmp_path / "cut")
     found = sweep(tmp_path, space, "--store", "cut")
-    assert "10/10 done" in found.stderr
+    assert "12/12 done" in found.stderr
     assert board(tmp_path, "cut") == board(tmp_path, "whole")
     assert not list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
 
@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_th
         assert "Traceback" not in said
         assert len(said.splitlines()) < 25, said
         (small / "filler").unlink()
-        assert "10/10 done" in sweep(tmp_path, space, "--store", "small/s").stderr
+        assert "12/12 done" in sweep(tmp_path, space, "--store", "small/s").stderr
         assert board(tmp_path, "small/s") == board(tmp_path, "whole")
 
 

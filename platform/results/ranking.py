@@ -54,6 +54,7 @@ from backstop.platform.results.selection import (
     latest_version,
     missing_runs,
 )
+from backstop.platform.results.unattacked import without_dormant
 from backstop.platform.rounds import finals
 from backstop.platform.specs.part import NOTHING
 
@@ -122,7 +123,7 @@ def ranking_document(
     missing: Sequence[Mapping[str, str]],
 ) -> Document:
     """The leaderboard's document of ordered runs of one fingerprint."""
-    cells = gather_cells(run for run in runs if not run.spec.get("dormant"))
+    cells = gather_cells(without_dormant(runs))
     twins_of = twins_by_cell(runs)
     scored = _score(cells, twins_of)
     return {

@@ -128,13 +128,22 @@ def distinct(specs: Iterable[Spec]) -> list[Spec]:
 
 def with_twins(specs: Sequence[Spec]) -> list[Spec]:
     """The specs, and after them what the leaderboard compares them with where it is missing: for
-    every setting and seed undefended FedAvg under the same attack, without any attack, and, for the
-    natural success of the attack's inputs, under the trigger alone while it is dormant.
+    every setting and seed undefended FedAvg under the same attack, and under each defense, FedAvg
+    too, the dormant trigger, which is the natural success of the attack's inputs.
+
+    A dormant run trains the model of the run without any attack, so it stands for that one: where
+    there is no trigger, the run without an attack is added.
     """
     by_text = {spec_text(spec): spec for spec in specs}
     for spec in specs:
         for twin in _twins(spec):
             by_text.setdefault(spec_text(twin), twin)
+    quiet = {spec_text(_unattacked(spec)) for spec in by_text.values() if _is_quiet(spec)}
+    for spec in list(by_text.values()):
+        unattacked = _unattacked(spec)
+        text = spec_text(unattacked)
+        if text not in quiet:
+            by_text.setdefault(text, unattacked)
     by_id: dict[str, Spec] = {}
     for spec in by_text.values():
         by_id.setdefault(spec.id, spec)
@@ -142,11 +151,21 @@ def with_twins(specs: Sequence[Spec]) -> list[Spec]:
 
 
 def _twins(spec: Spec) -> list[Spec]:
-    undefended = spec.replace(defense=())
-    unattacked = undefended.replace(attack=(), dormant=False)
+    """Without the defense, and both while the trigger is dormant, where there is one."""
+    both = [spec.replace(defense=()), spec]
     trigger = tuple(stage for stage in spec.attack if plugins.attack_facts(stage.name).trigger)
-    dormant = [undefended.replace(attack=trigger, dormant=True)] if trigger else []
-    return [undefended, unattacked, *dormant]
+    dormant = [item.replace(attack=trigger, dormant=True) for item in both] if trigger else []
+    return [both[0], *dormant]
+
+
+def _unattacked(spec: Spec) -> Spec:
+    """The same without any attack."""
+    return spec.replace(attack=(), dormant=False)
+
+
+def _is_quiet(spec: Spec) -> bool:
+    """Whether nobody attacks."""
+    return spec.dormant or not spec.attack
 
 
 def warm_first(planned: Sequence[Spec]) -> list[Spec]:

@@ -35,7 +35,13 @@ class Federation(NamedTuple):
     device: torch.device
 
     def attacked(self, round_index: int) -> bool:
-        """Whether malicious clients attack in this round, from 0; a warm-up's do not count."""
+        """Whether malicious clients attack in this round, from 0; a warm-up's do not count. While
+        an attack is dormant they are honest clients, to the defense's rules for these too.
+        """
+        return self.scheduled(round_index) and not self.spec.dormant
+
+    def scheduled(self, round_index: int) -> bool:
+        """Whether an attack, dormant or not, falls into this round: it makes its trigger then."""
         return bool(self.spec.attack) and self._attack_index(round_index) is not None
 
     def _attack_index(self, round_index: int) -> int | None:
