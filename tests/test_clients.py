@@ -143,6 +143,42 @@ def test_an_interrupted_round_ends_the_threads_work(monkeypatch: pytest.MonkeyPa
     assert done == []
 
 
+class Stopped(BaseException):
+    """No Exception, like SystemExit."""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_ends_a_thread_ends_the_round(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Rows that nobody has trained are whatever the memory held."""
+    workers = InProcess(threads)
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+
+    def stopped(*_: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(local_sgd, "train", stopped)
+    with pytest.raises(Stopped):
+        experiment.round()
+    workers.close()
+
+
+def test_what_a_thread_meets_between_two_clients_ends_the_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = InProcess(3)
+    experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
+
+    def no_more(*_: Any) -> Iterator[list[int]]:
+        yield [0]
+        raise Stopped
+
+    monkeypatch.setattr(local_sgd, "blocks", no_more)
+    monkeypatch.setattr(local_sgd, "train", lambda *_: None)
+    with pytest.raises(Stopped):
+        experiment.round()
+    workers.close()
+
+
 def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
     workers = OnActors(2, share=ActorShare(cpus=0.5))
     pids = []

@@ -164,7 +164,7 @@ class InProcess:
             for index, item in waiting:
                 try:
                     work(lane, item)
-                except Exception as error:  # noqa: BLE001 -- raised below, in the caller's thread
+                except BaseException as error:  # noqa: BLE001 -- raised below, by the caller
                     failures[index] = error
                 if failures:
                     return
@@ -179,10 +179,16 @@ class InProcess:
             raise failures[min(failures)]
 
     def _on_lanes(self, go_on: Callable[[_Lane], None]) -> None:
+        """Let every thread go on until nothing is left; what a thread raises is raised here, once
+        none of them works any more.
+        """
         if self.pool is None:
             go_on(self.lanes[0])
-        else:
-            wait([self.pool.submit(go_on, lane) for lane in self.lanes])
+            return
+        working = [self.pool.submit(go_on, lane) for lane in self.lanes]
+        wait(working)
+        for thread in working:
+            thread.result()
 
     def close(self) -> None:
         """End the threads; the next experiment starts new ones."""
