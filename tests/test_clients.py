@@ -21,7 +21,7 @@ from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted
 from backstop.platform.training import evaluate, local_sgd
 from backstop.platform.training.local_sgd import Trained
-from backstop.platform.workers import rays
+from backstop.platform.workers import actors, rays
 from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack, unpack
 from backstop.platform.workers.clients import InProcess
 from backstop.platform.workers.cluster import TrialWorkers, local_ray, share_processors
@@ -229,6 +229,25 @@ def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> No
     after = _pids(workers)
     assert before[0] not in after
     assert before[1] in after
+    workers.close()
+
+
+def test_a_call_that_ends_every_actor_ends_the_experiment(
+    ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that a block needs and no actor has is not there at the hundredth try either."""
+    monkeypatch.setattr(actors, "TRIES", 2)
+    workers = OnActors(1, share=ActorShare(cpus=0.5))
+    sent = []
+
+    def fatal(actor: Any) -> Any:
+        sent.append(actor)
+        assert len(sent) <= 2
+        return actor.__ray_call__.remote(lambda _: os._exit(1))
+
+    with pytest.raises(ray.exceptions.RayActorError):
+        workers._map([fatal])
+    assert len(sent) == 2
     workers.close()
 
 

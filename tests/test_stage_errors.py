@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +49,14 @@ def line_of(spec: Spec) -> str:
 
 def assert_matches(pattern: str, text: str) -> None:
     assert re.fullmatch(pattern, text), text
+
+
+def test_a_stage_that_leaves_the_program_breaks_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command would end without a word, as if all were done."""
+    stage = Attack(plan=lambda *_: sys.exit(0))
+    as_stage(monkeypatch, "attacks", stage, "badnets")
+    with pytest.raises(BrokenStage, match=r"^attack badnets: round 1: SystemExit: 0 \(.*\)$"):
+        list(run(LOOP.replace(attack=(Part("badnets"),)), folder=Path("unused"), device="cpu"))
 
 
 @pytest.mark.parametrize("spec", [LOOP, BLOCK], ids=["loop", "block"])

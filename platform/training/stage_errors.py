@@ -58,13 +58,13 @@ def _naming(stage: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             return hook(*given)
         except (BadInput, BrokenStage):  # lines of their own
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a stage that calls exit() is no interruption
             raise BrokenStage(stage, _line(error)) from error
 
     return call
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """``ValueError: no luck (krum.py:31)``: the last line of the plug-in that was running."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
     where = _plugin_line(error.__traceback__)

@@ -25,7 +25,8 @@ from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.workers.clients import predicted_labels
 
 READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
-TRIES = 5  # replacements for one actor in a row before the experiment fails
+# replacements for one actor in a row, and actors that one call may end, before the experiment fails
+TRIES = 5
 
 
 class Worker:
@@ -340,9 +341,10 @@ class OnActors:
 
     def _map(self, calls: Sequence[Callable[[Any], Any]]) -> list[Any]:
         """Do all calls on whichever actor is free; results in the order of the calls. A dead
-        actor's call is done again.
+        actor's call is done again, unless it is the call that ends every actor.
         """
         results: list[Any] = [None] * len(calls)
+        deaths = [0] * len(calls)
         waiting = _last_first(len(calls))
         free = _last_first(len(self.actors))
         busy: dict[Any, tuple[int, int]] = {}  # what is awaited: the actor's slot, the call's index
@@ -356,6 +358,9 @@ class OnActors:
             try:
                 results[index] = self._result(done)
             except self.ray.exceptions.RayActorError:
+                deaths[index] += 1
+                if deaths[index] == TRIES:
+                    raise
                 self._await_ready(slot, self._replace(slot))
                 waiting.append(index)
             free.append(slot)
