@@ -27,6 +27,7 @@ from backstop.platform.results.store import locate_store, mlflow_client
 from backstop.platform.specs.part import parse_value
 from backstop.platform.sweeps.overrides import with_overrides
 from backstop.platform.sweeps.plan import load_space
+from backstop.platform.sweeps.session import Session
 from tests.mounts import mounted
 
 RUN = [
@@ -605,6 +606,27 @@ def test_an_interrupted_run_goes_on_from_there(
     assert json.loads(resumed)["rounds"] == whole["rounds"]
     assert json.loads(resumed)["final"] == whole["final"]
     assert not list(kept.glob("*.pt"))
+
+
+@pytest.mark.parametrize("step", ["open_log", "finish"])
+def test_a_run_that_is_interrupted_while_it_is_stored_is_not_trained_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    arguments = ["run", *RUN, "--json"]
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, step, interrupted)
+        assert cli.main(arguments) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "round", interrupted)
+        assert cli.main(arguments) == 0
+    stored = json.loads(capsys.readouterr().out)
+    whole = printed(capsys, *arguments, "--store", "other")
+    assert stored["final"] == whole["final"] and stored["rounds"] == whole["rounds"]
 
 
 KILLED = """

@@ -132,7 +132,8 @@ class Session:
             yield from self.next_rounds()
 
     def next_rounds(self) -> Iterator[Record]:
-        """Rounds for a few seconds, those that are evaluated; then what there is, saved and sent.
+        """Rounds for a few seconds, those that are evaluated; then what there is, saved, and sent
+        unless :meth:`finish` is next.
 
         What a round raises is written to the MLflow run, where it is there already.
         """
@@ -144,8 +145,8 @@ class Session:
         except Exception as error:
             self._report_failure(error)
             raise
+        self.save()  # after the last round too: to store a run takes seconds
         if not self.done:
-            self.save()
             self._send()
 
     def _report_failure(self, error: Exception) -> None:
