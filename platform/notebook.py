@@ -122,13 +122,22 @@ def run(
     data_dir: str | Path | None = None,
     device: str = "auto",
 ) -> RunResult:
-    """Run one experiment in this process. It is not stored: ``sweep([spec])`` stores its run."""
+    """Run one experiment in this process, on threads of the cores that it may use. It is not
+    stored: ``sweep([spec])`` stores its run.
+    """
     from backstop.platform import experiment
     from backstop.platform.rounds import finals
     from backstop.platform.training.loading import data_folder
+    from backstop.platform.workers.cluster import hired_threads
 
-    folder = data_folder(data_dir)
-    records = tuple(experiment.run(spec, folder=folder, device=device))
+    records = tuple(
+        experiment.run(
+            spec,
+            folder=data_folder(data_dir),
+            device=device,
+            clients=hired_threads(),
+        )
+    )
     return RunResult(spec, records, finals.final(records))
 
 

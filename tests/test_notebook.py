@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from backstop.platform.sweeps import conduct
 from backstop.platform.sweeps.conduct import Site
 from backstop.platform.sweeps.plan import SweepPlan
 from backstop.platform.sweeps.queues import Queue
+from backstop.platform.workers import cluster
+from backstop.platform.workers.clients import InProcess
 from tests.boards import runs as made_up_runs
 
 STORE = "backstop-store"
@@ -52,6 +55,21 @@ def test_a_run_is_that_of_its_spec_and_is_stored_nowhere() -> None:
         for record in records
     ]
     assert not list(Path().iterdir())
+
+
+def test_a_run_uses_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_clients = InProcess.open
+
+    def noted(clients: InProcess, *given: Any) -> None:
+        opened.append(clients.threads)
+        open_clients(clients, *given)
+
+    monkeypatch.setattr(InProcess, "open", noted)
+    monkeypatch.setattr(cluster, "available", lambda: 3)
+    on_three = backstop.run(SPEC)
+    assert opened == [3]
+    assert on_three.final == final(list(experiment.run(SPEC)))
 
 
 def test_a_leaderboard_is_shown_as_a_table(board: backstop.Leaderboard) -> None:

@@ -135,18 +135,25 @@ class TrialWorkers(NamedTuple):
         return InProcess(self.threads)
 
 
+def hired_threads() -> InProcess:
+    """Threads of this process that train the clients of one experiment, on as many cores as it may
+    use.
+    """
+    return InProcess(min(available(), MOST_THREADS))
+
+
 @contextmanager
 def hired_clients(
     address: str | None,
     actors: str | int,
     device: str,
 ) -> Iterator[Clients]:
-    """Who trains the clients of one experiment: threads of this process, on as many cores as it may
-    use, or so many Ray actors. Without a cluster ``auto`` is threads, which start at once, need the
-    memory of one process, and are faster.
+    """Who trains the clients of one experiment: threads of this process, or so many Ray actors.
+    Without a cluster ``auto`` is threads, which start at once, need the memory of one process, and
+    are faster.
     """
     if not actors or (actors == "auto" and not address):
-        yield InProcess(min(available(), MOST_THREADS))
+        yield hired_threads()
         return
     with local_ray(address):
         yield share_cluster(actors, 1, device).clients(device)
