@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from backstop.platform.contract import Spec
 from backstop.platform.specs.change import grid
+from backstop.search_spaces._references import REFERENCES
 
 # 100 clients, 20 of them in a round, every fifth malicious, Dirichlet 0.5, batches of 64, one local
 # pass.
@@ -33,14 +34,14 @@ TRIMS = (0.0, 0.1, 0.2, 0.3, 0.45)
 
 
 def baselines(norm: float, *, images: bool) -> list[str]:
-    """The paper's baselines, the two halves of its aggregator and the whole; ``norm`` is the length
-    of a longer honest update of the task.
+    """The two references, the paper's baselines, the two halves of its aggregator and the whole;
+    ``norm`` is the length of a longer honest update of the task.
 
     ``trimmed_mean`` is there with the share of attackers, and with the 0.45 of the invariant
     aggregator. FLIP inverts triggers on images.
     """
     return [
-        "fedavg",
+        *REFERENCES,
         f"krum(f={ATTACKERS})",
         f"multi_krum(f={ATTACKERS})",
         "rfa",
@@ -61,8 +62,8 @@ def baselines(norm: float, *, images: bool) -> list[str]:
 def task(
     base: Spec, attacks: Sequence[str], defenses: Sequence[str], seeds: Sequence[int] = SEEDS
 ) -> list[Spec]:
-    """No attack and every attack × every defense × three seeds, unless told otherwise."""
-    return grid(base, seed=seeds, attack=["none", *attacks], defense=defenses)
+    """Every attack × every defense × three seeds, unless told otherwise."""
+    return grid(base, seed=seeds, attack=attacks, defense=defenses)
 
 
 def knobs(
@@ -72,10 +73,12 @@ def knobs(
     trims: Sequence[float] = TRIMS,
     seeds: Sequence[int] = SEEDS,
 ) -> list[Spec]:
-    """The invariant aggregator at every threshold τ and trim fraction, under one attack."""
-    defenses = [
+    """The invariant aggregator at every threshold τ and trim fraction, and the two references,
+    under one attack.
+    """
+    settings = [
         f"invariant(mask_threshold={threshold}, trim_fraction={trim})"
         for threshold in thresholds
         for trim in trims
     ]
-    return grid(base, seed=seeds, attack=[attack], defense=defenses)
+    return grid(base, seed=seeds, attack=[attack], defense=[*REFERENCES, *settings])

@@ -1,4 +1,5 @@
-"""Every attack there is against FedAvg and five defenses: the table that docs/attacks.md explains.
+"""Every attack there is against five defenses, FedAvg and a model that stands still: the table that
+docs/attacks.md explains.
 
 A new file in attacks/ joins by itself: with its defaults, alone where it defines a trigger or only
 does damage, else behind a patch; those that need another setting to bite on this task are set in
@@ -11,9 +12,10 @@ from __future__ import annotations
 from backstop.platform.contract import Part, Spec
 from backstop.platform.plugins import attack_facts, names
 from backstop.platform.specs.change import grid
+from backstop.search_spaces._references import REFERENCES
 from backstop.search_spaces.quickstart import BASE
 
-DEFENSES = ["fedavg", "invariant", "median", "multi_krum(f=4)", "norm_clip(norm=0.2)", "flame"]
+DEFENSES = [*REFERENCES, "invariant", "median", "multi_krum(f=4)", "norm_clip(norm=0.2)", "flame"]
 ROUNDS = 40
 BEHIND = "badnets(share=0.2)"  # the trigger of stages that have none
 SETTINGS = {
@@ -68,14 +70,12 @@ def _task(kind: str) -> Spec:
 
 
 def all_attacks() -> list[Spec]:
-    """No attack and every attack × six defenses × two seeds."""
+    """Every attack × seven defenses × two seeds."""
     found = []
     for kind in TASKS:
         own = [
             name for name in names("attacks") if (attack_facts(name).kinds or ("image",))[0] == kind
         ]
         if own:
-            found += grid(
-                _task(kind), seed=range(2), attack=["none", *map(_setting, own)], defense=DEFENSES
-            )
+            found += grid(_task(kind), seed=range(2), attack=map(_setting, own), defense=DEFENSES)
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from backstop.platform.contract import Spec
 from backstop.platform.specs.change import grid
+from backstop.search_spaces._references import REFERENCES
 from backstop.search_spaces.quickstart import BASE
 
 ATTACKS = [
@@ -27,7 +28,7 @@ ATTACKS = [
         for strength in (0.3, 1, 2, 3, 10, 30)
     ),
 ]
-DEFENSES = ["fedavg", "invariant"]
+DEFENSES = [*REFERENCES, "invariant"]
 
 
 def attack_strength() -> list[Spec]:

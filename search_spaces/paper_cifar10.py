@@ -30,7 +30,7 @@ ATTACKS = [
 
 
 def paper_cifar10() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), patches, patches
-    in parts × 15 defenses × 3 seeds.
+    """Continuous edge cases, strong edge cases (scaled and projected), patches, patches
+    in parts × 16 defenses × 3 seeds.
     """
     return task(BASE, ATTACKS, baselines(norm=2.0, images=True))

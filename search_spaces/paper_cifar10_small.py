@@ -30,7 +30,7 @@ ATTACKS = [
 
 
 def paper_cifar10_small() -> list[Spec]:
-    """No attack, continuous and strong edge cases, patches, patches in parts × 15 defenses × 3
+    """Continuous and strong edge cases, patches, patches in parts × 16 defenses × 3
     seeds.
     """
     defenses = [

@@ -29,7 +29,7 @@ ATTACKS = [
 
 
 def paper_phishing() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), feature values ×
-    14 defenses × 3 seeds.
+    """Continuous edge cases, strong edge cases (scaled and projected), feature values ×
+    15 defenses × 3 seeds.
     """
     return task(BASE, ATTACKS, baselines(norm=0.1, images=False))

@@ -25,5 +25,5 @@ ATTACKS = [
 
 
 def paper_phishing_small() -> list[Spec]:
-    """No attack, continuous and strong edge cases, feature values × 14 defenses × 3 seeds."""
+    """Continuous and strong edge cases, feature values × 15 defenses × 3 seeds."""
     return task(BASE, ATTACKS, baselines(norm=0.05, images=False))

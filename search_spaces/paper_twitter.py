@@ -29,7 +29,7 @@ ATTACKS = [
 
 
 def paper_twitter() -> list[Spec]:
-    """No attack, continuous edge cases, strong edge cases (scaled and projected), a trigger phrase
-    × 14 defenses × 3 seeds.
+    """Continuous edge cases, strong edge cases (scaled and projected), a trigger phrase
+    × 15 defenses × 3 seeds.
     """
     return task(BASE, ATTACKS, baselines(norm=1.0, images=False))

@@ -25,5 +25,5 @@ ATTACKS = [
 
 
 def paper_twitter_small() -> list[Spec]:
-    """No attack, continuous and strong edge cases, a trigger phrase × 14 defenses × 2 seeds."""
+    """Continuous and strong edge cases, a trigger phrase × 15 defenses × 2 seeds."""
     return task(BASE, ATTACKS, baselines(norm=1.7, images=False), seeds=range(2))
