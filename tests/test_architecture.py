@@ -536,7 +536,10 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
     )
     assert done.returncode == 0, done.stderr
 
-    page = {f"backstop/platform/results/{file}" for file in ("page.html", "page.css")}
+    page = {
+        f"backstop/platform/results/{file}"
+        for file in ("page.html", "page_detail.html", "page.css", "page.js")
+    }
     expected = {"backstop/__init__.py", "backstop/py.typed"} | page
     expected |= {f"backstop/{name(file)}" for file in SOURCES}
     (wheel,) = out.glob("*.whl")

@@ -109,8 +109,12 @@ def lines_by_round(
 
 
 def mean_curve(runs: Sequence[Drawn], metric: str) -> list[tuple[int, float]]:
-    """The mean over the runs at the rounds that all of them evaluated."""
-    curves = [dict(run.curves[metric]) for run in runs if run.curves.get(metric)]
+    """The mean over the runs that have the metric, at the rounds that all of them evaluated."""
+    return mean_by_round([dict(run.curves[metric]) for run in runs if run.curves.get(metric)])
+
+
+def mean_by_round(curves: Sequence[Mapping[int, float]]) -> list[tuple[int, float]]:
+    """The mean over curves, round → value, at the rounds that all of them have."""
     if not curves:
         return []
     points = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 
 from backstop import __version__
@@ -90,8 +91,7 @@ def run_command(spec: Spec) -> str:
         options[name.replace("_", "-")] = plain_text(getattr(spec, name))
     words = ["backstop run"]
     for name, text in options.items():
-        quoted = f"'{text}'" if "(" in text else text
-        words.append(f"--{name} {quoted}")
+        words.append(f"--{name} {shlex.quote(text)}")
     return " ".join(words)
 
 

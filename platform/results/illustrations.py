@@ -13,17 +13,19 @@ from backstop.platform.results.by_round import CURVES, Drawn, lines_by_round, st
 from backstop.platform.results.by_strength import lines_by_strength
 from backstop.platform.results.canvas import draw_svg
 from backstop.platform.results.document import Document
+from backstop.platform.results.fronts import draw_front
+from backstop.platform.results.measures import MEASURES, Measure
 from backstop.platform.results.names import attack_names
 from backstop.platform.results.pictures import (
     draw_by_round,
     draw_by_strength,
     draw_heat_map,
-    draw_scatter,
 )
 
-SCATTER_CAPTION = (
-    "Up and left is better. Large points: best variant of each defense, with 95 % intervals; "
-    "small ones: its other variants. In a crowd not every point has its name; the ranking has all."
+FRONT_CAPTION = (
+    "Down and left is better. No defense beats one on the line in attack success without costing"
+    " more accuracy. Large points: best variant of each defense; small ones: its other variants."
+    " In a crowd not every point has its name; the ranking has all."
 )
 
 
@@ -33,20 +35,28 @@ class Illustration(NamedTuple):
     title: str
     caption: str
     svg: Markup
+    measure: str = ""  # mean or worst, where it shows one of the two
 
 
 def ranking_at_a_glance(document: Document, runs: Sequence[Drawn]) -> list[Illustration]:
-    """Accuracy against attack success, and both by round under the strongest attack."""
+    """Cost against attack success, in the mean and at its worst, and accuracy and success by round
+    under the strongest attack.
+    """
     if not document["rows"]:
         return []
-    scatter = draw_svg(
-        "Accuracy over attack success",
-        partial(draw_scatter, document=document),
-        salt="scatter",
+    fronts = [_front(document, measure) for measure in MEASURES]
+    return [*fronts, *_by_round(document, runs)]
+
+
+def _front(document: Document, measure: Measure) -> Illustration:
+    title = f"Accuracy lost against {measure.key} attack success"
+    svg = draw_svg(
+        title,
+        partial(draw_front, document=document, measure=measure),
+        salt=f"front {measure.key}",
         height=4.0,
     )
-    first = Illustration("Accuracy against attack success", SCATTER_CAPTION, scatter)
-    return [first, *_by_round(document, runs)]
+    return Illustration(title, FRONT_CAPTION, svg, measure.key)
 
 
 def _by_round(document: Document, runs: Sequence[Drawn]) -> list[Illustration]:

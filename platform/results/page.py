@@ -1,42 +1,101 @@
 """The leaderboard for people: one page that needs nothing else.
 
-``page.html`` and ``page.css`` beside this file are the page; what is here says what stands in them.
-The page holds no script and loads nothing. Every value that comes from a run is escaped by Jinja2;
-only our own drawings are markup.
+``page.html``, ``page_detail.html``, ``page.css`` and ``page.js`` beside this file are the page;
+what is here says what stands in them. The page loads nothing. Its one script is our own, named in
+the page's policy by its digest, so that no other one runs; it reads what it needs from the page's
+own elements, and all of them are there without it. Every value that comes from a run is escaped by
+Jinja2; only our own drawings and our own script are markup.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import jinja2
+from markupsafe import Markup
 
 from backstop.platform.results import illustrations
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
 from backstop.platform.results.by_round import CURVES, Drawn, curve_run_ids
-from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
+from backstop.platform.results.choices import choices, setting_titles
+from backstop.platform.results.columns import (
+    BoardColumn,
+    RankedRow,
+    cell_text,
+    columns_in,
+    ranked_rows,
+)
+from backstop.platform.results.details import CELL_COLUMNS, SPARK, Detail, Stored, details
 from backstop.platform.results.document import Document, write_text
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.marks import UNATTACKED
+from backstop.platform.results.measures import MEASURES, measure_of
 from backstop.platform.results.notes import footnotes, incomplete
 from backstop.platform.results.runs import Run, with_curves
 from backstop.platform.results.store import Store
-from backstop.platform.results.wording import percent, plural
+from backstop.platform.results.wording import percent, plural, spread
+
+HERE = Path(__file__).parent
+RANGES_NOTE = "Each figure with the range that stands beside it in the ranking."
 
 
-def page(document: Document, runs: Sequence[Drawn]) -> str:
-    """The whole page. Runs need their curves only for :func:`curve_run_ids`."""
+class Line(NamedTuple):
+    """A line of a board: a row, and the number of its defense on the page."""
+
+    number: int
+    row: RankedRow
+    detail: Detail
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """What its defense must be given, in words."""
+        needs: Sequence[str] = self.row.fields["needs"]
+        return needs
+
+    @property
+    def year(self) -> int | None:
+        """When its newest method was published."""
+        return self.detail.year
+
+
+class PageRun(Drawn, Stored, Protocol):
+    """What the page needs of a run besides the document."""
+
+
+def page(
+    document: Document,
+    runs: Sequence[PageRun],
+    store_uri: str = "",
+) -> str:
+    """The whole page. Runs need their curves only for :func:`curve_run_ids`; the page leads to them
+    where the store at ``store_uri`` is a server.
+    """
     experiment = str(document["experiment"])
+    behind = details(document, ranked_rows(document), runs, store_uri)
+    lines = [Line(number, detail.row, detail) for number, detail in enumerate(behind)]
+    script = _text("page.js")
     return _template().render(
         experiment=experiment,
         experiment_argument=shlex.quote(experiment),
         facts=_facts(document),
         missing_runs=incomplete(document),
+        choices=choices(document, behind),
+        setting_titles=setting_titles(document),
         columns=columns_in("page"),
+        cell_columns=CELL_COLUMNS,
         cell_text=cell_text,
-        ranking=ranked_rows(document),
+        sort_value=sort_value,
+        first_direction=first_direction,
+        measure_of=measure_of,
+        measures=MEASURES,
+        rows=lines,
+        spark=SPARK,
+        ranges_note=RANGES_NOTE,
         footnotes=footnotes(document),
         overview=illustrations.ranking_at_a_glance(document, runs),
         matrix=attack_table(document),
@@ -46,12 +105,50 @@ def page(document: Document, runs: Sequence[Drawn]) -> str:
         lifetime_note=LIFETIME_NOTE,
         strength_curves=illustrations.by_strength(document),
         maps=illustrations.knob_maps(document),
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=content_hash(script),
     )
+
+
+def sort_value(column: BoardColumn, value: Any) -> float | str | None:
+    """What a script sorts a cell by: a number, nothing where it holds none, None where it is its
+    text.
+    """
+    match column.kind:
+        case "chain" | "words":
+            return None
+        case _ if value is None:
+            return ""
+        case "figure":
+            return float(value["mean"])
+        case "share of chain":
+            return float(value[0])
+        case _:
+            return float(value)
+
+
+def first_direction(column: BoardColumn) -> str:
+    """In which direction a first click sorts: names from A on, ranks and what an attack achieves
+    from the least on, all else from the most on.
+    """
+    if column.kind in ("chain", "words", "count") or measure_of(column.key):
+        return "ascending"
+    return "descending"
+
+
+def content_hash(text: str) -> str:
+    """How a page's policy names an inline script."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -59,6 +156,7 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["spread"] = spread
     return environment.get_template("page.html")
 
 
@@ -91,4 +189,4 @@ def write_page(
     BadInput when it cannot be written.
     """
     drawn = with_curves(store, runs, curve_run_ids(document), CURVES)
-    return write_text(folder / "leaderboard.html", page(document, drawn))
+    return write_text(folder / "leaderboard.html", page(document, drawn, store.uri))

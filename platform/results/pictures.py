@@ -25,7 +25,8 @@ MOST_BARS = 10
 FEW_COLUMNS = 8  # of a heat map, whose values can be written large
 
 
-def _in_percent(*axes: Axis) -> None:
+def in_percent(*axes: Axis) -> None:
+    """Axes that hold percents, with few marks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for axis in axes:
@@ -45,7 +46,7 @@ def draw_scatter(axes: Axes, document: Document) -> None:
     axes.set_xlim(-4, 104)
     accuracies = [accuracy for _, accuracy in points]
     axes.set_ylim(*_accuracy_limits(accuracies))
-    _in_percent(axes.xaxis, axes.yaxis)
+    in_percent(axes.xaxis, axes.yaxis)
     place_labels(axes, _labels(drawn), points)
 
 
@@ -137,7 +138,7 @@ def draw_by_round(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_xlim(first, last)
     axes.set_ylim(-2, 102)
     axes.set_xlabel("round")
-    _in_percent(axes.yaxis)
+    in_percent(axes.yaxis)
 
 
 def _draw_rounds(axes: Axes, line: Line) -> None:
@@ -283,7 +284,7 @@ def draw_by_strength(axes: Axes, lines: Sequence[Line]) -> None:
     axes.minorticks_off()
     axes.set_ylim(-2, 102)
     axes.set_xlabel("strength of the attack")
-    _in_percent(axes.yaxis)
+    in_percent(axes.yaxis)
     axes.legend(frameon=False, fontsize=FONT_SIZE)
 
 

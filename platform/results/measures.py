@@ -1,0 +1,75 @@
+"""The two ways to look at a row: in the mean over the attacks, and at its worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from backstop.platform.results.names import Json
+
+Spread = Mapping[str, float]  # {"mean", "low", "high"}
+MeasureKey = Literal["mean", "worst"]
+MEAN_COLUMNS = {"attack_success_rate", "excess_success"}
+
+
+class Measure(NamedTuple):
+    """A way to look at rows."""
+
+    key: MeasureKey
+    label: str
+    success: Callable[[Json], Spread | None]  # a row's attack success
+
+
+def _mean_success(row: Json) -> Spread | None:
+    return _spread(row["attack_success_rate"])
+
+
+def _worst_success(row: Json) -> Spread | None:
+    """Under the attack that a search has found, else under the worst of those that all met."""
+    searched = row.get("worst_case_success")
+    return _spread(searched or row["worst_attack_success_rate"])
+
+
+def _spread(figure: Spread | float | None) -> Spread | None:
+    """A share with the ends of its range, which are the share itself where none is known."""
+    if isinstance(figure, float):
+        return dict.fromkeys(("mean", "low", "high"), figure)
+    return figure
+
+
+MEASURES = (
+    Measure("mean", "mean over the attacks", _mean_success),
+    Measure("worst", "worst case", _worst_success),
+)
+
+
+def measure_of(column: str) -> MeasureKey | None:
+    """The measure that a column of the ranking belongs to; None where it belongs to both."""
+    if column.startswith("worst"):
+        return "worst"
+    return "mean" if column in MEAN_COLUMNS else None
+
+
+def accuracy_lost(row: Json) -> float | None:
+    """What a row costs in accuracy against FedAvg, with attack or without, whichever is more; 0
+    where it costs nothing, None where neither is known.
+    """
+    costs = (row.get("cost_under_attack"), row.get("cost_without_attack"))
+    means = [cost["mean"] for cost in costs if cost is not None]
+    if not means and row["accuracy_cost"] is not None:
+        means = [row["accuracy_cost"]]
+    return max(0.0, *means) if means else None
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one beats in one coordinate without losing in the other, less being
+    better, from left to right.
+
+    >>> front([(0.5, 0.1), (0.1, 0.3), (0.2, 0.3), (0.6, 0.1)])
+    [(0.1, 0.3), (0.5, 0.1)]
+    """
+    kept: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        if not kept or y < kept[-1][1]:
+            kept.append((x, y))
+    return kept

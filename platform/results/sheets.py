@@ -1,0 +1,59 @@
+"""What the plug-ins of a leaderboard say of themselves, where they are installed here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+from backstop.platform import plugins
+from backstop.platform.params import BadInput
+
+# a year and not the number of a preprint, which is a year and a month: arXiv 1911.07963
+YEAR = re.compile(r"(?<!\.)\b(?:19|20)\d\d\b(?!\.\d)")
+OWN = "of this project"  # how the source of a method without a paper begins
+
+
+class Sheet(NamedTuple):
+    """The data sheet of a plug-in."""
+
+    name: str
+    text: str
+    year: int | None  # of its paper
+
+
+@lru_cache
+def sheet(group: str, name: str) -> Sheet | None:
+    """The data sheet of a plug-in; None of one that is not installed here or cannot be read."""
+    if name not in plugins.names(group):
+        return None
+    try:
+        described = plugins.describe(group, name)
+    except BadInput:
+        return None
+    return Sheet(name, described.sheet, paper_year(described.source))
+
+
+def sheets(group: str, names: Iterable[str]) -> list[Sheet]:
+    """The data sheets of a chain's plug-ins, each once; those that are not there are left out."""
+    found = (sheet(group, name) for name in dict.fromkeys(names))
+    return [item for item in found if item is not None]
+
+
+def paper_year(source: str) -> int | None:
+    """The year of the first paper that a source names; None for a method of this project.
+
+    >>> paper_year('Z. Sun, "Can You?", 2019 (arXiv 1911.07963).')
+    2019
+    >>> paper_year("of this project, after an idea of NDSS 2021.")
+    """
+    years = YEAR.findall(source)
+    if not years or source.startswith(OWN):
+        return None
+    return int(years[0])
+
+
+def newest_year(listed: Iterable[Sheet]) -> int | None:
+    """The year of the youngest method of a chain; None where no year is known."""
+    return max((item.year for item in listed if item.year is not None), default=None)

@@ -1,0 +1,35 @@
+"""Runs whose every text is an attack on whatever shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backstop.platform.results import ranking
+from backstop.platform.results.document import Document
+from backstop.platform.results.runs import Run
+
+CODE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;"
+
+
+def evil(given: Sequence[Run]) -> tuple[Document, list[Run]]:
+    """The leaderboard of spoilt runs, and they."""
+    spoilt_runs = [_spoilt(item) for item in given]
+    return ranking.build_document(spoilt_runs, f"x{CODE}"), spoilt_runs
+
+
+def _spoilt(item: Run) -> Run:
+    spec = dict(item.spec)
+    for role in ("attack", "defense"):
+        spec[role] = [
+            {"name": f"{stage['name']}{CODE}", "params": {f"a{CODE}": CODE, **stage["params"]}}
+            for stage in spec[role]
+        ]
+    spec["dataset"] = {"name": CODE, "params": {CODE: CODE}}
+    spec["model"] = {"name": CODE, "params": {}}
+    metrics = {**item.metrics, f"final/{CODE.replace('/', '')}": 1.0}
+    return item._replace(
+        spec=spec,
+        metrics=metrics,
+        fingerprint=CODE,
+        run_id=CODE,
+    )
