@@ -14,7 +14,7 @@ from backstop.platform.results.choices import choices
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.details import MOST_RUNS, CellLine, Detail, details
 from backstop.platform.results.runs import Run
-from backstop.platform.results.sheets import newest_year, paper_year, sheet, sheets
+from backstop.platform.results.sheets import data_sheet, data_sheets, newest_year, paper_year
 from backstop.platform.seeds import stream
 from backstop.platform.specs.part import parse_chain
 from backstop.platform.specs.spec import spec_id, spec_to_json
@@ -138,7 +138,7 @@ def test_a_dormant_run_is_no_run_of_the_attack_and_stands_for_the_one_without() 
 
 @pytest.mark.parametrize("name", plugins.names("defenses"))
 def test_every_defense_that_has_a_paper_has_its_year(name: str) -> None:
-    found = sheet("defenses", name)
+    found = data_sheet("defenses", name)
     assert found is not None
     of_ours = plugins.describe("defenses", name).source.startswith("of this project")
     assert (found.year is None) is of_ours
@@ -150,7 +150,7 @@ def test_years() -> None:
     assert paper_year("A. Author, 2019 (arXiv 1911.07963).") == 2019
     assert paper_year("arXiv 1911.07963.") is None
     assert paper_year("") is None
-    listed = sheets("defenses", ["invariant", "krum", "krum", "no_such_defense"])
+    listed = data_sheets("defenses", ["invariant", "krum", "krum", "no_such_defense"])
     assert [item.name for item in listed] == ["invariant", "krum"]
     assert newest_year(listed) == 2024
     assert newest_year([]) is None

@@ -24,7 +24,7 @@ from backstop.platform.results.description import run_command
 from backstop.platform.results.document import Document
 from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.names import ChainName, Json, attack_names
-from backstop.platform.results.sheets import Sheet, newest_year, sheets
+from backstop.platform.results.sheets import DataSheet, data_sheets, newest_year
 from backstop.platform.results.unattacked import OF_THE_TRIGGER
 from backstop.platform.results.wording import percent, spread
 from backstop.platform.specs.spec import spec_from_json
@@ -79,7 +79,7 @@ class Detail(NamedTuple):
     """What stands behind a row."""
 
     row: RankedRow
-    sheets: Sequence[Sheet]
+    sheets: Sequence[DataSheet]
     cells: Sequence[CellLine]
     telemetry: Sequence[str]  # the metrics that any of the cells has
 
@@ -189,7 +189,7 @@ def _detail(row: RankedRow, lines: Sequence[CellLine]) -> Detail:
     metrics = {name for line in lines for name in line.telemetry}
     return Detail(
         row=row,
-        sheets=sheets("defenses", names),
+        sheets=data_sheets("defenses", names),
         cells=lines,
         telemetry=sorted(metrics),
     )

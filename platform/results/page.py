@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
 RANGES_NOTE = "Each figure with the range that stands beside it in the ranking."
 
 
-class Line(NamedTuple):
+class PageLine(NamedTuple):
     """A line of a board: a row, and the number of its defense on the page."""
 
     number: int
@@ -77,7 +77,7 @@ def page(
     """
     experiment = str(document["experiment"])
     behind = details(document, ranked_rows(document), runs, store_uri)
-    lines = [Line(number, detail.row, detail) for number, detail in enumerate(behind)]
+    lines = [PageLine(number, detail.row, detail) for number, detail in enumerate(behind)]
     script = _text("page.js")
     return _template().render(
         experiment=experiment,

@@ -15,7 +15,7 @@ YEAR = re.compile(r"(?<!\.)\b(?:19|20)\d\d\b(?!\.\d)")
 OWN = "of this project"  # how the source of a method without a paper begins
 
 
-class Sheet(NamedTuple):
+class DataSheet(NamedTuple):
     """The data sheet of a plug-in."""
 
     name: str
@@ -24,7 +24,7 @@ class Sheet(NamedTuple):
 
 
 @lru_cache
-def sheet(group: str, name: str) -> Sheet | None:
+def data_sheet(group: str, name: str) -> DataSheet | None:
     """The data sheet of a plug-in; None of one that is not installed here or cannot be read."""
     if name not in plugins.names(group):
         return None
@@ -32,12 +32,12 @@ def sheet(group: str, name: str) -> Sheet | None:
         described = plugins.describe(group, name)
     except BadInput:
         return None
-    return Sheet(name, described.sheet, paper_year(described.source))
+    return DataSheet(name, described.sheet, paper_year(described.source))
 
 
-def sheets(group: str, names: Iterable[str]) -> list[Sheet]:
+def data_sheets(group: str, names: Iterable[str]) -> list[DataSheet]:
     """The data sheets of a chain's plug-ins, each once; those that are not there are left out."""
-    found = (sheet(group, name) for name in dict.fromkeys(names))
+    found = (data_sheet(group, name) for name in dict.fromkeys(names))
     return [item for item in found if item is not None]
 
 
@@ -54,6 +54,6 @@ def paper_year(source: str) -> int | None:
     return int(years[0])
 
 
-def newest_year(listed: Iterable[Sheet]) -> int | None:
+def newest_year(listed: Iterable[DataSheet]) -> int | None:
     """The year of the youngest method of a chain; None where no year is known."""
     return max((item.year for item in listed if item.year is not None), default=None)
