@@ -1,16 +1,14 @@
 """A convolution and the maximum over windows of 2 × 2 behind it, as one step.
 
-y = max over the window of (W * x + b). The values are those of ``torch.nn.Conv2d`` and
-``torch.nn.functional.max_pool2d`` bit for bit. For kernels of 5 × 5 on a CPU two things are done
-otherwise:
+y = max over the window of (W * x + b), as of ``torch.nn.Conv2d`` and
+``torch.nn.functional.max_pool2d``. For kernels of 5 × 5 on a CPU the compiled loops of
+:mod:`backstop.platform.kernels.pooled` do two things otherwise:
 
-- Few output channels leave most lanes of a vector register empty. Then the four places of a window
-  become four groups of channels of one convolution with stride 2; the zeros that this adds to a
-  kernel add nothing to a sum. (They do where an image has an infinity, whose maxima become NaN.)
-- Only one place of a window has a gradient. The compiled loops of
-  :mod:`backstop.platform.kernels.pooled` remember which, and add up the gradients of W and x over
-  windows instead of over all that the convolution gave. They are PyTorch's but for the order of
-  their sums.
+- Few output channels leave most lanes of a vector register empty. Then the lanes are windows.
+- Only one place of a window has a gradient. The loops remember which, and add up the gradients of W
+  and x over windows instead of over all that the convolution gave.
+
+Both are PyTorch's but for the order of their sums.
 """
 
 from __future__ import annotations
@@ -24,9 +22,8 @@ from torch.nn import functional as F
 
 from backstop.platform.robust import COMPILED
 
-PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a window, row by row
 KERNEL = (5, 5)
-FEW = 8  # output channels: in groups 6 take two thirds of the time, 16 a third more
+FEW = 8  # output channels: 6 take half of PyTorch's time, 16 twice as much
 
 
 class PooledConv2d(nn.Conv2d):
@@ -77,9 +74,8 @@ class _Pooled(torch.autograd.Function):
         bias: Tensor,
         pad: int,
     ) -> Tensor:
-        few = len(weight) <= FEW
-        convolved = (_in_groups if few else _as_it_is)(x, weight, bias, pad)
-        top, places = _maxima(convolved)
+        compute = _all_at_once if len(weight) <= FEW else _one_by_one
+        top, places = compute(x, weight, bias, pad)
         ctx.save_for_backward(x, weight, bias, places)
         ctx.pad = pad
         return top
@@ -114,77 +110,69 @@ def _recorded(
     return [next(grads) if is_needed else None for is_needed in needed]
 
 
-# -- forward
+# -- forward: the maxima (b, o, h, w), and at which place of its window each is (b, h, w, o)
 
 
-class _Convolved(NamedTuple):
-    """What the maxima are taken of, with channels side by side."""
-
-    values: Tensor
-    shape: tuple[int, int, int, int]  # (b, h, w, o) of the maxima
-    strides: tuple[int, int, int]  # from one sample, row and column of windows to the next
-    steps: tuple[int, int, int, int]  # from the first place of a window to each
-
-
-def _in_groups(
+def _all_at_once(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     pad: int,
-) -> _Convolved:
-    """One group of channels for each place of a window."""
-    out = F.conv2d(x, _widened(weight), bias.repeat(4), stride=2, padding=pad)
-    samples, channels, height, width = out.shape
-    outputs = len(weight)
-    return _Convolved(
-        _channels_last(out),
-        (samples, height, width, outputs),
-        (height * width * channels, width * channels, channels),
-        (0, outputs, 2 * outputs, 3 * outputs),
-    )
-
-
-def _widened(weight: Tensor) -> Tensor:
-    """(o, c, k, k) → (4 o, c, k + 1, k + 1): the kernel at each place of a window."""
-    out, channels, height, width = weight.shape
-    wide = weight.new_zeros(4, out, channels, height + 1, width + 1)
-    for group, (row, column) in zip(wide, PLACES, strict=True):
-        group[..., row : row + height, column : column + width] = weight
-    return wide.flatten(0, 1)
-
-
-def _as_it_is(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    pad: int,
-) -> _Convolved:
-    """The convolution, whose rows and columns go in pairs."""
-    out = F.conv2d(x, weight, bias, padding=pad)
-    samples, channels, height, width = out.shape
-    line = width * channels
-    return _Convolved(
-        _channels_last(out),
-        (samples, height // 2, width // 2, channels),
-        (height * line, 2 * line, 2 * channels),
-        (0, channels, line, line + channels),
-    )
-
-
-def _maxima(convolved: _Convolved) -> tuple[Tensor, Tensor]:
-    """The maxima (b, o, h, w), and at which place of its window each is (b, h, w, o)."""
+) -> tuple[Tensor, Tensor]:
+    """Convolution and maxima in one compiled loop."""
     from backstop.platform.kernels import pooled
 
-    top = torch.empty(convolved.shape)
-    places = torch.empty(convolved.shape, dtype=torch.uint8)
-    pooled.maxima(
-        convolved.values.view(-1).numpy(),
-        np.array(convolved.strides),
-        np.array(convolved.steps),
+    outputs, channels, *kernel = weight.shape
+    more = -outputs % pooled.TOGETHER
+    kernels = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more))
+    groups = kernels.view(-1, pooled.TOGETHER, channels, *kernel).permute(0, 2, 3, 4, 1)
+    height, width = (_windows(x, pad, axis) for axis in (2, 3))
+    top, places = _empty(len(x), height, width, outputs)
+    pooled.convolved_maxima(
+        _channels_last(x).numpy(),
+        pad,
+        groups.contiguous().numpy(),
+        F.pad(bias, (0, more)).numpy(),
         top.numpy(),
         places.numpy(),
     )
     return top.permute(0, 3, 1, 2), places
+
+
+def _one_by_one(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    pad: int,
+) -> tuple[Tensor, Tensor]:
+    """PyTorch's convolution and then the maxima."""
+    from backstop.platform.kernels import pooled
+
+    values = _channels_last(F.conv2d(x, weight, bias, padding=pad))
+    samples, height, width, channels = values.shape
+    line = width * channels
+    top, places = _empty(samples, height // 2, width // 2, channels)
+    pooled.maxima(
+        values.view(-1).numpy(),
+        np.array([height * line, 2 * line, 2 * channels]),
+        np.array([0, channels, line, line + channels]),
+        top.numpy(),
+        places.numpy(),
+    )
+    return top.permute(0, 3, 1, 2), places
+
+
+def _windows(
+    x: Tensor,
+    pad: int,
+    axis: int,
+) -> int:
+    """How many windows stand along an axis."""
+    return (x.shape[axis] + 2 * pad - KERNEL[axis - 2] + 1) // 2
+
+
+def _empty(*shape: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(shape), torch.empty(shape, dtype=torch.uint8)
 
 
 def _channels_last(x: Tensor) -> Tensor:
