@@ -93,3 +93,23 @@ def test_backstop_and_pytorch_by_hand_do_the_same(tmp_path: Path) -> None:
     assert all(len(item["seconds"]) == 1 for item in found["rounds"])
     assert "train, %" in page.read_text()
     assert "by hand, vmap" in page.read_text()
+
+
+def test_the_parts_of_a_step_are_measured_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    step = importlib.import_module("step")
+    monkeypatch.setattr(step.pooling, "COMPILED", True)  # what it switches is put back
+    spent = step.measure(step.both_ways(step.noise()), 2)
+    for ways in spent.values():
+        assert [len(values) for values in ways.values()] == [2, 2]
+        assert all(value > 0 for values in ways.values() for value in values)
+    page = step.table(spent).splitlines()
+    assert len(page) == len(spent) + 3  # a head of two lines, and what no part says
+    rest, whole = (
+        [float(entry.split()[0]) for entry in line.strip("| ").split(" | ")[1:]]
+        for line in page[-3:-1]
+    )
+    listed = [line.strip("| ").split(" | ")[1:] for line in page[2:-3]]
+    for way, total in enumerate(whole):
+        parts = sum(float(row[way].split()[0]) for row in listed)
+        assert parts + rest[way] == pytest.approx(total, abs=0.05)
