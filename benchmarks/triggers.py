@@ -1,12 +1,12 @@
-"""A picture of every trigger on real images: docs/triggers.png.
+"""A picture of every trigger on real images: docs/triggers.png, and one of each for the page.
 
 For each attack on images that changes what a model sees, a test image before and after, and the
 difference four times enlarged around gray: on handwritten digits (8 x 8) and on pieces of
 photographs (32 x 32 RGB), after two rounds of an attacked experiment, so that learned triggers are
-learned. Attacks with inputs of their own (edge_case, semantic) show one of them. Run from the
-repository's root:
+learned. Attacks with inputs of their own (edge_case, semantic) show one of them. The page has the
+photographs, one small file for each attack. Run from the repository's root:
 
-    python benchmarks/triggers.py [OUT]
+    python benchmarks/triggers.py [OUT [FOLDER]]
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def shows_in_images(name: str) -> bool:
     return plugins.attack_facts(name).trigger and "image" in kinds and name != "label_flip"
 
 
-def draw(out: Path) -> None:
-    """Write the picture."""
+def draw(out: Path, folder: Path) -> None:
+    """Write the picture, and into the folder those for the page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -95,13 +95,36 @@ def draw(out: Path) -> None:
         axes.set_axis_off()
     for position, name in enumerate(names):
         block, row = divmod(position, half)
-        draw_attack(grid[row, WIDTH * block :], name, titled=row == 0)
+        tasks = images_by_task(name)
+        draw_attack(
+            grid[row, WIDTH * block :],
+            name,
+            tasks,
+            titled=row == 0,
+        )
+        write_strip(tasks[-1], folder / f"{name}.png")
     figure.savefig(out, dpi=110, metadata={"Software": None})
 
 
-def draw_attack(row: Any, name: str, *, titled: bool) -> None:
+def write_strip(images: list[Tensor | None], file: Path) -> None:
+    """The images that there are side by side, pixel by pixel."""
+    from PIL import Image
+
+    shown = [image.permute(1, 2, 0).expand(-1, -1, 3) for image in images if image is not None]
+    pixels = (255 * torch.cat(shown, dim=1)).round().to(torch.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.numpy()).save(file, optimize=True)
+
+
+def draw_attack(
+    row: Any,
+    name: str,
+    tasks: list[list[Tensor | None]],
+    *,
+    titled: bool,
+) -> None:
     """The images of one attack side by side, its name at their left."""
-    images = [image for task in images_by_task(name) for image in task]
+    images = [image for task in tasks for image in task]
     for axes, image, title in zip(row, images, COLUMNS * len(TASKS), strict=False):
         if titled:
             axes.set_title(title, fontsize=8)
@@ -122,4 +145,6 @@ def draw_attack(row: Any, name: str, *, titled: bool) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    draw(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/triggers.png"))
+    given = [Path(word) for word in sys.argv[1:]]
+    places = [Path("docs/triggers.png"), Path("platform/results/triggers")]
+    draw(*given, *places[len(given) :])

@@ -130,12 +130,12 @@ class Tab:
         return [event["params"] for event in self._events() if event["method"] in kinds]
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for, the page's own first."""
-        return [
-            event["params"]["request"]["url"]
-            for event in self._events()
-            if event["method"] == "Network.requestWillBeSent"
-        ]
+        """The addresses that were asked for, the page's own first; what an address itself holds is
+        asked of nobody.
+        """
+        sent = [event for event in self._events() if event["method"] == "Network.requestWillBeSent"]
+        urls = [event["params"]["request"]["url"] for event in sent]
+        return [url for url in urls if not url.startswith("data:")]
 
     def _events(self) -> list[Mapping[str, Any]]:
         return [event for event in self.browser.events if event.get("sessionId") == self.session]

@@ -540,6 +540,7 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
         f"backstop/platform/results/{file}"
         for file in ("page.html", "page_detail.html", "page.css", "page.js")
     }
+    page |= {f"backstop/{name(file)}" for file in (ROOT / "platform").rglob("triggers/*.png")}
     expected = {"backstop/__init__.py", "backstop/py.typed"} | page
     expected |= {f"backstop/{name(file)}" for file in SOURCES}
     (wheel,) = out.glob("*.whl")

@@ -10,6 +10,7 @@ from backstop.platform import cli, plugins
 from backstop.platform.commands import run as run_command
 from backstop.platform.contract import Spec
 from backstop.platform.results import measures, page, ranking
+from backstop.platform.results.attack_stages import PICTURES, attack_stages, trigger_picture
 from backstop.platform.results.choices import choices
 from backstop.platform.results.columns import ranked_rows
 from backstop.platform.results.details import MOST_RUNS, CellLine, Detail, details
@@ -162,6 +163,30 @@ def test_a_defense_that_is_not_installed_has_a_row_without_a_sheet() -> None:
     assert by_defense["gone(x=1)"].sheets == []
     assert by_defense["gone(x=1)"].year is None
     assert by_defense["fedavg"].year == 2017
+
+
+def test_the_stages_of_the_attacks_are_told_and_shown() -> None:
+    given = [
+        run(attack, "fedavg", 0, SUCCESS)
+        for attack in ("badnets+model_replacement", "badnets(size=2)", "gone", "none")
+    ]
+    by_name = {item.name: item for item in attack_stages(ranking.build_document(given, "demo"))}
+    assert list(by_name) == ["badnets", "gone", "model_replacement"]
+    assert by_name["badnets"].chains == ["badnets(size=2)", "badnets+model_replacement"]
+    assert by_name["badnets"].picture.startswith("data:image/png;base64,")
+    assert by_name["model_replacement"].picture == ""
+    told = by_name["model_replacement"].sheet
+    assert told is not None
+    assert told.summary.startswith("Model replacement")
+    assert by_name["gone"].sheet is None
+    assert trigger_picture("../triggers/badnets") == ""  # a name is no path
+
+
+def test_every_picture_is_of_a_trigger_that_there_is() -> None:
+    drawn = {file.stem for file in PICTURES.glob("*.png")}
+    triggers = {name for name in plugins.names("attacks") if plugins.attack_facts(name).trigger}
+    assert drawn
+    assert drawn <= triggers
 
 
 # -- choices and measures

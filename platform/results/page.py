@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from backstop.platform.results import illustrations
+from backstop.platform.results.attack_stages import PICTURES_NOTE, attack_stages
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
 from backstop.platform.results.by_round import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.choices import choices, setting_titles
@@ -105,6 +106,8 @@ def page(
         lifetime_note=LIFETIME_NOTE,
         strength_curves=illustrations.by_strength(document),
         maps=illustrations.knob_maps(document),
+        attack_stages=attack_stages(document),
+        pictures_note=PICTURES_NOTE,
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=content_hash(script),
     )

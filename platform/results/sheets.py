@@ -19,6 +19,7 @@ class DataSheet(NamedTuple):
     """The data sheet of a plug-in."""
 
     name: str
+    summary: str
     text: str
     year: int | None  # of its paper
 
@@ -32,7 +33,7 @@ def data_sheet(group: str, name: str) -> DataSheet | None:
         described = plugins.describe(group, name)
     except BadInput:
         return None
-    return DataSheet(name, described.sheet, paper_year(described.source))
+    return DataSheet(name, described.summary, described.sheet, paper_year(described.source))
 
 
 def data_sheets(group: str, names: Iterable[str]) -> list[DataSheet]:
