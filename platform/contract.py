@@ -23,7 +23,7 @@ from typing_extensions import TypeVar
 from backstop.platform.declarations.facts import Kind as Kind
 from backstop.platform.specs.part import Part as Part
 from backstop.platform.specs.part import Scalar as Scalar
-from backstop.platform.specs.spec import Search as Search
+from backstop.platform.specs.search import Search as Search
 from backstop.platform.specs.spec import Spec as Spec
 
 if TYPE_CHECKING:

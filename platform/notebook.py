@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from backstop.platform.results.store import Store
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
+    from backstop.platform.sweeps.search import Proposals
 
 STORE = "backstop-store"
 TEXT_WIDTH = 110  # columns of a leaderboard as text
@@ -95,24 +96,43 @@ class Leaderboard:
 
 
 class Proposal(NamedTuple):
-    """What a search has tried, and its score."""
+    """What a search has tried, and what it came to."""
 
-    changes: Mapping[str, Any]  # free parameter → value
-    score: float
+    changes: Mapping[str, Any]  # what was proposed: key → value
+    scores: Mapping[str, float]  # objective or constraint → mean over seeds and attacks
+    state: str  # finished, pruned, failed or refused
+    kept: bool  # whether it keeps to the constraints
+    fresh: Mapping[str, Sequence[float]] = {}  # the same of a winner, for each fresh seed
 
 
 class SearchResult(NamedTuple):
-    """A search that is done: its proposals in order, and the best of them."""
+    """A search that is done: its proposals in order, the winners and the Pareto front."""
 
-    objective: str
+    title: str
+    objectives: tuple[str, ...]
     proposals: tuple[Proposal, ...]
-    best: Proposal | None
+    winners: tuple[Proposal, ...]  # confirmed on fresh seeds
+    front: tuple[Proposal, ...]  # what no other proposal beats in all objectives
+
+    @property
+    def best(self) -> Proposal | None:
+        """The first winner; None where no finished proposal keeps to the constraints."""
+        return next(iter(self.winners), None)
 
     def frame(self) -> DataFrame:
-        """The proposals, a row each: what was tried, and the objective."""
+        """The proposals, a row each: what was tried, what it came to, and what became of it."""
         from pandas import DataFrame, RangeIndex
 
-        rows = [{**item.changes, self.objective: item.score} for item in self.proposals]
+        rows = [
+            {
+                **item.changes,
+                **item.scores,
+                "state": item.state,
+                "winner": item in self.winners,
+                "front": item in self.front,
+            }
+            for item in self.proposals
+        ]
         return DataFrame(rows, index=RangeIndex(len(rows), name="trial"))
 
 
@@ -157,7 +177,7 @@ def sweep(
     document's ``missing_runs``.
     """
     plan = _plan(space, experiment)
-    if plan.proposals is not None:
+    if plan.searches:
         raise BadInput(f"{plan.title} is a search, not a list of specs; backstop.search runs it")
     if not plan.specs:
         raise BadInput("sweep: the list of specs is empty; there is nothing to run")
@@ -174,26 +194,55 @@ def search(
     data_dir: str | Path | None = None,
     device: str = "auto",
 ) -> SearchResult:
-    """Run a search from where it was left, on Ray; its proposals and their scores.
+    """Run a search from where it was left, on Ray; its proposals, and the winner on fresh seeds.
 
-    ``space`` is a :class:`Search`, a name in ``search_spaces/`` or the path of a Python file.
+    ``space`` is a :class:`Search`, or a space of one: a name in ``search_spaces/`` or the path of a
+    Python file.
     """
     plan = _plan(space, experiment)
-    source = plan.proposals
-    if source is None:
+    if len(plan.searches) > 1:
+        raise BadInput(
+            f"{plan.title} is {len(plan.searches)} searches; backstop.search_all runs them"
+        )
+    result, *_ = _searched(plan, _site(store, _experiment_name(plan, experiment), data_dir, device))
+    return result
+
+
+def search_all(
+    space: str | Path | Sequence[Search],
+    *,
+    experiment: str | None = None,
+    store: str | Path = STORE,
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+) -> tuple[SearchResult, ...]:
+    """Run several searches side by side, as :func:`search` runs one."""
+    plan = _plan(space, experiment)
+    return _searched(plan, _site(store, _experiment_name(plan, experiment), data_dir, device))
+
+
+def _searched(plan: SweepPlan, site: Site) -> tuple[SearchResult, ...]:
+    if not plan.searches:
         raise BadInput(f"{plan.title} is a list of specs, not a search; backstop.sweep runs it")
-    name = _experiment_name(plan, experiment)
-    _conduct(plan, _site(store, name, data_dir, device))
-    proposals = [Proposal(dict(values), score) for values, score in source.trials]
+    _conduct(plan, site)
+    return tuple(map(_search_result, plan.searches))
+
+
+def _search_result(source: Proposals) -> SearchResult:
+    fresh = {item.trial.position: item.scores for item in source.confirmed}
+    proposals = []
+    for trial in source.trials:
+        confirmed = fresh.get(trial.position, {})
+        proposals.append(
+            Proposal(dict(trial.values), trial.scores, trial.state, trial.kept, confirmed)
+        )
     return SearchResult(
-        objective=source.search.objective,
+        title=source.title,
+        objectives=tuple(item.words for item in source.objectives),
         proposals=tuple(proposals),
-        best=max(proposals, key=_score, default=None),
+        winners=tuple(proposals[trial.position] for trial in source.winners()),
+        front=tuple(proposals[trial.position] for trial in source.front()),
     )
-
-
-def _score(proposal: Proposal) -> float:
-    return proposal.score
 
 
 def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
@@ -234,7 +283,7 @@ def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]
 
 
 def _plan(
-    space: str | Path | Search | Sequence[Spec],
+    space: str | Path | Search | Sequence[Spec] | Sequence[Search],
     experiment: str | None,
 ) -> SweepPlan:
     """What will be run; a list has the name of its experiment."""
@@ -242,6 +291,8 @@ def _plan(
 
     if isinstance(space, (str, Path)):
         return plan_space(Path(space).stem, load_space(str(space)))
+    if isinstance(space, Search):
+        return plan_space(experiment or "notebook", (space,))
     return plan_space(experiment or "notebook", space)
 
 

@@ -10,8 +10,8 @@ from backstop.search_spaces.quickstart import BASE
 
 
 def tune_invariant() -> Search:
-    """Twenty-four proposals, four at a time, scored by DER under a patch backdoor with model
-    replacement.
+    """Twenty-four proposals, four at a time, judged by DER under a patch backdoor with model
+    replacement on validation data; the best one is run again on fresh seeds and the test set.
     """
     return Search(
         base=BASE.replace(

@@ -94,7 +94,11 @@ ONLY_IN = {
         "platform/workers/cluster.py",
         "platform/workers/rays.py",
     },
-    "optuna": {"platform/sweeps/search.py"},
+    "optuna": {
+        "platform/sweeps/ranges.py",
+        "platform/sweeps/samplers.py",
+        "platform/sweeps/search.py",
+    },
     "mlflow": {
         "platform/results/store.py",
         "platform/results/experiments.py",

@@ -472,9 +472,10 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
     document = printed(
         capsys, "sweep", "smoke", "--dry-run", "--json", "--set", "rounds=2", "--seeds", "2"
     )
-    # for each of two seeds the clean twin of the trigger besides the six of the space
-    assert len(document["specs"]) == 14
-    assert [item["spec"]["dormant"] for item in document["specs"]].count(True) == 2
+    # for each of two seeds the clean twin of the trigger under three defenses besides the six
+    # of the space
+    assert len(document["specs"]) == 18
+    assert [item["spec"]["dormant"] for item in document["specs"]].count(True) == 6
     assert {item["spec"]["rounds"] for item in document["specs"]} == {2}
     assert {item["spec"]["seed"] for item in document["specs"]} == {0, 1}
     assert cli.main(["sweep", "tune_invariant", "--dry-run"]) == 0

@@ -145,9 +145,13 @@ def test_a_search_gives_its_proposals_and_the_best(monkeypatch: pytest.MonkeyPat
     space = backstop.Search(base=base, free=[key], objective="clean_accuracy", trials=5)
     result = backstop.search(space, experiment="tuned")
     frame = result.frame()
-    assert list(frame.columns) == [key, "clean_accuracy"] and len(frame) == 5
-    assert list(frame[key]) == list(frame["clean_accuracy"])
-    assert result.best is not None and result.best.score == frame["clean_accuracy"].max()
+    assert list(frame.columns) == [key, "clean_accuracy", "state", "winner", "front"]
+    assert list(frame[key]) == list(frame["clean_accuracy"]) and len(frame) == 5
+    best = result.best
+    assert best is not None
+    assert best.scores["clean_accuracy"] == frame["clean_accuracy"].max()
+    assert list(frame.index[frame["winner"]]) == [result.proposals.index(best)]
+    assert best.fresh["clean_accuracy"] == [best.changes[key]] * 3
 
 
 def test_a_sweep_says_what_failed_and_ranks_the_rest(

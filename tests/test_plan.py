@@ -15,8 +15,9 @@ from backstop.platform.specs.change import grid
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import spec_title, validate
 from backstop.platform.sweeps.overrides import with_overrides
-from backstop.platform.sweeps.plan import distinct, load_space, preflight, warm_first, with_twins
+from backstop.platform.sweeps.plan import distinct, load_space, preflight, warm_first
 from backstop.platform.sweeps.queues import Fixed, Queue
+from backstop.platform.sweeps.twins import with_twins
 
 BASE = Spec(rounds=2, attack=(Part("badnets"),), defense=(Part("median"),))
 
@@ -112,7 +113,7 @@ def test_overrides_reach_every_spec_and_drop_the_doubles_they_make() -> None:
     reseeded = with_overrides([BASE], {}, [3, 4], print)
     assert isinstance(reseeded, list)
     assert [spec.seed for spec in reseeded] == [3, 4]
-    search = with_overrides(Search(base=BASE, free=()), {"batch": 8}, [1], print)
+    (search,) = with_overrides((Search(base=BASE, free=()),), {"batch": 8}, [1], print)
     assert isinstance(search, Search)
     assert (search.base.batch, search.seeds) == (8, (1,))
     with pytest.raises(BadInput, match="did you mean 'rounds'"):
@@ -163,7 +164,8 @@ def test_a_change_reaches_the_specs_that_have_it_and_says_which_have_not() -> No
 def test_seeds_are_said_once() -> None:
     with pytest.raises(BadInput, match="--set seed=3 and --seeds both say which seeds"):
         with_overrides([BASE], {"seed": 3}, [0, 1], print)
-    search = with_overrides(Search(base=BASE, free=(), seeds=(0, 1)), {"seed": 3}, None, print)
+    space = (Search(base=BASE, free=(), seeds=(0, 1)),)
+    (search,) = with_overrides(space, {"seed": 3}, None, print)
     assert isinstance(search, Search)
     assert search.seeds == (3,)
 
@@ -171,7 +173,7 @@ def test_seeds_are_said_once() -> None:
 def test_what_a_search_proposes_is_not_set() -> None:
     with pytest.raises(BadInput, match=r"--set attack.badnets.size: the search proposes it"):
         with_overrides(
-            Search(base=BASE, free=("attack.badnets.size",)),
+            (Search(base=BASE, free=("attack.badnets.size",)),),
             {"attack.badnets.size": 2},
             None,
             print,
@@ -182,7 +184,10 @@ def test_what_a_search_proposes_is_not_set() -> None:
     ("source", "message"),
     [
         ("def mine():\n    return 1 / 0", r"raised ZeroDivisionError: division by zero"),
-        ("def mine():\n    return []", r"must return a non-empty list of Specs or a Search"),
+        (
+            "def mine():\n    return []",
+            r"must return a non-empty list of Specs, a Search or a list",
+        ),
         ("raise SystemExit('no')", r"raised SystemExit: no"),
         ("x = 1", r"has no function mine\(\)"),
         ("def mine(:", r"raised SyntaxError"),

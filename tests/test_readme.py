@@ -17,6 +17,7 @@ import pytest
 from backstop.platform import plugins
 from backstop.platform.contract import as_they_are
 from backstop.platform.sweeps import plan
+from backstop.platform.sweeps.twins import with_twins
 from benchmarks import plugin_lists
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,7 @@ def test_nobody_counts_plugins_by_hand(page: str) -> None:
 def test_the_readme_says_how_many_runs_the_quickstart_has() -> None:
     specs = plan.load_space("quickstart")
     assert isinstance(specs, list)
-    assert f"{len(plan.with_twins(plan.distinct(specs)))} runs" in README
+    assert f"{len(with_twins(plan.distinct(specs)))} runs" in README
 
 
 def test_the_page_on_defenses_has_them_all_with_what_they_need() -> None:

@@ -39,9 +39,10 @@ from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import validate
 from backstop.platform.sweeps import waiting
 from backstop.platform.sweeps.overrides import with_overrides
-from backstop.platform.sweeps.plan import distinct, load_space, run_words, with_twins
+from backstop.platform.sweeps.plan import distinct, load_space, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue, Unstored
 from backstop.platform.sweeps.session import Destination
+from backstop.platform.sweeps.twins import with_twins
 from backstop.platform.training import loading
 
 pytestmark = pytest.mark.xdist_group("ray")

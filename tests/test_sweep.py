@@ -249,7 +249,8 @@ def test_a_search_is_the_same_with_one_and_with_two_trials_at_a_time(tmp_path: P
     one = sweep(tmp_path, "tune_invariant", "--store", "one", "--max-concurrent", "1", *small)
     two = sweep(tmp_path, "tune_invariant", "--store", "two", "--max-concurrent", "2", *small)
     first, second = json.loads(one.stdout), json.loads(two.stdout)
-    assert len(first["trials"]) == 6
+    assert len(first["searches"][0]["trials"]) == 6
+    assert first["searches"][0]["confirmed"]
     assert first == second
     again = sweep(tmp_path, "tune_invariant", "--store", "two", *small)
     assert json.loads(again.stdout) == first

@@ -12,7 +12,6 @@ from backstop.platform.commands.board import write_board
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
-    open_console,
     parse_actors,
     print_json,
     say,
@@ -21,8 +20,6 @@ from backstop.platform.commands.output import (
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.search import Proposals
@@ -91,10 +88,10 @@ def sweep(options: argparse.Namespace) -> int:
         watch=lambda queue: Watch(plan.title, queue),
         say=say,
     )
-    if plan.proposals is None:
-        _write_board(options, site.experiment, plan, all_stored=not queue.unstored)
+    if plan.searches:
+        _print_searches(options, plan.searches)
     else:
-        _print_proposals(options, plan.proposals)
+        _write_board(options, site.experiment, plan, all_stored=not queue.unstored)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
         _remark(line)
@@ -163,77 +160,57 @@ def _print_plan(options: argparse.Namespace, plan: SweepPlan) -> int:
     """Print what would run."""
     from backstop.platform.specs.spec import spec_title
 
-    search = plan.proposals.search if plan.proposals else None
     if options.json:
         print_json(_plan_document(options.space, plan))
         return DONE
-    for spec in plan.specs:
-        print(f"{spec.id[:12]}  seed {spec.seed}  {spec_title(spec)}")
-    more = ""
-    if search:
-        more = f", then {search.trials} proposals for {', '.join(search.free)}"
-    say(f"{options.space}: {len(plan.specs)} runs{more}; nothing was started")
+    if plan.searches:
+        lines = [_search_line(proposals) for proposals in plan.searches]
+    else:
+        lines = [f"{spec.id[:12]}  seed {spec.seed}  {spec_title(spec)}" for spec in plan.specs]
+    for line in lines:
+        print(line)
+    what = "about " * bool(plan.searches) + f"{plan.source.expected()} runs"
+    say(f"{options.space}: {what}; nothing was started")
     return DONE
+
+
+def _search_line(proposals: Proposals) -> str:
+    """A search in a line: how many proposals, and of what."""
+    search = proposals.search
+    keys = ", ".join([*search.choices, *search.free]) or "nothing"
+    named = f"{search.title}: " * bool(search.title)
+    return f"{named}{search.trials} proposals of {keys}"
 
 
 def _plan_document(space: str, plan: SweepPlan) -> Mapping[str, Any]:
     """The same as one JSON document."""
     from backstop.platform.specs.spec import spec_to_json
 
-    free = None
-    if plan.proposals:
-        free = list(plan.proposals.search.free)
+    listed = [] if plan.searches else plan.specs
     return {
         "space": space,
-        "specs": [{"id": spec.id, "spec": spec_to_json(spec)} for spec in plan.specs],
-        "search": free,
+        "specs": [{"id": spec.id, "spec": spec_to_json(spec)} for spec in listed],
+        "searches": [_search_plan(proposals) for proposals in plan.searches],
     }
 
 
-def _print_proposals(options: argparse.Namespace, proposals: Proposals) -> None:
-    """Print the proposals of a search in order, and the best of them."""
+def _search_plan(proposals: Proposals) -> Mapping[str, Any]:
+    search = proposals.search
+    return {
+        "title": search.title,
+        "trials": search.trials,
+        "choices": {key: list(options) for key, options in search.choices.items()},
+        "free": list(search.free),
+    }
+
+
+def _print_searches(options: argparse.Namespace, searches: Sequence[Proposals]) -> None:
+    """What the searches have tried and chosen."""
+    from backstop.platform.commands.searches import print_searches
+    from backstop.platform.sweeps.reports import search_report
+
     if options.json:
-        print_json(_search_document(options.space, proposals))
+        reports = [search_report(proposals) for proposals in searches]
+        print_json({"space": options.space, "searches": reports})
     else:
-        open_console().print(_search_table(proposals))
-
-
-def _search_table(proposals: Proposals) -> Table:
-    """A row for each proposal, the best in green."""
-    from rich.table import Table
-
-    best, search = proposals.best(), proposals.search
-    table = Table(
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
-    for name in ("trial", *search.free, search.objective):
-        table.add_column(name, justify="right")
-    for trial, (values, score) in enumerate(proposals.trials):
-        chosen = [_value_text(values[key]) for key in search.free]
-        style = "green" if best and values == best[0] else ""
-        table.add_row(str(trial), *chosen, f"{score:.4f}", style=style)
-    return table
-
-
-def _value_text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _search_document(space: str, proposals: Proposals) -> Mapping[str, Any]:
-    """The same as one JSON document."""
-    best = proposals.best()
-    return {
-        "space": space,
-        "objective": proposals.search.objective,
-        "trials": [
-            {
-                "number": trial,
-                "values": values,
-                "score": score,
-            }
-            for trial, (values, score) in enumerate(proposals.trials)
-        ],
-        "best": best and {"values": best[0], "score": best[1]},
-    }
+        print_searches(searches)

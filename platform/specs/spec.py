@@ -6,8 +6,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
@@ -123,22 +123,6 @@ class Spec:
     def replace(self, **changes: Any) -> Spec:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A search: Optuna proposes specs around ``base``; each proposal is run for every seed and
-    scored by ``objective``.
-    """
-
-    base: Spec
-    # e.g. "defense.invariant.mask_threshold"; ranges from the plug-ins' annotations
-    free: Sequence[str]
-    objective: str = "der"  # a leaderboard column of the proposal, to be maximized
-    trials: int = 20
-    width: int = 4  # proposals per generation, asked together and told in trial order
-    seeds: Sequence[int] = field(default=(0,))
-    seed: int = 0  # of the sampler
 
 
 # fields younger than the ids of stored runs: written only where they differ from their default

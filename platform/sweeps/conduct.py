@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.results import drivers
 from backstop.platform.results.experiments import open_experiment
 from backstop.platform.results.runs import Run, read_runs
+from backstop.platform.results.searched import write_best, write_searched
 from backstop.platform.results.store import Store, is_new
 from backstop.platform.results.sweeps import (
     close_parent,
@@ -138,7 +139,8 @@ class _OpenSweep:
     def fill_queue(self) -> Queue:
         """What is left to run. Raises BadInput where it would not fit what is stored."""
         _, finished = self.opening.result()
-        queue = Queue(self.plan.source, {run.id: run.metrics for run in finished})
+        done = {run.id: {**run.metrics, **run.costs} for run in finished}
+        queue = Queue(self.plan.source, done)
         queue.fill()
         self._check_origin(queue, finished)
         return queue
@@ -180,15 +182,33 @@ class _OpenSweep:
             self.say(f"{title}: {plural(len(sent), 'run')} stored now")
 
     def close(self, queue: Queue, destination: Destination) -> None:
-        """Write how the sweep has ended."""
+        """Write how the sweep has ended, and what its searches have chosen."""
+        self._write_searched(destination)
         status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
         close_parent(self.site.store, str(destination.parent), status)
 
     def close_finished(self, queue: Queue, destination: Destination) -> None:
         """Write and say that there was nothing left to run."""
+        self._write_searched(destination)
         close_parent(self.site.store, str(destination.parent), "FINISHED")
         where = f"in experiment {self.site.experiment!r}"
         self.say(f"{self.plan.title}: all {queue.expected} runs are finished already {where}")
+
+    def _write_searched(self, destination: Destination) -> None:
+        """What the searches have chosen, in the sweep's run; a store that is away has none of the
+        runs either.
+        """
+        searches = self.plan.searches
+        if not searches:
+            return
+        from backstop.platform.sweeps import reports
+
+        chosen = [reports.searched_by(search) for search in searches]
+        parent, store = str(destination.parent), self.site.store
+        with suppress(BadInput):  # what is not stored is said run by run
+            write_searched(store, parent, [item for item in chosen if item is not None])
+            values, note = reports.best_values(searches), reports.searches_note(searches)
+            write_best(store, parent, values, note)
 
     def _check_origin(self, queue: Queue, finished: Sequence[Run]) -> None:
         """Before anything is trained: the data of stored and of half-done runs are those of today,

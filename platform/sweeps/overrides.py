@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import starts
 from backstop.platform.specs.change import change_spec, names_something
 from backstop.platform.specs.part import NOTHING, Scalar, chain_text
-from backstop.platform.specs.spec import Search, Spec, validate
+from backstop.platform.specs.search import Search
+from backstop.platform.specs.spec import Spec, validate
 
 LISTED = 5  # of what a change does not reach, one line names at most
 
 
+Space = list[Spec] | tuple[Search, ...]
+
+
 def with_overrides(
-    space: list[Spec] | Search,
+    space: Space,
     changes: Mapping[str, Scalar],
     seeds: Sequence[int] | None,
     say: Callable[[str], None],
-) -> list[Spec] | Search:
-    """The space with ``--set`` applied to every spec that has what it names and ``--seeds`` in
-    place of its own seeds. Doubles that this makes are dropped. ``say`` gets a line where a change
-    leaves some specs as they are.
+) -> Space:
+    """The space with ``--set`` applied to every spec that has what it names, of searches to their
+    bases, and ``--seeds`` in place of its own seeds, of searches those of each proposal. Doubles
+    that this makes are dropped. ``say`` gets a line where a change leaves some specs as they are.
     """
     if seeds is not None:
         _check_one_source_of_seeds(changes)
     changes = _with_kept_start(changes)
-    if isinstance(space, Search):
-        return _changed_search(space, changes, seeds)
+    if isinstance(space, tuple):
+        return _changed_searches(space, changes, seeds, say)
     if not changes and seeds is None:
         return space
     return _changed_list(space, changes, seeds, say)
@@ -66,19 +70,28 @@ def _changed_list(
     return list(by_id.values())
 
 
-def _changed_search(
-    search: Search,
+def _changed_searches(
+    searches: tuple[Search, ...],
     changes: Mapping[str, Scalar],
     seeds: Sequence[int] | None,
-) -> Search:
-    base = search.base
+    say: Callable[[str], None],
+) -> tuple[Search, ...]:
+    bases = [search.base for search in searches]
     for key, new in changes.items():
-        if key in search.free:
+        _check_not_proposed(searches, key)
+        bases = _changed_specs(bases, key, new, say)
+    changed = []
+    for search, base in zip(searches, bases, strict=True):
+        own = (base.seed,) if "seed" in changes else search.seeds
+        changed.append(replace(search, base=base, seeds=tuple(own if seeds is None else seeds)))
+    return tuple(changed)
+
+
+def _check_not_proposed(searches: Sequence[Search], key: str) -> None:
+    """Refuse a change of what a search proposes."""
+    for search in searches:
+        if key in search.free or key in search.choices:
             raise BadInput(f"--set {key}: the search proposes it, so its value would not be used")
-        base = change_spec(base, key, new)
-    if seeds is None:
-        seeds = (base.seed,) if "seed" in changes else search.seeds
-    return dataclasses.replace(search, base=base, seeds=tuple(seeds))
 
 
 def _changed_specs(

@@ -14,16 +14,17 @@ from backstop.platform import plugins
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import starts
 from backstop.platform.specs.part import Scalar
+from backstop.platform.specs.search import Search
 from backstop.platform.specs.spec import (
-    Search,
     Spec,
     spec_text,
     spec_title,
     spec_to_json,
     validate,
 )
-from backstop.platform.sweeps.overrides import with_overrides
-from backstop.platform.sweeps.queues import Fixed, SpecSource
+from backstop.platform.sweeps.overrides import Space, with_overrides
+from backstop.platform.sweeps.queues import Fixed, SpecSource, Together
+from backstop.platform.sweeps.twins import with_twins
 
 if TYPE_CHECKING:
     from backstop.platform.sweeps.search import Proposals
@@ -34,8 +35,8 @@ class SweepPlan(NamedTuple):
 
     title: str
     source: SpecSource
-    specs: list[Spec]  # what is known of it beforehand: of a search, its undefended runs
-    proposals: Proposals | None = None  # the source, where it is a search
+    specs: list[Spec]  # all of a list; of searches what is known to stand for the others
+    searches: Sequence[Proposals] = ()  # the source's, where the space is of searches
 
 
 def make_plan(
@@ -60,31 +61,44 @@ def make_plan(
 
 
 def _with_trials(
-    space: list[Spec] | Search,
+    space: Space,
     trials: int,
     name: str,
-) -> Search:
-    """The search with as many proposals as asked for. BadInput for a list of specs."""
-    if isinstance(space, Search):
-        return dataclasses.replace(space, trials=trials)
+) -> Space:
+    """The searches with as many proposals each as asked for. BadInput for a list of specs."""
+    if isinstance(space, tuple):
+        return tuple(dataclasses.replace(search, trials=trials) for search in space)
     raise BadInput(f"--trials is for a search; {name} is a list of {len(space)} specs")
 
 
-def plan_space(title: str, space: Sequence[Spec] | Search) -> SweepPlan:
+def plan_space(title: str, space: Sequence[Spec] | Sequence[Search]) -> SweepPlan:
     """A space under its title, with the runs that the leaderboard compares it with."""
-    if isinstance(space, Search):
-        from backstop.platform.sweeps.search import Proposals
-
-        proposals = Proposals(space)
-        undefended = [space.base.replace(seed=seed, defense=()) for seed in space.seeds]
-        return SweepPlan(title, proposals, distinct(undefended), proposals)
-    specs = warm_first(with_twins(distinct(space)))
+    searches = [item for item in space if isinstance(item, Search)]
+    if searches:
+        return _plan_searches(title, searches)
+    specs = warm_first(with_twins(distinct(item for item in space if isinstance(item, Spec))))
     return SweepPlan(title, Fixed(specs), specs)
 
 
-def load_space(name: str) -> list[Spec] | Search:
-    """A search space by its name in search_spaces/, or by the path of a Python file. Raises
-    BadInput if it cannot be used.
+def _plan_searches(title: str, searches: Sequence[Search]) -> SweepPlan:
+    """Searches side by side; what may be chosen in them stands for their specs beforehand."""
+    from backstop.platform.sweeps.search import Proposals
+
+    titles = [search.title for search in searches]
+    for name in titles:
+        if titles.count(name) > 1:
+            raise BadInput(
+                f"{title}: {titles.count(name)} searches are called {name!r}; give"
+                " each a title of its own"
+            )
+    proposals = [Proposals(search) for search in searches]
+    samples = {spec.id: spec for search in proposals for spec in search.samples()}
+    return SweepPlan(title, Together(proposals), list(samples.values()), proposals)
+
+
+def load_space(name: str) -> Space:
+    """A search space by its name in search_spaces/, or by the path of a Python file: a list of
+    specs, or its searches. Raises BadInput if it cannot be used.
     """
     if name.endswith(".py") or "/" in name:
         plugin = plugins.load_file(name, "search_spaces")
@@ -97,20 +111,22 @@ def load_space(name: str) -> list[Spec] | Search:
     except Exception as error:
         raise BadInput(f"search space {name} raised {type(error).__name__}: {error}") from error
     if isinstance(space, Search):
-        return space
-    if _holds_specs(space):
+        return (space,)
+    if _is_list_of(space, Search):
+        return tuple(space)
+    if _is_list_of(space, Spec):
         return list(space)
     raise BadInput(
-        f"search space {name} must return a non-empty list of Specs or a Search, "
-        f"not {type(space).__name__}"
+        f"search space {name} must return a non-empty list of Specs, a Search or a list of"
+        f" Searches, not {type(space).__name__}"
     )
 
 
-def _holds_specs(space: object) -> bool:
-    """Whether it is a list of specs, and not an empty one."""
+def _is_list_of(space: object, kind: type) -> bool:
+    """Whether all of a list is of one kind, and there is something in it."""
     if not isinstance(space, Sequence) or not space:
         return False
-    return all(isinstance(item, Spec) for item in space)
+    return all(isinstance(item, kind) for item in space)
 
 
 def distinct(specs: Iterable[Spec]) -> list[Spec]:
@@ -124,48 +140,6 @@ def distinct(specs: Iterable[Spec]) -> list[Spec]:
             )
         by_id[spec.id] = validate(spec)
     return list(by_id.values())
-
-
-def with_twins(specs: Sequence[Spec]) -> list[Spec]:
-    """The specs, and after them what the leaderboard compares them with where it is missing: for
-    every setting and seed undefended FedAvg under the same attack, and under each defense, FedAvg
-    too, the dormant trigger, which is the natural success of the attack's inputs.
-
-    A dormant run trains the model of the run without any attack, so it stands for that one: where
-    there is no trigger, the run without an attack is added.
-    """
-    by_text = {spec_text(spec): spec for spec in specs}
-    for spec in specs:
-        for twin in _twins(spec):
-            by_text.setdefault(spec_text(twin), twin)
-    quiet = {spec_text(_unattacked(spec)) for spec in by_text.values() if _is_quiet(spec)}
-    for spec in list(by_text.values()):
-        unattacked = _unattacked(spec)
-        text = spec_text(unattacked)
-        if text not in quiet:
-            by_text.setdefault(text, unattacked)
-    by_id: dict[str, Spec] = {}
-    for spec in by_text.values():
-        by_id.setdefault(spec.id, spec)
-    return list(by_id.values())
-
-
-def _twins(spec: Spec) -> list[Spec]:
-    """Without the defense, and both while the trigger is dormant, where there is one."""
-    both = [spec.replace(defense=()), spec]
-    trigger = tuple(stage for stage in spec.attack if plugins.attack_facts(stage.name).trigger)
-    dormant = [item.replace(attack=trigger, dormant=True) for item in both] if trigger else []
-    return [both[0], *dormant]
-
-
-def _unattacked(spec: Spec) -> Spec:
-    """The same without any attack."""
-    return spec.replace(attack=(), dormant=False)
-
-
-def _is_quiet(spec: Spec) -> bool:
-    """Whether nobody attacks."""
-    return spec.dormant or not spec.attack
 
 
 def warm_first(planned: Sequence[Spec]) -> list[Spec]:

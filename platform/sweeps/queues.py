@@ -10,7 +10,7 @@ from backstop.platform.specs.spec import Spec
 if TYPE_CHECKING:
     from backstop.platform.sweeps.session import Outcome
 
-Finals = Mapping[str, float]  # the final metrics of one run
+Finals = Mapping[str, float]  # the final metrics of one run, and its costs
 
 
 class SpecSource(Protocol):
@@ -19,10 +19,12 @@ class SpecSource(Protocol):
     """
 
     def ask(self) -> list[Spec]:
-        """The specs of the next generation; empty when there is none."""
+        """The specs of the next generation; empty while one is not done, and when there is none."""
 
     def tell(self, results: Mapping[str, Finals | None]) -> None:
-        """Final metrics of all specs asked for so far by id; None for a run that failed."""
+        """What all runs that have ended so far have come to, by id; None for one that failed. A
+        source takes it up once its generation is done.
+        """
 
     def expected(self) -> int:
         """Runs in all, those asked for and those to come, as far as that can be told."""
@@ -50,6 +52,45 @@ class Fixed:
         return self.size
 
 
+class SearchSource(SpecSource, Protocol):
+    """A source that knows how many runs it still asks for."""
+
+    @property
+    def asked(self) -> set[str]:
+        """Ids of what it has asked for."""
+
+    def to_come(self) -> int:
+        """Runs that it will ask for."""
+
+
+class Together:
+    """Several searches side by side: each goes on as soon as its own generation is done, so none
+    waits for another, and none sees another's results.
+    """
+
+    def __init__(self, sources: Sequence[SearchSource]) -> None:
+        """Take the sources in order."""
+        self.sources = list(sources)
+
+    def ask(self) -> list[Spec]:
+        """What each asks for now, one source after the other."""
+        return [spec for source in self.sources for spec in source.ask()]
+
+    def tell(self, results: Mapping[str, Finals | None]) -> None:
+        """Each takes up what it awaits, if that is done."""
+        for source in self.sources:
+            source.tell(results)
+
+    def expected(self) -> int:
+        """Runs in all; what several have asked for is run once."""
+        asked: set[str] = set()
+        to_come = 0
+        for source in self.sources:
+            asked |= source.asked
+            to_come += source.to_come()
+        return len(asked) + to_come
+
+
 class Unstored(NamedTuple):
     """Why a run that is done is not in the store."""
 
@@ -58,9 +99,7 @@ class Unstored(NamedTuple):
 
 
 class Queue:
-    """What is left to run, generation by generation: the next one is asked for when the last is
-    done, and is told in full.
-    """
+    """What is left to run, generation by generation."""
 
     def __init__(self, source: SpecSource, done: Mapping[str, Finals]) -> None:
         """``done``: the final metrics of finished runs by id. Nothing is asked for before
@@ -74,7 +113,6 @@ class Queue:
         self.unstored: dict[str, Unstored] = {}  # runs that are done and could not be stored
         self.failures: dict[str, str] = {}  # runs that failed for good, and why
         self.findings: list[str] = []  # where a run is not what another process has stored
-        self._asked = False
 
     @property
     def expected(self) -> int:
@@ -83,7 +121,7 @@ class Queue:
 
     def ended(self, spec: Spec, outcome: Outcome) -> None:
         """The rounds of a run are all done."""
-        self.results[spec.id] = outcome.finals
+        self.results[spec.id] = {**outcome.finals, **outcome.costs}
         self.note(spec, outcome)
 
     def note(self, spec: Spec, outcome: Outcome) -> None:
@@ -104,13 +142,11 @@ class Queue:
         return any(spec_id not in self.results for spec_id in self.specs)
 
     def fill(self) -> bool:
-        """Go on to the next generation that holds something to run; False when the source has no
-        more.
+        """Take up what the source asks for now, until something waits; False where nothing does:
+        then runs that are under way have to end first (:meth:`unfinished`), or all is done.
         """
         while not self.waiting:
-            if self._asked:
-                self.source.tell(self.results)
-            self._asked = True
+            self.source.tell(self.results)
             generation = self.source.ask()
             if not generation:
                 return False

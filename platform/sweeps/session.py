@@ -18,6 +18,7 @@ from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.results.log import Log
 from backstop.platform.results.store import Store
+from backstop.platform.rounds import costs
 from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint, Checkpointed
 from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
@@ -68,6 +69,7 @@ class Outcome(NamedTuple):
     reason: str = ""  # why it is not stored
     lost: str = ""  # why it could not be kept in its checkpoint either
     finding: str = ""  # how a finished run of the same spec differs from it
+    costs: Mapping[str, float] = {}  # time/total_…_s, memory/peak_…_mib
 
     @property
     def kept(self) -> bool:
@@ -86,7 +88,22 @@ def store_run(
     stored = log.finish(finals, model)
     if stored:
         checkpoint.drop()
-    return Outcome(finals, stored, log.run_id, reason=log.error, finding=log.finding)
+    return Outcome(
+        finals,
+        stored,
+        log.run_id,
+        reason=log.error,
+        finding=log.finding,
+        costs=_costs_of(records),
+    )
+
+
+def _costs_of(records: Iterable[Record]) -> dict[str, float]:
+    """What all rounds cost together."""
+    spent: dict[str, float] = {}
+    for record in records:
+        spent = costs.add(spent, record.costs)
+    return costs.totals(spent)
 
 
 class Session:
@@ -182,7 +199,12 @@ class Session:
         try:
             log = self.open_log()
         except BadInput as error:
-            outcome = Outcome(final(self.records), stored=False, reason=str(error))
+            outcome = Outcome(
+                final(self.records),
+                stored=False,
+                reason=str(error),
+                costs=_costs_of(self.records),
+            )
         else:
             outcome = store_run(log, self.checkpoint, self.records, model)
         if outcome.stored:

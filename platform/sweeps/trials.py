@@ -154,8 +154,8 @@ def failure_reason(error: object) -> str:
 
 
 class Generations(Searcher):
-    """Hands specs to Tune in the queue's order and holds the next generation back until the last
-    one is done.
+    """Hands specs to Tune in the queue's order and holds a search's next generation back until its
+    last one is done.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -184,11 +184,9 @@ class Generations(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next spec; None while a generation is not done."""
-        if not self.queue.waiting and self.queue.unfinished():
-            return None
-        if not self.queue.waiting and not self.queue.fill():
-            return Searcher.FINISHED
+        """The next spec; None while runs have to end before there is one."""
+        if not self.queue.fill():
+            return None if self.queue.unfinished() else Searcher.FINISHED
         spec = self.queue.waiting.pop(0)
         return {"id": spec.id, "spec": spec_to_json(spec)}
 

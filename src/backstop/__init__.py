@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backstop.platform.notebook import run as run
     from backstop.platform.notebook import runs as runs
     from backstop.platform.notebook import search as search
+    from backstop.platform.notebook import search_all as search_all
     from backstop.platform.notebook import sweep as sweep
     from backstop.platform.params import BadInput as BadInput
     from backstop.platform.plugins import names as names
@@ -49,6 +50,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "run": "notebook",
     "runs": "notebook",
     "search": "notebook",
+    "search_all": "notebook",
     "sweep": "notebook",
 }
 

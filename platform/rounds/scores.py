@@ -1,0 +1,31 @@
+"""What the final figures of a run are worth beside those of the runs that it is compared with.
+
+One definition each, of one seed: the leaderboard averages them over seeds, a search over its own.
+"""
+
+from __future__ import annotations
+
+
+def excess_success(success: float, natural: float) -> float:
+    """E in [0, 1]: how much of the room above nature an attack has taken.
+
+    ``natural`` is the share of the same triggered inputs that get the wanted label before the same
+    defense where nobody attacks.
+
+    >>> excess_success(0.75, 0.5), excess_success(0.25, 0.5), excess_success(1.0, 1.0)
+    (0.5, 0.0, 0.0)
+    """
+    room = 1 - natural
+    if room <= 0:
+        return 0.0
+    return max(0.0, success - natural) / room
+
+
+def defense_score(worst_excess: float, cost: float) -> float:
+    """What a defense leaves of a perfect one, at most 1: the excess success of the worst attack and
+    the larger of its costs in accuracy, under attack and without one, are taken off.
+
+    >>> defense_score(0.25, 0.125)
+    0.625
+    """
+    return 1 - worst_excess - cost
