@@ -21,8 +21,8 @@ from backstop.platform.results import pictures
 from backstop.platform.results.by_knobs import Knobs, knobs_of
 from backstop.platform.results.by_round import mean_curve
 from backstop.platform.results.columns import ranked_rows
-from backstop.platform.results.document import load_document
 from backstop.platform.results.names import chain_label, chain_of
+from backstop.platform.results.reading import load_document
 from backstop.platform.results.runs import Run, read_runs, with_curves
 from backstop.platform.results.store import Store, locate_store
 
@@ -122,7 +122,7 @@ def table(document: Document) -> list[str]:
         rates = [percent(cells[attack, defense]["attack_success_rate"]) for attack in names]
         accuracy = percent(cells[NO_ATTACK, defense]["clean_accuracy"])
         strong = percent(cells[STRONG_EDGE, defense]["clean_accuracy"])
-        score = f"{100 * ranked.fields['der']:.1f}"
+        score = f"{100 * ranked.fields['der']['mean']:.1f}"
         lines.append(row(f"`{name}`", accuracy, *rates, strong, score))
     return [*lines, ""]
 

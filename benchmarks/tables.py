@@ -18,8 +18,8 @@ from typing import Any
 
 from backstop.platform import plugins
 from backstop.platform.contract import Part
-from backstop.platform.results.document import load_document
 from backstop.platform.results.names import chain_of
+from backstop.platform.results.reading import load_document
 from backstop.platform.results.wording import percent
 
 Document = Mapping[str, Any]
@@ -118,7 +118,7 @@ def defenses(document: Document) -> str:
                 code(name),
                 origin(plugins.find("defenses", name).source),
                 ", ".join(row["needs"]) or "–",
-                percent(row["der"]),
+                mean(row["der"]),
                 mean(row["clean_accuracy"]),
                 mean(row["attack_success_rate"]),
                 mean(untriggered[row["defense"]]),

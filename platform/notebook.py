@@ -61,14 +61,9 @@ class Leaderboard:
 
     def __repr__(self) -> str:
         """The table that the command line prints."""
-        from rich.console import Console
+        from backstop.platform.results.terminal import terminal_text
 
-        from backstop.platform.results.terminal import terminal_table
-
-        console = Console(width=TEXT_WIDTH, force_jupyter=False)
-        with console.capture() as text:
-            console.print(terminal_table(self.document, TEXT_WIDTH))
-        return text.get().rstrip()
+        return terminal_text(self.document, TEXT_WIDTH)
 
     def frame(self) -> DataFrame:
         """The ranking, a row for each defense."""
@@ -264,7 +259,7 @@ def runs(store: str | Path, experiment: str) -> DataFrame:
 
 def load(file: str | Path) -> Leaderboard:
     """The leaderboard of a ``leaderboard.json``."""
-    from backstop.platform.results.document import load_document
+    from backstop.platform.results.reading import load_document
 
     return Leaderboard(load_document(Path(file)))
 

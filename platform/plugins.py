@@ -259,6 +259,14 @@ def knows(stages: Iterable[str]) -> str:
     return KNOWS[levels[max(reached)]] if reached else ""
 
 
+def aims(stages: Iterable[str]) -> bool:
+    """Whether a chain of attacks says what a success is; stages that are not there any more say
+    nothing.
+    """
+    known = sources("attacks")
+    return any(name in known and attack_facts(name).trigger for name in stages)
+
+
 def owner(name: str) -> str | None:
     """The group that holds a name, or None."""
     return next((group for group in PACKAGES if name in sources(group)), None)

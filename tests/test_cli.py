@@ -536,8 +536,8 @@ def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[
     board = printed(capsys, "leaderboard", "--experiment", "runs", "--json", "--out", "board")
     assert [run["id"] for run in board["runs"]] == [found["id"]]
     assert {file.name for file in Path("board").iterdir()} == {
-        f"leaderboard.{kind}" for kind in ("json", "csv", "md", "tex", "html")
-    } | {"runs.csv"}
+        f"leaderboard.{kind}" for kind in ("json", "csv", "md", "tex", "parquet", "html")
+    } | {"runs.csv", "cells.parquet"}
 
 
 def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -557,10 +557,10 @@ def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str])
     assert "final/clean_accuracy" in out
     assert out.endswith("DIFFERS\n")
     metrics["final/clean_accuracy"] -= 0.01
-    document["rows"][0]["der"] = 0.123
+    document["cells"][0]["clean_accuracy"]["mean"] = 0.123
     file.write_text(json.dumps(document))
     assert cli.main(["verify", str(file), "--sample", "1"]) == 1
-    assert "der: file 0.123" in capsys.readouterr().out
+    assert "clean_accuracy mean: file 0.123" in capsys.readouterr().out
     file.write_text("{}")
     assert "leaderboard" in refused(capsys, "verify", str(file))
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from backstop.platform.results import columns, frames, ranking
-from backstop.platform.results.columns import COLUMNS, BoardColumn, Form, columns_in
+from backstop.platform.results.columns import COLUMNS, BoardColumn, Form, columns_in, ranked_rows
 from backstop.platform.results.latex import latex, latex_text
 from backstop.platform.results.markdown import markdown
 from backstop.platform.results.terminal import terminal_table
@@ -30,6 +30,10 @@ def document() -> Document:
     return ranking.build_document(runs(), "x")
 
 
+def cost_of(row: Document) -> float:
+    return float(row["cost_under_attack"]["mean"])
+
+
 def printed(document: Document) -> str:
     console = Console(width=250, file=io.StringIO(), record=True)
     console.print(terminal_table(document, console.width))
@@ -40,11 +44,11 @@ def test_a_new_column_is_one_entry(monkeypatch: pytest.MonkeyPatch, document: Do
     """Every form shows it without a change of its own; the csv and the frame have it at the end."""
     forms: tuple[Form, ...] = ("terminal", "markdown", "page", "latex")
     price = BoardColumn(
-        "price", "price paid", "share", forms, value=lambda row: row.fields["accuracy_cost"] / 2
+        "price", "price paid", "share", forms, value=lambda row: cost_of(row.fields) / 2
     )
     monkeypatch.setattr(columns, "COLUMNS", (*COLUMNS, price))
     row = document["rows"][0]
-    text = f"{50 * row['accuracy_cost']:.1f}"
+    text = f"{50 * cost_of(row):.1f}"
     assert "paid" in printed(document)
     assert f"| {text} |" in markdown(document)
     assert "price paid |" in markdown(document)
@@ -52,9 +56,9 @@ def test_a_new_column_is_one_entry(monkeypatch: pytest.MonkeyPatch, document: Do
     assert f"& {text} \\\\" in latex(document)
     frame = frames.leaderboard_frame(document)
     assert list(frame)[-1] == "price"
-    assert frame["price"][0] == row["accuracy_cost"] / 2
+    assert frame["price"][0] == cost_of(row) / 2
     (first, *_) = csv.DictReader(io.StringIO(frames.leaderboard_csv(document)))
-    assert float(first["price"]) == row["accuracy_cost"] / 2
+    assert float(first["price"]) == cost_of(row) / 2
 
 
 def test_a_new_figure_takes_three_columns_of_the_csv(
@@ -72,7 +76,7 @@ def test_a_new_figure_takes_three_columns_of_the_csv(
 
 def test_keys_and_headings_are_unique_in_each_form() -> None:
     for form in ("terminal", "markdown", "page", "latex"):
-        shown = columns_in(form)
+        shown = [column for column in COLUMNS if form in column.shown_in]
         assert len({column.key for column in shown}) == len(shown)
         assert len({column.heading for column in shown}) == len(shown)
         assert [column.key for column in shown][:2] == ["rank", "defense"]
@@ -80,20 +84,23 @@ def test_keys_and_headings_are_unique_in_each_form() -> None:
 
 def test_the_csv_keeps_its_columns(document: Document) -> None:
     """In the order of the document's fields: files of different days are compared by scripts."""
-    ends = ("mean", "low", "high")
-    assert frames.leaderboard_csv(document).splitlines()[0].split(",") == [
-        "rank", "defense", "needs", "attacks", "left_out", "seeds",
-        *(f"clean_accuracy_{end}" for end in ends),
-        *(f"attack_success_rate_{end}" for end in ends),
-        *(f"robust_accuracy_{end}" for end in ends),
-        "accuracy_cost", "asr_reduction", "der",
-        "accuracy_cost_low", "accuracy_cost_high",
-        "asr_reduction_low", "asr_reduction_high",
-        "der_low", "der_high",
-        "worst_attack", "worst_attack_success_rate",
-        *(f"no_attack_accuracy_{end}" for end in ends),
-        "missing", "diverged",
+    header = frames.leaderboard_csv(document).splitlines()[0].split(",")
+    assert [name for name in header if not name.endswith(("_low", "_high"))] == [
+        "rank", "unranked", "variant", "defense", "needs", "attacks", "families", "left_out",
+        "seeds", "uncounted_seeds", "score_mean",
+        "excess_success_mean", "cost_under_attack_mean",
+        "clean_accuracy_mean", "attack_success_rate_mean", "robust_accuracy_mean",
+        "accuracy_cost_mean", "asr_reduction_mean", "der_mean",
+        "cost_without_attack_mean", "learning_retained_mean", "no_attack_accuracy_mean",
+        "worst_excess_mean", "worst_attack", "worst_attack_success_rate_mean",
+        "worst_case_success_mean", "worst_case_attack", "worst_case_budget",
+        "borrowed_twins", "missing", "diverged", "break_even_share", "accuracy_lost_mean",
     ]  # fmt: skip
+    figures = [name for name in header if name.endswith("_mean")]
+    ends = {f"{name.removesuffix('mean')}{end}" for name in figures for end in ("low", "high")}
+    assert ends | {"rank_low", "rank_high"} == {
+        name for name in header if name.endswith(("_low", "_high"))
+    }
 
 
 def test_the_csv_holds_every_digit_and_leaves_out_what_is_missing() -> None:
@@ -113,10 +120,10 @@ def test_the_csv_holds_every_digit_and_leaves_out_what_is_missing() -> None:
 def test_frames_hold_numbers(document: Document) -> None:
     frame = frames.leaderboard_frame(document)
     assert list(frame["defense"]) == [row["defense"] for row in document["rows"]]
-    assert list(frame["der"]) == [row["der"] for row in document["rows"]]
+    assert list(frame["der_mean"]) == [row["der"]["mean"] for row in document["rows"]]
     unmeasured = [run("badnets", "fedavg", 0, {"clean_accuracy": 0.5})]
     bare = ranking.build_document(unmeasured, "x")
-    for column in ("robust_accuracy_mean", "worst_attack_success_rate", "der_low"):
+    for column in ("robust_accuracy_mean", "worst_attack_success_rate_mean", "der_low"):
         assert pd.api.types.is_float_dtype(frames.leaderboard_frame(bare)[column])
     cells = frames.cells_frame(document)
     assert len(cells) == len(document["cells"])
@@ -143,7 +150,7 @@ def test_a_mean_does_not_depend_on_the_order() -> None:
 
 def test_latex_has_a_line_for_each_defense(document: Document) -> None:
     lines = latex(document).splitlines()
-    heads = columns_in("latex")
+    heads = columns_in("latex", ranked_rows(document))
     assert f"{{{''.join(column.alignment[0] for column in heads)}}}" in lines[1]
     table = [line for line in lines if line.endswith("\\\\")]
     assert len(table) == 1 + len(document["rows"])
@@ -176,9 +183,20 @@ def test_every_sign_of_a_name_is_one_that_tex_prints(sign: str) -> None:
 
 def test_what_the_latex_table_says_is_ascii(document: Document) -> None:
     """A paper of any input encoding compiles it; every mark of ours has its control word."""
-    marked = [{**row, "missing": ["x"], "diverged": 1} for row in document["rows"]]
+    marked = [
+        {
+            **row,
+            "missing": 1,
+            "diverged": 1,
+            "needs": ["assumed f"],
+            "worst_excess": {**row["worst_excess"], "n": 1},
+        }
+        for row in document["rows"]
+    ]
     text = latex({**document, "rows": marked})
-    assert r"\textdagger{}\textdaggerdbl{}" in text
+    assert r"\textdagger{}\textdaggerdbl{}\S{}\P{}" in text
+    for mark in (r"\textdagger{}", r"\textdaggerdbl{}", r"\S{}", r"\P{}"):
+        assert f"\\footnotesize {mark} " in text
     assert text.isascii()
     assert text.count("{") == text.count("}")
 

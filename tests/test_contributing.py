@@ -24,8 +24,8 @@ from backstop.platform.results.ranking import build_document
 from tests.boards import runs
 
 document = build_document(runs(), "made up")
-assert "| DER | less success than FedAvg | accuracy |" in markdown(document)
-assert "asr_reduction" in leaderboard_frame(document)
+assert "| score | less success than FedAvg | worst excess |" in markdown(document)
+assert "asr_reduction_mean" in leaderboard_frame(document)
 """
 METRIC = """
 import backstop

@@ -7,9 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,24 +15,16 @@ from rich.console import Console
 from backstop.platform.params import BadInput
 from backstop.platform.results import ranking
 from backstop.platform.results.columns import ranked_rows
-from backstop.platform.results.document import encode_document, load_document
+from backstop.platform.results.document import encode_document
 from backstop.platform.results.files import write_leaderboard
 from backstop.platform.results.markdown import markdown
 from backstop.platform.results.notes import footnotes
+from backstop.platform.results.reading import load_document
 from backstop.platform.results.runs import Run
 from backstop.platform.results.terminal import terminal_table
 from backstop.platform.results.verification import differences, recompute, sample_runs
 from tests.boards import BASE, run, runs
-
-A, B = "badnets(size=3)", "label_flip(target=0)"
-
-
-def figures(accuracy: float, success: float | None = None, **others: float) -> dict[str, float]:
-    return {
-        "clean_accuracy": accuracy,
-        **({} if success is None else {"attack_success_rate": success}),
-        **others,
-    }
+from tests.comparisons import A, B, attacked, board, cell_of, clean, figures, rows, twins
 
 
 def hand() -> list[Run]:
@@ -48,17 +38,14 @@ def hand() -> list[Run]:
         (A, "krum(f=1)"): [(1.0, 0.5), (1.0, 0.5)],  # accuracy is higher
         (B, "krum(f=1)"): [(0.875, 0.25), (0.875, 0.25)],
     }
-    attacked = [
+    listed = [
         run(*cell, seed, figures(*pair))
         for cell, pairs in table.items()
         for seed, pair in enumerate(pairs)
     ]
-    clean = [run("none", "fedavg", seed, figures(value)) for seed, value in ((0, 1.0), (1, 0.75))]
-    return [*attacked, *clean]
-
-
-def rows(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["defense"]: row for row in document["rows"]}
+    listed += [run("none", "fedavg", seed, figures(value)) for seed, value in ((0, 1.0), (1, 0.75))]
+    listed += clean((0, 1), "median", 0.75)
+    return [*listed, *twins(A, (0, 1)), *twins(B, (0, 1), 0.25), *twins(B, (0, 1), 0.5, "median")]
 
 
 def test_numbers_worked_out_by_hand() -> None:
@@ -66,66 +53,64 @@ def test_numbers_worked_out_by_hand() -> None:
     assert [(row["rank"], row["defense"]) for row in document["rows"]] == [
         (1, "krum(f=1)"),
         (2, "median"),
-        (3, "fedavg"),
+        (None, "fedavg"),
     ]
     krum, median, fedavg = document["rows"]
-    # krum: A saves 0.4375 at no cost → 0.71875; B saves 0.25 → 0.625
-    assert krum["der"] == (0.71875 + 0.625) / 2
-    assert (krum["accuracy_cost"], krum["asr_reduction"]) == (
-        (-0.0625 + 0.0) / 2,
-        (0.4375 + 0.25) / 2,
-    )
-    # median: A (0.75 - 0.1875 + 1) / 2; B saves nothing and costs 0.125: (0 - 0.125 + 1) / 2
-    assert median["der"] == (0.78125 + 0.4375) / 2
-    assert median["clean_accuracy"] == {"mean": 0.75, "low": 0.75, "high": 0.75}
-    assert median["attack_success_rate"]["mean"] == (0.1875 + 0.75) / 2
-    assert (median["worst_attack"], median["worst_attack_success_rate"]) == (B, 0.75)
-    assert (fedavg["der"], fedavg["accuracy_cost"], fedavg["asr_reduction"]) == (0.5, 0.0, 0.0)
-    assert (fedavg["worst_attack"], fedavg["worst_attack_success_rate"]) == (A, 0.9375)
+    # E of krum: A 0.5 over 0; B (0.25 - 0.25) = 0 over the undefended twin, for want of its own
+    assert krum["excess_success"]["mean"] == 0.25
+    assert krum["borrowed_twins"] and not fedavg["borrowed_twins"]
+    # E of median: A 0.25, 0.125; B (0.75 - 0.5) / 0.5 = 0.5 over its own twin
+    assert [cell_of(document, B, "median")[key]["mean"] for key in ("excess_success",)] == [0.5]
+    assert median["excess_success"]["mean"] == (0.1875 + 0.5) / 2
+    # the worst attack of each seed is the one of the other seed
+    assert (median["worst_attack"], median["worst_excess"]["mean"]) == (B, 0.5)
+    assert median["worst_attack_success_rate"]["mean"] == 0.75
+    # FedAvg without attack has 1, 0.75: beside it krum lacks 0, 0.125 and then nothing
+    assert krum["cost_under_attack"]["mean"] == 0.03125
+    assert krum["cost_without_attack"] is None
+    assert krum["score"]["mean"] == 1 - 0.5 - 0.03125
+    # median lacks 0.25, 0 under both attacks and as much without one
+    assert median["cost_under_attack"] == median["cost_without_attack"]
+    assert median["score"] == {
+        "mean": 0.375,
+        "low": 0.25,
+        "high": 0.5,
+        "n": 2,
+        "kind": "range",
+    }
+    # DER, seed by seed: krum A saves 0.5, 0.375 at no cost; B saves 0.25
+    assert krum["der"]["mean"] == ((0.75 + 0.6875) / 2 + 0.625) / 2
+    # median: A saves 0.75 at 0.125 and 0.75 at 0.25; B saves nothing and costs 0.125
+    assert median["der"]["mean"] == ((0.8125 + 0.75) / 2 + 0.4375) / 2
+    assert median["asr_reduction"]["mean"] == (0.75 - 0.25) / 2
+    assert median["clean_accuracy"]["mean"] == 0.75
+    assert fedavg["der"]["mean"] == 0.5
     assert fedavg["no_attack_accuracy"]["mean"] == 0.875
-    assert median["no_attack_accuracy"] is None
-    assert fedavg["robust_accuracy"] is None
+    assert krum["no_attack_accuracy"] is fedavg["robust_accuracy"] is None
     assert (median["attacks"], median["seeds"], median["missing"], median["diverged"]) == (
         [A, B],
         [0, 1],
         0,
         0,
     )
-    assert {"schema": 1, "experiment": "hand", "fingerprint": "cpu"}.items() <= document.items()
-    (cell,) = [
-        item for item in document["cells"] if (item["attack"], item["defense"]) == (A, "median")
-    ]
-    assert (cell["dataset"], cell["model"], cell["seeds"], cell["der"]) == (
-        "digits",
-        "mlp",
-        [0, 1],
-        0.78125,
-    )
+    assert {"schema": 2, "experiment": "hand", "fingerprint": "cpu"}.items() <= document.items()
+    cell = cell_of(document, A, "median")
+    assert (cell["dataset"], cell["model"], cell["seeds"]) == ("digits", "mlp", [0, 1])
     assert cell["attack_success_rate"]["mean"] == 0.1875
 
 
-def test_intervals_are_paired_over_seeds() -> None:
-    """A cost that is the same for every seed has no spread, however much the seeds differ."""
-    noisy = {0: 0.5, 1: 0.75, 2: 1.0, 3: 0.625}
-    given = [run(A, "fedavg", seed, figures(value, 1.0)) for seed, value in noisy.items()]
-    given += [run(A, "median", seed, figures(value - 0.125, 0.5)) for seed, value in noisy.items()]
-    median = rows(ranking.build_document(given, "x"))["median"]
-    assert median["intervals"]["accuracy_cost"] == {"mean": 0.125, "low": 0.125, "high": 0.125}
-    interval = median["clean_accuracy"]
-    assert (
-        min(noisy.values()) - 0.125
-        <= interval["low"]
-        < interval["mean"]
-        < interval["high"]
-        <= max(noisy.values()) - 0.125
-    )
-    # the means of 4 draws with replacement of these values: quantiles by all 256 of them
-    values = sorted(value - 0.125 for value in noisy.values())
-    exact = sorted(
-        (a + b + c + d) / 4 for a in values for b in values for c in values for d in values
-    )
-    assert interval["low"] == pytest.approx(exact[math.floor(0.025 * 255)], abs=0.03)
-    assert interval["high"] == pytest.approx(exact[math.ceil(0.975 * 255)], abs=0.03)
+def test_a_mean_over_a_row_is_of_the_seeds_that_all_of_its_cells_have() -> None:
+    listed = [*clean(range(3)), *twins(A, range(3)), *twins(B, range(3))]
+    listed += attacked(A, "median", [0.5, 0.25, 0.75])
+    listed += attacked(B, "median", [0.5, 1.0])
+    median = rows(board(listed))["median"]
+    assert median["attack_success_rate"]["mean"] == (0.5 + 0.625) / 2
+    assert (median["seeds"], median["uncounted_seeds"]) == ([0, 1], [2])
+    assert any("do not count in: median" in note for note in footnotes(board(listed)))
+    apart = [run(B, "median", 7, figures(1.0, 1.0)), *clean([7]), *twins(B, [7])]
+    median = rows(board([*listed[:-2], *apart]))["median"]
+    assert (median["attack_success_rate"]["mean"], median["attack_success_rate"]["n"]) == (0.75, 0)
+    assert median["seeds"] == []
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:
@@ -134,37 +119,10 @@ def test_only_seeds_that_both_have_are_compared() -> None:
         run(A, "fedavg", 1, figures(0.5, 0.5)),
         run(A, "median", 1, figures(0.25, 0.25)),
     ]
-    median = rows(ranking.build_document(given, "x"))["median"]
-    assert (median["accuracy_cost"], median["asr_reduction"]) == (0.25, 0.25)
-    alone = rows(ranking.build_document([given[0], run(A, "krum", 7, figures(0.5, 0.5))], "x"))[
-        "krum"
-    ]
-    assert (
-        alone["accuracy_cost"],
-        alone["asr_reduction"],
-        alone["der"],
-        alone["intervals"]["der"],
-    ) == (None, None, None, None)
-
-
-def test_ties_are_broken_by_the_worst_attack_and_then_by_name() -> None:
-    base = [run(attack, "fedavg", 0, figures(1.0, 1.0)) for attack in (A, B)]
-    even = [
-        run(attack, name, 0, figures(1.0, 0.5))
-        for name in ("zebra", "aardvark")
-        for attack in (A, B)
-    ]
-    uneven = [run(A, "bear", 0, figures(1.0, 0.25)), run(B, "bear", 0, figures(1.0, 0.75))]
-    unknown = [run(A, "cat", 0, figures(1.0))]
-    document = ranking.build_document([*uneven, *even, *base, *unknown], "x")
-    assert [(row["rank"], row["defense"], row["der"]) for row in document["rows"]] == [
-        (1, "aardvark", 0.75),
-        (2, "zebra", 0.75),
-        (3, "bear", 0.75),
-        (4, "fedavg", 0.5),
-        (5, "cat", None),
-    ]
-    assert rows(document)["cat"]["missing"] == 1
+    median = rows(board(given))["median"]
+    assert (median["accuracy_cost"]["mean"], median["asr_reduction"]["mean"]) == (0.25, 0.25)
+    alone = rows(board([given[0], run(A, "krum", 7, figures(0.5, 0.5))]))["krum"]
+    assert alone["accuracy_cost"] is alone["asr_reduction"] is alone["der"] is None
 
 
 def test_shuffled_runs_of_another_store_give_the_same_bytes() -> None:
@@ -203,7 +161,8 @@ def test_settings_are_not_mixed() -> None:
     assert sorted(setting["rounds"] for setting in document["settings"].values()) == [20, 40]
     assert {cell["setting"] for cell in document["cells"]} == set(document["settings"])
     median = rows(document)["median"]
-    assert (median["accuracy_cost"], median["asr_reduction"]) == ((0.5 + 0.0) / 2, (0.5 + 0.25) / 2)
+    assert median["accuracy_cost"]["mean"] == (0.5 + 0.0) / 2
+    assert median["asr_reduction"]["mean"] == (0.5 + 0.25) / 2
 
 
 def test_diverged_runs_count_with_their_worst() -> None:
@@ -245,18 +204,16 @@ def test_a_changed_file_is_found_out() -> None:
     again = json.loads(encode_document(document))
     assert differences(again, recompute(again)) == []
     again["cells"][2]["clean_accuracy"]["mean"] += 0.25
-    again["rows"][0]["der"] = 0.9
+    again["rows"][0]["der"]["mean"] = 0.9
     where, changed = again["cells"][2], again["cells"][2]["clean_accuracy"]["mean"]
     assert changed - 0.25 == document["cells"][2]["clean_accuracy"]["mean"]
     cell = f"cells[2] {where['attack']} × {where['defense']}"
     assert differences(again, recompute(again)) == [
-        f"rows[0] krum(f=1) der: file 0.9, recomputed {document['rows'][0]['der']}",
+        f"rows[0] krum(f=1) der mean: file 0.9, recomputed {document['rows'][0]['der']['mean']}",
         f"{cell} clean_accuracy mean: file {changed}, recomputed {changed - 0.25}",
     ]
     del again["runs"][-1]
     assert any("runs: file" in line or "cells" in line for line in differences(again, document))
-    with pytest.raises(BadInput, match="schema 2"):
-        recompute(again | {"schema": 2})
     again["runs"][0] = {"id": "x"}
     with pytest.raises(BadInput, match="changed by hand"):
         recompute(again)
@@ -265,13 +222,14 @@ def test_a_changed_file_is_found_out() -> None:
 def test_runs_to_do_again_are_those_in_doubt_first() -> None:
     document = ranking.build_document(hand(), "hand")
     ids = sorted(item["id"] for item in document["runs"])
+    attacked_ids = sorted(item["id"] for item in document["runs"] if not item["spec"]["dormant"])
     assert [item["id"] for item in sample_runs(document, 3)] == ids[:3]
     assert len(sample_runs(document, 99)) == len(ids)
     changed = json.loads(encode_document(document))
-    victim = next(item for item in changed["runs"] if item["id"] == ids[-1])
+    victim = next(item for item in changed["runs"] if item["id"] == attacked_ids[-1])
     victim["metrics"]["final/clean_accuracy"] -= 0.125
     wrong = differences(changed, recompute(changed))
-    assert ids[-1] in [item["id"] for item in sample_runs(changed, 2, wrong)]
+    assert attacked_ids[-1] in [item["id"] for item in sample_runs(changed, 2, wrong)]
 
 
 def test_files(tmp_path: Path) -> None:
@@ -284,6 +242,8 @@ def test_files(tmp_path: Path) -> None:
         "leaderboard.md",
         "leaderboard.tex",
         "runs.csv",
+        "leaderboard.parquet",
+        "cells.parquet",
     ]
     assert load_document(tmp_path / "new" / "leaderboard.json") == document
     table = list(csv.DictReader(io.StringIO((tmp_path / "new" / "leaderboard.csv").read_text())))
@@ -321,8 +281,9 @@ def test_the_terminal_table_fits_100_columns() -> None:
         word in text
         for word in (
             "fedavg",
-            "mask_threshold=0.6, trim_fraction=0.2",
-            "+model_replacement",
+            "mask_threshold=0.6,",
+            "norm_clip+median",
+            "range of 2 seeds",
             "x: 20 defenses",
         )
     )
@@ -339,11 +300,11 @@ def test_the_terminal_table_keeps_the_names_at_any_width(width: int) -> None:
     for row in ranked_rows(document):
         for word in re.findall(r"[\w=.]+", str(row.defense)):
             assert word in text
-    heads = ["DER", "accuracy", "worst", "under"]
+    heads = ["score", "worst", "cost", "success", "accuracy"]
     left_out = text.partition("too narrow for ")[2].replace("\n", " ")
     assert [head for head in heads if head in text] == heads, "shown, or named as left out"
-    assert bool(left_out) == (width < 71)
-    assert "DER" not in left_out or width < 30
+    assert bool(left_out) == (width < 95)
+    assert "score" not in left_out or width < 60
 
 
 def test_natural_success_is_the_dormant_twins_on_the_same_trigger() -> None:
@@ -393,6 +354,7 @@ def test_natural_success_is_the_dormant_twins_on_the_same_trigger() -> None:
     ]
     assert document["cells"][0]["natural_success"]["mean"] == pytest.approx(0.03)
     assert document["cells"][0]["knows"] == "own data"
+    assert document["cells"][0]["borrowed_twins"] == [0, 1]
     assert len(document["runs"]) == 7
     assert recompute(document) == document
 
@@ -408,7 +370,7 @@ def test_an_attack_that_does_nothing_is_left_out_of_the_ranks() -> None:
     given += [twin(A, 0, 0.1), twin(B, 0, 0.11)]
     document = ranking.build_document(given, "x")
     median = rows(document)["median"]
-    assert (median["der"], median["attacks"], median["left_out"]) == (0.75, [A], [B])
+    assert (median["der"]["mean"], median["attacks"], median["left_out"]) == (0.75, [A], [B])
     assert median["missing"] == 0
     verdicts = {cell["attack"]: (cell["bites"], cell["left_out"]) for cell in document["cells"]}
     assert verdicts == {
@@ -417,7 +379,7 @@ def test_an_attack_that_does_nothing_is_left_out_of_the_ranks() -> None:
         "none": (None, None),
     }
     shown = markdown(document)
-    assert "not ranked: label_flip: under FedAvg it has 12.0 %" in shown
+    assert "left out: label_flip: under FedAvg it has 12.0 %" in shown
     assert "| label_flip° |" in shown
     assert recompute(document) == document
 
@@ -508,12 +470,3 @@ def test_lifetimes_say_of_how_many_seeds_they_are() -> None:
     document = ranking.build_document(given, "x")
     assert document["cells"][0]["planted_seeds"] == 1
     assert "| 1.0 (1 of 2 seeds) | 1.0 (1 of 2 seeds) |" in markdown(document)
-
-
-def test_attacks_without_a_success_are_named() -> None:
-    given = [
-        run("sign_flip(strength=4.0)", "fedavg", 0, figures(0.2)),
-        run(A, "fedavg", 0, figures(1.0, 1.0)),
-    ]
-    notes = footnotes(ranking.build_document(given, "x"))
-    assert any("counted in the accuracy only: sign_flip" in note for note in notes)

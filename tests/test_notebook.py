@@ -76,7 +76,7 @@ def test_a_leaderboard_is_shown_as_a_table(board: backstop.Leaderboard) -> None:
     assert repr(board).startswith("made up: 20 defenses, 3 attacked cells, 2 seeds")
     assert all(len(line) <= notebook.TEXT_WIDTH for line in repr(board).splitlines())
     frame = board.frame()
-    assert list(frame["rank"]) == list(range(1, 21))
+    assert sorted(frame["rank"].dropna()) == list(range(1, 9))  # variants and FedAvg have none
     assert len(board.cells()) == len(board.document["cells"])
     assert board.latex().count(r"\\") == 21  # a heading and a line for each defense
     assert board.markdown().startswith("# Leaderboard: made up")

@@ -111,7 +111,7 @@ def test_the_page_holds_what_it_must(text: str, document: Document) -> None:
     assert table.count("<tr") == 1 + len(document["rows"]) + 3
     for words in (
         "demo",
-        document["rule"][:40],
+        document["rule"][-40:],
         "backstop leaderboard --experiment demo",
         "mask threshold τ",
         "model_replacement",
@@ -324,11 +324,16 @@ def test_a_family_is_made_of_names_not_of_text() -> None:
     assert {mark.family for mark in listed} == {"fedavg", "norm_clip+median"}
 
 
+HALF = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 3, "kind": "range"}
 SHOWN = {  # kind of a column → value in a row, how the page shows it
     "count": (777, ">777<"),
     "share": (0.123, ">12.3<"),
-    "score": (0.123, '>12.3<span class="bar"><i style="width:12.3%"></i></span><'),
-    "figure": ({"mean": 0.5, "low": 0.4, "high": 0.6}, ">50.0 <small>[40.0, 60.0]</small><"),
+    "rank": ((2, 1, 4), ">2 <small>(1–4)</small><"),
+    "score": (
+        {**HALF, "low": 0.5, "high": 0.5},
+        '>50.0<span class="bar"><i style="width:50.0%"></i></span><',
+    ),
+    "figure": (HALF, ">50.0 <small>(40.0 to 60.0)</small><"),
     "chain": (KRUM, 'title="krum(f=3, m=&lt;1&gt;)">krum<small><span>f=3</span></small><'),
     "share of chain": ((0.123, KRUM), ">12.3 <small>krum(f=3)</small><"),
     "words": (["<b>", "two"], ">&lt;b&gt;, two<"),

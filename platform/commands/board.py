@@ -79,19 +79,22 @@ def _write_files(
 
 def _print_board(options: argparse.Namespace, document: Document) -> None:
     """Print the leaderboard as JSON or as the ranked table."""
-    from backstop.platform.results.terminal import terminal_table
+    from backstop.platform.results.terminal import terminal_tables
 
     if options.json:
         print_json(document)
         return
     console = open_console()
-    console.print(terminal_table(document, console.width))
+    console.print(terminal_tables(document, console.width))
 
 
 def _say_written(files: Sequence[Path]) -> None:
     """Say which files were written, or why none was."""
     if files:
-        say(f"wrote {', '.join(map(str, files))}")
+        from backstop.platform.results.parquet import can_write_parquet
+
+        absent = "" if can_write_parquet() else "; no Parquet: pyarrow is not installed"
+        say(f"wrote {', '.join(map(str, files))}{absent}")
         return
     say(
         "the store cannot be written, so the leaderboard's files were not;"

@@ -5,10 +5,13 @@ achieve anyway.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from backstop.platform.results.cells import SUCCESS, UNTRIGGERED, Cell, Twins
+from backstop.platform.results.cells import SUCCESS, UNTRIGGERED, Cell
+from backstop.platform.results.figures import SeedValues, common_seeds
+from backstop.platform.results.intervals import figure
+from backstop.platform.results.twins import Twins
 from backstop.platform.results.wording import percent
 from backstop.platform.rounds.finals import BITE
 
@@ -26,7 +29,7 @@ def judge_attack(
     twins: Twins,
 ) -> Verdict:
     """Whether the cell's attack bites; not known where the runs that tell are not there, or where
-    the attack has no success to measure.
+    the attack has no success to measure. ``twins`` are the undefended cell's.
     """
     if not cell.attacked:
         return Verdict(None)
@@ -47,20 +50,24 @@ def judge_attack(
 
 def _no_more_than(
     undefended: Cell,
-    others: Mapping[int, float],
+    others: SeedValues,
     name: str,
 ) -> str:
-    """A sentence where the attack's success is hardly above the other rates of the same seeds."""
+    """A sentence where the attack's success is not surely above the other rates of the same seeds:
+    by :data:`BITE` in the mean, and by more than nothing at the lower end of the figure.
+    """
     reached = undefended.values[SUCCESS]
-    seeds = sorted(reached.keys() & others.keys())
-    if not seeds:
+    seeds = common_seeds([reached, others])
+    above = figure([reached[seed] - others[seed] for seed in seeds])
+    if above is None or (above["mean"] >= BITE and above["low"] > 0):
         return ""
     ours = _mean([reached[seed] for seed in seeds])
     theirs = _mean([others[seed] for seed in seeds])
-    if ours - theirs >= BITE:
-        return ""
     faded = _faded_from(undefended, seeds, theirs)
-    return f"under FedAvg it has {percent(ours)} %{faded}, {name} {percent(theirs)} %"
+    line = f"under FedAvg it has {percent(ours)} %{faded}, {name} {percent(theirs)} %"
+    if above["mean"] < BITE:
+        return line
+    return f"{line}: a difference of {percent(above['low'])} to {percent(above['high'])} points"
 
 
 def _faded_from(

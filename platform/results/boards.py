@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from backstop.platform.params import BadInput
+from backstop.platform.results.cells import ACCURACY, ROUND_METRICS, SUCCESS
 from backstop.platform.results.document import Document
 from backstop.platform.results.ranking import build_document
 from backstop.platform.results.runs import Run, with_curves
+from backstop.platform.results.searched import read_searched, searched_to_json
 from backstop.platform.results.store import Store
 from backstop.platform.results.sweeps import read_plan
-
-CURVE = "round/attack_success_rate"
 
 
 class Ranked(NamedTuple):
@@ -35,7 +35,16 @@ def rank_runs(
     """
     if not runs:
         raise BadInput(f"experiment {experiment!r} has no finished run to rank")
-    attacked = [run.id for run in runs if "final/attack_success_rate" in run.metrics]
-    curved = with_curves(store, runs, attacked, [CURVE])
+    attacked = [run.id for run in runs if f"final/{SUCCESS}" in run.metrics]
+    others = [run.id for run in runs if f"final/{SUCCESS}" not in run.metrics]
+    curved = with_curves(store, runs, others, [f"round/{ACCURACY}"])
+    curved = with_curves(store, curved, attacked, ROUND_METRICS)
     expected = {**read_plan(store, experiment), **(planned or {})}
-    return Ranked(build_document(curved, experiment, mix=mix, planned=expected), curved)
+    document = build_document(
+        curved,
+        experiment,
+        mix=mix,
+        planned=expected,
+        searched=[searched_to_json(item) for item in read_searched(store, experiment)],
+    )
+    return Ranked(document, curved)

@@ -48,7 +48,7 @@ def attack_table(document: Json) -> AttackTable | None:
     cells = cells_frame(document)
     if cells.empty:
         return None
-    attacked = cells[cells["attack"] != NOTHING["attack"]]
+    attacked = cells[(cells["attack"] != NOTHING["attack"]) & ~cells["searched"]]
     ranked = set(attacked.loc[attacked["left_out"].isna(), "attack"])
     measured = attacked[attacked[f"{SUCCESS}_mean"].notna()]
     if measured["attack"].nunique() < 2:

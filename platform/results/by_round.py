@@ -44,7 +44,7 @@ def strongest_attack(document: Document) -> Scene | None:
 
 
 def _has_success(cell: Json) -> bool:
-    return cell["attack"] != UNATTACKED and cell[SUCCESS] is not None
+    return cell["attack"] != UNATTACKED and cell[SUCCESS] is not None and not cell["searched"]
 
 
 def _strongest_first(cell: Json) -> tuple[bool, float, str, str]:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from backstop.platform.results.figures import finite_metrics, number_or_none
+from backstop.platform import plugins
+from backstop.platform.results.figures import SeedValues, finite_metrics, number_or_none
 from backstop.platform.results.names import Json, chain_label
 from backstop.platform.specs.part import NOTHING
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
 UNTRIGGERED = "untriggered_target_rate"
+START = "start_accuracy"  # of the model before the first round
+SAMPLES = "success_samples"  # triggered inputs behind an attack success
 FIGURES = (ACCURACY, SUCCESS, "robust_accuracy")
+READ = (*FIGURES, UNTRIGGERED, START, SAMPLES)
 # of a diverged run that lacks the figure
 WORST_VALUES = {
     ACCURACY: 0.0,
@@ -24,6 +30,8 @@ WORST_VALUES = {
     "robust_accuracy": 0.0,
 }
 VARIED_FIELDS = ("attack", "defense", "seed", "dormant")  # what a setting leaves open
+
+ROUND_METRICS = (f"round/{ACCURACY}", f"round/{SUCCESS}")
 
 Curve = Sequence[tuple[int, float]]  # (round, value)
 
@@ -57,7 +65,7 @@ class Logged(Protocol):
 
     @property
     def curves(self) -> Mapping[str, Curve]:
-        """Metric → (round, value); of these ``round/attack_success_rate`` is read."""
+        """Metric → (round, value); of these :data:`ROUND_METRICS` are read."""
 
 
 class Entry(NamedTuple):
@@ -92,23 +100,21 @@ class Cell(NamedTuple):
     spec: Json  # of one of its runs
     seeds: tuple[int, ...]  # those whose figures count
     unattacked: tuple[int, ...]  # those in which no malicious client took part in an attacked round
-    values: Mapping[str, Mapping[int, float]]  # metric → seed → final figure
+    values: Mapping[str, SeedValues]  # metric → seed → final figure
     success: Mapping[int, Curve]  # seed → attack success by round
-    diverged: int
+    accuracy: Mapping[int, Curve]  # seed → accuracy by round
+    diverged: frozenset[int]  # seeds
+    targeted: bool  # whether the attack says what a success is; False without an attack
 
     @property
     def attacked(self) -> bool:
         """Whether there is an attack at all."""
         return self.key.attack != NOTHING["attack"]
 
-
-class Twins(NamedTuple):
-    """What triggered inputs achieve against models that nobody attacked, by seed: the dormant runs
-    of a cell's trigger.
-    """
-
-    final: Mapping[int, float]
-    by_round: Mapping[int, Mapping[int, float]]  # seed → round → attack success
+    @property
+    def attack_family(self) -> str:
+        """The attack's stages without their parameters: variants of one attack share it."""
+        return family_of(self.spec["attack"])
 
 
 def json_text(value: object) -> str:
@@ -129,17 +135,48 @@ def setting_fields(spec: Json) -> dict[str, Any]:
 
 def setting(spec: Json) -> str:
     """The name of a spec's setting: the first digits of its content's sha256."""
-    content = json_text(setting_fields(spec)).encode()
-    return hashlib.sha256(content).hexdigest()[:12]
+    return _setting_of(_Written(setting_fields(spec))).name
 
 
 def cell_key(spec: Json) -> CellKey:
     """The cell that a spec's run belongs to."""
-    return CellKey(
-        setting(spec),
-        chain_label(spec["attack"], "attack"),
-        chain_label(spec["defense"], "defense"),
-    )
+    return CellKey(setting(spec), _label(spec, "attack"), _label(spec, "defense"))
+
+
+class _Written:
+    """A JSON value that can be looked up; equal is what is written alike."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.text = repr(value)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written) and self.text == other.text
+
+
+class _Setting(NamedTuple):
+    """A setting as JSON, and its name."""
+
+    text: str
+    name: str
+
+
+@lru_cache(maxsize=256)  # few settings, and a spec for each run
+def _setting_of(fields: _Written) -> _Setting:
+    text = json_text(fields.value)
+    return _Setting(text, hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def _label(spec: Json, role: str) -> str:
+    return _label_of(_Written(spec[role]), role)
+
+
+@lru_cache(maxsize=4096)
+def _label_of(stages: _Written, role: str) -> str:
+    return chain_label(stages.value, role)
 
 
 def seed_of(run: Logged) -> int:
@@ -152,23 +189,29 @@ def final_figure(run: Logged, name: str) -> float | None:
     return number_or_none(run.metrics.get(f"final/{name}"))
 
 
-def success_curve(run: Logged) -> Curve:
-    """Attack success by round, where it was read."""
-    return run.curves.get(f"round/{SUCCESS}", ())
+def curve_of(run: Logged, name: str) -> Curve:
+    """A metric by round, where it was read and is a number."""
+    points = run.curves.get(f"round/{name}", ())
+    if math.isfinite(sum([value for _, value in points])):
+        return points
+    return [(at, value) for at, value in points if math.isfinite(value)]
 
 
-def run_order(run: Logged) -> tuple[str, str, str, int, str, str]:
+def family_of(stages: Sequence[Json]) -> str:
+    """The names of a chain's stages."""
+    return "+".join(stage["name"] for stage in stages)
+
+
+def run_order(run: Logged) -> tuple[str, str, str, int, str, list[tuple[str, float]]]:
     """The order of runs: by what they are, never by when or where they ran."""
-    key = cell_key(run.spec)
-    fields = json_text(setting_fields(run.spec))
-    metrics = json_text(finite_metrics(run.metrics))
+    spec = run.spec
     return (
-        fields,
-        key.attack,
-        key.defense,
+        _setting_of(_Written(setting_fields(spec))).text,
+        _label(spec, "attack"),
+        _label(spec, "defense"),
         seed_of(run),
         run.id,
-        metrics,
+        list(finite_metrics(run.metrics).items()),
     )
 
 
@@ -214,15 +257,23 @@ def _cell(
     attacked = list(filter(_was_attacked, runs))
     seeds = _seeds(attacked)
     unattacked = _seeds(runs) - seeds
+    spec = runs[0].spec
     return Cell(
         key=key,
-        spec=runs[0].spec,
+        spec=spec,
         seeds=tuple(sorted(seeds)),
         unattacked=tuple(sorted(unattacked)),
         values=_final_figures(attacked, has_success=has_success),
-        success={seed_of(run): success_curve(run) for run in attacked},
-        diverged=sum(map(_has_diverged, attacked)),
+        success={seed_of(run): curve_of(run, SUCCESS) for run in attacked},
+        accuracy={seed_of(run): curve_of(run, ACCURACY) for run in attacked},
+        diverged=frozenset(_seeds(filter(_has_diverged, attacked))),
+        targeted=bool(spec["attack"]) and (has_success or _aims(spec["attack"])),
     )
+
+
+def _aims(attack: Sequence[Json]) -> bool:
+    """Whether a stage of the attack says what a success is."""
+    return plugins.aims(stage["name"] for stage in attack)
 
 
 def _seeds(runs: Iterable[Logged]) -> set[int]:
@@ -238,7 +289,7 @@ def _final_figures(runs: Sequence[Logged], *, has_success: bool) -> dict[str, di
     """Metric → seed → final figure; the worst one of a diverged run that lacks it."""
     worst = WORST_VALUES if has_success else {ACCURACY: WORST_VALUES[ACCURACY]}
     figures = {}
-    for name in (*FIGURES, UNTRIGGERED):
+    for name in READ:
         figures[name] = _by_seed(runs, name, worst=worst.get(name))
     return figures
 
@@ -258,46 +309,3 @@ def _by_seed(
         if value is not None:
             values[seed_of(run)] = value
     return values
-
-
-def twins_by_cell(runs: Iterable[Logged]) -> Callable[[Cell], Twins]:
-    """Cell → its clean twins: the undefended dormant runs of the same setting whose stages, the
-    trigger's, are among the cell's, over the cell's seeds.
-    """
-    dormant: dict[str, list[Logged]] = {}
-    for run in runs:
-        if _may_be_twin(run):
-            dormant.setdefault(setting(run.spec), []).append(run)
-
-    def twins_of(cell: Cell) -> Twins:
-        in_setting = dormant.get(cell.key.setting, ())
-        return _twins(cell, in_setting)
-
-    return twins_of
-
-
-def _may_be_twin(run: Logged) -> bool:
-    """Whether nobody attacked in the run, nor defended."""
-    return bool(run.spec.get("dormant")) and not run.spec["defense"]
-
-
-def _twins(cell: Cell, dormant: Iterable[Logged]) -> Twins:
-    """The cell's twins among the dormant runs of its setting."""
-    triggers = _possible_triggers(cell.spec["attack"])
-    final: dict[int, float] = {}
-    by_round: dict[int, Mapping[int, float]] = {}
-    for run in dormant:
-        seed = seed_of(run)
-        rate = final_figure(run, SUCCESS)
-        if seed not in cell.seeds or rate is None:
-            continue
-        if json_text(run.spec["attack"]) in triggers:
-            final[seed] = rate
-            by_round[seed] = dict(success_curve(run))
-    return Twins(final, by_round)
-
-
-def _possible_triggers(attack: Sequence[Json]) -> set[str]:
-    """As JSON texts the chains that may be the trigger of an attack: each stage, and all of it."""
-    single_stages = {json_text([stage]) for stage in attack}
-    return {*single_stages, json_text(attack)}

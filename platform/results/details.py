@@ -26,7 +26,7 @@ from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.names import ChainName, Json, attack_names
 from backstop.platform.results.sheets import DataSheet, data_sheets, newest_year
 from backstop.platform.results.unattacked import OF_THE_TRIGGER
-from backstop.platform.results.wording import percent, spread
+from backstop.platform.results.wording import spread
 from backstop.platform.specs.spec import spec_from_json
 
 MOST_RUNS = 12  # of a cell that are named; the files have all
@@ -108,16 +108,13 @@ def _seeds(cell: Json) -> str:
     return ", ".join(map(str, cell["seeds"]))
 
 
-def _effectiveness(cell: Json) -> str:
-    return percent(cell["der"])
-
-
 CELL_COLUMNS = (
     CellColumn("attack success", "figure", _figure(SUCCESS)),
     CellColumn("natural success", "figure", _figure("natural_success")),
     CellColumn("untriggered", "figure", _figure(UNTRIGGERED)),
     CellColumn("accuracy", "figure", _figure(ACCURACY)),
-    CellColumn("DER", "number", _effectiveness),
+    CellColumn("excess", "figure", _figure("excess_success")),
+    CellColumn("DER", "figure", _figure("der")),
     CellColumn("seeds", "number", _seeds),
     CellColumn("bites", "words", _bites),
 )

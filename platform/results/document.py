@@ -1,4 +1,4 @@
-"""The leaderboard's document: written, read, computed again, compared."""
+"""The leaderboard's document as a file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from backstop.platform import disk
 from backstop.platform.params import BadInput
-from backstop.platform.results.names import Json, chain_label, stages_of
+from backstop.platform.results.names import Json
 
-SCHEMA = 1
+SCHEMA = 2
 
 Document = dict[str, Any]
 
@@ -33,45 +33,17 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def load_document(path: Path) -> Document:
-    """A leaderboard.json. Raises BadInput when it cannot be read."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"leaderboard {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadInput(f"leaderboard {path} is not JSON: {error}") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise BadInput(f"leaderboard {path}: it is no leaderboard of schema {SCHEMA}")
-    try:
-        _add_stages(document)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"leaderboard {path}: its runs cannot be read ({type(error).__name__}: {error});"
-            " was the file changed by hand?"
-        ) from None
-    return document
-
-
-def _add_stages(document: Document) -> None:
-    """Give cells and rows the stages of their chains, which older files hold in their runs only."""
-    chains = {
-        chain_label(run["spec"][role], role): stages_of(run["spec"][role])
-        for run in document.get("runs", ())
-        for role in ("attack", "defense")
-    }
-    for item in (*document.get("cells", ()), *document.get("rows", ())):
-        for role in ("attack", "defense"):
-            if item.get(role) in chains:
-                item.setdefault(f"{role}_stages", chains[item[role]])
-
-
 def write_text(file: Path, content: str) -> Path:
     """Write a text file whole or not at all, with line feeds on every system. Raises BadInput when
     it cannot be written.
     """
+    return write_bytes(file, content.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> Path:
+    """Write a file whole or not at all. Raises BadInput when it cannot be written."""
     try:
-        disk.write_atomically(file, content.encode())
+        disk.write_atomically(file, content)
     except OSError as error:
         raise BadInput(f"{file}: cannot be written: {error.strerror or error}") from None
     return file

@@ -1,106 +1,76 @@
-"""Means over seeds with their bootstrap intervals."""
+"""Means over seeds, which know of what: every figure of the leaderboard is made of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from backstop.platform.results.intervals import SHARES, Bounds, figure, kind_of, mean_of_seeds
 
-from backstop.platform.seeds import stream
-
-DRAWS = 2000  # bootstrap resamples: the 2.5 % quantile rests on 50 of them
-Draws = NDArray[np.float64]  # (DRAWS,) resampled means
+SeedValues = Mapping[int, float]
 
 
-class Figure(NamedTuple):
-    """A mean with the means of its bootstrap resamples."""
+class Estimate(NamedTuple):
+    """A mean with what it is the mean of."""
 
     mean: float
-    draws: Draws
+    by_seed: SeedValues  # of the seeds that all of its parts have; empty where they share none
 
     @property
-    def interval(self) -> dict[str, float]:
-        """``{"mean", "low", "high"}`` with the 95 % percentile interval."""
-        ranked = np.sort(self.draws)
-        return {
+    def values(self) -> list[float]:
+        """In the order of the seeds."""
+        return [self.by_seed[seed] for seed in sorted(self.by_seed)]
+
+    def figure(self, bounds: Bounds | None = None) -> dict[str, Any]:
+        """As the document holds it: ``{"mean", "low", "high", "n", "kind"}``."""
+        return figure(self.values, bounds) or {
             "mean": self.mean,
-            "low": _quantile(ranked, 0.025),
-            "high": _quantile(ranked, 0.975),
+            "low": self.mean,
+            "high": self.mean,
+            "n": 0,
+            "kind": kind_of(0),
         }
 
 
-def _quantile(ranked: Draws, share: float) -> float:
-    """Between the two nearest of the ascending draws, in proportion."""
-    last = len(ranked) - 1
-    rank = share * last
-    low = math.floor(rank)
-    high = min(low + 1, last)
-    below = float(ranked[low])
-    above = float(ranked[high])
-    if below == above:
-        return below
-    return below + (rank - low) * (above - below)
-
-
-@lru_cache
-def _weights(seeds: int) -> NDArray[np.float64]:
-    """How often each of n seeds is drawn in each resample, (DRAWS, n). All cells with n seeds share
-    it: that pairs them.
-
-    Draws come from sha256, whose stream no library version changes.
-    """
-    counts = np.zeros((DRAWS, seeds))
-    for draw in range(DRAWS):
-        for pick in range(seeds):
-            drawn = stream(0, "bootstrap", seeds, draw, pick) % seeds
-            counts[draw, drawn] += 1
-    return counts
-
-
-def figure_over_seeds(values: Mapping[int, float]) -> Figure | None:
+def estimate(by_seed: SeedValues) -> Estimate | None:
     """The mean over seeds, or None without any."""
-    if not values:
+    if not by_seed:
         return None
-    listed = [values[seed] for seed in sorted(values)]
-    if min(listed) == max(listed):
-        return _constant(listed[0])
-    mean = math.fsum(listed) / len(listed)
-    return Figure(mean, _resampled_means(listed))
+    return Estimate(mean_of_seeds(list(by_seed.values())), by_seed)
 
 
-def _constant(value: float) -> Figure:
-    """The figure of seeds that all have this value."""
-    return Figure(value, np.full(DRAWS, value))
+def average(parts: Iterable[Estimate | None]) -> Estimate | None:
+    """The mean of the parts that exist, seed by seed; over the parts alone where no seed is common
+    to them.
+    """
+    known = [part for part in parts if part is not None]
+    if len(known) <= 1:
+        return known[0] if known else None
+    common = common_seeds(part.by_seed for part in known)
+    by_seed = {seed: mean_of_seeds([part.by_seed[seed] for part in known]) for seed in common}
+    return estimate(by_seed) or Estimate(mean_of_seeds([part.mean for part in known]), {})
 
 
-def _resampled_means(values: Sequence[float]) -> Draws:
-    """The mean of each bootstrap resample."""
-    total = np.zeros(DRAWS)
-    # in a fixed order: a matrix product's order of sums depends on the processor
-    for times_drawn, value in zip(_weights(len(values)).T, values, strict=True):
-        total += times_drawn * value
-    return total / len(values)
+def common_seeds(columns: Iterable[SeedValues]) -> list[int]:
+    """The seeds that all of them have, in order."""
+    sets = [set(column) for column in columns]
+    return sorted(set.intersection(*sets)) if sets else []
 
 
-def average(figures: Iterable[Figure | None]) -> Figure | None:
-    """The mean of the figures that exist."""
-    known = [figure for figure in figures if figure is not None]
-    if not known:
-        return None
-    mean = math.fsum(figure.mean for figure in known) / len(known)
-    return Figure(mean, _mean_draws(known))
+def figure_of(part: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as the document holds it, None where there is none."""
+    return None if part is None else part.figure()
 
 
-def _mean_draws(figures: Sequence[Figure]) -> Draws:
-    """Resample by resample, the mean of the figures."""
-    total = np.zeros(DRAWS)
-    for figure in figures:
-        total += figure.draws
-    return total / len(figures)
+def share_of(part: Estimate | None) -> dict[str, Any] | None:
+    """An estimate of a share, whose interval ends at 0 and 1; None where there is none."""
+    return None if part is None else part.figure(SHARES)
+
+
+def mean_of(part: Estimate | None) -> float | None:
+    """The mean, None where there is none."""
+    return None if part is None else part.mean
 
 
 def finite_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -117,13 +87,3 @@ def number_or_none(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(value)
-
-
-def interval_of(figure: Figure | None) -> dict[str, float] | None:
-    """Mean and interval as JSON, None where there is no figure."""
-    return None if figure is None else figure.interval
-
-
-def mean_of(figure: Figure | None) -> float | None:
-    """The mean, None where there is no figure."""
-    return None if figure is None else figure.mean

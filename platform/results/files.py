@@ -10,6 +10,7 @@ from backstop.platform.results.frames import Timed, leaderboard_csv, runs_csv
 from backstop.platform.results.latex import latex
 from backstop.platform.results.markdown import markdown
 from backstop.platform.results.names import Json
+from backstop.platform.results.parquet import can_write_parquet, write_parquet
 
 
 def write_leaderboard(
@@ -17,7 +18,8 @@ def write_leaderboard(
     runs: Iterable[Timed],
     folder: Path,
 ) -> list[Path]:
-    """Write leaderboard.json, .csv, .md and .tex, and runs.csv; ``runs`` are the document's.
+    """Write leaderboard.json, .csv, .md and .tex, and runs.csv; ``runs`` are the document's. Where
+    pyarrow is installed, leaderboard.parquet and cells.parquet too.
 
     Raises BadInput when the folder cannot be written.
     """
@@ -28,4 +30,5 @@ def write_leaderboard(
         "leaderboard.tex": lambda: latex(document),
         "runs.csv": lambda: runs_csv(document, runs),
     }
-    return [write_text(folder / name, content()) for name, content in contents.items()]
+    files = [write_text(folder / name, content()) for name, content in contents.items()]
+    return files + (write_parquet(document, folder) if can_write_parquet() else [])

@@ -11,14 +11,19 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from backstop.platform.results.cells import FIGURES, UNTRIGGERED, Logged
+from backstop.platform.results.cells import Logged
 from backstop.platform.results.columns import RankedRow, derived_columns, ranked_rows
+from backstop.platform.results.entries import CELL_FIGURES, LIFETIME
 from backstop.platform.results.names import ChainName, Json, chain_label, part_label
-from backstop.platform.results.ranking import LIFETIME
+from backstop.platform.results.rows import ROW_FIGURES
+from backstop.platform.results.trajectories import BY_ROUND
 
-# the fields that hold a mean with its interval
-INTERVALS = {*FIGURES, *LIFETIME, UNTRIGGERED, "natural_success", "no_attack_accuracy"}
-NOT_NUMBERS = {"worst_attack", "left_out", "bites"}  # of the fields that may be None
+# the fields that hold a figure, and those that hold its ends alone
+WITH_ENDS = {*CELL_FIGURES, *LIFETIME, *BY_ROUND, *ROW_FIGURES}
+RANKS = ("rank", "rank_low", "rank_high")  # whole numbers, and none of a row without a rank
+ENDS_ALONE = {"success_binomial"}
+# of the fields that may be None
+NOT_NUMBERS = {"worst_attack", "worst_case_attack", "unranked", "left_out", "bites"}
 
 
 class Timed(Logged, Protocol):
@@ -41,7 +46,8 @@ def leaderboard_frame(document: Json) -> pd.DataFrame:
     """
     rows = ranked_rows(document)
     records = [_flat(row.fields) | _derived(row) for row in rows]
-    return pd.DataFrame(records)
+    frame = pd.DataFrame(records)
+    return frame.astype({name: "Int64" for name in RANKS if name in frame})
 
 
 def cells_frame(document: Json) -> pd.DataFrame:
@@ -94,13 +100,15 @@ def _flat(record: Json) -> dict[str, Any]:
     """A row or a cell of the document without anything nested but lists."""
     columns: dict[str, Any] = {}
     for field, value in record.items():
-        if field == "intervals":
-            columns |= _bounds(value)
-        elif field in INTERVALS:
+        if field.endswith("_stages"):
+            continue
+        if field in WITH_ENDS:
             columns |= _with_ends(field, value)
+        elif field in ENDS_ALONE:
+            columns |= _ends(field, value, ("low", "high"))
         elif value is None and field not in NOT_NUMBERS:
             columns[field] = math.nan
-        elif not field.endswith("_stages"):
+        else:
             columns[field] = value
     return columns
 
@@ -108,14 +116,6 @@ def _flat(record: Json) -> dict[str, Any]:
 def _with_ends(name: str, interval: Mapping[str, float] | None) -> dict[str, float]:
     """A mean and the ends of its interval."""
     return _ends(name, interval, ("mean", "low", "high"))
-
-
-def _bounds(intervals: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
-    """The ends of intervals whose means stand in fields of their own."""
-    columns: dict[str, float] = {}
-    for name, interval in intervals.items():
-        columns |= _ends(name, interval, ("low", "high"))
-    return columns
 
 
 def _ends(
@@ -133,7 +133,7 @@ def _derived(row: RankedRow) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for column in derived_columns(row):
         value = column.of(row)
-        if column.kind == "figure":
+        if column.kind in ("figure", "score"):
             columns |= _with_ends(column.key, value)
         elif isinstance(value, ChainName):
             columns[column.key] = value.text

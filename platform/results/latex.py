@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
 from backstop.platform.results.names import Json
-from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.notes import ends_note, footnotes, incomplete
 from backstop.platform.results.wording import margin
 
 SPECIAL = str.maketrans(
@@ -24,6 +24,8 @@ SPECIAL = str.maketrans(
         "…": r"\dots{}",
         "†": r"\textdagger{}",
         "‡": r"\textdaggerdbl{}",
+        "§": r"\S{}",
+        "¶": r"\P{}",
         "\n": " ",
     }
 )
@@ -31,9 +33,10 @@ SPECIAL = str.maketrans(
 
 def latex(document: Json) -> str:
     r"""A tabular of the ranking and its footnotes, for a paper that loads the package booktabs."""
-    columns = columns_in("latex")
+    ranked = ranked_rows(document)
+    columns = columns_in("latex", ranked)
     alignments = "".join(column.alignment[0] for column in columns)
-    rows = [[cell_text(column, row, margin) for column in columns] for row in ranked_rows(document)]
+    rows = [[cell_text(column, row, margin) for column in columns] for row in ranked]
     lines = [
         "% needs \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{{alignments}}}",
@@ -58,7 +61,8 @@ def latex_text(text: object) -> str:
 
 
 def _notes(document: Json) -> list[str]:
-    notes = ["In percent; means over the attacks, ± half the 95 % interval over seeds"]
+    ends = ends_note(document)
+    notes = [f"In percent; {ends}" if ends else "In percent"]
     if absent := incomplete(document):
         notes.insert(0, absent)
     return notes + footnotes(document)

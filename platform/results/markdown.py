@@ -7,10 +7,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
-from backstop.platform.results.columns import cell_text, columns_in, ranked_rows
+from backstop.platform.results.columns import (
+    UNTARGETED_COLUMNS,
+    BoardColumn,
+    RankedRow,
+    cell_text,
+    columns_in,
+    name_rows,
+    ranked_rows,
+)
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.names import Json
-from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.notes import ends_note, footnotes, incomplete
 from backstop.platform.results.wording import percent
 
 
@@ -18,15 +26,19 @@ def markdown(document: Json) -> str:
     """The text of leaderboard.md."""
     absent = incomplete(document)
     warning = [f"**{markdown_text(absent)}.**"] if absent else []
+    ends = ends_note(document)
     notes = [
-        f"In percent. {document['rule']}",
+        f"In percent; {ends}." if ends else "In percent.",
+        document["rule"],
         *(f"{note}." for note in footnotes(document)),
         f"Fingerprint: {document['fingerprint']}.",
     ]
     blocks = [
         f"# Leaderboard: {markdown_text(document['experiment'])}",
         *warning,
-        _ranking(document),
+        _ranking(ranked_rows(document)),
+        *_setting_boards(document),
+        *_untargeted(document),
         *_by_attack(document),
         *_lifetimes(document),
         *map(markdown_text, notes),
@@ -56,14 +68,32 @@ def markdown_table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _ranking(document: Json) -> str:
-    columns = columns_in("markdown")
-    rows = [[cell_text(column, row) for column in columns] for row in ranked_rows(document)]
+def _ranking(rows: Sequence[RankedRow]) -> str:
+    return _table(columns_in("markdown", rows), rows)
+
+
+def _table(columns: Sequence[BoardColumn], rows: Sequence[RankedRow]) -> str:
+    texts = [[cell_text(column, row) for column in columns] for row in rows]
     return markdown_table(
         [column.heading for column in columns],
         [column.alignment for column in columns],
-        rows,
+        texts,
     )
+
+
+def _setting_boards(document: Json) -> list[str]:
+    """The ranking of each setting, where there are several."""
+    blocks = []
+    for board in document["boards"]:
+        title = f"## {markdown_text(board['title'])}"
+        blocks += [title, _ranking(name_rows(document, board["rows"]))]
+    return blocks
+
+
+def _untargeted(document: Json) -> list[str]:
+    """The board of the attacks that only do damage."""
+    rows = name_rows(document, document["untargeted"])
+    return ["## Untargeted attacks", _table(UNTARGETED_COLUMNS, rows)] if rows else []
 
 
 def _by_attack(document: Json) -> list[str]:

@@ -21,19 +21,13 @@ class Measure(NamedTuple):
 
 
 def _mean_success(row: Json) -> Spread | None:
-    return _spread(row["attack_success_rate"])
+    figure: Spread | None = row["attack_success_rate"]
+    return figure
 
 
 def _worst_success(row: Json) -> Spread | None:
     """Under the attack that a search has found, else under the worst of those that all met."""
-    searched = row.get("worst_case_success")
-    return _spread(searched or row["worst_attack_success_rate"])
-
-
-def _spread(figure: Spread | float | None) -> Spread | None:
-    """A share with the ends of its range, which are the share itself where none is known."""
-    if isinstance(figure, float):
-        return dict.fromkeys(("mean", "low", "high"), figure)
+    figure: Spread | None = row["worst_case_success"] or row["worst_attack_success_rate"]
     return figure
 
 
@@ -57,7 +51,7 @@ def accuracy_lost(row: Json) -> float | None:
     costs = (row.get("cost_under_attack"), row.get("cost_without_attack"))
     means = [cost["mean"] for cost in costs if cost is not None]
     if not means and row["accuracy_cost"] is not None:
-        means = [row["accuracy_cost"]]
+        means = [row["accuracy_cost"]["mean"]]
     return max(0.0, *means) if means else None
 
 

@@ -36,7 +36,7 @@ from backstop.platform.results.document import Document, write_text
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.measures import MEASURES, measure_of
-from backstop.platform.results.notes import footnotes, incomplete
+from backstop.platform.results.notes import ends_note, footnotes, incomplete
 from backstop.platform.results.runs import Run, with_curves
 from backstop.platform.results.store import Store
 from backstop.platform.results.wording import percent, plural, spread
@@ -77,7 +77,8 @@ def page(
     where the store at ``store_uri`` is a server.
     """
     experiment = str(document["experiment"])
-    behind = details(document, ranked_rows(document), runs, store_uri)
+    ranking = ranked_rows(document)
+    behind = details(document, ranking, runs, store_uri)
     lines = [PageLine(number, detail.row, detail) for number, detail in enumerate(behind)]
     script = _text("page.js")
     return _template().render(
@@ -87,7 +88,8 @@ def page(
         missing_runs=incomplete(document),
         choices=choices(document, behind),
         setting_titles=setting_titles(document),
-        columns=columns_in("page"),
+        columns=columns_in("page", ranking),
+        ends=ends_note(document),
         cell_columns=CELL_COLUMNS,
         cell_text=cell_text,
         sort_value=sort_value,
@@ -122,9 +124,9 @@ def sort_value(column: BoardColumn, value: Any) -> float | str | None:
             return None
         case _ if value is None:
             return ""
-        case "figure":
+        case "figure" | "score":
             return float(value["mean"])
-        case "share of chain":
+        case "share of chain" | "rank":
             return float(value[0])
         case _:
             return float(value)
@@ -134,7 +136,7 @@ def first_direction(column: BoardColumn) -> str:
     """In which direction a first click sorts: names from A on, ranks and what an attack achieves
     from the least on, all else from the most on.
     """
-    if column.kind in ("chain", "words", "count") or measure_of(column.key):
+    if column.kind in ("chain", "words", "count", "rank") or measure_of(column.key):
         return "ascending"
     return "descending"
 

@@ -312,7 +312,7 @@ def strength_picture(document: Document) -> bytes:
 
 
 def ranking_picture(document: Document) -> bytes:
-    """The ranking at a glance as a PNG: accuracy over attack success, the best defenses by DER."""
+    """The ranking at a glance as a PNG: accuracy over attack success, defenses by score."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     def draw(figure: Figure) -> None:
@@ -331,13 +331,13 @@ def ranking_picture(document: Document) -> bytes:
 
 
 def _draw_bars(axes: Axes, document: Document) -> None:
-    """DER of the best variant of each family, the best on top, with intervals."""
+    """The score of the best variant of each family with its ends, the best on top."""
     best = [mark for mark in marks(document) if mark.best]
-    scored = [mark for mark in best if mark.row["der"] is not None]
+    scored = [mark for mark in best if mark.row["score"] is not None]
     upward = scored[:MOST_BARS][::-1]
     for height, mark in enumerate(upward):
         _draw_bar(axes, height, mark.color, mark.row)
-    axes.set_title("Defense effectiveness (DER; FedAvg is 50)")
+    axes.set_title("Score (100 is perfect)")
     names = [mark.name for mark in upward]
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 108)
@@ -352,20 +352,20 @@ def _draw_bar(
     color: str,
     row: Json,
 ) -> None:
-    der = 100 * row["der"]
-    interval = _interval(row["intervals"]["der"])
+    score = 100 * row["score"]["mean"]
+    interval = _interval(row["score"])
     axes.barh(
         height,
-        der,
+        score,
         height=0.62,
         color=color,
         alpha=0.9,
     )
     axes.plot(interval, [height, height], color=INK, linewidth=1.2)
     axes.text(
-        max(der, *interval) + 1.5,
+        max(score, *interval, 0) + 1.5,
         height,
-        f"{der:.1f}",
+        f"{score:.1f}",
         va="center",
         fontsize=FONT_SIZE,
     )

@@ -31,7 +31,7 @@ def write_searched(
     searched: Sequence[Searched],
 ) -> None:
     """Write it into a sweep's run, in the place of what an earlier sweep of the space found."""
-    text = json.dumps([item._asdict() for item in searched], separators=(",", ":"))
+    text = json.dumps([searched_to_json(item) for item in searched], separators=(",", ":"))
     pieces = [text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT)]
     with refusing(store):
         client = mlflow_client(store.uri)
@@ -59,8 +59,13 @@ def _searched_in(tags: Mapping[str, str]) -> list[Searched]:
     return [searched_from_json(item) for item in json.loads(text or "[]")]
 
 
+def searched_to_json(item: Searched) -> dict[str, Any]:
+    """As JSON holds it, and a leaderboard's document."""
+    return {**item._asdict(), "ids": list(item.ids)}
+
+
 def searched_from_json(item: Mapping[str, Any]) -> Searched:
-    """What ``_asdict`` and JSON made of it."""
+    """What :func:`searched_to_json` made of it."""
     return Searched(**{**item, "ids": tuple(item["ids"])})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.cells import Logged, json_text
+from backstop.platform.results.cells import CellKey, Logged, cell_key, seed_of
 from backstop.platform.results.names import part_label
 from backstop.platform.specs.spec import spec_from_json
 
@@ -14,9 +14,9 @@ def latest_version(ordered: Sequence[Logged]) -> list[Logged]:
     """One run per id, and of runs whose spec is the same under several ids (a plug-in's version was
     raised) today's.
     """
-    by_spec: dict[str, dict[str, Logged]] = {}
+    by_spec: dict[tuple[CellKey, int, bool], dict[str, Logged]] = {}
     for run in ordered:
-        spec = json_text(run.spec)
+        spec = (cell_key(run.spec), seed_of(run), bool(run.spec.get("dormant")))
         versions = by_spec.setdefault(spec, {})
         versions.setdefault(run.id, run)
     return [_todays(versions) for versions in by_spec.values()]
@@ -29,6 +29,11 @@ def _todays(versions: Mapping[str, Logged]) -> Logged:
         return first
     todays_id = spec_from_json(first.spec).id
     return versions.get(todays_id, first)
+
+
+def on_test_data(runs: Sequence[Logged]) -> list[Logged]:
+    """The runs whose figures are of test data: on validation data a search chooses."""
+    return [run for run in runs if run.spec.get("evaluate_on", "test") == "test"]
 
 
 def check_comparable(runs: Sequence[Logged], experiment: str) -> None:

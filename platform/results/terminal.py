@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from backstop.platform.results.columns import (
+    UNTARGETED_COLUMNS,
     BoardColumn,
     RankedRow,
     cell_text,
     columns_in,
+    name_rows,
     ranked_rows,
 )
 from backstop.platform.results.names import ChainName, Json
-from backstop.platform.results.notes import footnotes, incomplete
-from backstop.platform.results.wording import margin, plural
+from backstop.platform.results.notes import ends_note, footnotes, incomplete
+from backstop.platform.results.wording import margin, mean_alone, plural
 from backstop.platform.specs.part import NOTHING
 
 NAME_WIDTH = 20  # of the defenses' names, at least, where there is room
@@ -38,18 +41,47 @@ def terminal_table(document: Json, width: int = 100) -> Table:
     """The ranking for a terminal so wide. Where it is narrow the names stay and the last columns
     go, which the caption says.
     """
-    rows, columns = ranked_rows(document), columns_in("terminal")
+    rows = ranked_rows(document)
+    columns = columns_in("terminal", rows)
     layout = _fit(rows, columns, width)
     hidden = columns[len(layout.columns) :]
     table = _empty_table(_title(document), _caption(document, hidden))
     for column in layout.columns:
         _add_column(table, column, layout.name_width)
-    best_score = rows[0].fields["der"] if rows else None
     for row, name in zip(rows, layout.names, strict=True):
         cells = [_cell(column, row) for column in layout.columns]
         cells[_defense_index(columns)] = name
-        table.add_row(*cells, style=_style(row.fields, best_score))
+        table.add_row(*cells, style=_style(row.fields))
     return table
+
+
+def untargeted_table(document: Json) -> Table | None:
+    """The board of the attacks that define no success; None where there is none."""
+    rows = name_rows(document, document["untargeted"])
+    if not rows:
+        return None
+    table = _empty_table(Text("untargeted attacks, by the accuracy that they take"), "in percent")
+    for column in UNTARGETED_COLUMNS:
+        _add_column(table, column, 0)
+    for row in rows:
+        cells = [_cell(column, row) for column in UNTARGETED_COLUMNS]
+        table.add_row(*cells, style=_style(row.fields))
+    return table
+
+
+def terminal_tables(document: Json, width: int) -> Group:
+    """The ranking, and below it the board of untargeted attacks where there is one."""
+    untargeted = untargeted_table(document)
+    ranking = terminal_table(document, width)
+    return Group(ranking) if untargeted is None else Group(ranking, "", untargeted)
+
+
+def terminal_text(document: Json, width: int) -> str:
+    """What :func:`terminal_tables` prints, as text without colors."""
+    console = Console(width=width, force_jupyter=False, color_system=None)
+    with console.capture() as text:
+        console.print(terminal_tables(document, width))
+    return text.get().rstrip()
 
 
 def _empty_table(title: Text, caption: str) -> Table:
@@ -121,6 +153,8 @@ def _cell(column: BoardColumn, row: RankedRow) -> Text:
     value = column.of(row)
     if isinstance(value, ChainName):
         return Text(value.on_lines())
+    if column.kind == "figure":
+        return Text(cell_text(column, row, mean_alone))
     return Text(cell_text(column, row, margin))
 
 
@@ -181,17 +215,15 @@ def _attacked_scenes(document: Json) -> set[tuple[str, str]]:
 
 
 def _caption(document: Json, hidden: Sequence[BoardColumn]) -> str:
-    notes = [
-        "percent; means over the attacks, ± half the 95 % interval over seeds",
-        *footnotes(document),
-    ]
+    ends = ends_note(document)
+    notes = [f"in percent; {ends}" if ends else "in percent", *footnotes(document)]
     if hidden:
         names = ", ".join(column.heading for column in hidden)
         notes.append(f"too narrow for {names}: the files have them")
     return "\n".join(notes)
 
 
-def _style(row: Json, best_score: float | None) -> str | None:
-    if row["der"] is not None and row["der"] == best_score:
-        return "bold green"
-    return "dim" if row["defense"] == NOTHING["defense"] else None
+def _style(row: Json) -> str | None:
+    if row["rank"] is None:
+        return "dim"
+    return "bold green" if row["rank"] == 1 else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backstop.platform.results.cells import Entry, Logged, json_text, run_order
+from backstop.platform.results.cells import ACCURACY, Entry, Logged, curve_of, json_text, run_order
 from backstop.platform.results.names import Json
 
 OF_THE_TRIGGER = frozenset(
@@ -26,15 +26,17 @@ def without_dormant(runs: Iterable[Logged]) -> list[Logged]:
     """The runs in their order, each dormant one as the run without an attack that it is, or left
     out where that one is there.
     """
-    found: dict[str, Logged] = {}
+    active: list[Logged] = []
     dormant: dict[str, Logged] = {}
     for run in runs:
+        if not run.spec.get("dormant"):
+            active.append(run)
+            continue
         spec = _unattacked(run.spec)
-        if run.spec.get("dormant"):
-            dormant.setdefault(json_text(spec), _quiet(run, spec))
-        else:
-            found[json_text(run.spec)] = run
-    return sorted({**dormant, **found}.values(), key=run_order)
+        dormant.setdefault(json_text(spec), _quiet(run, spec))
+    there = {json_text(run.spec) for run in active if not run.spec["attack"]}
+    standing_in = [run for text, run in dormant.items() if text not in there]
+    return sorted([*active, *standing_in], key=run_order)
 
 
 def _unattacked(spec: Json) -> Json:
@@ -49,6 +51,7 @@ def _quiet(run: Logged, spec: Json) -> Entry:
         spec=spec,
         metrics=metrics,
         fingerprint=run.fingerprint,
+        curves={f"round/{ACCURACY}": curve_of(run, ACCURACY)},
         data=run.data,
         code=run.code,
     )

@@ -7,8 +7,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.cells import SUCCESS, CellKey, Entry, cell_key, run_order
-from backstop.platform.results.document import SCHEMA, Document
+from backstop.platform.results.cells import (
+    ACCURACY,
+    SUCCESS,
+    CellKey,
+    Curve,
+    Entry,
+    cell_key,
+    run_order,
+)
+from backstop.platform.results.document import Document
 from backstop.platform.results.names import Json
 from backstop.platform.results.ranking import ranking_document
 
@@ -16,21 +24,17 @@ MISSING = "(missing)"
 
 
 def recompute(document: Json) -> Document:
-    """The document that the document's own runs give. Raises BadInput when it is no leaderboard of
-    this schema.
+    """The document that the document's own runs give, in today's schema. Raises BadInput when its
+    runs cannot be read.
     """
-    if document.get("schema") != SCHEMA:
-        raise BadInput(
-            f"leaderboard: schema {document.get('schema')!r} is not known;"
-            f" this version reads schema {SCHEMA}"
-        )
     try:
         return ranking_document(
             sorted(map(_entry, document["runs"]), key=run_order),
             document["experiment"],
-            document["fingerprint"],
-            document.get("code", {}),
-            document.get("missing_runs", []),
+            fingerprint=document["fingerprint"],
+            code=document.get("code", {}),
+            missing=document.get("missing_runs", []),
+            searched=document.get("searched", []),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
@@ -40,14 +44,21 @@ def recompute(document: Json) -> Document:
 
 
 def _entry(run: Json) -> Entry:
-    curve = [(int(at), float(rate)) for at, rate in run["success_by_round"]]
+    curves = {
+        f"round/{SUCCESS}": _curve(run["success_by_round"]),
+        f"round/{ACCURACY}": _curve(run.get("accuracy_by_round", [])),
+    }
     return Entry(
         run["id"],
         run["spec"],
         run["metrics"],
-        curves={f"round/{SUCCESS}": curve},
+        curves=curves,
         data=run.get("data", ""),
     )
+
+
+def _curve(points: Sequence[Sequence[float]]) -> Curve:
+    return [(int(at), float(value)) for at, value in points]
 
 
 def differences(document: Json, recomputed: Json) -> list[str]:

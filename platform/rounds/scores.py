@@ -21,6 +21,28 @@ def excess_success(success: float, natural: float) -> float:
     return max(0.0, success - natural) / room
 
 
+def missing_accuracy(undisturbed: float, accuracy: float) -> float:
+    """The accuracy that is missing beside FedAvg's without any attack; 0 where there is more.
+
+    >>> missing_accuracy(0.75, 0.5), missing_accuracy(0.75, 1.0)
+    (0.25, 0.0)
+    """
+    return max(0.0, undisturbed - accuracy)
+
+
+def has_collapsed(
+    accuracy: float,
+    undisturbed: float,
+    start: float = 0.0,
+) -> bool:
+    """Whether an attack took FedAvg more than half of what it learns without one from ``start`` on.
+
+    >>> has_collapsed(0.1, 0.9), has_collapsed(0.6, 0.9), has_collapsed(0.6, 0.9, start=0.5)
+    (True, False, True)
+    """
+    return accuracy < start + (undisturbed - start) / 2
+
+
 def defense_score(worst_excess: float, cost: float) -> float:
     """What a defense leaves of a perfect one, at most 1: the excess success of the worst attack and
     the larger of its costs in accuracy, under attack and without one, are taken off.
