@@ -316,7 +316,7 @@ def experiment_with(
 ) -> Experiment:
     """An experiment whose blocks are trained by the engine, ``loop`` or ``vmap``, on any device."""
     experiment = Experiment(spec, NOWHERE, device.type)
-    net = experiment.built.net._replace(vectorized=engine == "vmap")
+    net = experiment.built.net._replace(vectorized=engine == "vmap", dense=None)
     experiment.built = experiment.built._replace(net=net)
     experiment.clients.open(experiment.built, NOWHERE)
     return experiment

@@ -1,5 +1,5 @@
-"""All clients of a block at once, under vmap: parameters (k, d), batches (k, b, …), dead samples
-masked.
+"""All clients of a block at once: parameters (k, d), batches (k, b, …), dead samples masked. The
+gradients are autograd's under vmap or, where the model is nothing but linear layers, by hand.
 
 On a CPU the block shrinks as its clients end: each computes for as long as it has batches. On a GPU
 it keeps its width, up to which dead clients are masked, and one shape means one set of kernels.
@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
 from backstop.platform.optimizers import first_rows
+from backstop.platform.training import dense
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
@@ -35,6 +36,8 @@ from backstop.platform.training.stage_errors import located
 TINY = 1e-12  # a weight that is less than any
 
 Forward = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
+# (params (k, d), batch, keys of dropout (k,)) → losses (k,), their gradients (k, d)
+Gradients = Callable[[Tensor, "_Batch", Tensor | None], tuple[Tensor, Tensor]]
 
 
 def train_block(
@@ -85,31 +88,79 @@ class _Block:
         """Take all local steps: parameters (k, d) and mean losses (k,)."""
         start = self.start
         kind = self.kind
-        normalize = self.federation.net.normalize
-        forward = _forward(self.federation)
-        moved = start.repeat(self.width, 1)  # (k, d)
+        moved = self._rows()
+        gradients = self._gradients(moved)
         memory = kind.optimizer.start(moved)
         total = start.new_zeros(self.width)
         seen = start.new_zeros(self.width)
         for step, batch in enumerate(self._feed()):
             live = len(batch.counts)
             memory = first_rows(memory, live)
-            params = moved[:live].requires_grad_()
-            logits = forward(params, normalize(batch.x), self._keys(step, live))
-            losses = self._losses(batch, logits)
-            total[:live] += losses.detach() * batch.counts
+            params = moved[:live]
+            losses, grad = gradients(params, batch, self._keys(step, live))
+            total[:live] += losses * batch.counts
             seen[:live] += batch.counts
-            loss = sum(self._objectives(params, batch, logits), losses.sum())
-            (grad,) = torch.autograd.grad(loss, params)
             # (k, 1): a client without a batch stays where it is
             alive = (batch.counts > 0).float().unsqueeze(1)
             with torch.no_grad():
                 grad = self._protect(grad, params, batch.counts)
                 memory = kind.optimizer.step(params, grad, memory, kind.pace * alive)
                 if kind.constrain is not None:
-                    held = start + kind.constrain(params - start, step + 1)
-                    params.copy_(torch.where(alive > 0, held, params))
-        return moved, total / seen.clamp_min(1)
+                    held = start + kind.constrain(self._narrow(params) - start, step + 1)
+                    params.copy_(torch.where(alive > 0, self._widen(held), params))
+        return self._narrow(moved), total / seen.clamp_min(1)
+
+    def _rows(self) -> Tensor:
+        """The parameters that each client starts from, (k, d) or as wide as gradients by hand have
+        them; on a CPU each row begins at a multiple of LINE values.
+        """
+        start = self._widen(self.start)
+        rows = start.new_empty(self.width, dense.filled(len(start)))[:, : len(start)]
+        return rows.copy_(start)
+
+    def _widen(self, vectors: Tensor) -> Tensor:
+        """Vectors as the gradients have them."""
+        layers = self.federation.net.dense
+        return vectors if layers is None else layers.widen(vectors)
+
+    def _narrow(self, wide: Tensor) -> Tensor:
+        """The way back."""
+        layers = self.federation.net.dense
+        return wide if layers is None else layers.narrow(wide)
+
+    def _gradients(self, params: Tensor) -> Gradients:
+        """How losses and gradients are had."""
+        if known := self.federation.net.dense:
+            return partial(self._by_hand, dense.Gradients(known.layers, params))
+        return partial(self._by_autograd, _forward(self.federation))
+
+    def _by_hand(
+        self,
+        gradients: dense.Gradients,
+        params: Tensor,
+        batch: _Batch,
+        keys: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        del params  # the gradients know them
+        x = self.federation.net.normalize(batch.x).flatten(2)
+        samples = dense.Batch(x, batch.y, self._sample_weights(batch))
+        return gradients(samples, batch.counts.int().tolist(), keys)
+
+    def _by_autograd(
+        self,
+        forward: Forward,
+        params: Tensor,
+        batch: _Batch,
+        keys: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        net = self.federation.net
+        params = params.detach().requires_grad_()
+        drawn = {} if keys is None else dict.fromkeys(net.keys, keys)
+        logits = forward(params, net.normalize(batch.x), drawn)
+        losses = self._losses(batch, logits)
+        loss = sum(self._objectives(params, batch, logits), losses.sum())
+        (grad,) = torch.autograd.grad(loss, params)
+        return losses.detach(), grad
 
     def _feed(self) -> _Feed:
         return _Feed(self.federation, self.plans, self.rules, self._live())
@@ -123,13 +174,17 @@ class _Block:
 
     def _losses(self, batch: _Batch, logits: Tensor) -> Tensor:
         """The mean loss (k,) of each client's samples."""
-        class_weights = self.federation.net.class_weights
         each = cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
-        weight = batch.weight
-        if class_weights is not None:
-            weight = weight * class_weights[batch.y]
+        weight = self._sample_weights(batch)
         weighted = each.view_as(weight) * weight
         return weighted.sum(1) / weight.sum(1).clamp_min(TINY)
+
+    def _sample_weights(self, batch: _Batch) -> Tensor:
+        """The weight (k, b) of each sample in the loss: its class's, 0 where there is none."""
+        class_weights = self.federation.net.class_weights
+        if class_weights is None:
+            return batch.weight
+        return batch.weight * class_weights[batch.y]
 
     def _objectives(
         self,
@@ -156,13 +211,14 @@ class _Block:
         params: Tensor,
         counts: Tensor,
     ) -> Tensor:
-        """The gradients (k, d) as the defense lets honest clients follow them."""
+        """The gradients as the defense lets honest clients follow them."""
         local = self.federation.defense.local
         if local is None or local.gradient is None:
             return grad
-        noise = partial(self._noise, params, counts)
-        changed = local.gradient(grad, params - self.start, noise)
-        return torch.where(self.protected[: len(grad)], changed, grad)
+        moved = self._narrow(params)
+        noise = partial(self._noise, moved, counts)
+        changed = local.gradient(self._narrow(grad), moved - self.start, noise)
+        return torch.where(self.protected[: len(grad)], self._widen(changed), grad)
 
     def _noise(self, params: Tensor, counts: Tensor) -> Tensor:
         """Standard normal draws (k, d): each client's from its own generator, and only while it has
@@ -174,15 +230,16 @@ class _Block:
                 noise[row] = rules.noise()
         return noise
 
-    def _keys(self, step: int, live: int) -> dict[str, Tensor]:
-        """For each dropout layer the key (k,) of every live client, the same as in the loop."""
+    def _keys(self, step: int, live: int) -> Tensor | None:
+        """The key (k,) of dropout of every live client, the same as in the loop; None where the
+        model has no dropout.
+        """
         federation = self.federation
         if not federation.net.keys:
-            return {}
+            return None
         named = federation.spec.seed, "dropout", federation.draw_round(self.here.round_index)
         keys = [seeds.stream(*named, client, step) for client in self.clients]
-        drawn = torch.tensor(self._padded(keys)[:live], device=federation.device)
-        return dict.fromkeys(federation.net.keys, drawn)
+        return torch.tensor(self._padded(keys)[:live], device=federation.device)
 
     def _padded(self, values: list[int]) -> list[int]:
         """0 for the dead clients."""
@@ -235,7 +292,9 @@ class _Feed:
         live: Sequence[int],
     ) -> None:
         """``live`` says of each step how many rows it computes."""
-        shape = (len(live), max(live, default=0), federation.spec.batch)
+        batch = federation.spec.batch
+        samples = dense.filled(batch) if federation.net.dense else batch
+        shape = (len(live), max(live, default=0), samples)
         index, weight = _filled(shape, plans)
         self.data = federation.data.train
         self.live = live

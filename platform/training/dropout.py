@@ -41,10 +41,20 @@ class Dropout(nn.Module):
         """
         if not self.training:
             return x
-        position = torch.arange(x.numel(), device=x.device).view(x.shape) * 2 + 1
-        drawn = _draw(_draw(_draw(self.key) + self.layer) + position)
-        kept = drawn >= int(self.share * 2**BITS)
-        return x * kept / (1 - self.share)
+        return x * self._kept(x.shape, self.key) / (1 - self.share)
+
+    def factors(self, shape: torch.Size, keys: Tensor) -> Tensor:
+        """What the values (k, *shape) of k clients with these keys (k,) are multiplied by: 0 or
+        1 / (1 - p).
+        """
+        each = keys.view(-1, *(1 for _ in shape))
+        return self._kept(shape, each) / (1 - self.share)
+
+    def _kept(self, shape: torch.Size, key: Tensor) -> Tensor:
+        """Which values of a shape are kept."""
+        position = torch.arange(shape.numel(), device=key.device).view(shape) * 2 + 1
+        drawn = _draw(_draw(_draw(key) + self.layer) + position)
+        return drawn >= int(self.share * 2**BITS)
 
 
 def _draw(counter: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """Local training of one block of clients: global parameters in, one update row per client out.
 
-Two engines compute the same thing to float tolerance. The loop trains one client after another;
-vmap trains the block at once. Every batch order and every draw of an attack comes from a generator
+Three engines compute the same thing to float tolerance. The loop trains one client after another;
+a block trains at once, with gradients by hand where the model is nothing but linear layers and
+rectifiers, else under vmap. Every batch order and every draw of an attack comes from a generator
 named by (seed, what, round, client), so a row does not depend on who else is in the block, nor on
 where and when the block is trained:
 
 * in the loop, clients do not meet at all;
-* under vmap a client's row is bit-equal whatever its block-mates: on a GPU all tensors of a block
+* in a block a client's row is bit-equal whatever its block-mates: on a GPU all tensors of a block
   have the same shape (``spec.block`` clients, at most a cohort, ``spec.batch`` samples, padded with
-  weight 0), and on a CPU the products of one client have the same bits beside any number of others.
+  weight 0), and on a CPU the products of one client have the same bits beside any number of others,
+  where every client's matrices begin at a multiple of 64 bytes.
 """
 
 from __future__ import annotations
@@ -54,9 +56,19 @@ def train(
             train_by_attack(here, client, sheet)
     others = [client for client in clients if client not in apart]
     if others:
-        engine = train_block if federation.net.vectorized else train_loop
+        engine = train_block if _train_together(here, others) else train_loop
         engine(here, others, sheet)
     return sheet.trained
+
+
+def _train_together(here: Round, clients: Sequence[int]) -> bool:
+    """Whether a block trains as one. Where gradients are taken by hand, an attack that adds to the
+    loss does not: its term needs autograd.
+    """
+    net, attack = here.federation.net, here.federation.attack
+    if net.dense and attack.objective:
+        return not any(client in here.attackers for client in clients)
+    return net.vectorized
 
 
 def unpoisoned(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.params import BadInput
+from backstop.platform.training.dense import CACHED
 from backstop.platform.training.federation import Federation
 
 Batches = list[Tensor]  # for each local step the indices of its samples
@@ -100,6 +101,8 @@ def _alike(
     attacking = [client for client in clients if client in apart]
     others = [client for client in clients if client not in apart]
     wide = width(federation)
+    if federation.net.dense:
+        wide = min(wide, CACHED // len(federation.net.params))
     yield from _slices(attacking, 1 if federation.attack.train else wide)
     yield from _slices(others, wide)
 

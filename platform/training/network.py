@@ -20,6 +20,7 @@ from backstop.platform.contract import Data, Slot
 from backstop.platform.params import BadInput
 from backstop.platform.robust import COMPILED
 from backstop.platform.specs.spec import Precision
+from backstop.platform.training.dense import CACHED, LINE, Dense, read_dense
 from backstop.platform.training.dropout import Dropout
 from backstop.platform.training.precision import arithmetic
 
@@ -76,7 +77,7 @@ class Network(NamedTuple):
     buffers: Tensor  # (e,)
     shift: Tensor | None
     scale: Tensor | None
-    vectorized: bool  # whether blocks of clients train under vmap on this device
+    vectorized: bool  # whether blocks of clients train together on this device
     convolutional: bool
     head: str  # name of the last linear layer
     keys: tuple[str, ...]  # names of the buffers that decide on the masks of dropout
@@ -87,6 +88,7 @@ class Network(NamedTuple):
     # (channels, 256): each pixel of an 8-bit image as the model takes it, where a compiled loop
     # lays images out
     pixels: Tensor | None = None
+    dense: Dense | None = None  # where gradients are taken by hand
 
     def normalize(self, x: Tensor) -> Tensor:
         """Model input from images in [0, 1] (or uint8), tables or token ids.
@@ -214,27 +216,44 @@ def network(
     parameters = list(module.named_parameters())
     buffers = _averaged(module)
     shift, scale = _normalization(data, device)
+    layout = _layout(parameters)
+    dense = _dense(module, layout, device, precision)
     net = Network(
         module=module,
-        layout=_layout(parameters),
+        layout=layout,
         buffer_layout=_layout(buffers),
         params=_join(parameters).to(device),
         buffers=_join(buffers).to(device),
         shift=shift,
         scale=scale,
-        vectorized=vectorized(module, device, batch),
+        vectorized=dense is not None or vectorized(module, device, batch),
         convolutional=convolutional(module),
         head=_head(module),
         keys=_dropout_keys(module),
         class_weights=getattr(module, "class_weights", None),
         pairs=False,
         precision=precision,
+        dense=dense,
     )
     x = data.train.x
     if net.convolutional and x.dtype == torch.uint8 and device.type == "cpu" and COMPILED:
         every = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, x.shape[1], 1, 1)
         net = net._replace(pixels=net.normalize(every)[:, :, 0, 0].t().contiguous())
     return net._replace(pairs=_pairs(net, x[:1].to(device)))
+
+
+def _dense(
+    module: nn.Module,
+    layout: Layout,
+    device: torch.device,
+    precision: Precision,
+) -> Dense | None:
+    """The layers of a network whose gradients are taken by hand: on a CPU, in its own arithmetic,
+    and where a block holds two clients at least.
+    """
+    if device.type != "cpu" or precision != "float32" or 2 * size(layout) > CACHED:
+        return None
+    return read_dense(module, layout)
 
 
 def _laid_out(x: Tensor, pixels: Tensor) -> Tensor:
@@ -323,10 +342,9 @@ def vectorized(
 
     Batch statistics of padded batches would be wrong, with running averages and without, and
     recurrent layers have no batching rule: those train in a loop. A CPU computes stacked
-    convolutions as grouped ones, slower than a loop (measured: 0.6 times as fast), and where a step
-    is mostly arithmetic, not overhead, padding costs more than vmap saves (measured, ms a round of
-    20 clients, vmap and loop: 25 and 68 for 4,810 parameters with batches of 16; 69 and 50 for
-    37,506 with batches of 64).
+    convolutions as grouped ones, slower than a loop (measured: 0.6 times as fast); where a step is
+    mostly arithmetic, not overhead, padding costs more than vmap saves; and a client's sums have
+    the same bits beside others only where its matrices begin as theirs do.
     """
     parts = list(module.modules())
     recurrent = any(isinstance(part, nn.RNNBase) for part in parts)
@@ -337,7 +355,13 @@ def vectorized(
         return True
     parameters = sum(parameter.numel() for parameter in module.parameters())
     light = batch * parameters <= LIGHT_MODEL
-    return light and not convolutional(module)
+    return light and _aligned(module) and not convolutional(module)
+
+
+def _aligned(module: nn.Module) -> bool:
+    """Whether every matrix begins at a multiple of LINE values in the flat vector."""
+    slots = _layout(list(module.named_parameters()))
+    return all(slot.start % LINE == 0 for slot in slots if len(slot.shape) > 1)
 
 
 class Replica:
