@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from backstop.platform.results.store import Store
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
+    from backstop.platform.sweeps.queues import Queue
     from backstop.platform.sweeps.search import Proposals
 
 STORE = "backstop-store"
@@ -177,8 +178,8 @@ def sweep(
     if not plan.specs:
         raise BadInput("sweep: the list of specs is empty; there is nothing to run")
     name = _experiment_name(plan, experiment)
-    _conduct(plan, _site(store, name, data_dir, device))
-    return leaderboard(store, name)
+    queue = _conduct(plan, _site(store, name, data_dir, device))
+    return _ranked(store, name, queue.finished)
 
 
 def search(
@@ -242,9 +243,17 @@ def _search_result(source: Proposals) -> SearchResult:
 
 def leaderboard(store: str | Path, experiment: str) -> Leaderboard:
     """Rank the finished runs of an experiment; nothing is run and nothing is written."""
+    return _ranked(store, experiment)
+
+
+def _ranked(
+    store: str | Path,
+    experiment: str,
+    known: Sequence[Run] = (),
+) -> Leaderboard:
     from backstop.platform.results.boards import rank_runs
 
-    where, finished = _finished_runs(store, experiment)
+    where, finished = _finished_runs(store, experiment, known)
     ranked = rank_runs(where, experiment, finished)
     return Leaderboard(ranked.document)
 
@@ -264,8 +273,14 @@ def load(file: str | Path) -> Leaderboard:
     return Leaderboard(load_document(Path(file)))
 
 
-def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]]:
-    """The store, which is only read, and the finished runs of an experiment there."""
+def _finished_runs(
+    store: str | Path,
+    experiment: str,
+    known: Sequence[Run] = (),
+) -> tuple[Store, list[Run]]:
+    """The store, which is only read, and the finished runs of an experiment there, those that are
+    ``known`` not read again.
+    """
     from backstop.platform.results.experiments import check_name
     from backstop.platform.results.runs import read_runs
     from backstop.platform.results.soundness import check_reachable
@@ -274,7 +289,7 @@ def _finished_runs(store: str | Path, experiment: str) -> tuple[Store, list[Run]
     check_name(experiment)
     where = locate_store(Path(store))
     check_reachable(where, write=False)
-    return where, read_runs(where, experiment)
+    return where, read_runs(where, experiment, known=known)
 
 
 def _plan(
@@ -322,7 +337,7 @@ def _site(
     )
 
 
-def _conduct(plan: SweepPlan, site: Site) -> None:
+def _conduct(plan: SweepPlan, site: Site) -> Queue:
     """Run what is left of a plan, and say what could not be run or stored."""
     from backstop.platform.commands.live import Watch
     from backstop.platform.commands.output import say
@@ -339,3 +354,4 @@ def _conduct(plan: SweepPlan, site: Site) -> None:
     )
     for line in shortfalls(queue, site.checkpoints):
         say(f"backstop: {line}")
+    return queue

@@ -109,6 +109,7 @@ def test_a_loop_of_a_few_lines_runs_a_sweep(site: Site, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("all runs are finished"))
     again, _, said = conducted(site, OneByOne(), specs)
+    assert list(again.finished) == stored
     assert (again.skipped, said) == (
         2,
         ["tiny: all 2 runs are finished already in experiment 'tiny'"],

@@ -166,10 +166,10 @@ def test_a_sweep_says_what_failed_and_ranks_the_rest(
         queue.failures[plan.specs[0].id] = "ValueError: no luck"
         return queue
 
-    ranked: list[tuple[object, str]] = []
+    ranked: list[tuple[object, ...]] = []
     monkeypatch.setattr(conduct, "conduct", conduct_without_ray)
-    monkeypatch.setattr(notebook, "leaderboard", lambda *where: ranked.append(where))
+    monkeypatch.setattr(notebook, "_ranked", lambda *where: ranked.append(where))
     backstop.sweep([SPEC], experiment="first", store="here", data_dir="there", device="cpu")
     assert "backstop: 1 run failed: ValueError: no luck" in capsys.readouterr().err
-    assert ranked == [("here", "first")]
+    assert ranked == [("here", "first", ())]
     assert sites[0].experiment == "first" and sites[0].data == Path("there")

@@ -5,6 +5,7 @@ loses nothing.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,12 +26,12 @@ from safetensors.torch import load_file
 
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.params import BadInput
-from backstop.platform.results import drivers, store
+from backstop.platform.results import database, drivers, runs, store
 from backstop.platform.results.description import run_command, run_params
 from backstop.platform.results.experiments import open_experiment
 from backstop.platform.results.locations import local_path, repair_locations
 from backstop.platform.results.log import Log
-from backstop.platform.results.runs import read_runs, with_curves
+from backstop.platform.results.runs import Run, read_runs, with_curves
 from backstop.platform.results.soundness import check_reachable, read_only
 from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
 from backstop.platform.results.sweeps import _died, mark_interrupted, open_parent, stop_runs
@@ -93,6 +95,60 @@ def points(store: Store, run_id: str) -> list[tuple[Any, ...]]:
                 [run_id],
             )
         )
+
+
+def few_runs(experiment: tuple[Store, str, str]) -> None:
+    """Two finished runs and one that is not, with values that MLflow keeps in its own way."""
+    for seed in (0, 1, 2):
+        one = log(experiment, spec=SPEC.replace(seed=seed))
+        for step in range(3):
+            one.log(record(step, step / (seed + 3), train_s=0.5))
+        if seed < 2:
+            assert one.finish(final([record(2, 2 / (seed + 3))]) | {"final/odd": math.inf})
+        else:
+            assert one.flush()
+
+
+@pytest.mark.parametrize("status", ["FINISHED", None])
+def test_a_database_is_read_as_its_api_reads_it(
+    experiment: tuple[Store, str, str], monkeypatch: pytest.MonkeyPatch, status: str | None
+) -> None:
+    """Of its tables only what a leaderboard needs is read, in few queries."""
+    few_runs(experiment)
+    store, _, name = experiment
+    monkeypatch.setattr(database, "RUNS_AT_ONCE", 2)
+    metrics = ["round/clean_accuracy", "round/attack_success_rate", "round/none"]
+
+    def reading() -> list[Run]:
+        found = read_runs(store, name, status=status)
+        return with_curves(store, found, [run.id for run in found][:2], metrics)
+
+    from_tables = reading()
+    assert len(from_tables) == (2 if status else 3)
+    assert sum(bool(run.curves) for run in from_tables) == 2
+    monkeypatch.setattr(runs, "is_database", lambda _: False)
+    assert reading() == from_tables
+
+
+def test_runs_that_are_known_are_not_read_again(
+    experiment: tuple[Store, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_runs(experiment)
+    store, _, name = experiment
+    known = read_runs(store, name)
+    asked: list[list[str]] = []
+    read = database.stored_runs
+
+    def noted(store: Store, statuses: Mapping[str, str]) -> Iterator[database.Stored]:
+        asked.append(list(statuses))
+        return read(store, statuses)
+
+    monkeypatch.setattr(database, "stored_runs", noted)
+    assert read_runs(store, name, known=known) == known
+    assert read_runs(store, name, known=known[:1]) == known
+    assert asked == [[], [known[1].run_id]]
+    mlflow_client(store.uri).delete_run(known[0].run_id)
+    assert read_runs(store, name, known=known) == known[1:], "what is not there counts no more"
 
 
 def test_what_is_written_is_read(experiment: tuple[Store, str, str]) -> None:

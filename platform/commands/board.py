@@ -19,6 +19,7 @@ from backstop.platform.commands.output import (
 if TYPE_CHECKING:
     from backstop.platform.results.boards import Ranked
     from backstop.platform.results.document import Document
+    from backstop.platform.results.runs import Run
     from backstop.platform.results.store import Store
 
 
@@ -26,11 +27,13 @@ def write_board(
     options: argparse.Namespace,
     name: str,
     planned: Mapping[str, str],
+    known: Sequence[Run] = (),
 ) -> None:
     """Read the finished runs back from MLflow, write the leaderboard files and print the ranked
     table.
 
-    ``planned``, spec id → the run in words, are those that the caller knows of besides the store's.
+    ``planned``, spec id → the run in words, are those that the caller knows of besides the store's;
+    ``known`` are the finished runs that the caller has read already.
     """
     from backstop.platform.results.boards import rank_runs
     from backstop.platform.results.runs import read_runs
@@ -39,7 +42,7 @@ def write_board(
     from backstop.platform.results.sweeps import mark_interrupted
 
     store = locate_store(Path(options.store))
-    finished = read_runs(store, name)
+    finished = read_runs(store, name, known=known)
     say_interrupted(mark_interrupted(store, Path(options.store), name))
     board = rank_runs(
         store,

@@ -22,6 +22,7 @@ from backstop.platform.params import BadInput
 if TYPE_CHECKING:
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
+    from backstop.platform.sweeps.queues import Queue
     from backstop.platform.sweeps.search import Proposals
 
 
@@ -91,7 +92,7 @@ def sweep(options: argparse.Namespace) -> int:
     if plan.searches:
         _print_searches(options, plan.searches)
     else:
-        _write_board(options, site.experiment, plan, all_stored=not queue.unstored)
+        _write_board(options, site.experiment, plan, queue)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
         _remark(line)
@@ -141,17 +142,16 @@ def _write_board(
     options: argparse.Namespace,
     name: str,
     plan: SweepPlan,
-    *,
-    all_stored: bool,
+    queue: Queue,
 ) -> None:
     """The leaderboard; where runs are not stored there may be none yet, and that is said."""
     from backstop.platform.sweeps.plan import run_words
 
     planned = {spec.id: run_words(spec) for spec in plan.specs}
     try:
-        write_board(options, name, planned)
+        write_board(options, name, planned, queue.finished)
     except BadInput as error:
-        if all_stored:
+        if not queue.unstored:
             raise
         _remark(f"no leaderboard now: {error}")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput, nearest
+from backstop.platform.results import database
+from backstop.platform.results.database import Curves, Stored, is_database
 from backstop.platform.results.figures import finite_metrics
 from backstop.platform.results.log import TOTALS
 from backstop.platform.results.names import Json
@@ -26,10 +29,11 @@ from backstop.platform.rounds.origin import Origin, of_tags
 from backstop.platform.specs.spec import Spec
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run as Stored
+    from mlflow.entities import Run as Item
     from torch import Tensor
 
 TRIALS = "tags.`backstop.kind` = 'trial'"  # the condition that a run counts
+REQUESTS_AT_ONCE = 8  # to a tracking server
 NOT_BY_ROUND = ("final/", "time/", "memory/")  # metrics that are no round's own
 
 
@@ -59,23 +63,65 @@ def read_runs(
     experiment: str,
     *,
     status: str | None = "FINISHED",
+    known: Iterable[Run] = (),
 ) -> list[Run]:
     """The experiment's runs, one per spec id, ordered by id. ``status=None`` reads the unfinished
     ones too.
 
-    Raises BadInput when there is no such store or experiment.
+    Finished runs do not change: of those that are ``known`` from an earlier reading it is looked up
+    only whether they are still there. Raises BadInput when there is no such store or experiment.
     """
     check_exists(store)
     with refusing(store):
-        condition = TRIALS
-        if status:
-            condition += f" AND attributes.status = '{sql_literal(status)}'"
+        experiment_id = _experiment_id(store, experiment)
+        read = _in_database if is_database(store) else _on_server
         runs: dict[str, Run] = {}
-        for item in search_runs(store, _experiment_id(store, experiment), condition):
-            run = _run(store, item)
+        for run in read(store, experiment_id, status, known):
             if _counts_before(run, runs.get(run.id)):
                 runs[run.id] = run
     return [runs[key] for key in sorted(runs)]
+
+
+def _in_database(
+    store: Store,
+    experiment_id: str,
+    status: str | None,
+    known: Iterable[Run],
+) -> Iterator[Run]:
+    """The trials of an experiment, the oldest first: those that are known, then the others."""
+    statuses = database.trial_statuses(store, experiment_id, status)
+    for run in known:
+        if run.status == "FINISHED" and statuses.get(run.run_id) == "FINISHED":
+            del statuses[run.run_id]
+            yield run
+    for stored in database.stored_runs(store, statuses):
+        yield _run(store, stored)
+
+
+def _on_server(
+    store: Store,
+    experiment_id: str,
+    status: str | None,
+    known: Iterable[Run],
+) -> Iterator[Run]:
+    """The same of a tracking server, whose API cannot tell what is there without all of it."""
+    del known
+    condition = TRIALS
+    if status:
+        condition += f" AND attributes.status = '{sql_literal(status)}'"
+    for item in search_runs(store, experiment_id, condition):
+        yield _run(store, _as_stored(item))
+
+
+def _as_stored(item: Item) -> Stored:
+    """A run of MLflow's API."""
+    data = item.data
+    return Stored(
+        run_id=str(item.info.run_id),
+        status=str(item.info.status),
+        tags=data.tags,
+        metrics=data.metrics,
+    )
 
 
 def _experiment_id(store: Store, name: str) -> str:
@@ -110,7 +156,7 @@ def find_run(
         condition = f"{TRIALS} AND tags.`backstop.id` = '{spec.id}'"
         finished = f"{condition} AND attributes.status = 'FINISHED'"
         first = next(search_runs(store, known.experiment_id, finished), None)
-        return None if first is None else _run(store, first)
+        return None if first is None else _run(store, _as_stored(first))
 
 
 def run_records(store: Store, run: Run) -> list[Record]:
@@ -137,18 +183,17 @@ def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
         return load_file(client.download_artifacts(run_id, "model.safetensors", folder))
 
 
-def _run(store: Store, item: Stored) -> Run:
-    tags = item.data.tags
-    made = of_tags(tags)
-    metrics = finite_metrics(item.data.metrics)
+def _run(store: Store, stored: Stored) -> Run:
+    made = of_tags(stored.tags)
+    metrics = finite_metrics(stored.metrics)
     return Run(
-        id=tags.get("backstop.id", ""),
-        run_id=str(item.info.run_id),
-        spec=_spec(store, item),
+        id=stored.tags.get("backstop.id", ""),
+        run_id=stored.run_id,
+        spec=_spec(store, stored),
         metrics=_that_begin(metrics, "final/"),
         costs=_that_begin(metrics, TOTALS),
         fingerprint=made.fingerprint,
-        status=str(item.info.status),
+        status=stored.status,
         data=made.data,
         code=made.code,
     )
@@ -158,15 +203,15 @@ def _that_begin(metrics: Mapping[str, float], start: str | tuple[str, ...]) -> d
     return {name: value for name, value in metrics.items() if name.startswith(start)}
 
 
-def _spec(store: Store, item: Stored) -> Json:
+def _spec(store: Store, stored: Stored) -> Json:
     """The spec from its tag, or from spec.json where it is too long for a tag."""
-    text = item.data.tags.get("backstop.spec")
+    text = stored.tags.get("backstop.spec")
     if text:
         tagged: Json = json.loads(text)
         return tagged
     with tempfile.TemporaryDirectory() as folder:
         client = mlflow_client(store.uri)
-        file = client.download_artifacts(item.info.run_id, "spec.json", folder)
+        file = client.download_artifacts(stored.run_id, "spec.json", folder)
         document: dict[str, Json] = json.loads(Path(file).read_text())
     return document["spec"]
 
@@ -174,24 +219,39 @@ def _spec(store: Store, item: Stored) -> Json:
 def with_curves(
     store: Store,
     runs: Sequence[Run],
-    ids: Sequence[str],
+    ids: Iterable[str],
     metrics: Sequence[str],
 ) -> list[Run]:
-    """The runs, those with the given spec ids with their metrics by round. One call per run and
-    metric: ask for what is drawn.
+    """The runs, those with the given spec ids with their metrics by round besides those that they
+    have already. A tracking server takes a request for each run and metric: ask for what is drawn.
     """
     chosen = set(ids)
+    lacking = [run for run in runs if run.id in chosen and not run.curves.keys() >= set(metrics)]
+    run_ids = [run.run_id for run in lacking]
     with refusing(store):
-        return [_with_curves(store, run, metrics) if run.id in chosen else run for run in runs]
+        read = database.read_curves if is_database(store) else _request_curves
+        curves = read(store, run_ids, metrics)
+    return [_with_curves(run, curves) for run in runs]
 
 
-def _with_curves(
+def _with_curves(run: Run, curves: Curves) -> Run:
+    if run.run_id not in curves:
+        return run
+    return run._replace(curves={**run.curves, **curves[run.run_id]})
+
+
+def _request_curves(
     store: Store,
-    run: Run,
+    run_ids: Sequence[str],
     metrics: Sequence[str],
-) -> Run:
-    curves = {name: _history(store, run.run_id, name) for name in metrics}
-    return run._replace(curves=curves)
+) -> Curves:
+    """The metrics by round from a tracking server, some requests at a time."""
+
+    def request(run_id: str) -> dict[str, list[tuple[int, float]]]:
+        return {name: _history(store, run_id, name) for name in metrics}
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return dict(zip(run_ids, pool.map(request, run_ids), strict=True))
 
 
 def _history(

@@ -141,6 +141,7 @@ class _OpenSweep:
         _, finished = self.opening.result()
         done = {run.id: {**run.metrics, **run.costs} for run in finished}
         queue = Queue(self.plan.source, done)
+        queue.finished = finished
         queue.fill()
         self._check_origin(queue, finished)
         return queue

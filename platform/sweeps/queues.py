@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from backstop.platform.specs.spec import Spec
 
 if TYPE_CHECKING:
+    from backstop.platform.results.runs import Run
     from backstop.platform.sweeps.session import Outcome
 
 Finals = Mapping[str, float]  # the final metrics of one run, and its costs
@@ -106,6 +107,7 @@ class Queue:
         :meth:`fill`.
         """
         self.source = source
+        self.finished: Sequence[Run] = ()  # those that the store held before, where they were read
         self.results: dict[str, Finals | None] = dict(done)
         self.specs: dict[str, Spec] = {}
         self.waiting: list[Spec] = []
