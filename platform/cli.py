@@ -1,7 +1,7 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
-Exit codes: 0 done; 1 a run failed or is not stored, or a verification disagrees; 2 bad input, one
-line on stderr; 130 interrupted, and the same command goes on from there.
+Exit codes: 0 done; 1 a run failed or is not stored, or boards or a verification disagree; 2 bad
+input, one line on stderr; 130 interrupted, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backstop.platform import collector
 from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
+from backstop.platform.commands.merge import merge
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
 from backstop.platform.commands.sweep import sweep
@@ -135,6 +136,9 @@ def parser() -> Parser:
     _verify_options(
         command("verify", verify, "Run some rows of a leaderboard again and compare every digit.")
     )
+    _merge_options(
+        command("merge", merge, "Join the results of several machines or people and rank them.")
+    )
     _list_options(command("list", list_, "List the plug-ins."))
     _show_options(command("show", show, "Show the data sheet of a plug-in."))
     _data_options(
@@ -221,6 +225,29 @@ def _verify_options(to: Parser) -> None:
         help="how many runs to do again (default: 3)",
     )
     _device_options(to)
+
+
+def _merge_options(to: Parser) -> None:
+    to.add_argument(
+        "boards",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="a leaderboard.json, or a folder of results that holds one",
+    )
+    to.add_argument(
+        "--out",
+        type=_path,
+        required=True,
+        metavar="DIR",
+        help="folder for the leaderboard files; it may be one of those that are joined",
+    )
+    to.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="what the board is called (default: as those that are joined, where they agree)",
+    )
+    _mix_option(to)
+    _json_option(to, "the leaderboard as one JSON document on stdout")
 
 
 def _list_options(to: Parser) -> None:

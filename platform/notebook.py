@@ -273,6 +273,22 @@ def load(file: str | Path) -> Leaderboard:
     return Leaderboard(load_document(Path(file)))
 
 
+def merge(
+    *boards: str | Path,
+    experiment: str | None = None,
+) -> Leaderboard:
+    """The leaderboard of all runs of several boards, each a folder of results or a
+    ``leaderboard.json``. ``experiment`` is its name, theirs unless given.
+
+    Raises BadInput where two of them disagree on a run.
+    """
+    from backstop.platform.results.merging import merge_boards
+    from backstop.platform.results.published import read_published
+
+    merged = merge_boards([read_published(Path(board)) for board in boards], experiment=experiment)
+    return Leaderboard(merged.document)
+
+
 def _finished_runs(
     store: str | Path,
     experiment: str,

@@ -101,6 +101,7 @@ ONLY_IN = {
     },
     "mlflow": {
         "platform/results/store.py",
+        "platform/results/database.py",
         "platform/results/experiments.py",
         "platform/results/log.py",
         "platform/results/runs.py",

@@ -54,7 +54,7 @@ def write_board(
     files: list[Path] = []
     if options.out or not read_only(store):
         files = _write_files(board, store, _folder(options, name))
-    _print_board(options, board.document)
+    print_board(options, board.document)
     _say_written(files)
 
 
@@ -80,7 +80,7 @@ def _write_files(
     return [*files, page]
 
 
-def _print_board(options: argparse.Namespace, document: Document) -> None:
+def print_board(options: argparse.Namespace, document: Document) -> None:
     """Print the leaderboard as JSON or as the ranked table."""
     from backstop.platform.results.terminal import terminal_tables
 

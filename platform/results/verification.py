@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.cells import (
@@ -27,15 +28,28 @@ def recompute(document: Json) -> Document:
     """The document that the document's own runs give, in today's schema. Raises BadInput when its
     runs cannot be read.
     """
-    try:
+    with _readable():
         return ranking_document(
-            sorted(map(_entry, document["runs"]), key=run_order),
+            logged_runs(document),
             document["experiment"],
             fingerprint=document["fingerprint"],
             code=document.get("code", {}),
             missing=document.get("missing_runs", []),
             searched=document.get("searched", []),
         )
+
+
+def logged_runs(document: Json) -> list[Entry]:
+    """The runs of a document, in the order of runs. Raises BadInput for what is none."""
+    with _readable():
+        return sorted(map(_entry, document["runs"]), key=run_order)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What goes wrong with the runs of a document is BadInput."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"leaderboard: its runs cannot be read ({type(error).__name__}: {error});"
@@ -61,17 +75,26 @@ def _curve(points: Sequence[Sequence[float]]) -> Curve:
     return [(int(at), float(value)) for at, value in points]
 
 
-def differences(document: Json, recomputed: Json) -> list[str]:
-    """Every field in which two documents differ, in words, in the order of the file."""
-    return list(_different_fields("", document, recomputed))
+def differences(
+    document: Json,
+    other: Json,
+    names: tuple[str, str] = ("file", "recomputed"),
+) -> list[str]:
+    """Every field in which two documents, or parts of them, differ, in words, in the order of the
+    first; ``names`` say which is which.
+    """
+    lines = []
+    for path, one, two in _different_fields("", document, other):
+        lines.append(f"{path}: {names[0]} {_brief(one)}, {names[1]} {_brief(two)}")
+    return lines
 
 
 def _different_fields(
     path: str,
     old: object,
     new: object,
-) -> Iterator[str]:
-    """A line for each field below the path."""
+) -> Iterator[tuple[str, object, object]]:
+    """Each field below the path, with the two values that it has."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys((*old, *new)):
             below = old.get(key, MISSING), new.get(key, MISSING)
@@ -80,8 +103,8 @@ def _different_fields(
         for index, (old_item, new_item) in enumerate(zip(old, new, strict=True)):
             item_path = f"{path}[{index}]{_item_name(old_item)}"
             yield from _different_fields(item_path, old_item, new_item)
-    elif old != new or type(old) is not type(new):
-        yield f"{path}: file {_brief(old)}, recomputed {_brief(new)}"
+    elif json.dumps(old) != json.dumps(new):  # -0.0 is not 0.0
+        yield path, old, new
 
 
 def _joined(path: str, key: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from backstop.platform.notebook import Leaderboard as Leaderboard
     from backstop.platform.notebook import leaderboard as leaderboard
     from backstop.platform.notebook import load as load
+    from backstop.platform.notebook import merge as merge
     from backstop.platform.notebook import run as run
     from backstop.platform.notebook import runs as runs
     from backstop.platform.notebook import search as search
@@ -45,6 +46,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "leaderboard": "notebook",
     "load": "notebook",
     "load_space": "sweeps.plan",
+    "merge": "notebook",
     "names": "plugins",
     "parse_chain": "specs.part",
     "run": "notebook",
