@@ -24,7 +24,16 @@ FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "leaderboard.t
 
 def write(folder: Path, some: Sequence[Run], name: str = "mine", mix: bool = False) -> str:
     """The folder of results of these runs, planned as one sweep."""
-    document = build_document(some, name, planned=PLAN, mix=mix)
+    searched = [
+        {
+            "side": "defense",
+            "ids": [RUNS[-1].id],
+            "trials": 3,
+            "seeds": 1,
+            "objective": "der",
+        }
+    ]
+    document = build_document(some, name, planned=PLAN, mix=mix, searched=searched)
     write_leaderboard(document, some, folder)
     return str(folder)
 
@@ -50,10 +59,11 @@ def test_two_halves_are_the_whole_byte_for_byte(
         assert code == 0 and "invariant" in shown and f"wrote {out / FILES[0]}" in said
         for name in FILES:
             assert (out / name).read_bytes() == (whole / name).read_bytes(), name
-        assert "<html" in (out / "leaderboard.html").read_text()
+    document = json.loads((whole / FILES[0]).read_text())
+    assert (out / "leaderboard.html").read_text() == page(document, RUNS), "without a store"
     missing = json.loads((out / FILES[0]).read_text())["missing_runs"]
     assert missing == [{"id": "f" * 64, "run": "a run that nobody did"}]
-    assert backstop.merge(one, other).document == json.loads((whole / FILES[0]).read_text())
+    assert backstop.merge(one, other).document == document
 
 
 def test_a_board_grows_in_its_own_folder(
@@ -100,9 +110,10 @@ def test_what_is_not_comparable_is_refused_until_told_to_mix(
 def test_digests_of_changed_code_stand_side_by_side(tmp_path: Path) -> None:
     changed = [item._replace(code={"defense median": "b"}) for item in RUNS[40:]]
     boards = write(tmp_path / "one", RUNS[:40]), write(tmp_path / "other", changed)
-    together = build_document([*RUNS[:40], *changed], "mine", planned=PLAN)
-    assert encode_document(backstop.merge(*boards).document) == encode_document(together)
-    assert together["code"] == {"defense median": "a | b"}
+    together = write(tmp_path / "together", [*RUNS[:40], *changed])
+    document = backstop.merge(*boards).document
+    assert encode_document(document) == Path(together, FILES[0]).read_text()
+    assert document["code"] == {"defense median": "a | b"}
 
 
 def test_boards_of_several_experiments_need_a_name(
