@@ -207,6 +207,7 @@ def test_what_can_be_chosen() -> None:
     assert [choice.value for choice in offered.years][-1] == "2024"
     text = page.page(document, given)
     assert 'name="attack"' in text
+    assert "Defense needs" in text
     assert 'name="setting"' not in text  # one is no choice
     assert 'name="knows"' not in text
 
