@@ -9,11 +9,13 @@ from backstop.platform.results.document import Document
 from backstop.platform.results.runs import Run
 
 CODE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;"
+MANY = 44  # runs
 
 
 def evil(given: Sequence[Run]) -> tuple[Document, list[Run]]:
-    """The leaderboard of spoilt runs, and they."""
-    spoilt_runs = [_spoilt(item) for item in given]
+    """The leaderboard of spoilt runs, and they: the first of those that are attacked."""
+    attacked = [item for item in given if item.spec["attack"] and not item.spec["dormant"]]
+    spoilt_runs = [_spoilt(item) for item in attacked[:MANY]]
     return ranking.build_document(spoilt_runs, f"x{CODE}"), spoilt_runs
 
 

@@ -110,15 +110,29 @@ def test_telemetry_is_the_mean_over_a_cells_runs() -> None:
     assert backwards.cells[0].telemetry["kept_weight_benign"] == kept
 
 
-def test_success_by_round_is_the_mean_over_seeds() -> None:
+def test_lines_by_round_are_means_over_seeds() -> None:
     given = [
         run("badnets", "fedavg", seed, SUCCESS)._replace(
-            curves={"round/attack_success_rate": [(0, 0.0), (1, rate), (2, 1.0)]}
+            curves={
+                "round/attack_success_rate": [(0, 0.0), (1, rate), (2, 1.0)],
+                "round/clean_accuracy": [(0, 0.5), (2, 0.5)],
+            }
         )
         for seed, rate in enumerate((0.25, 0.75))
     ]
     (line,) = cell_lines(opened(given))
-    assert line.spark == "0,24 50,12 100,0"
+    assert line.sparks == {"accuracy": "0,12 100,12", "success": "0,24 50,12 100,0"}
+    (bare,) = cell_lines(opened([run("badnets", "fedavg", 0, SUCCESS)]))
+    assert bare.sparks == {}
+
+
+def test_a_row_says_why_it_has_no_rank() -> None:
+    given = runs(1)
+    document = ranking.build_document(given, "demo")
+    text = page.page(document, given)
+    unranked = [row for row in document["rows"] if row["unranked"]]
+    assert unranked
+    assert text.count("no rank: ") == len(unranked)
 
 
 def test_a_dormant_run_is_no_run_of_the_attack_and_stands_for_the_one_without() -> None:
@@ -196,7 +210,7 @@ def test_what_can_be_chosen() -> None:
     given = runs(1)
     document = ranking.build_document(given, "demo")
     offered = choices(document, opened(given))
-    assert [choice.label for choice in offered.settings] == ["digits (mlp)"]
+    assert offered.settings == []
     assert [choice.label for choice in offered.attacks] == [
         "badnets",
         "badnets+model_replacement",
@@ -212,15 +226,16 @@ def test_what_can_be_chosen() -> None:
     assert 'name="knows"' not in text
 
 
-def test_settings_of_one_task_are_told_apart() -> None:
-    given = [
-        run("badnets", "fedavg", 0, SUCCESS),
-        run("badnets", "fedavg", 0, SUCCESS, base=BASE.replace(rounds=7)),
-    ]
-    offered = choices(ranking.build_document(given, "demo"), [])
-    labels = [choice.label for choice in offered.settings]
-    assert len(set(labels)) == 2
-    assert all(label.startswith("digits (mlp)") for label in labels)
+def test_settings_are_told_by_what_they_have_of_their_own() -> None:
+    given = []
+    for rounds in (7, 9):
+        base = BASE.replace(rounds=rounds)
+        given += [run("badnets", name, 0, SUCCESS, base=base) for name in ("fedavg", "median")]
+    document = ranking.build_document(given, "demo")
+    offered = choices(document, opened(given)).settings
+    assert [choice.label for choice in offered] == [board["title"] for board in document["boards"]]
+    assert len({choice.label for choice in offered}) == 2
+    assert 'name="setting"' in page.page(document, given)
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:

@@ -166,7 +166,7 @@ def test_names_at_the_ends_of_lines_keep_their_distance() -> None:
 
 
 def test_what_comes_from_a_run_is_escaped(given: list[Run]) -> None:
-    text = page.page(*evil(given[:44]))
+    text = page.page(*evil(given))
     tags = Tags(text)
     assert "img" not in tags.tags
     assert tags.tags.count("script") == 1

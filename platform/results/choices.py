@@ -33,10 +33,10 @@ def choices(document: Document, details: Sequence[Detail]) -> Choices:
     attacked = [cell for cell in document["cells"] if cell["attack"] != UNATTACKED]
     names = attack_names(document)
     attacks = sorted((str(name), text) for text, name in names.items())
-    needs = {need for row in document["rows"] for need in row["needs"]}
+    needs = {need for detail in details for need in detail.row.fields["needs"]}
     years = {detail.year for detail in details if detail.year is not None}
     return Choices(
-        settings=[Choice(setting, title) for setting, title in setting_titles(document).items()],
+        settings=[Choice(board["setting"], board["title"]) for board in document["boards"]],
         attacks=[Choice(text, name) for name, text in attacks],
         knows=_same(cell["knows"] for cell in attacked),
         needs=_same(needs),
@@ -50,13 +50,11 @@ def _same(texts: Iterable[str]) -> list[Choice]:
 
 
 def setting_titles(document: Document) -> dict[str, str]:
-    """Setting → what people call it: its data and model, and its id where these are not enough."""
+    """Setting → what people call it: its board's title, or its data and model where there is no
+    choice.
+    """
     titles = {cell["setting"]: _task(cell) for cell in document["cells"]}
-    listed = list(titles.values())
-    for setting, title in titles.items():
-        if listed.count(title) > 1:
-            titles[setting] = f"{title}, setting {setting}"
-    return titles
+    return titles | {board["setting"]: board["title"] for board in document["boards"]}
 
 
 def _task(cell: Json) -> str:

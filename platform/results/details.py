@@ -26,7 +26,7 @@ from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.names import ChainName, Json, attack_names
 from backstop.platform.results.sheets import DataSheet, data_sheets, newest_year
 from backstop.platform.results.unattacked import OF_THE_TRIGGER
-from backstop.platform.results.wording import spread
+from backstop.platform.results.wording import percent, spread
 from backstop.platform.specs.spec import spec_from_json
 
 MOST_RUNS = 12  # of a cell that are named; the files have all
@@ -68,7 +68,7 @@ class CellLine(NamedTuple):
 
     fields: Json
     attack: ChainName | None  # None without attack
-    spark: str  # the points of attack success by round, in :data:`SPARK`; empty where unknown
+    sparks: Mapping[str, str]  # "success", "accuracy" → points by round in :data:`SPARK`
     telemetry: Mapping[str, float]  # metric → mean over the cell's runs
     command: str  # that runs its first seed again; empty where the spec cannot be read here
     runs: Sequence[RunLink]
@@ -91,7 +91,7 @@ class Detail(NamedTuple):
 
 def _figure(name: str) -> Callable[[Json], str]:
     def text(cell: Json) -> str:
-        return spread(cell.get(name))
+        return spread(cell[name])
 
     return text
 
@@ -99,6 +99,8 @@ def _figure(name: str) -> Callable[[Json], str]:
 def _bites(cell: Json) -> str:
     if cell["attack"] == UNATTACKED:
         return ""
+    if cell["searched"]:
+        return "chosen by a search"
     if cell["left_out"]:
         return f"no: {cell['left_out']}"
     return {True: "yes", False: "no", None: "not known"}[cell["bites"]]
@@ -108,15 +110,29 @@ def _seeds(cell: Json) -> str:
     return ", ".join(map(str, cell["seeds"]))
 
 
+def _samples(cell: Json) -> str:
+    """How many inputs a rate is of, and between which rates they alone leave it."""
+    binomial = cell["success_binomial"]
+    if binomial is None:
+        return "–"
+    ends = f"{percent(binomial['low'])} to {percent(binomial['high'])}"
+    return f"{cell['success_samples']} ({ends})"
+
+
 CELL_COLUMNS = (
     CellColumn("attack success", "figure", _figure(SUCCESS)),
     CellColumn("natural success", "figure", _figure("natural_success")),
-    CellColumn("untriggered", "figure", _figure(UNTRIGGERED)),
-    CellColumn("accuracy", "figure", _figure(ACCURACY)),
     CellColumn("excess", "figure", _figure("excess_success")),
-    CellColumn("DER", "figure", _figure("der")),
-    CellColumn("seeds", "number", _seeds),
     CellColumn("bites", "words", _bites),
+    CellColumn("accuracy", "figure", _figure(ACCURACY)),
+    CellColumn("accuracy cost", "figure", _figure("cost_under_attack")),
+    CellColumn("DER", "figure", _figure("der")),
+    CellColumn("untriggered", "figure", _figure(UNTRIGGERED)),
+    CellColumn("peak success", "figure", _figure("peak_success")),
+    CellColumn("mean over rounds", "figure", _figure("success_area")),
+    CellColumn("95th percentile of excess", "figure", _figure("attacked_excess_p95")),
+    CellColumn("inputs, what they leave open", "figure", _samples),
+    CellColumn("seeds", "number", _seeds),
 )
 
 
@@ -198,7 +214,7 @@ def _line(cell: Json, known: _Known) -> CellLine:
     return CellLine(
         fields=cell,
         attack=known.attacks.get(cell["attack"]),
-        spark=_spark(runs) if cell["attack"] != UNATTACKED else "",
+        sparks=_sparks(runs, attacked=cell["attack"] != UNATTACKED),
         telemetry=_telemetry(runs),
         command=_command(runs[0]["spec"]) if runs else "",
         runs=[_link(run, known) for run in runs[:MOST_RUNS]],
@@ -206,9 +222,16 @@ def _line(cell: Json, known: _Known) -> CellLine:
     )
 
 
-def _spark(runs: Sequence[Json]) -> str:
-    """The points of a line: attack success by round in the mean over the runs, in :data:`SPARK`."""
-    points = mean_by_round([dict(run["success_by_round"]) for run in runs])
+def _sparks(runs: Sequence[Json], *, attacked: bool) -> dict[str, str]:
+    """Lines by round in the mean over the runs; those that are not known are left out."""
+    names = ("accuracy", "success") if attacked else ("accuracy",)
+    lines = {name: _points([run[f"{name}_by_round"] for run in runs]) for name in names}
+    return {name: points for name, points in lines.items() if points}
+
+
+def _points(curves: Sequence[Sequence[tuple[int, float]]]) -> str:
+    """The mean of curves as the points of a line in :data:`SPARK`; empty for less than two."""
+    points = mean_by_round([dict(curve) for curve in curves])
     if len(points) < 2:
         return ""
     width, height = SPARK

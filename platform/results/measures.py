@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from backstop.platform.results.names import Json
 
-Spread = Mapping[str, float]  # {"mean", "low", "high"}
 MeasureKey = Literal["mean", "worst"]
 MEAN_COLUMNS = {"attack_success_rate", "excess_success"}
 
@@ -17,18 +16,18 @@ class Measure(NamedTuple):
 
     key: MeasureKey
     label: str
-    success: Callable[[Json], Spread | None]  # a row's attack success
+    success: Callable[[Json], Json | None]  # a row's attack success, a figure
 
 
-def _mean_success(row: Json) -> Spread | None:
-    figure: Spread | None = row["attack_success_rate"]
-    return figure
+def _mean_success(row: Json) -> Json | None:
+    success: Json | None = row["attack_success_rate"]
+    return success
 
 
-def _worst_success(row: Json) -> Spread | None:
+def _worst_success(row: Json) -> Json | None:
     """Under the attack that a search has found, else under the worst of those that all met."""
-    figure: Spread | None = row["worst_case_success"] or row["worst_attack_success_rate"]
-    return figure
+    success: Json | None = row["worst_case_success"] or row["worst_attack_success_rate"]
+    return success
 
 
 MEASURES = (
@@ -45,14 +44,11 @@ def measure_of(column: str) -> MeasureKey | None:
 
 
 def accuracy_lost(row: Json) -> float | None:
-    """What a row costs in accuracy against FedAvg, with attack or without, whichever is more; 0
-    where it costs nothing, None where neither is known.
+    """What a row costs in accuracy against FedAvg without attack: with an attack on it or without,
+    whichever is more; None where neither is known.
     """
-    costs = (row.get("cost_under_attack"), row.get("cost_without_attack"))
-    means = [cost["mean"] for cost in costs if cost is not None]
-    if not means and row["accuracy_cost"] is not None:
-        means = [row["accuracy_cost"]["mean"]]
-    return max(0.0, *means) if means else None
+    costs = (row["cost_under_attack"], row["cost_without_attack"])
+    return max((cost["mean"] for cost in costs if cost is not None), default=None)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

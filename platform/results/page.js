@@ -7,7 +7,8 @@
   const controls = one("#controls");
   const rankings = all("table.ranking"); // the whole one first, then one for each setting
   const followers = all("table.follows"); // in the order of the ranking that is shown
-  const boards = all("section.board");
+  const boards = all("section.board:not(.aside)");
+  const asides = all(".aside table.ranking"); // boards of their own, shown whatever the setting
   const chosen = name => controls.elements[name]?.value ?? "";
 
   // A defense has the same number in every table, and one place with all that stands behind it.
@@ -69,7 +70,7 @@
   const openAddressed = () => {
     const detail = one(location.hash.match(/^#defense-\d+$/)?.[0] ?? ":not(*)");
     if (!detail) return;
-    const row = rowsOf(rankings[0]).find(item => detailOf(item) === detail);
+    const row = rankings.flatMap(rowsOf).find(item => detailOf(item) === detail);
     if (!belowOf(row)) open(row);
     row.scrollIntoView();
   };
@@ -86,6 +87,17 @@
   const difference = (left, right) =>
     typeof left === "number" ? left - right : left.localeCompare(right, "en");
 
+  const order = (table, rows) => {
+    for (const row of rows) {
+      const below = belowOf(row);
+      table.tBodies[0].append(row, ...(below ? [below] : []));
+    }
+    for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
+    if (!asides.includes(table)) follow(table);
+  };
+
+  const unsort = table => order(table, rowsOf(table).sort((one, other) => one.dataset.place - other.dataset.place));
+
   // What a row lacks comes last in either direction; among equals the ranking's order stays.
   const sort = (table, head, direction) => {
     const sign = direction === "ascending" ? 1 : -1;
@@ -96,20 +108,15 @@
       const between = left.key === null ? 0 : sign * difference(left.key, right.key);
       return between || left.row.dataset.place - right.row.dataset.place;
     });
-    for (const { row } of rows) {
-      const below = belowOf(row);
-      table.tBodies[0].append(row, ...(below ? [below] : []));
-    }
-    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    order(table, rows.map(({ row }) => row));
     head.setAttribute("aria-sort", direction);
-    follow(table);
   };
 
   const follow = table => {
-    const order = rowsOf(table).map(row => row.dataset.row);
+    const numbers = rowsOf(table).map(row => row.dataset.row);
     for (const follower of followers) {
       const rows = new Map(rowsOf(follower).map(row => [row.dataset.row, row]));
-      const listed = order.filter(number => rows.has(number)).map(number => rows.get(number));
+      const listed = numbers.filter(number => rows.has(number)).map(number => rows.get(number));
       follower.tBodies[0].prepend(...listed);
     }
   };
@@ -129,7 +136,8 @@
 
   const CELL_FILTERS = ["setting", "attack", "knows"];
   const filtersCells = () => CELL_FILTERS.some(chosen);
-  const cellsOf = row => all("tr[data-attack]", detailOf(row));
+  const filtersAttacks = () => chosen("attack") || chosen("knows");
+  const cellsOf = row => all("[data-attack]", detailOf(row)); // and what else there is of a cell
   const isChosen = cell => CELL_FILTERS.every(name => !chosen(name) || cell.dataset[name] === chosen(name));
 
   // Of the chosen cells, those that are left out of the means count where their attack is asked for.
@@ -163,7 +171,8 @@
 
   const showChosenRate = row => {
     const cell = one("td.chosen", row);
-    const rate = filtersCells() ? chosenRate(row) : null;
+    if (!cell) return;
+    const rate = filtersAttacks() ? chosenRate(row) : null;
     cell.dataset.value = rate ?? "";
     cell.textContent = rate === null ? "–" : (100 * rate).toFixed(1);
   };
@@ -178,7 +187,7 @@
     for (const item of all("[data-measure]")) {
       item.hidden = Boolean(measure) && item.dataset.measure !== measure;
     }
-    for (const item of all(".chosen")) item.hidden = !filtersCells();
+    for (const item of all(".chosen")) item.hidden = !filtersAttacks();
     const name = measure === "worst" ? "highest" : "mean";
     for (const head of all("th.chosen")) one("button", head).textContent = `${name} success, chosen cells`;
   };
@@ -197,32 +206,34 @@
     for (const item of line) item.hidden = hidden;
   };
 
+  const filter = row => {
+    row.hidden = !fits(row);
+    if (row.hidden) close(row);
+    showChosenRate(row);
+    for (const cell of cellsOf(row)) cell.hidden = filtersCells() && !isChosen(cell);
+    const below = belowOf(row);
+    if (below) below.cells[0].colSpan = shownCells(row);
+  };
+
   const apply = () => {
     showBoard();
     showMeasure();
     const table = one("table.ranking", shownBoard());
-    const kept = new Set();
-    for (const row of rowsOf(table)) {
-      row.hidden = !fits(row);
-      if (row.hidden) close(row);
-      else kept.add(row.dataset.row);
-      showChosenRate(row);
-      for (const cell of cellsOf(row)) cell.hidden = filtersCells() && !isChosen(cell);
-      const below = belowOf(row);
-      if (below) below.cells[0].colSpan = shownCells(row);
-    }
+    const rows = rowsOf(table);
+    [...rows, ...asides.flatMap(rowsOf)].forEach(filter);
+    const kept = new Set(rows.filter(row => !row.hidden).map(row => row.dataset.row));
     for (const row of followers.flatMap(rowsOf)) row.hidden = !kept.has(row.dataset.row);
     filterMatrix(kept);
     follow(table);
-    one("#count").textContent = `${kept.size} of ${rowsOf(table).length} rows`;
+    one("#count").textContent = `${kept.size} of ${rows.length} rows`;
   };
 
   // A measure orders by its first column.
   const orderByMeasure = () => {
     const table = one("table.ranking", shownBoard());
-    const head = one(`th[data-measure="${chosen("measure") || "none"}"]`, table.tHead);
+    const head = chosen("measure") && one(`th[data-measure="${chosen("measure")}"]`, table.tHead);
     if (head) sort(table, head, "ascending");
-    else sort(table, table.tHead.rows[0].cells[0], "ascending");
+    else unsort(table);
   };
 
   if (!rankings.flatMap(rowsOf).length) return;

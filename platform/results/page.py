@@ -14,7 +14,7 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import jinja2
 from markupsafe import Markup
@@ -24,44 +24,26 @@ from backstop.platform.results.attack_stages import PICTURES_NOTE, attack_stages
 from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
 from backstop.platform.results.by_round import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.choices import choices, setting_titles
-from backstop.platform.results.columns import (
-    BoardColumn,
-    RankedRow,
-    cell_text,
-    columns_in,
-    ranked_rows,
-)
-from backstop.platform.results.details import CELL_COLUMNS, SPARK, Detail, Stored, details
+from backstop.platform.results.columns import cell_text
+from backstop.platform.results.details import CELL_COLUMNS, SPARK, Stored, details
 from backstop.platform.results.document import Document, write_text
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.marks import UNATTACKED
 from backstop.platform.results.measures import MEASURES, measure_of
 from backstop.platform.results.notes import ends_note, footnotes, incomplete
+from backstop.platform.results.page_boards import (
+    first_direction,
+    page_boards,
+    page_rows,
+    sort_value,
+    untargeted_board,
+)
 from backstop.platform.results.runs import Run, with_curves
 from backstop.platform.results.store import Store
 from backstop.platform.results.wording import percent, plural, spread
 
 HERE = Path(__file__).parent
-RANGES_NOTE = "Each figure with the range that stands beside it in the ranking."
-
-
-class PageLine(NamedTuple):
-    """A line of a board: a row, and the number of its defense on the page."""
-
-    number: int
-    row: RankedRow
-    detail: Detail
-
-    @property
-    def needs(self) -> Sequence[str]:
-        """What its defense must be given, in words."""
-        needs: Sequence[str] = self.row.fields["needs"]
-        return needs
-
-    @property
-    def year(self) -> int | None:
-        """When its newest method was published."""
-        return self.detail.year
+RANGES_NOTE = "Each figure with the range or interval that stands beside it."
 
 
 class PageRun(Drawn, Stored, Protocol):
@@ -77,9 +59,8 @@ def page(
     where the store at ``store_uri`` is a server.
     """
     experiment = str(document["experiment"])
-    ranking = ranked_rows(document)
-    behind = details(document, ranking, runs, store_uri)
-    lines = [PageLine(number, detail.row, detail) for number, detail in enumerate(behind)]
+    behind = details(document, page_rows(document), runs, store_uri)
+    boards = page_boards(document, behind)
     script = _text("page.js")
     return _template().render(
         experiment=experiment,
@@ -88,7 +69,8 @@ def page(
         missing_runs=incomplete(document),
         choices=choices(document, behind),
         setting_titles=setting_titles(document),
-        columns=columns_in("page", ranking),
+        boards=boards,
+        untargeted=untargeted_board(document, behind),
         ends=ends_note(document),
         cell_columns=CELL_COLUMNS,
         cell_text=cell_text,
@@ -96,7 +78,8 @@ def page(
         first_direction=first_direction,
         measure_of=measure_of,
         measures=MEASURES,
-        rows=lines,
+        rows=boards[0].lines,
+        behind=behind,
         spark=SPARK,
         ranges_note=RANGES_NOTE,
         footnotes=footnotes(document),
@@ -113,32 +96,6 @@ def page(
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=content_hash(script),
     )
-
-
-def sort_value(column: BoardColumn, value: Any) -> float | str | None:
-    """What a script sorts a cell by: a number, nothing where it holds none, None where it is its
-    text.
-    """
-    match column.kind:
-        case "chain" | "words":
-            return None
-        case _ if value is None:
-            return ""
-        case "figure" | "score":
-            return float(value["mean"])
-        case "share of chain" | "rank":
-            return float(value[0])
-        case _:
-            return float(value)
-
-
-def first_direction(column: BoardColumn) -> str:
-    """In which direction a first click sorts: names from A on, ranks and what an attack achieves
-    from the least on, all else from the most on.
-    """
-    if column.kind in ("chain", "words", "count", "rank") or measure_of(column.key):
-        return "ascending"
-    return "descending"
 
 
 def content_hash(text: str) -> str:
