@@ -178,6 +178,29 @@ def test_what_a_search_proposes_is_not_set() -> None:
             None,
             print,
         )
+    chosen = Search(base=BASE, choices={"attack": ("badnets", "blended")})
+    with pytest.raises(BadInput, match=r"--set attack.strength: the search proposes it"):
+        with_overrides((chosen,), {"attack.strength": 2}, None, print)
+    given = Search(base=BASE, free=(), attacks=("badnets",))
+    with pytest.raises(BadInput, match=r"--set attack: the search has attacks of its own, badnets"):
+        with_overrides((given,), {"attack": "blended"}, None, print)
+
+
+def test_a_change_reaches_the_searches_that_have_it() -> None:
+    searches = tuple(
+        Search(base=BASE.replace(defense=(Part(name),)), free=(), title=name)
+        for name in ("krum", "median")
+    )
+    said: list[str] = []
+    changed = with_overrides(searches, {"defense.krum.f": 2, "rounds": 7}, [3, 4], said.append)
+    assert [item.base.defense[0].params for item in changed if isinstance(item, Search)] == [
+        {"f": 2},
+        {},
+    ]
+    assert {(item.base.rounds, item.seeds) for item in changed if isinstance(item, Search)} == {
+        (7, (3, 4))
+    }
+    assert said == ["--set defense.krum.f changes 1 of 2 specs; without it: defense median"]
 
 
 @pytest.mark.parametrize(

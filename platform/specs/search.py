@@ -36,6 +36,9 @@ class Search:
     choices: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     # free key → where to search, instead of the annotation's range
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    # key → value of the first proposals, in full (``attack.pgd.radius``); the sampler fills in what
+    # they leave out
+    first: Sequence[Mapping[str, Scalar]] = ()
     objective: str | Sequence[str] = "der"
     constraints: Sequence[str] = ()  # what a winner must keep to: "accuracy_lost <= 0.02"
     attacks: Sequence[str] = ()  # each proposal is run under all of them; none given: the base's
@@ -52,9 +55,10 @@ class Search:
 
     @property
     def side(self) -> Side:
-        """Whose parameters are searched: the defense's where any of them are."""
+        """Whose parameters are searched: the defense's where any of them are, or nothing is."""
         keys = [*self.free, *self.choices]
-        return "defense" if any(key.startswith("defense") for key in keys) else "attack"
+        defending = not keys or any(key.startswith("defense") for key in keys)
+        return "defense" if defending else "attack"
 
     @property
     def objectives(self) -> tuple[str, ...]:

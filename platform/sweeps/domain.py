@@ -17,6 +17,7 @@ from backstop.platform.specs.spec import Spec, validate
 from backstop.platform.sweeps.ranges import (
     Distribution,
     OptunaTrial,
+    contains,
     distribution,
     full_key,
     parameter,
@@ -39,6 +40,8 @@ class Domain:
         self.samples = list(self._each_choice())
         for key in search.free:
             self._check_free(key)
+        for values in search.first:
+            self._check_first(values)
 
     def _each_choice(self) -> Iterator[Spec]:
         """The base with the first of all choices, then with each of the others in its place."""
@@ -53,6 +56,23 @@ class Domain:
         having = [spec for spec in self.samples if full_key(spec, key) is not None]
         for spec in having or self.samples[:1]:
             self._span(spec, key)
+
+    def _check_first(self, values: Mapping[str, Scalar]) -> None:
+        """Refuse a first proposal that the sampler could not make."""
+        chosen = {key: value for key, value in values.items() if key in self.search.choices}
+        given = {key: value for key, value in values.items() if key not in chosen}
+        for key, value in chosen.items():
+            if value not in self.search.choices[key]:
+                raise BadInput(f"search: first proposal: {key}={value} is not among the choices")
+        firsts = {key: options[0] for key, options in self.search.choices.items()}
+        spec = self.spec(firsts | chosen)
+        free = {full_key(spec, key): key for key in self.search.free}
+        for key, value in given.items():
+            if key not in free:
+                known = [full for full in free if full is not None]
+                raise BadInput(f"search: first proposal: {key} is not free; {nearest(key, known)}")
+            if not contains(self._span(spec, free[key]), value):
+                raise BadInput(f"search: first proposal: {key}={value} is out of its search range")
 
     def _span(self, spec: Spec, key: str) -> Distribution:
         full = full_key(spec, key) or key

@@ -88,10 +88,15 @@ def _changed_searches(
 
 
 def _check_not_proposed(searches: Sequence[Search], key: str) -> None:
-    """Refuse a change of what a search proposes."""
+    """Refuse a change of what a search proposes, or of the attacks that it gives."""
+    head, _, _ = key.partition(".")
     for search in searches:
-        if key in search.free or key in search.choices:
+        if key in search.free or {key, head} & search.choices.keys():
             raise BadInput(f"--set {key}: the search proposes it, so its value would not be used")
+        if head == "attack" and search.attacks:
+            raise BadInput(
+                f"--set {key}: the search has attacks of its own, {search.attacks[0]}, …"
+            )
 
 
 def _changed_specs(

@@ -144,6 +144,13 @@ def _float_distribution(bounds: Range) -> optuna.distributions.FloatDistribution
     return optuna.distributions.FloatDistribution(low, high, log=bounds.log)
 
 
+def contains(span: Distribution, value: Scalar) -> bool:
+    """Whether the sampler could propose the value."""
+    if isinstance(span, optuna.distributions.CategoricalDistribution):
+        return value in span.choices
+    return isinstance(value, (int, float)) and span.low <= value <= span.high
+
+
 def suggest(
     trial: OptunaTrial,
     key: str,

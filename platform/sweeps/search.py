@@ -55,6 +55,8 @@ class Proposals:
         self.needs = list(dict.fromkeys(needs))
         self.domain = Domain(search)
         self.study = open_study(search, self.steering)
+        for values in search.first:
+            self.study.enqueue_trial(dict(values))
         self.left = search.trials
         self.own_runs = len(search.seeds) * max(1, len(search.attacks))  # of one proposal, about
         self.generation: Generation | None = None

@@ -68,10 +68,16 @@ def quiet_twin(spec: Spec) -> Spec:
 
 
 def shared_quiet_twin(spec: Spec) -> Spec:
-    """The same figures for all shares of poisoned data: a dormant trigger poisons nothing."""
+    """The twin of all shares of poisoned data and of all schedules: a dormant trigger poisons
+    nothing, in no round. Only a trigger that learns from round to round may differ a little.
+    """
     quiet = quiet_twin(spec)
-    trigger = tuple(_without_share(stage) for stage in quiet.attack)
-    return quiet.replace(attack=trigger)
+    return quiet.replace(
+        attack=tuple(_without_share(stage) for stage in quiet.attack),
+        attack_start=0,
+        attack_stop=None,
+        attack_every=1,
+    )
 
 
 def _without_share(stage: Part) -> Part:

@@ -4,14 +4,18 @@ twice gives the same plan.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import pytest
 
 from backstop.platform import plugins
-from backstop.platform.contract import Spec
-from backstop.platform.specs.spec import spec_text
+from backstop.platform.contract import Search, Spec
+from backstop.platform.specs.spec import spec_text, validate
+from backstop.platform.sweeps.domain import Domain
 from backstop.platform.sweeps.plan import distinct, load_space, plan_space
+from backstop.platform.sweeps.ranges import full_key
 from backstop.platform.sweeps.twins import with_twins
 
 SPACES = plugins.names("search_spaces")
@@ -193,3 +197,54 @@ def test_a_space_that_ranks_defenses_holds_a_model_that_stands_still() -> None:
                 ranked.add(spec.defense[0].name if spec.defense else "fedavg")
         for ranked in defended.values():
             assert "frozen" in ranked or ranked == {"fedavg"} or name in ("smoke", "tune_invariant")
+
+
+def searches(name: str) -> tuple[Search, ...]:
+    space = load_space(name)
+    assert isinstance(space, tuple)
+    return space
+
+
+def test_the_worst_case_is_searched_for_every_defense_with_an_equal_budget() -> None:
+    found = searches("worst_case")
+    assert [search.title for search in found] == plugins.names("defenses")
+    assert {search.base.defense[0].name for search in found if search.base.defense} == set(
+        plugins.names("defenses")
+    ) - {"fedavg"}
+    first, *others = found
+    for search in others:
+        assert replace(search, base=first.base, title=first.title) == first
+    assert {search.side for search in found} == {"attack"}
+    stages = "+".join(map(str, first.choices["attack+"]))
+    assert all(name in stages for name in ("adaptive", "sign_aligned", "mask_budget"))
+
+
+def test_every_attack_of_the_worst_case_can_be_run_and_its_strength_is_free() -> None:
+    search = searches("worst_case")[0]
+    domain = Domain(search)
+    for trigger, stages, start in product(
+        search.choices["attack"], search.choices["attack+"], search.choices["attack_start"]
+    ):
+        chosen = {"attack": trigger, "attack+": stages, "attack_start": start}
+        spec = validate(domain.spec(chosen))
+        assert full_key(spec, f"attack.{spec.attack[0].name}.share") in search.free
+        assert len(spec.attack) == 1 or any(
+            key.startswith(f"attack.{spec.attack[-1].name}.") for key in search.free
+        )
+
+
+def test_every_defense_is_tuned_with_an_equal_budget_and_ranked_on_other_attacks() -> None:
+    found = searches("tune_defenses")
+    assert [search.title for search in found] == plugins.names("defenses")
+    assert {search.trials for search in found if search.free} == {12}
+    assert {search.trials for search in found if not search.free} == {1}
+    assert {search.side for search in found} == {"defense"}
+    assert not {key for search in found for key in search.free if key.endswith(".f")}
+    for search in found:
+        assert not set(search.attacks) & set(search.confirm_attacks)
+    tuned = {key for search in found for key in search.free}
+    assert {
+        "defense.invariant.mask_threshold",
+        "defense.invariant.trim_fraction",
+        "defense.norm_clip.norm",
+    } <= tuned
