@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backstop.platform import cli
 from backstop.platform.commands.searches import print_searches
 from backstop.platform.contract import Part, Search
 from backstop.platform.experiment import Experiment
@@ -19,6 +20,7 @@ from backstop.platform.results.runs import read_runs
 from backstop.platform.results.searched import Searched, read_searched, write_searched
 from backstop.platform.results.store import locate_store, mlflow_client
 from backstop.platform.results.sweeps import open_parent
+from backstop.platform.sweeps import ray_tune
 from backstop.platform.sweeps.conduct import Site, conduct
 from backstop.platform.sweeps.plan import SweepPlan, plan_space
 from backstop.platform.sweeps.queues import Queue
@@ -159,3 +161,49 @@ def test_what_was_searched_may_be_longer_than_a_tag(tmp_path: Path) -> None:
     write_searched(store, parent, [])
     assert read_searched(store, "tiny") == []
     assert read_searched(store, "another") == []
+
+
+SPACE = """
+from dataclasses import replace
+
+from backstop.platform.contract import Part
+from tests.test_stored_searches import ATTACKER
+
+
+def tiny():
+    return [
+        replace(
+            ATTACKER,
+            base=ATTACKER.base.replace(defense=(Part(name),)),
+            objective="excess_success",
+            title=name,
+        )
+        for name in ("median", "trimmed_mean")
+    ]
+"""
+
+
+def test_a_sweep_of_searches_ends_with_the_board_of_their_winners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_tune, "RayTune", lambda *_: OneByOne())
+    (tmp_path / "tiny.py").write_text(SPACE)
+    store = tmp_path / "store"
+    command = ["sweep", str(tmp_path / "tiny.py"), "--store", str(store)]
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "each search: 2 proposals × 1 seed on validation data" in shown
+    board = json.loads((store / "leaderboards" / "tiny" / "leaderboard.json").read_text())
+    ranked = {row["defense"].partition("(")[0]: row for row in board["rows"]}
+    assert {"median", "trimmed_mean"} <= ranked.keys()
+    searched = [item for item in board["searched"] if item["side"] == "attack"]
+    assert len(searched) == 2 and {item["trials"] for item in searched} == {2}
+    of_runs = {run["id"] for run in board["runs"]}
+    assert all(set(item["ids"]) <= of_runs for item in searched)
+    assert not [run for run in board["runs"] if run["spec"].get("evaluate_on") == "validation"]
+    assert all(ranked[name]["worst_case_success"] for name in ("median", "trimmed_mean"))
+    assert board["missing_runs"] == []
+
+    assert cli.main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [item["title"] for item in printed["searches"]] == ["median", "trimmed_mean"]

@@ -91,7 +91,7 @@ def sweep(options: argparse.Namespace) -> int:
     )
     if plan.searches:
         _print_searches(options, plan.searches)
-    else:
+    if _ends_with_board(options, plan.searches):
         _write_board(options, site.experiment, plan, queue)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
@@ -138,6 +138,14 @@ def _site(
     )
 
 
+def _ends_with_board(options: argparse.Namespace, searches: Sequence[Proposals]) -> bool:
+    """Whether there is something to rank: of searches their winners on fresh seeds, unless one JSON
+    document says all of them.
+    """
+    confirmed = [item for proposals in searches for item in proposals.confirmed if item.specs]
+    return not searches or bool(confirmed and not options.json)
+
+
 def _write_board(
     options: argparse.Namespace,
     name: str,
@@ -147,7 +155,7 @@ def _write_board(
     """The leaderboard; where runs are not stored there may be none yet, and that is said."""
     from backstop.platform.sweeps.plan import run_words
 
-    planned = {spec.id: run_words(spec) for spec in plan.specs}
+    planned = {} if plan.searches else {spec.id: run_words(spec) for spec in plan.specs}
     try:
         write_board(options, name, planned, queue.finished)
     except BadInput as error:
