@@ -5,7 +5,7 @@ much search for each defense as for any other, beginning with four known attacks
 The aim is excess success at stealth: the attack's success above what its inputs achieve unattacked,
 with at most 2 points of clean accuracy lost beside the same defense without attack. A new file in
 defenses/ joins by itself. The winners are run again on three fresh seeds and the test set. No
-download; some hours on two cores.
+download; an hour or two on two cores.
 """
 
 from __future__ import annotations

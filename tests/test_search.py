@@ -11,6 +11,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
+from backstop.platform.commands.searches import print_searches
 from backstop.platform.contract import Part, Scalar, Search, Spec
 from backstop.platform.params import BadInput
 from backstop.platform.specs import spec as specs
@@ -473,3 +474,21 @@ def test_the_worse_half_is_given_up_at_each_rung() -> None:
     told = [trial.state.name for trial in source.study.trials]
     assert told.count("PRUNED") == 6
     assert drive(search, order=-1).trials == source.trials
+
+
+def test_a_winner_that_breaks_its_constraint_on_fresh_seeds_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def otherwise(spec: Spec) -> Finals:
+        figures = attacked(spec)
+        if spec.evaluate_on == "validation" or spec.dormant:
+            return figures
+        return {**figures, "final/clean_accuracy": 0.85}
+
+    search = replace(ATTACKER, trials=8, confirm=(7, 8), title="median")
+    print_searches([drive(search, figures=otherwise)])
+    shown = capsys.readouterr().out
+    assert "median: on fresh seeds the winner breaks accuracy_lost <= 0.02" in shown
+    assert "accuracy_lost is 0.050" in shown
+    print_searches([drive(search, figures=attacked)])
+    assert "breaks accuracy_lost" not in capsys.readouterr().out

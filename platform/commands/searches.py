@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from backstop.platform.sweeps.search import Proposals
     from backstop.platform.sweeps.trial_runs import SearchTrial
 
+WINNER_WIDTH = 24  # columns that a chain has at least
+
 
 def print_searches(searches: Sequence[Proposals]) -> None:
     """One search with all of its proposals; of several the winner of each."""
@@ -92,9 +94,9 @@ def _winners_table(searches: Sequence[Proposals]) -> Table:
     judgments = list(dict.fromkeys(name for item in searches for name in item.judgments))
     table.add_column("search", overflow="fold")
     table.add_column("trial", justify="right", no_wrap=True)
-    table.add_column("winner", overflow="fold")
+    table.add_column("winner", overflow="fold", min_width=WINNER_WIDTH)
     for name in judgments:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", " "), justify="right")
         table.add_column("fresh seeds", no_wrap=True)
     for proposals in searches:
         for row in _winner_rows(proposals, judgments):
@@ -128,10 +130,10 @@ def _fresh_text(confirmed: Confirmed | None, name: str) -> str:
     over_seeds = figure(values)
     if over_seeds is None:
         return "–"
-    mean = f"{over_seeds['mean']:.4f}"
+    mean = f"{over_seeds['mean']:.3f}"
     if over_seeds["n"] == 1:
         return mean
-    return f"{mean} ({over_seeds['low']:.4f} to {over_seeds['high']:.4f})"
+    return f"{mean} ({over_seeds['low']:.3f}–{over_seeds['high']:.3f})"
 
 
 def _lines(searches: Sequence[Proposals]) -> Iterator[str]:
@@ -142,6 +144,19 @@ def _lines(searches: Sequence[Proposals]) -> Iterator[str]:
         if not proposals.winners():
             name = proposals.title or "the search"
             yield f"{name}: no proposal was finished that keeps to the constraints"
+        yield from _broken_lines(proposals)
+
+
+def _broken_lines(proposals: Proposals) -> Iterator[str]:
+    """Where a winner that kept to a constraint on validation data breaks it on fresh seeds."""
+    for confirmed in proposals.confirmed:
+        for constraint in proposals.constraints:
+            over_seeds = figure(confirmed.scores[constraint.name])
+            if over_seeds is None or constraint.excess(over_seeds["mean"]) <= 0:
+                continue
+            named = f"{proposals.title}: " * bool(proposals.title)
+            reached = f"{constraint.name} is {over_seeds['mean']:.3f}"
+            yield f"{named}on fresh seeds the winner breaks {constraint.words}: {reached}"
 
 
 def _budget(proposals: Proposals) -> str:
