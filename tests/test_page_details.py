@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -146,6 +147,29 @@ def test_a_dormant_run_is_no_run_of_the_attack_and_stands_for_the_one_without() 
     clean = run("none", "fedavg", 0, {"clean_accuracy": 0.9})
     _, without = cell_lines(opened([attacked, dormant, clean]))
     assert [item.id for item in without.runs] == [clean.id]
+
+
+def test_what_a_search_has_chosen_stands_among_the_cells_and_enters_no_mean() -> None:
+    given = runs(1)
+    sought = "badnets(size=9, target=0)+pgd"
+    trigger = sought.partition("+")[0]
+    natural = {**SUCCESS, "attack_success_rate": 0.1}
+    confirming = [run(sought, name, 5, SUCCESS) for name in ("fedavg", "median")]
+    twins = [run(trigger, name, 5, natural, dormant=True) for name in ("fedavg", "median")]
+    winner = {
+        "side": "attack",
+        "ids": [confirming[1].id],
+        "trials": 30,
+        "seeds": 1,
+        "objective": "worst",
+    }
+    document = ranking.build_document([*given, *confirming, *twins], "demo", searched=[winner])
+    text = page.page(document, given)
+    rows = re.findall(rf'<tr data-setting[^>]*data-attack="{re.escape(sought)}"[^>]*>', text)
+    assert rows
+    assert all('data-counts=""' in row for row in rows if "data-counts" in row)
+    assert ">chosen by a search<" in text
+    assert ">searched</th>" in text  # the column of the ranking
 
 
 # -- data sheets

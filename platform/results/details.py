@@ -34,7 +34,7 @@ SPARK = (100, 24)  # width and height of a curve by round, in its own units
 IN_OTHER_COLUMNS = {*FIGURES, UNTRIGGERED, "diverged"}
 
 
-class Stored(Protocol):
+class RunInStore(Protocol):
     """What the page needs of a run to lead to it."""
 
     @property
@@ -139,7 +139,7 @@ CELL_COLUMNS = (
 def details(
     document: Document,
     rows: Sequence[RankedRow],
-    stored: Iterable[Stored] = (),
+    stored: Iterable[RunInStore] = (),
     store_uri: str = "",
 ) -> list[Detail]:
     """What stands behind each of the rows. ``stored`` are the runs as the store at ``store_uri``

@@ -25,7 +25,7 @@ from backstop.platform.results.by_attack import BY_ATTACK_NOTE, attack_table
 from backstop.platform.results.by_round import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.choices import choices, setting_titles
 from backstop.platform.results.columns import cell_text
-from backstop.platform.results.details import CELL_COLUMNS, SPARK, Stored, details
+from backstop.platform.results.details import CELL_COLUMNS, SPARK, RunInStore, details
 from backstop.platform.results.document import Document, write_text
 from backstop.platform.results.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.marks import UNATTACKED
@@ -46,7 +46,7 @@ HERE = Path(__file__).parent
 RANGES_NOTE = "Each figure with the range or interval that stands beside it."
 
 
-class PageRun(Drawn, Stored, Protocol):
+class PageRun(Drawn, RunInStore, Protocol):
     """What the page needs of a run besides the document."""
 
 
