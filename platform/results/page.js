@@ -12,7 +12,7 @@
   const chosen = name => controls.elements[name]?.value ?? "";
 
   // A defense has the same number in every table, and one place with all that stands behind it.
-  const rowsOf = table => all("tbody > tr[data-row]", table).filter(row => row.closest("table") === table);
+  const rowsOf = table => [...table.tBodies[0].rows].filter(row => row.dataset.row !== undefined);
   const detailOf = row => one(`#defense-${row.dataset.row}`);
   const shownBoard = () => boards.find(board => !board.hidden);
   const button = (content, action) => {
@@ -26,7 +26,10 @@
   // -- opening a row
 
   const homes = new Map(all(".detail").map(detail => [detail, detail.parentElement]));
-  const belowOf = row => (row.nextElementSibling?.matches(".opened") ? row.nextElementSibling : null);
+  const belowOf = row => {
+    const next = row.nextElementSibling;
+    return next?.matches(".opened") ? next : null;
+  };
   const mark = (row, expanded) => one("button", row).setAttribute("aria-expanded", expanded);
   const shownCells = row => [...row.cells].filter(cell => !cell.hidden).length;
 
@@ -70,7 +73,9 @@
   const openAddressed = () => {
     const detail = one(location.hash.match(/^#defense-\d+$/)?.[0] ?? ":not(*)");
     if (!detail) return;
-    const row = rankings.flatMap(rowsOf).find(item => detailOf(item) === detail);
+    const tables = [one("table.ranking", shownBoard()), ...asides];
+    const row = tables.flatMap(rowsOf).find(item => detailOf(item) === detail);
+    if (!row) return;
     if (!belowOf(row)) open(row);
     row.scrollIntoView();
   };
@@ -96,7 +101,8 @@
     if (!asides.includes(table)) follow(table);
   };
 
-  const unsort = table => order(table, rowsOf(table).sort((one, other) => one.dataset.place - other.dataset.place));
+  const placed = (left, right) => left.dataset.place - right.dataset.place;
+  const unsort = table => order(table, rowsOf(table).sort(placed));
 
   // What a row lacks comes last in either direction; among equals the ranking's order stays.
   const sort = (table, head, direction) => {
@@ -106,7 +112,7 @@
       const lacking = (left.key === null) - (right.key === null);
       if (lacking) return lacking;
       const between = left.key === null ? 0 : sign * difference(left.key, right.key);
-      return between || left.row.dataset.place - right.row.dataset.place;
+      return between || placed(left.row, right.row);
     });
     order(table, rows.map(({ row }) => row));
     head.setAttribute("aria-sort", direction);
@@ -138,9 +144,10 @@
   const filtersCells = () => CELL_FILTERS.some(chosen);
   const filtersAttacks = () => chosen("attack") || chosen("knows");
   const cellsOf = row => all("[data-attack]", detailOf(row)); // and what else there is of a cell
-  const isChosen = cell => CELL_FILTERS.every(name => !chosen(name) || cell.dataset[name] === chosen(name));
+  const isChosen = ({ dataset }) =>
+    CELL_FILTERS.every(name => !chosen(name) || dataset[name] === chosen(name));
 
-  // Of the chosen cells, those that are left out of the means count where their attack is asked for.
+  // A chosen cell that enters no mean counts where its attack is asked for.
   const chosenRate = row => {
     const counted = cellsOf(row)
       .filter(isChosen)
@@ -151,17 +158,20 @@
     return counted.reduce((sum, rate) => sum + rate) / counted.length;
   };
 
-  const searched = row => {
-    const sheets = all(".sheet", detailOf(row)).map(sheet => sheet.textContent);
-    row.dataset.search ??= [row.textContent, ...sheets].join(" ").toLowerCase();
-    return row.dataset.search;
+  const texts = new Map(); // of the rows and of the data sheets behind them
+  const textOf = row => {
+    if (!texts.has(row)) {
+      const sheets = all(".sheet", detailOf(row)).map(sheet => sheet.textContent);
+      texts.set(row, [row.textContent, ...sheets].join(" ").toLowerCase());
+    }
+    return texts.get(row);
   };
 
   const fits = row => {
     const needs = row.dataset.needs.split("\n").filter(Boolean);
     const [wish, need] = [chosen("needs").slice(0, 1), chosen("needs").slice(1)];
     const words = chosen("text").toLowerCase().split(/\s+/);
-    return words.every(word => searched(row).includes(word))
+    return words.every(word => textOf(row).includes(word))
       && (wish !== "0" || !needs.length)
       && (wish !== "+" || needs.includes(need))
       && (wish !== "-" || !needs.includes(need))
@@ -189,21 +199,25 @@
     }
     for (const item of all(".chosen")) item.hidden = !filtersAttacks();
     const name = measure === "worst" ? "highest" : "mean";
-    for (const head of all("th.chosen")) one("button", head).textContent = `${name} success, chosen cells`;
-  };
-
-  const filterMatrix = kept => {
-    const attack = chosen("attack");
-    for (const head of all("table.matrix th[data-row]")) hideLine(head, !kept.has(head.dataset.row));
-    for (const head of all("table.matrix th[data-attack]")) {
-      hideLine(head, attack !== "" && head.dataset.attack !== attack);
+    for (const label of all("th.chosen button")) {
+      label.textContent = `${name} success, chosen cells`;
     }
   };
 
   const hideLine = (head, hidden) => {
-    const rows = head.scope === "row" ? [] : [...head.closest("table").rows];
-    const line = head.scope === "row" ? [head.parentElement] : rows.map(row => row.cells[head.cellIndex]);
+    const column = [...head.closest("table").rows].map(row => row.cells[head.cellIndex]);
+    const line = head.scope === "row" ? [head.parentElement] : column;
     for (const item of line) item.hidden = hidden;
+  };
+
+  const filterMatrix = kept => {
+    const attack = chosen("attack");
+    for (const head of all("table.matrix th[data-row]")) {
+      hideLine(head, !kept.has(head.dataset.row));
+    }
+    for (const head of all("table.matrix th[data-attack]")) {
+      hideLine(head, attack !== "" && head.dataset.attack !== attack);
+    }
   };
 
   const filter = row => {
