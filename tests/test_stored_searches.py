@@ -158,9 +158,20 @@ def test_what_was_searched_may_be_longer_than_a_tag(tmp_path: Path) -> None:
     assert len(json.dumps(many)) > TAG_LIMIT
     write_searched(store, parent, many)
     assert read_searched(store, "tiny") == many
-    write_searched(store, parent, [])
-    assert read_searched(store, "tiny") == []
     assert read_searched(store, "another") == []
+
+
+def test_what_an_earlier_search_chose_stays_beside_what_a_longer_one_chooses(
+    tmp_path: Path,
+) -> None:
+    store = locate_store(tmp_path)
+    parent = open_parent(store, open_experiment(store, "tiny"), "tiny")
+    short = [Searched("attack", (letter * 64,), 4, 1, "excess_success") for letter in "ab"]
+    write_searched(store, parent, short)
+    # of one defense the winner is the same, of the other another one
+    longer = [Searched("attack", (letter * 64,), 24, 1, "excess_success") for letter in "ac"]
+    write_searched(store, parent, longer)
+    assert read_searched(store, "tiny") == [*longer, short[1]]
 
 
 SPACE = """

@@ -30,14 +30,27 @@ def write_searched(
     run_id: str,
     searched: Sequence[Searched],
 ) -> None:
-    """Write it into a sweep's run, in the place of what an earlier sweep of the space found."""
-    text = json.dumps([searched_to_json(item) for item in searched], separators=(",", ":"))
-    pieces = [text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT)]
+    """Write it into a sweep's run. What an earlier sweep of the space chose otherwise stays beside
+    it, so that no board takes those runs for attacks and defenses of a list.
+    """
     with refusing(store):
         client = mlflow_client(store.uri)
+        earlier = _searched_in(client.get_run(run_id).data.tags)
+        kept = [*searched, *_chosen_otherwise(earlier, searched)]
+        text = json.dumps([searched_to_json(item) for item in kept], separators=(",", ":"))
+        pieces = [text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT)]
         for index, piece in enumerate(pieces):
             client.set_tag(run_id, f"{SEARCHED}.{index}", piece)
         client.set_tag(run_id, SEARCHED, str(len(pieces)))
+
+
+def _chosen_otherwise(
+    earlier: Sequence[Searched],
+    searched: Sequence[Searched],
+) -> list[Searched]:
+    """What earlier searches chose and these have not chosen again."""
+    chosen = {spec_id for item in searched for spec_id in item.ids}
+    return [item for item in earlier if not chosen.issuperset(item.ids)]
 
 
 def read_searched(store: Store, experiment: str) -> list[Searched]:
