@@ -216,17 +216,23 @@ def run_order(run: Logged) -> tuple[str, str, str, int, str, list[tuple[str, flo
 
 
 def gather_cells(runs: Iterable[Logged]) -> list[Cell]:
-    """The cells of ordered runs."""
+    """The cells, in the order of what they are; each one's runs are in order."""
     members: dict[CellKey, list[Logged]] = {}
     for run in runs:
         key = cell_key(run.spec)
         members.setdefault(key, []).append(run)
     measured = _measured_scenes(members)
     cells = []
-    for key, listed in members.items():
+    for key, listed in sorted(members.items(), key=_cell_order):
         has_success = key.scene in measured
         cells.append(_cell(key, listed, has_success=has_success))
     return cells
+
+
+def _cell_order(item: tuple[CellKey, Sequence[Logged]]) -> tuple[str, str, str]:
+    key, runs = item
+    fields = setting_fields(runs[0].spec)
+    return _setting_of(_Written(fields)).text, key.attack, key.defense
 
 
 def _measured_scenes(members: Mapping[CellKey, Sequence[Logged]]) -> set[tuple[str, str]]:

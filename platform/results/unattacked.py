@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backstop.platform.results.cells import ACCURACY, Entry, Logged, curve_of, json_text, run_order
+from backstop.platform.results.cells import ACCURACY, Entry, Logged, curve_of, json_text
 from backstop.platform.results.names import Json
 
 OF_THE_TRIGGER = frozenset(
@@ -23,8 +23,8 @@ OF_THE_TRIGGER = frozenset(
 
 
 def without_dormant(runs: Iterable[Logged]) -> list[Logged]:
-    """The runs in their order, each dormant one as the run without an attack that it is, or left
-    out where that one is there.
+    """The runs, each dormant one as the run without an attack that it is, or left out where that
+    one is there; those stand at the end.
     """
     active: list[Logged] = []
     dormant: dict[str, Logged] = {}
@@ -35,8 +35,7 @@ def without_dormant(runs: Iterable[Logged]) -> list[Logged]:
         spec = _unattacked(run.spec)
         dormant.setdefault(json_text(spec), _quiet(run, spec))
     there = {json_text(run.spec) for run in active if not run.spec["attack"]}
-    standing_in = [run for text, run in dormant.items() if text not in there]
-    return sorted([*active, *standing_in], key=run_order)
+    return active + [run for text, run in dormant.items() if text not in there]
 
 
 def _unattacked(spec: Json) -> Json:
