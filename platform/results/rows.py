@@ -46,7 +46,7 @@ ROW_FIGURES = (
     "worst_case_success",
 )
 RETAINED_AT_LEAST = 0.5  # of FedAvg's learning, or a row that starts warm is not ranked
-Row = dict[str, Any]
+RowFields = dict[str, Any]
 SceneKey = tuple[str, str]  # setting and attack
 
 
@@ -114,7 +114,7 @@ class _Parts(NamedTuple):
     sought: Worst | None  # of the searched ones
 
 
-def board_rows(board: Board) -> list[Row]:
+def board_rows(board: Board) -> list[RowFields]:
     """The rows of a board in their order. The worst cases that a search has chosen count where
     every ranked defense was searched.
     """
@@ -177,7 +177,7 @@ def _contender(
     return Contender(fields, score, _obstacle(parts, score), tuned)
 
 
-def _mean_fields(parts: _Parts) -> Row:
+def _mean_fields(parts: _Parts) -> RowFields:
     """The means over the board."""
     under_attack = (EXCESS, COST_UNDER_ATTACK, *FIGURES)
     return {
@@ -197,7 +197,7 @@ def _attacks(scored: Iterable[ScoredCell]) -> set[str]:
     return {item.cell.key.attack for item in scored}
 
 
-def defense_fields(cell: Cell) -> Row:
+def defense_fields(cell: Cell) -> RowFields:
     """What a row says of its defense."""
     stages = cell.spec["defense"]
     return {
@@ -207,7 +207,7 @@ def defense_fields(cell: Cell) -> Row:
     }
 
 
-def _seeds(scored: Sequence[ScoredCell]) -> Row:
+def _seeds(scored: Sequence[ScoredCell]) -> RowFields:
     """The seeds that all cells have, which count, and those that only some of them have."""
     common = common_seeds(item.by_seed[ACCURACY] for item in scored)
     every = {seed for item in scored for seed in item.cell.seeds}
@@ -217,7 +217,7 @@ def _seeds(scored: Sequence[ScoredCell]) -> Row:
     }
 
 
-def _worst_fields(worst: Worst | None) -> Row:
+def _worst_fields(worst: Worst | None) -> RowFields:
     return {
         "worst_excess": share_of(worst and worst.harm),
         "worst_attack": worst and worst.attack,
@@ -225,7 +225,7 @@ def _worst_fields(worst: Worst | None) -> Row:
     }
 
 
-def _searched_fields(parts: _Parts, trials: Mapping[CellKey, int]) -> Row:
+def _searched_fields(parts: _Parts, trials: Mapping[CellKey, int]) -> RowFields:
     """The worst case that a search has chosen, on seeds that it has not seen."""
     searched = {item.cell.key.attack: item.cell for item in parts.searched}
     worst = parts.sought
