@@ -423,6 +423,22 @@ def test_ranks_follow_the_searched_worst_case_where_all_were_searched() -> None:
     assert differences(document, recompute(json.loads(encode_document(document)))) == []
 
 
+def test_a_search_may_have_schedules_of_its_own() -> None:
+    """They are settings without a board; what was run there without an attack counts for them."""
+    given, winners = searched_board("median", "krum(f=1)")
+    moved = [
+        item._replace(spec={**item.spec, "attack_start": 3}) if item.spec["seed"] >= 7 else item
+        for item in given
+    ]
+    document = board(moved, searched=winners)
+    assert len(document["settings"]) == 2
+    assert document["boards"] == []
+    median = rows(document)["median"]
+    assert median["score"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 2, "kind": "range"}
+    assert median["cost_under_attack"]["n"] == median["excess_success"]["n"] == 2
+    assert ranked(document)["median"] == (2, 2, 2)
+
+
 def test_a_search_against_some_defenses_counts_in_no_rank() -> None:
     given, winners = searched_board("median")
     document = board(given, searched=winners)

@@ -152,7 +152,7 @@ def test_what_waits_is_sent_without_training(
     monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("nothing is left to train"))
     assert cli.main(["sweep", file, "--store", "cut", "--device", "cpu"]) == 0
     messages = capsys.readouterr().err
-    assert "stored 5 runs that waited" in messages and "without training again" in messages
+    assert "stored 6 runs that waited" in messages and "without training again" in messages
     assert board("cut") == board("whole")
     assert json.loads(board("cut"))["missing_runs"] == []
     assert not list(Path("cut", "checkpoints").glob("*.pt"))
@@ -254,7 +254,7 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(
         done(spec, elsewhere, Path("t/checkpoints"))
     mlflow_client.cache_clear()
     assert cli.main(["sweep", file, "--store", "t", "--device", "cpu"]) == 0
-    assert "stored 5 runs that waited" in capsys.readouterr().err
+    assert "stored 6 runs that waited" in capsys.readouterr().err
     stored_by_hand("whole", file, elsewhere)
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
     assert board("t") == board("whole")
@@ -270,7 +270,7 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
     first = command("sweep", file, "--store", "s", "--device", "cpu")
     assert first.returncode == 1, first.stderr
     assert "5/5 done" not in first.stderr and "5 not stored yet" in first.stderr
-    assert "5 runs trained but not stored: " in first.stderr and "mlartifacts" in first.stderr
+    assert "6 runs trained but not stored: " in first.stderr and "mlartifacts" in first.stderr
     assert all(spec.id[:12] in first.stderr for spec in planned(file))
     assert "the same command sends what waits, without training again" in first.stderr
     assert not Path("s/leaderboards/little/leaderboard.json").exists()
@@ -278,7 +278,7 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
     Path("s/mlartifacts").unlink()
     second = command("sweep", file, "--store", "s", "--device", "cpu")
     assert second.returncode == 0, second.stderr
-    assert "stored 5 runs that waited" in second.stderr and "Ray" not in second.stderr
+    assert "stored 6 runs that waited" in second.stderr and "Ray" not in second.stderr
     stored_by_hand("whole", file, elsewhere)
     assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
     assert board("s") == board("whole")

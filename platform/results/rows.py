@@ -65,9 +65,11 @@ class Board(NamedTuple):
         return sorted({item.cell.key.defense for item in (*met, *self.searched)})
 
     def settings(self) -> list[str]:
-        """Those in which somebody attacks, as they come."""
-        every = (*self.cells, *self.searched)
-        return list(dict.fromkeys(item.cell.key.setting for item in every if item.cell.attacked))
+        """Those in which somebody attacks, as they come; a search may have schedules of its own."""
+        scenes = self.scenes()
+        attacked = [item.cell for item in self.cells if item.cell.attacked]
+        shown = [cell for cell in attacked if cell.key.scene in scenes or not cell.targeted]
+        return list(dict.fromkeys(cell.key.setting for cell in shown))
 
     def scenes(self) -> set[SceneKey]:
         """Those in which a success can be measured, but for those in which FedAvg stands alone
@@ -106,7 +108,8 @@ class Board(NamedTuple):
 class _Parts(NamedTuple):
     """A defense's cells by what they say of it."""
 
-    clean: Sequence[ScoredCell]
+    clean: Sequence[ScoredCell]  # in the settings of the attacked ones
+    quiet: Sequence[ScoredCell]  # without an attack too, in the settings of the searched ones
     attacked: Sequence[ScoredCell]
     counted: Sequence[ScoredCell]  # of the attacked ones those whose attack may do something
     searched: Sequence[ScoredCell]
@@ -131,17 +134,26 @@ def board_rows(board: Board) -> list[RowFields]:
 
 
 def _parts(board: Board, scenes: Container[SceneKey]) -> _Parts:
-    clean = [item for item in board.cells if not item.cell.attacked]
+    unattacked = [item for item in board.cells if not item.cell.attacked]
     attacked = [item for item in board.cells if item.cell.key.scene in scenes]
     counted = [item for item in attacked if item.verdict.bites is not False]
     return _Parts(
-        clean,
+        _in_settings_of(attacked or board.searched, unattacked),
+        _in_settings_of(board.searched, unattacked),
         attacked,
         counted,
         board.searched,
         worst_attack(counted, _excess),
         worst_attack(board.searched, _excess),
     )
+
+
+def _in_settings_of(
+    others: Sequence[ScoredCell],
+    cells: Iterable[ScoredCell],
+) -> list[ScoredCell]:
+    settings = {item.cell.key.setting for item in others}
+    return [item for item in cells if item.cell.key.setting in settings]
 
 
 def _worse(one: Worst | None, other: Worst | None) -> Worst | None:
@@ -250,7 +262,10 @@ def _score(parts: _Parts) -> Estimate | None:
         mean_over_board(parts.counted, COST_UNDER_ATTACK),
         mean_over_board(parts.searched, COST_UNDER_ATTACK),
     )
-    without = mean_over_board(parts.clean, COST_WITHOUT_ATTACK)
+    without = _filled(
+        mean_over_board(parts.clean, COST_WITHOUT_ATTACK),
+        mean_over_board(parts.quiet, COST_WITHOUT_ATTACK),
+    )
     costs = [cost for cost in (under, without) if cost is not None]
     if not costs:
         return None
