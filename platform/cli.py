@@ -20,6 +20,7 @@ from backstop.platform import collector
 from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
+from backstop.platform.commands.check import check
 from backstop.platform.commands.merge import merge
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
@@ -139,6 +140,9 @@ def parser() -> Parser:
     _merge_options(
         command("merge", merge, "Join the results of several machines or people and rank them.")
     )
+    _check_options(
+        command("check", check, "Hold your own plug-in to the laws, and say what is missing.")
+    )
     _list_options(command("list", list_, "List the plug-ins."))
     _show_options(command("show", show, "Show the data sheet of a plug-in."))
     _data_options(
@@ -248,6 +252,14 @@ def _merge_options(to: Parser) -> None:
     )
     _mix_option(to)
     _json_option(to, "the leaderboard as one JSON document on stdout")
+
+
+def _check_options(to: Parser) -> None:
+    to.add_argument(
+        "plugin",
+        metavar="FILE_OR_PACKAGE",
+        help="a .py file, a folder of them, an installed package, or the name of a plug-in",
+    )
 
 
 def _list_options(to: Parser) -> None:

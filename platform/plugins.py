@@ -44,6 +44,8 @@ PACKAGES = {
 SINGULAR = {group: group.removesuffix("s").replace("_", " ") for group in PACKAGES}
 
 
+# group → name → where it comes from, of plug-ins that this process has been given as files
+ADOPTED: dict[str, dict[str, str]] = {group: {} for group in PACKAGES}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -108,7 +110,7 @@ def sources(group: str) -> Mapping[str, str]:
             twice = f"{origins[point.name]} and {point.value}"
             raise BadInput(f"{SINGULAR[group]} {point.name!r} is defined twice: {twice}")
         origins[point.name] = point.value
-    return dict(sorted(origins.items()))
+    return dict(sorted({**origins, **ADOPTED[group]}.items()))
 
 
 def names(group: str) -> list[str]:
@@ -176,6 +178,12 @@ def own_file(group: str, name: str) -> Path:
             if file.is_file():
                 return file
     raise FileNotFoundError(f"{SINGULAR[group]} {name} is no file of {package.__name__}")
+
+
+def folder(group: str) -> Path:
+    """The folder of this package's own plug-ins of a group."""
+    package = importlib.import_module(PACKAGES[group])
+    return Path(next(iter(package.__path__)))
 
 
 def attack_facts(name: str) -> AttackFacts:
@@ -270,6 +278,27 @@ def aims(stages: Iterable[str]) -> bool:
 def owner(name: str) -> str | None:
     """The group that holds a name, or None."""
     return next((group for group in PACKAGES if name in sources(group)), None)
+
+
+def adopt(path: str, group: str) -> str:
+    """Make a file outside the package a plug-in of this process, as if it stood in the group's
+    folder; its name. Raises BadInput where it cannot be one.
+    """
+    file = Path(path)
+    if file.stem in names(group):
+        module, _, _ = sources(group)[file.stem].partition(":")
+        known = importlib.import_module(module).__file__
+        if known is not None and Path(known).resolve() == file.resolve():
+            return file.stem
+        raise BadInput(
+            f"{SINGULAR[group]} {path}: there is a {file.stem!r} already ({module});"
+            " give the file and its function another name"
+        )
+    plugin = load_file(path, group)
+    ADOPTED[group][plugin.name] = f"{plugin.factory.__module__}:{plugin.name}"
+    for cache in (sources, find, digest):
+        cache.cache_clear()
+    return plugin.name
 
 
 def load_file(path: str, group: str) -> Plugin:

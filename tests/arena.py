@@ -11,26 +11,20 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from backstop.platform.contract import Part, Scalar, Spec
+from backstop.platform.contract import Scalar, Spec
 from backstop.platform.experiment import Experiment, run
+from backstop.platform.laws.arena import ARENA
 from backstop.platform.rounds.finals import final
 from backstop.platform.specs.change import change_spec
 from backstop.platform.specs.part import to_chain
 
-ARENA = Spec(
-    dataset=Part("digits"),
-    model=Part("mlp"),
-    clients=20,
-    per_round=10,
-    malicious=0.2,
-    selection="fixed",
-    alpha=10.0,
-    rounds=15,
-    local_epochs=2,
-    batch=16,
-    optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
-    root_size=50,
-    eval_every=15,
+__all__ = (
+    "ARENA",
+    "Claim",
+    "effect",
+    "figures",
+    "first_rows",
+    "last_metrics",
 )
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import plugins
-from backstop.platform.contract import Attack, AttackView, Kind, Samples, TestSet
-from backstop.platform.params import BadInput, Parameter
+from backstop.platform.contract import Kind, Samples
+from backstop.platform.laws.attacks import LAWS, build, poisoned, probe, same, seen, start
+from backstop.platform.laws.breach import breaches
+from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 from backstop.platform.threats.backdoor import Planted
 from backstop.platform.training.attack_chain import attack_chain
-from tests.laws.test_defenses import ends
-from tests.views import CLASSES, allowed, attack_view, samples, train_view, with_data, with_test
+from tests.views import CLASSES, attack_view, samples, train_view, with_data, with_test
 
 NAMES = plugins.names("attacks")
 SHAPES = [(1, 1, 1), (1, 2, 5), (3, 8, 8), (1, 28, 28)]
@@ -27,67 +26,10 @@ CASES: list[tuple[str, Kind]] = [
 ]
 
 
-def build(name: str, **params: Any) -> Attack:
-    found: Attack = plugins.build("attacks", name, params)
-    return found
-
-
-def seen(name: str, view: AttackView) -> AttackView:
-    """The view as the platform gives it to this stage."""
-    return allowed(view, plugins.attack_facts(name).knows)
-
-
-def start(attack: Attack, view: AttackView) -> Any:
-    """The state in the first attacked round."""
-    state = (
-        attack.init(replace(view, honest=None, defend=None, members=view.members[:0]))
-        if attack.init
-        else None
-    )
-    return attack.plan(state, view) if attack.plan else state
-
-
-def poisoned(attack: Attack, state: Any, batch: Samples, index: int = 0) -> Samples:
-    assert attack.poison is not None
-    return Samples(
-        *attack.poison(state, batch.x, batch.y, index, generator(0, "tests", "poison", index))
-    )
-
-
-def probe(attack: Attack, state: Any, view: AttackView, test: Samples) -> TestSet | None:
-    """The triggered test set as the platform builds it."""
-    if attack.test_set is not None:
-        return attack.test_set(state, replace(view, test=test))
-    if attack.goal is None:
-        return None
-    x = (
-        attack.trigger(state, test.x, generator(0, "tests", "trigger"))
-        if attack.trigger
-        else test.x
-    )
-    return TestSet(x, attack.goal(state, test.y), test.y)
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal bytes, through tuples."""
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, tuple):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
-
-
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", NAMES)
-def test_facts(name: str) -> None:
-    facts, attack = plugins.attack_facts(name), build(name)
-    assert facts.trigger is any((attack.trigger, attack.goal, attack.test_set))
-    assert not (facts.trigger and facts.untargeted)
-    assert attack.test_set is None or (attack.trigger is None and attack.goal is None)
-    assert attack.trigger is None or attack.goal is not None
-    if facts.strength is not None:
-        strength = plugins.find("attacks", name).parameters[facts.strength]
-        assert strength.range is not None
-        assert float in strength.types
+def test_an_attack_keeps_the_laws(name: str, law: str) -> None:
+    assert list(breaches(name, {law: LAWS[law]})) == []
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -109,39 +51,6 @@ def test_triggered_inputs(name: str, kind: Kind, shape: tuple[int, ...]) -> None
         assert found.x.min() >= 0 and found.x.max() <= 1
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
-def test_nothing_given_is_changed(name: str, kind: Kind) -> None:
-    attack, view = build(name), seen(name, attack_view(kind))
-    batch, test, rows = (
-        samples(kind, 16, "batch"),
-        samples(kind, 32, "test"),
-        torch.randn(3, 24, generator=generator(0, "tests", "malicious")),
-    )
-    given = (
-        view.params,
-        tuple(view.data),
-        tuple(batch),
-        tuple(test),
-        rows,
-        view.members,
-        view.honest if view.honest is not None else 0,
-    )
-    before = pickle.loads(pickle.dumps(given))
-    state = start(attack, view)
-    kept = pickle.loads(pickle.dumps(state))
-    if attack.poison:
-        poisoned(attack, state, batch)
-    if attack.craft:
-        attack.craft(state, rows, view)
-    if attack.craft_buffers:
-        sent = attack.craft_buffers(state, rows, view)
-        assert sent.shape == rows.shape and sent.isfinite().all()
-    if attack.constrain:
-        attack.constrain(state, rows, 1)
-    probe(attack, state, view, test)
-    assert same(given, before) and same(state, kept)
-
-
 @pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).poison])
 @pytest.mark.parametrize("count", [1, 2, 7, 16])
 def test_poisoned_batches(name: str, kind: Kind, count: int) -> None:
@@ -157,19 +66,6 @@ def test_poisoned_batches(name: str, kind: Kind, count: int) -> None:
         assert same(tuple(found), tuple(poisoned(attack, state, batch, index)))
         assert count < CLASSES or not same(tuple(found), tuple(batch))
     assert torch.equal(random, torch.get_rng_state())
-
-
-@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).craft])
-@pytest.mark.parametrize("m", [1, 3])
-def test_crafted_rows(name: str, kind: Kind, m: int) -> None:
-    attack, view = build(name), seen(name, attack_view(kind, malicious=m))
-    rows = torch.randn(m, 24, generator=generator(0, "tests", "malicious"))
-    assert attack.craft is not None
-    found = attack.craft(start(attack, view), rows, view)
-    assert found.shape == rows.shape and found.dtype == rows.dtype and found.isfinite().all()
-    assert not torch.equal(found, rows) or (
-        m == 1 and "one row" in plugins.attack_facts(name).exempt
-    )
 
 
 @pytest.mark.parametrize(("name", "kind"), [case for case in CASES if build(case[0]).constrain])
@@ -231,39 +127,6 @@ def test_local_training_of_its_own(name: str, kind: Kind) -> None:
         - given.params
     )
     assert not torch.allclose(row, plain)
-
-
-def tries() -> list[tuple[str, str, Any]]:
-    def of(name: str, key: str, parameter: Parameter) -> list[tuple[str, str, Any]]:
-        return [(name, key, value) for value in ends(parameter)]
-
-    return [
-        case
-        for name in NAMES
-        for key, parameter in plugins.find("attacks", name).parameters.items()
-        for case in of(name, key, parameter)
-    ]
-
-
-@pytest.mark.parametrize(("name", "key", "value"), tries())
-def test_every_end_of_a_range_runs_or_is_refused_in_one_line(
-    name: str, key: str, value: object
-) -> None:
-    kind: Kind = (plugins.kinds("attacks", name) or ("image",))[0]
-    view = seen(name, attack_view(kind))
-    try:
-        attack = build(name, **{key: value})
-        state = start(attack, view)
-    except BadInput as error:
-        assert name in str(error) and key in str(error) and "\n" not in str(error)
-        return
-    if attack.poison:
-        poisoned(attack, state, samples(kind, 5, "batch"))
-    if attack.craft:
-        assert attack.craft(state, torch.ones(3, 24), view).isfinite().all()
-    if attack.train:
-        assert attack.train(state, train_view(kind)).isfinite().all()
-    probe(attack, state, view, samples(kind, 32, "test"))
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)

@@ -1,0 +1,233 @@
+"""Laws that hold for every defense: each takes its name and raises a breach.
+
+A defense for which a law cannot hold by its definition lists the law's title in ``EXEMPT``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backstop.platform import plugins
+from backstop.platform.contract import Defense, Updates
+from backstop.platform.laws.breach import Law, hold
+from backstop.platform.laws.parameters import tries
+from backstop.platform.laws.streams import global_states
+from backstop.platform.laws.views import server_view
+from backstop.platform.seeds import generator
+
+SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
+D = 24
+FEW = ((1, D), (2, D), (10, D))  # for each of many parameters
+NEAR = 1e-5  # relative difference of two sums that should be equal
+
+
+def build(name: str, **params: Any) -> Defense:
+    """A defense by name."""
+    defense: Defense = plugins.build("defenses", name, params)
+    return defense
+
+
+def updates(rows: Tensor) -> Updates:
+    """These rows (n, d), of clients with 1 to 49 samples."""
+    n = len(rows)
+    weight = torch.randint(1, 50, (n,), generator=generator(0, "tests", "weight")).float()
+    return Updates(rows.clone(), weight, torch.arange(n) * 3)
+
+
+def noise(
+    n: int,
+    d: int,
+    name: str = "rows",
+) -> Tensor:
+    """Small random rows (n, d), the same for the same name."""
+    return torch.randn(n, d, generator=generator(0, "tests", name)) * 0.01
+
+
+def apply(defense: Defense, given: Updates) -> Updates:
+    """What a defense makes of the first round."""
+    view = server_view(given.rows.shape[1])
+    return defense.apply(given, defense.init(view), view)[0]
+
+
+def aggregate(after: Updates) -> Tensor:
+    """The server's last step (d,), in float64."""
+    kept = after.weight > 0
+    weight = after.weight[kept].double()
+    return weight @ after.rows[kept].double() / weight.sum()
+
+
+def sound(after: Updates, given: Updates) -> None:
+    """What every defense returns: finite rows, weights of at least 0, clients that were there."""
+    types = (after.rows.dtype, after.weight.dtype, after.client.dtype)
+    expected = (torch.float32, torch.float32, torch.int64)
+    hold(types == expected, f"rows, weights and clients of {expected}", f"saw {types}")
+    n, d = given.rows.shape
+    shape = tuple(after.rows.shape)
+    hold(
+        1 <= shape[0] <= n and shape[1] == d,
+        f"1 to {n} rows of {d} coordinates",
+        f"saw {shape}",
+    )
+    counts = (tuple(after.weight.shape), tuple(after.client.shape))
+    hold(
+        counts == ((shape[0],),) * 2,
+        f"a weight and a client for each of {shape[0]} rows",
+        f"saw {counts}",
+    )
+    finite = bool(after.rows.isfinite().all()) and bool(after.weight.isfinite().all())
+    odd = f"saw {_odd(after)} of {n} rows with NaN or infinity"
+    hold(finite, "finite rows and weights", odd)
+    least, total = after.weight.min().item(), after.weight.sum().item()
+    hold(least >= 0 and total > 0, "weights of at least 0, some of them above", f"saw {least}")
+    strangers = ~torch.isin(after.client, torch.cat([given.client, torch.tensor([-1])]))
+    hold(not strangers.any(), "clients of the round, or -1", f"saw {after.client.tolist()}")
+
+
+def _odd(after: Updates) -> int:
+    return int((~after.rows.isfinite()).any(1).logical_or(~after.weight.isfinite()).sum())
+
+
+def any_number_of_rows(name: str) -> None:
+    """Any number of rows and coordinates, and any legal parameters, give sound updates."""
+    for params in tries("defenses", name):
+        for n, d in FEW if params else SHAPES:
+            given = updates(noise(n, d))
+            sound(apply(build(name, **params), given), given)
+
+
+def huge_rows(name: str) -> None:
+    """No finite row that a client may send makes a stage return nonsense."""
+    rows = noise(10, D)
+    rows[4], rows[4, ::2] = 3e38, -3e38
+    rows[7] = 1e-40
+    given = updates(rows)
+    for params in tries("defenses", name):
+        sound(apply(build(name, **params), given), given)
+
+
+def arguments(name: str) -> None:
+    """What is given stays as it is."""
+    given, view = updates(noise(10, D) * 1e4), server_view(D)
+    before, params = Updates(*(part.clone() for part in given)), view.params.clone()
+    defense = build(name)
+    defense.apply(given, defense.init(view), view)
+    for part, now, then in zip(Updates._fields, given, before, strict=True):
+        same = torch.equal(now, then)
+        hold(same, "arguments left as they are", f"the updates' {part} were changed in place")
+    same = torch.equal(view.params, params)
+    hold(same, "arguments left as they are", "the view's params were changed in place")
+
+
+def draws(name: str) -> None:
+    """The same call gives the same bits, and no global generator is touched."""
+    given, before = updates(noise(10, D)), global_states()
+    first, second = apply(build(name), given), apply(build(name), given)
+    touched = [library for library, state in global_states().items() if state != before[library]]
+    hold(
+        not touched,
+        "draws from the view's generator",
+        f"saw draws from the global one of {touched}",
+    )
+    same = all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    hold(same, "the same bits of the same call", "saw others")
+
+
+def permutation(name: str) -> None:
+    """Who sends what does not matter."""
+    given = updates(noise(10, D))
+    order = torch.randperm(10, generator=generator(0, "tests", "order"))
+    turned = Updates(given.rows[order], given.weight[order], given.client)
+    first, second = apply(build(name), given), apply(build(name), turned)
+    apart = _apart(aggregate(first), aggregate(second))
+    hold(apart <= NEAR, "the same aggregate whoever sends what", f"saw them {apart:.1e} apart")
+    if len(first.rows) == 10 and (first.client >= 0).all():
+        same = torch.allclose(second.weight, first.weight[order], rtol=NEAR)
+        hold(same, "the weight of a row whoever sends it", "saw others")
+
+
+def identical(name: str) -> None:
+    """Identical rows return themselves."""
+    row = noise(1, D)
+    for n in (1, 2, 3, 10, 33):
+        apart = _apart(aggregate(apply(build(name), updates(row.expand(n, -1)))), row[0].double())
+        hold(apart <= NEAR, f"of {n} equal rows the row", f"saw one {apart:.1e} apart")
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """The largest difference, in largest values."""
+    return ((one - other).abs().max() / other.abs().max().clamp_min(1e-12)).item()
+
+
+def zero(name: str) -> None:
+    """Zero rows move nothing."""
+    moved = aggregate(apply(build(name), updates(torch.zeros(7, D)))).abs().max().item()
+    hold(moved == 0, "zero rows to move nothing", f"saw a move of {moved:.1e}")
+
+
+def adversarial(name: str) -> None:
+    """Attacked rows do not give the plain mean."""
+    rows = noise(10, D) + 0.1
+    rows[[2, 5, 8]] = -50.0
+    given = updates(rows)
+    apart = (aggregate(apply(build(name), given)) - aggregate(given)).abs().max().item()
+    hold(
+        apart > 0.1,
+        "another aggregate than the mean where three rows of ten are -50",
+        f"saw one {apart:.1e} apart: on rows it does nothing",
+    )
+
+
+def pickled_state(name: str) -> None:
+    """The state survives a process: three rounds with it pickled in between are the same."""
+    defense = build(name)
+    straight = carried = defense.init(server_view(D))
+    for number in range(3):
+        given = updates(noise(10, D, f"round {number}"))
+        one, straight = defense.apply(given, straight, server_view(D, number))
+        kept = pickle.loads(pickle.dumps(carried))  # noqa: S301 -- of its own bytes
+        other, carried = defense.apply(given, kept, server_view(D, number))
+        same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        hold(same, "the same round after the state was pickled", f"round {number + 1} is another")
+
+
+def facts(name: str) -> None:
+    """The facts say what the defense does."""
+    stated = plugins.defense_facts(name)
+    after = apply(build(name), updates(noise(10, D)))
+    one_row = len(after.rows) == 1
+    hold(
+        (stated.gives == "row") == one_row,
+        f"what GIVES={stated.gives!r} says",
+        f"saw {len(after.rows)} of 10 rows",
+    )
+    mixed = bool((after.client < 0).all())
+    hold(
+        (stated.gives != "rows") == mixed,
+        f"what GIVES={stated.gives!r} says",
+        f"saw clients {after.client.tolist()}",
+    )
+    has_f = "f" in plugins.find("defenses", name).parameters
+    hold(
+        ("f" in stated.needs) == has_f,
+        "'f' in NEEDS where a parameter is called f, and only there",
+        f"saw NEEDS={stated.needs} {'with' if has_f else 'without'} it",
+    )
+
+
+LAWS: Mapping[str, Law] = {
+    "any number of rows": any_number_of_rows,
+    "huge rows": huge_rows,
+    "arguments": arguments,
+    "draws": draws,
+    "state": pickled_state,
+    "permutation": permutation,
+    "identical": identical,
+    "zero": zero,
+    "adversarial": adversarial,
+    "facts": facts,
+}
