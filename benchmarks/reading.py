@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.contract import Spec
-from backstop.platform.results.boards import CURVE
+from backstop.platform.results.cells import ROUND_METRICS
 from backstop.platform.results.description import run_params, run_tags
 from backstop.platform.results.experiments import open_experiment
 from backstop.platform.results.runs import read_runs, with_curves
@@ -154,9 +154,10 @@ def read(store: Store, expected: int) -> tuple[float, float, float]:
     start = time.process_time()
     runs = read_runs(store, EXPERIMENT)
     between = time.process_time()
-    curved = with_curves(store, runs, [run.id for run in runs], [CURVE])
+    curved = with_curves(store, runs, [run.id for run in runs], ROUND_METRICS)
     end = time.process_time()
-    if len(curved) != expected or any(len(run.curves[CURVE]) != ROUNDS for run in curved):
+    points = sum(len(curve) for run in curved for curve in run.curves.values())
+    if len(curved) != expected or points != expected * len(ROUND_METRICS) * ROUNDS:
         raise SystemExit(f"{len(curved)} of {expected} runs were read, or not all of their rounds")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return between - start, end - between, memory
@@ -185,7 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.read:
         print(*read(locate_store(options.read), options.runs[0]))
         return
-    print("| runs | runs read, s | attack success by round, s | ms a run | peak memory, MiB |")
+    print(
+        "| runs | runs read, s | accuracy and attack success by round, s | ms a run | peak memory, MiB |"
+    )
     print("| ---: | ---: | ---: | ---: | ---: |")
     for count in options.runs:
         with tempfile.TemporaryDirectory() as folder:
