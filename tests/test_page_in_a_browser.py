@@ -264,6 +264,8 @@ def test_untargeted_attacks_have_a_board_beside(
     names = tab.value(f"{SHOWN.format(beside)}.map(row => row.cells[1].textContent.trim())")
     assert names == sorted(names)
     assert rows(tab) == before  # what is sorted beside leaves the ranking as it was
+    stuck = f"document.querySelectorAll('{beside} tbody tr:first-child td.name').length"
+    assert tab.value(stuck) == 1  # the defense alone stays where the table scrolls
     tab.click(f"{beside} tbody tr:nth-child(1) td:nth-child(3)")
     assert "dnc" in tab.value(f"{OPENED}.textContent")  # it stands in no other board
     choose(tab, "text", "median")
