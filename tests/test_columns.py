@@ -9,16 +9,19 @@ import re
 import string
 from collections.abc import Mapping
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from backstop.platform.results import columns, frames, ranking
+from backstop.platform.results import columns, frames, parquet, ranking
 from backstop.platform.results.columns import COLUMNS, BoardColumn, Form, columns_in, ranked_rows
+from backstop.platform.results.files import write_leaderboard
 from backstop.platform.results.latex import latex, latex_text
 from backstop.platform.results.markdown import markdown
+from backstop.platform.results.parquet import write_parquet
 from backstop.platform.results.terminal import terminal_table
 from tests.boards import run, runs
 
@@ -138,6 +141,23 @@ def test_a_frame_of_runs_tells_clean_twins_from_attacked_runs() -> None:
     assert list(frame["attack_success_rate"]) == [0.25, 0.25]
     assert list(frame["total_train_s"]) == [1.5, 1.5]
     assert frames.runs_frame([]).empty
+
+
+def test_parquet_holds_the_frames(document: Document, tmp_path: Path) -> None:
+    ranked, cells = write_parquet(document, tmp_path)
+    read = pd.read_parquet(ranked)
+    assert list(read["score_mean"]) == [row["score"]["mean"] for row in document["rows"]]
+    assert list(read["needs"].map(list)) == [row["needs"] for row in document["rows"]]
+    assert read["rank"].isna().sum() == 12  # variants and FedAvg
+    assert len(pd.read_parquet(cells)) == len(document["cells"])
+
+
+def test_without_its_library_there_is_no_parquet(
+    document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "LIBRARY", "no_such_library")
+    written = write_leaderboard(document, runs(), tmp_path)
+    assert [path.suffix for path in written] == [".json", ".csv", ".md", ".tex", ".csv"]
 
 
 def test_a_mean_does_not_depend_on_the_order() -> None:

@@ -269,7 +269,7 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
     Path("s/mlartifacts").write_text("in the way")
     first = command("sweep", file, "--store", "s", "--device", "cpu")
     assert first.returncode == 1, first.stderr
-    assert "5/5 done" not in first.stderr and "5 not stored yet" in first.stderr
+    assert "6/6 done" not in first.stderr and "6 not stored yet" in first.stderr
     assert "6 runs trained but not stored: " in first.stderr and "mlartifacts" in first.stderr
     assert all(spec.id[:12] in first.stderr for spec in planned(file))
     assert "the same command sends what waits, without training again" in first.stderr
