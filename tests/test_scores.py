@@ -457,6 +457,8 @@ def test_a_board_of_searched_attacks_alone_is_ranked() -> None:
         ("median", 2),
     ]
     assert rows(document)["median"]["seeds"] == [7, 8]
+    assert rows(document)["median"]["attack_success_rate"]["mean"] == 1.0
+    assert any("for want of other attacks" in note for note in footnotes(document))
 
 
 # untargeted attacks, shares of attackers

@@ -91,7 +91,9 @@ def _by_search(document: Json) -> list[str]:
         return []
     ranked = {row["defense"] for row in document["rows"] if row["rank"] is not None}
     if ranked <= searched:
-        return ["ranked by the worst case that a search has chosen for each defense"]
+        alone = not any(row["attacks"] for row in document["rows"])
+        means = ", and all means are under it, for want of other attacks" if alone else ""
+        return [f"ranked by the worst case that a search has chosen for each defense{means}"]
     lacking = _first_few(sorted(ranked - searched))
     return [f"the searched worst cases count in no rank: not searched were {lacking}"]
 

@@ -190,11 +190,12 @@ def _contender(
 
 
 def _mean_fields(parts: _Parts) -> RowFields:
-    """The means over the board."""
+    """The means over the board; of the searched attacks only where there are no others."""
+    attacked = parts.counted if parts.attacked else parts.searched
     under_attack = (EXCESS, COST_UNDER_ATTACK, *FIGURES)
     return {
-        **{name: share_of(mean_over_board(parts.counted, name)) for name in under_attack},
-        **{name: figure_of(mean_over_board(parts.counted, name)) for name in GAINS},
+        **{name: share_of(mean_over_board(attacked, name)) for name in under_attack},
+        **{name: figure_of(mean_over_board(attacked, name)) for name in GAINS},
         COST_WITHOUT_ATTACK: share_of(mean_over_board(parts.clean, COST_WITHOUT_ATTACK)),
         RETAINED: figure_of(mean_over_board(parts.clean, RETAINED)),
         UNDISTURBED: share_of(mean_over_board(parts.clean, ACCURACY)),
