@@ -21,7 +21,18 @@ where nothing is rejected.
 intervals (in log scale) beside the best of them: where a defense keeps rows at some factors and not
 at others in between, the scan still finds the best region.
 
-Shapes: rows (m, d) → (m, d).
+A defense that remembers is no excuse: with ``history`` the adversary carries a copy of it from
+attacked round to attacked round. Each global model is public, so once the next one is there it
+steps its copy on the round that is over: on that model, on the honest rows that it rehearsed then
+and on the rows that it sent. Where the copy remembers its own step of that round (the center of
+``centered_clipping``), the real one, (w_t - w_s) / (η (t - s)) since the attacked round s, takes
+its place. The rehearsed rows are few people's data, so what the copy makes of its memory can be
+wrong (``foolsgold`` takes rehearsed clients for sybils of each other). The public steps tell: in
+each attacked round the copy with its memory and one without are held against the real step along
+the poison, and asked is the one whose errors so far add up to less, the one that remembers where
+they are equal.
+
+Shapes: rows (m, d) → (m, d); the state is the copy's memory, the rehearsed rows and the last round.
 
 Source: of this project. That the factor is searched for against a known aggregator is the idea of
 the tailored attacks in V. Shejwalkar, A. Houmansadr, "Manipulating the Byzantine: Optimizing Model
@@ -29,28 +40,31 @@ Poisoning Attacks and Defenses for Federated Learning", NDSS 2021.
 
 Deviations: another common definition is the largest γ whose rows the defense keeps. Where it does
 not keep or reject rows but rescales or outvotes them there is none, and without a defense it
-destroys the model; what comes through is a measure for all defenses. The adversary runs the
-defense with a fresh state: what a defense remembers of earlier rounds is not foreseen.
+destroys the model; what comes through is a measure for all defenses. Rounds without an attacker are
+not replayed, and honest clients are the same ones in every round, where a federation draws others.
 
-Checked: against rules whose best factor is known (none, norm clipping, Multi-Krum, medians), in
-this project's tests.
+Checked: against rules whose best factor is known (none, norm clipping, Multi-Krum, medians), and
+the copy's memory against that of the defense where the rehearsed rows are the real ones, in this
+project's tests.
 
-Cost: honest local trainings as many as clients in the round, and 15 + 2 ``steps`` runs of the
+Cost: honest local trainings as many as clients in the round, and 17 + 2 ``steps`` runs of the
 defense.
 
 Example:
 >>> import torch
->>> from backstop.platform.examples import attack_view, updates
->>> view = attack_view(update=torch.zeros(1), defend=updates)  # no defense
+>>> from backstop.platform.examples import attack_view
+>>> no_defense = lambda updates, memory=None, at=None: (updates, None)
+>>> view, attack = attack_view(update=torch.zeros(1), defend=no_defense), adaptive(margin=1.0)
 >>> # one of three replaces the model
->>> adaptive(margin=1.0).craft(None, torch.tensor([[5.0]]), view).round()
+>>> attack.craft(attack.plan(None, view), torch.tensor([[5.0]]), view).round()
 tensor([[15.]])
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf, isfinite, sqrt
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,9 +72,9 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView, Updates
 from backstop.platform.params import Range
-from backstop.platform.threats.rehearsal import honest_rows
+from backstop.platform.threats.rehearsal import cohort_of, honest_rows, replaced
 
-VERSION = 2
+VERSION = 3
 KNOWS = "defense"
 STRENGTH = "high"
 TRIGGER = False
@@ -75,6 +89,95 @@ def _step(after: Updates) -> Tensor:
         return after.rows.new_zeros(after.rows.shape[1])
     weight = after.weight[left].double()
     return robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
+
+
+class _Past(NamedTuple):
+    """An attacked round that is over."""
+
+    round: int
+    params: Tensor  # (d,) the model that it began with
+    updates: Updates  # the rehearsed honest rows, and those that were sent
+    poison: Tensor  # (d,) the mean of those sent less that of the rehearsed ones
+
+
+class _Copy(NamedTuple):
+    """The adversary's own copy of the defense."""
+
+    memory: Any = None  # None: it is fresh
+    error: float = 0.0  # of the steps along the poison that it told so far
+    error_without: float = 0.0  # of those that a fresh one told
+
+    @property
+    def advice(self) -> Any:
+        """The memory that the defense is run with: none where a fresh copy tells more."""
+        return self.memory if self.error <= self.error_without else None
+
+
+class _State(NamedTuple):
+    copy: _Copy
+    honest: Tensor  # (k, d) rehearsed for this round
+    past: _Past | None  # the last attacked round, once it is over
+
+
+class _Form(NamedTuple):
+    """Rows in one form, and a factor on what the poison adds to them."""
+
+    missing: float  # how much less, or more, than all of the poison comes through
+    factor: float
+    together: bool
+
+
+def _replayed(state: _State | None, view: AttackView) -> _Copy:
+    """The adversary's copy once it has seen the last attacked round."""
+    if state is None:
+        return _Copy()
+    copy, past = state.copy, state.past
+    if past is None:
+        return copy
+    assert view.defend is not None
+    then = (past.round, past.params)
+    moved = (view.params - past.params) / (view.server_lr * (view.round - past.round))
+
+    def error(told: Tensor) -> float:
+        return abs(((told - moved).double() * past.poison.double()).sum().item())
+
+    after, memory = view.defend(past.updates, copy.memory, then)
+    fresh, _ = view.defend(past.updates, None, then)
+    return _Copy(
+        memory=replaced(memory, _step(after), moved),
+        error=copy.error + error(_step(after)),
+        error_without=copy.error_without + error(_step(fresh)),
+    )
+
+
+def _scan(high: float) -> tuple[float, list[float]]:
+    """The factors that are tried, and the ratio of one to the one before."""
+    ratio = (high / _LOW) ** (1 / (_SCANNED - 1))
+    return ratio, [_LOW * ratio**step for step in range(_SCANNED)]
+
+
+def _search(
+    missing: Callable[[bool, float], float],
+    high: float,
+    steps: int,
+) -> _Form:
+    """The form and the factor at which least is missing."""
+    ratio, scan = _scan(high)
+    least, factor, together = min(
+        (missing(together, factor), factor, together)
+        for together in (False, True)
+        for factor in scan
+    )
+    low, top = max(factor / ratio, _LOW), min(factor * ratio, high)
+    for _ in range(steps):
+        below, above = sqrt(low * factor), sqrt(factor * top)
+        less, nearer = min((missing(together, below), below), (missing(together, above), above))
+        if less >= least:
+            low, top = below, above
+        else:
+            low, top = (low, factor) if nearer < factor else (factor, top)
+            least, factor = less, nearer
+    return _Form(least, factor, together)
 
 
 def adaptive(
@@ -94,45 +197,48 @@ def adaptive(
         Range(0, 50, search=(0, 10)),
         "halvings of the intervals beside the best factor of the scan",
     ] = 5,
-) -> Attack:
+    history: Annotated[
+        bool, "whether the copy of the defense remembers earlier rounds; false: a fresh one each"
+    ] = True,
+) -> Attack[_State | None]:
     """The malicious rows, pushed to where most comes through the defense, no more than all."""
-    ratio = (high / _LOW) ** (1 / (_SCANNED - 1))
-    scan = [_LOW * ratio**step for step in range(_SCANNED)]
 
-    def craft(_state: None, rows: Tensor, view: AttackView) -> Tensor:
+    def plan(state: _State | None, view: AttackView) -> _State:
+        honest = honest_rows(view, view.total - len(view.members))
+        return _State(_replayed(state, view), honest, None)
+
+    def craft(state: _State | None, rows: Tensor, view: AttackView) -> Tensor:
+        assert state is not None
         assert view.defend is not None
-        defend, others = view.defend, honest_rows(view, view.total - len(rows))
+        defend, others = view.defend, state.honest
         honest = view.unpoisoned().mean(0)
         forms = [rows - honest, (rows.mean(0) - honest).expand_as(rows)]
         poison = forms[1][0].double()
         length = poison.square().sum().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
 
-        def sent(form: int, factor: float) -> Tensor:
-            return honest + factor * forms[form]
+        def sent(together: bool, factor: float) -> Tensor:
+            return honest + factor * forms[together]
 
-        def through(form: int, factor: float) -> Tensor:
-            step = _step(defend(torch.cat([others, sent(form, factor)])))
-            return (step.double() * poison).sum() / length
+        def through(together: bool, factor: float) -> Tensor:
+            given = cohort_of(others, sent(together, factor), view)
+            after, _ = defend(given, state.copy.advice)
+            return (_step(after).double() * poison).sum() / length
 
-        without = through(0, 0.0)
+        without = through(False, 0.0)
 
-        def missing(form: int, factor: float) -> float:
-            gain = view.server_lr * (through(form, factor) - without)
+        def missing(together: bool, factor: float) -> float:
+            gain = view.server_lr * (through(together, factor) - without)
             rest = (length - gain).abs().item()
             return rest if isfinite(rest) else inf
 
-        least, factor, form = min(
-            (missing(form, factor), factor, form) for form in (0, 1) for factor in scan
-        )
-        low, top = max(factor / ratio, _LOW), min(factor * ratio, high)
-        for _ in range(steps):
-            below, above = sqrt(low * factor), sqrt(factor * top)
-            less, nearer = min((missing(form, below), below), (missing(form, above), above))
-            if less >= least:
-                low, top = below, above
-            else:
-                low, top = (low, factor) if nearer < factor else (factor, top)
-                least, factor = less, nearer
-        return sent(form, margin * factor).nan_to_num()
+        found = _search(missing, high, steps)
+        return sent(found.together, margin * found.factor).nan_to_num()
 
-    return Attack(craft=craft)
+    def remember(state: _State | None, rows: Tensor, view: AttackView) -> _State:
+        assert state is not None
+        updates = cohort_of(state.honest, rows, view)
+        poison = rows.mean(0) - (state.honest.mean(0) if len(state.honest) else 0)
+        past = _Past(view.round, view.params, updates, poison)
+        return _State(state.copy, rows[:0], past)
+
+    return Attack(plan=plan, craft=craft, remember=remember if history else None)

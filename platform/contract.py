@@ -217,6 +217,23 @@ class ClientView(RoundView):
     data: Samples  # the client's samples, x as the model call takes it
 
 
+class RunDefense(Protocol):
+    """The defense in use, as an adversary that knows it runs a copy of its own."""
+
+    def __call__(
+        self,
+        updates: Updates,
+        /,
+        memory: Any = None,
+        at: tuple[int, Tensor] | None = None,
+    ) -> tuple[Updates, Any]:
+        """(updates, memory): what it makes of updates that the adversary made up, with the
+        adversary's data as root set, and what it remembers then. It starts from the ``memory`` that
+        an earlier call returned, from none without one; ``at`` is an earlier round, and the model
+        (d,) that it began with, in place of the present ones.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackView(RoundView):
     """What the adversary may know: the global model and the data of its own clients; besides them,
@@ -250,9 +267,8 @@ class AttackView(RoundView):
     class_weights: Tensor | None = None
     test: Samples | None = None  # only while the triggered test set is built
     honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
-    # what the defense in use makes of rows (n, d) of equal weight, clients 0 … n - 1, run by the
-    # adversary with a fresh state and its own data as root set; only with KNOWS = "defense"
-    defend: Callable[[Tensor], Updates] | None = None
+    # the defense in use, run by the adversary; only with KNOWS = "defense"
+    defend: RunDefense | None = None
 
     @property
     def data(self) -> Samples:
@@ -584,6 +600,19 @@ class Craft(Protocol[State_contra]):
         """(m, d) → (m, d); as ``craft_buffers``, (m, e) → (m, e), the changes of buffers."""
 
 
+class Remember(Protocol[StateT]):
+    """What an attack keeps of a round once its rows are sent."""
+
+    def __call__(
+        self,
+        state: StateT,
+        rows: Tensor,
+        view: AttackView,
+        /,
+    ) -> StateT:
+        """The state for the next round; ``rows`` (m, d) are those sent."""
+
+
 class Trigger(Protocol[State_contra]):
     """Triggered inputs of clean ones, for evaluation."""
 
@@ -626,6 +655,7 @@ class Attack(NamedTuple, Generic[StateT]):
     train: TrainOwn[StateT] | None = None
     craft: Craft[StateT] | None = None
     craft_buffers: Craft[StateT] | None = None  # after ``craft``, where the model has buffers
+    remember: Remember[StateT] | None = None  # after both
     trigger: Trigger[StateT] | None = None
     goal: Goal[StateT] | None = None
     test_set: BuildTestSet[StateT] | None = None

@@ -20,6 +20,7 @@ from backstop.platform import seeds
 from backstop.platform.contract import (
     AttackView,
     Memory,
+    RunDefense,
     Samples,
     ServerView,
     Slot,
@@ -69,7 +70,7 @@ def attack_view(
     *,
     honest: Tensor | None = None,
     update: Tensor | None = None,
-    defend: Callable[[Tensor], Updates] | None = None,
+    defend: RunDefense | None = None,
     total: int = 3,
 ) -> AttackView:
     """What an adversary with one client among ``total`` knows, as a stage that sees the honest rows

@@ -267,12 +267,13 @@ class Experiment:
             cohort.tolist(),
             state.params,
             state.buffers,
-            state.attack,
+            self.built.training_state(state.attack),
         )
         if trained.rows.is_cpu and trained.rows.nbytes >= memory.LARGE:
             memory.give_back()
         if attacked:
             trained = self._crafted(state, trained, present, presence)
+            state = self._after_sending(state, trained.rows[present], presence)
         return state, trained
 
     def _after_send(self, state: State) -> State:
@@ -291,6 +292,19 @@ class Experiment:
             return state
         view = self.views.attack(state, presence)
         return state._replace(attack=plan(state.attack, view))
+
+    def _after_sending(
+        self,
+        state: State,
+        sent: Tensor,
+        presence: Presence,
+    ) -> State:
+        """The state once the attack has seen what it sent (m, d)."""
+        remember = self.built.attack.remember
+        if not remember:
+            return state
+        view = self.views.attack(state, presence)
+        return state._replace(attack=remember(state.attack, sent, view))
 
     def _presence(self, cohort: Tensor, present: Tensor) -> Presence:
         """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""

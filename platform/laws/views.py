@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from backstop.platform.contract import (
     TrainView,
     Updates,
 )
-from backstop.platform.examples import updates
 from backstop.platform.seeds import generator
 
 CLASSES = 4
@@ -157,9 +157,9 @@ def uneven(rows: Tensor) -> Updates:
     return Updates(rows, torch.arange(1.0, len(rows) + 1), torch.arange(len(rows)))
 
 
-def accepting(rows: Tensor) -> Updates:
-    """A defense that leaves every row as it is."""
-    return updates(rows)
+def accepting(given: Updates, /, memory: Any = None, at: Any = None) -> tuple[Updates, Any]:
+    """A defense that leaves every row as it is, and remembers nothing."""
+    return given, memory
 
 
 def allowed(view: AttackView, knows: str) -> AttackView:

@@ -111,16 +111,23 @@ class Views:
             state.buffers,
         )
 
-    def _defended(self, state: State, rows: Tensor) -> Updates:
-        """The defense in use on rows that the adversary made up, with what the adversary has: no
-        history, and its own data as root set.
-        """
+    def _defended(
+        self,
+        state: State,
+        updates: Updates,
+        memory: Any = None,
+        at: tuple[int, Tensor] | None = None,
+    ) -> tuple[Updates, Any]:
+        """As :class:`~backstop.platform.contract.RunDefense`."""
         spec, defense = self.built.spec, self.built.defense
+        if at is not None:
+            round_index, params = at
+            state = state._replace(round=round_index, params=params)
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
         root = _some(self.attacker_data(), spec.root_size, draws)
         view = replace(self.server(state), root=root, generator=draws)
-        fresh = defense.init(view)
-        return defense.apply(_updates(rows), fresh, view)[0]
+        known = defense.init(view) if memory is None else memory
+        return defense.apply(updates, known, view)
 
     def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
         dataset = loading.dataset(self.built.spec.dataset)
@@ -160,14 +167,6 @@ def _some(
     order = torch.randperm(len(samples.y), generator=draws)
     index = order[:count].to(samples.y.device)
     return Samples(samples.x[index], samples.y[index])
-
-
-def _updates(rows: Tensor) -> Updates:
-    """Rows (n, d) as the updates of clients 0 … n-1, all of one weight."""
-    count = len(rows)
-    weight = torch.ones(count, device=rows.device)
-    client = torch.arange(count, device=rows.device)
-    return Updates(rows, weight, client)
 
 
 def _all_of_class(x: Tensor, label: int) -> Samples:

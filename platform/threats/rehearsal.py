@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import AttackView, Samples
+from backstop.platform.contract import AttackView, Samples, Updates
 
 
 def honest_rows(view: AttackView, count: int) -> Tensor:
@@ -26,6 +28,42 @@ def honest_rows(view: AttackView, count: int) -> Tensor:
             own = _resampled(own, view.generator)
         rows.append(view.train(view.params, own))
     return torch.stack(rows)
+
+
+def cohort_of(
+    honest: Tensor,
+    own: Tensor,
+    view: AttackView,
+) -> Updates:
+    """Rehearsed honest rows (k, d) and the members' own (m, d) as a round's updates of equal
+    weight. A client has the same id in all rounds, honest ones from 0 on, malicious ones after as
+    many as a cohort has.
+    """
+    rows = torch.cat([honest, own])
+    client = torch.cat([torch.arange(len(honest)), view.total + view.members]).to(rows.device)
+    weight = torch.ones(len(rows), device=rows.device)
+    return Updates(rows, weight, client)
+
+
+def replaced(
+    memory: Any,
+    old: Tensor,
+    new: Tensor,
+) -> Any:
+    """What a defense remembers, with ``new`` wherever it holds ``old`` to the bit.
+
+    >>> replaced(({"last": torch.ones(2)}, 3), torch.ones(2), torch.zeros(2))
+    ({'last': tensor([0., 0.])}, 3)
+    """
+    if isinstance(memory, Tensor):
+        return new if torch.equal(memory, old) else memory
+    if isinstance(memory, dict):
+        return {key: replaced(value, old, new) for key, value in memory.items()}
+    if isinstance(memory, (list, tuple)):
+        values = [replaced(value, old, new) for value in memory]
+        named = hasattr(memory, "_fields")  # a NamedTuple takes its values one by one
+        return type(memory)(*values) if named else type(memory)(values)
+    return memory
 
 
 def _resampled(samples: Samples, generator: torch.Generator) -> Samples:

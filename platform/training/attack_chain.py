@@ -53,10 +53,16 @@ def attack_chain(
         train=partial(chain.train, trainer) if chain.has("train") else None,
         craft=chain.craft if chain.has("craft") else None,
         craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
+        remember=chain.remember if chain.has("remember") else None,
         trigger=partial(chain.trigger, trigger_stage) if chain.has("trigger") else None,
         goal=partial(chain.goal, trigger_stage) if chain.has("goal") else None,
         test_set=partial(chain.test_set, trigger_stage) if chain.has("test_set") else None,
     )
+
+
+def in_training(stage: Attack) -> bool:
+    """Whether the clients' local training asks the stage, and needs its state."""
+    return any((stage.poison, stage.constrain, stage.objective, stage.pace, stage.train))
 
 
 def find_trigger_stage(stages: Sequence[Attack]) -> int:
@@ -219,6 +225,19 @@ class _Chain(NamedTuple):
                 seen = self.seen(index, view, "craft buffers")
                 changes = stage.craft_buffers(state, changes, seen)
         return changes
+
+    def remember(
+        self,
+        states: Any,
+        rows: Tensor,
+        view: AttackView,
+    ) -> tuple[Any, ...]:
+        return tuple(
+            stage.remember(state, rows, self.seen(index, view, "remember"))
+            if stage.remember
+            else state
+            for index, (stage, state) in enumerate(self.pairs(states))
+        )
 
     def train(
         self,

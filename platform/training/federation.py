@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import network, partition
-from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage
+from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
 from backstop.platform.training.defense_chain import chain
 
 
@@ -31,6 +31,7 @@ class Federation(NamedTuple):
     replica: network.Replica
     attack: Attack  # all stages as one
     trigger_stage: int  # index of the stage whose state decides on the triggered test set
+    training_stages: tuple[bool, ...]  # which stages local training asks for something
     defense: Defense  # all stages as one
     device: torch.device
 
@@ -78,6 +79,15 @@ class Federation(NamedTuple):
             present = torch.isin(self.cohort(round_index), self.attackers(round_index))
             turns.append(int(present.sum()))
         return tuple(accumulate(turns))
+
+    def training_state(self, states: Any) -> Any:
+        """The attack's state as local training needs it: without that of stages which have no part
+        in it, and may be large.
+        """
+        if states is None or all(self.training_stages):
+            return states
+        pairs = zip(states, self.training_stages, strict=True)
+        return tuple(state if needed else None for state, needed in pairs)
 
     def cohort(self, round_index: int) -> Tensor:
         """Ascending ids (int64) of the clients that train in a round.
@@ -163,7 +173,7 @@ def build_federation(
         among=rest,
     )
     module = _model(spec, data)
-    attack, trigger_stage = _attack(spec)
+    attack, stages = _attack(spec)
     net = network.network(module, data, where, spec.batch, spec.precision)
     built = Federation(
         spec=spec,
@@ -173,7 +183,8 @@ def build_federation(
         net=net,
         replica=network.Replica(net),
         attack=attack,
-        trigger_stage=trigger_stage,
+        trigger_stage=find_trigger_stage(stages),
+        training_stages=tuple(map(in_training, stages)),
         defense=_defense(spec),
         device=where,
     )
@@ -222,9 +233,9 @@ def _model(spec: Spec, data: Data) -> nn.Module:
     return module
 
 
-def _attack(spec: Spec) -> tuple[Attack, int]:
-    """The stages as one, and which of them decides on the triggered test set; of a dormant attack
-    what tells how often it would succeed.
+def _attack(spec: Spec) -> tuple[Attack, list[Attack]]:
+    """The stages as one, and one by one; of a dormant attack what tells how often it would
+    succeed.
     """
     names = [item.name for item in spec.attack]
     knows = [plugins.attack_facts(name).knows for name in names]
@@ -238,7 +249,7 @@ def _attack(spec: Spec) -> tuple[Attack, int]:
             goal=attack.goal,
             test_set=attack.test_set,
         )
-    return attack, find_trigger_stage(stages)
+    return attack, stages
 
 
 def _defense(spec: Spec) -> Defense:
