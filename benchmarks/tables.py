@@ -21,6 +21,7 @@ from backstop.platform.contract import Part
 from backstop.platform.results.names import chain_of
 from backstop.platform.results.reading import load_document
 from backstop.platform.results.wording import percent
+from backstop.search_spaces._defense_settings import ATTACKERS
 
 Document = Mapping[str, Any]
 Cell = Mapping[str, Any]
@@ -92,7 +93,9 @@ def code(name: str) -> str:
 
 
 def defenses(document: Document) -> str:
-    """Every defense against one strong backdoor, in the order of the leaderboard."""
+    """Every defense against one strong backdoor, in the order of the leaderboard; those that assume
+    a number of attackers as they do when it is the true one.
+    """
     untriggered = {
         cell["defense"]: cell["untriggered_target_rate"]
         for cell in document["cells"]
@@ -110,7 +113,7 @@ def defenses(document: Document) -> str:
         "accuracy without attack",
     )
     rows = []
-    for row in document["rows"]:
+    for row in filter(told_the_truth, document["rows"]):
         name = bare_name(row["defense_stages"], "fedavg")
         rows.append(
             (
@@ -126,6 +129,12 @@ def defenses(document: Document) -> str:
             )
         )
     return markdown(heads, rows, 4)
+
+
+def told_the_truth(row: Cell) -> bool:
+    """Whether a defense of ``all_defenses`` assumes no wrong number of attackers."""
+    told = {stage["params"].get("f", ATTACKERS) for stage in row["defense_stages"]}
+    return told <= {ATTACKERS}
 
 
 def bare_name(stages: Stages, empty: str) -> str:

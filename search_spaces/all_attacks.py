@@ -4,7 +4,7 @@ docs/attacks.md explains.
 A new file in attacks/ joins by itself: with its defaults, alone where it defines a trigger or only
 does damage, else behind a patch; those that need another setting to bite on this task are set in
 SETTINGS. Images are handwritten digits; attacks on text and tables have small tasks of their own.
-No download; some half an hour on two cores.
+No download; some three quarters of an hour on two cores.
 """
 
 from __future__ import annotations

@@ -1,22 +1,34 @@
 """Every defense there is against one strong backdoor, on real digits: the table that
 docs/defenses.md explains.
 
-Each defense faces no attack and a patch backdoor with model replacement, for two seeds. A new file
-in defenses/ joins by itself, with its defaults; those whose defaults are in other units than this
-task's, or that assume a number of attackers, are set in _defense_settings.py. No download; some
-ten minutes on two cores.
+Each defense faces a patch backdoor with model replacement, and none while it is dormant, for two
+seeds. A new file in defenses/ joins by itself, with its defaults; those whose defaults are in other
+units than this task's are set in _defense_settings.py. No server knows the number of attackers, so
+those that assume one are told half of it and double, too. No download; some fifteen minutes on two
+cores.
 """
 
 from __future__ import annotations
 
 from backstop.platform.contract import Spec
+from backstop.platform.plugins import find
 from backstop.platform.specs.change import grid
-from backstop.search_spaces._defense_settings import defense_settings
+from backstop.search_spaces._defense_settings import ATTACKERS, defense_settings
 from backstop.search_spaces.quickstart import BASE
 
-ATTACKS = ["none", "badnets(share=0.2)+model_replacement(strength=3)"]
+ATTACK = "badnets(share=0.2)+model_replacement(strength=3)"
+TOLD = (ATTACKERS // 2, ATTACKERS, 2 * ATTACKERS)  # to a defense that assumes a number
+
+
+def _settings(name: str, usual: str) -> list[str]:
+    """The ways in which a defense stands in the table."""
+    if "f" in find("defenses", name).parameters:
+        return [f"{name}(f={told})" for told in TOLD]
+    return [usual]
 
 
 def all_defenses() -> list[Spec]:
-    """Two attacks × every defense × two seeds."""
-    return grid(BASE, seed=range(2), attack=ATTACKS, defense=defense_settings().values())
+    """One attack × every defense × two seeds."""
+    found = defense_settings().items()
+    settings = [setting for name, usual in found for setting in _settings(name, usual)]
+    return grid(BASE, seed=range(2), attack=[ATTACK], defense=settings)

@@ -1,5 +1,5 @@
-"""The paper's text on a small machine: a narrower LSTM, 8 rounds after 200 clean ones; under 40
-minutes on two cores.
+"""The paper's text on a small machine: a narrower LSTM, 8 rounds after 200 clean ones, and 40 from
+the start; by the seconds of single runs an hour on two cores.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ BASE = paper_twitter.BASE.replace(
     warmup=200,
     eval_every=2,
 )
+# the model still has to learn: 46 % at first, 67 % at the end without a defense
+LEARNING = BASE.replace(warmup=0, rounds=40, eval_every=8)
 ATTACKS = [
     "edge_case(share=1.0)",
     "edge_case(share=1.0)+pgd(radius=1.5)+model_replacement(strength=5)",
@@ -26,4 +28,6 @@ ATTACKS = [
 
 def paper_twitter_small() -> list[Spec]:
     """Continuous and strong edge cases, a trigger phrase × 15 defenses × 2 seeds."""
-    return task(BASE, ATTACKS, baselines(norm=1.7, images=False), seeds=range(2))
+    defenses, seeds = baselines(norm=1.7, images=False), range(2)
+    learning = task(LEARNING, ATTACKS[:1], defenses, seeds)
+    return [*task(BASE, ATTACKS, defenses, seeds), *learning]

@@ -4,6 +4,7 @@ twice gives the same plan.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -98,12 +99,13 @@ def test_all_defenses_holds_all_defenses() -> None:
     assert {spec.defense[0].name for spec in specs if spec.defense} == set(
         plugins.names("defenses")
     ) - {"fedavg"}
-    assert (
-        len({spec.id for spec in specs if not spec.dormant}) == len(plugins.names("defenses")) * 4
-    )
-    assert all(
-        part.params["f"] == 4 for spec in specs for part in spec.defense if "f" in part.params
-    )
+    told = [part.params["f"] for spec in specs for part in spec.defense if "f" in part.params]
+    assuming = [
+        name for name in plugins.names("defenses") if "f" in plugins.defense_facts(name).needs
+    ]
+    assert {told.count(number) for number in (2, 4, 8)} == {4 * len(assuming)} and 0 not in told
+    others = len(plugins.names("defenses")) - len(assuming)
+    assert len(specs) == 4 * (others + 3 * len(assuming))
 
 
 def test_all_attacks_holds_all_attacks() -> None:
@@ -154,7 +156,8 @@ def test_the_papers_tasks_have_the_published_federation_and_baselines(name: str)
     chains = [[stage.name for stage in spec.attack] for spec in specs]
     assert ["edge_case"] in chains and ["edge_case", "pgd", "model_replacement"] in chains
     assert (["badnets"] in chains and ["dba"] in chains) == bool(flip)
-    assert all(spec.warmup for spec in specs)
+    learning = {str(spec.defense) for spec in specs if not spec.warmup}
+    assert learning == {str(spec.defense) for spec in specs if spec.warmup}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_the_published_batch_mixes_and_rounds(name: str, share: float, rounds: i
     assert {
         part.params["share"] for spec in specs for part in spec.attack if part.name == "edge_case"
     } == {share}
-    assert {spec.rounds for spec in specs} == {rounds}
+    assert {spec.rounds for spec in specs if spec.warmup} == {rounds}
 
 
 @pytest.mark.parametrize("size", ["", "_small"])
@@ -189,6 +192,8 @@ def test_the_knobs_hold_the_corners_of_the_ablation_on_each_task(size: str) -> N
 
 def test_a_space_that_ranks_defenses_holds_a_model_that_stands_still() -> None:
     for name in SPACES:
+        if not isinstance(load_space(name), list):  # a search has a row for each of its own
+            continue
         defended: dict[tuple[str, int], set[str]] = {}
         for spec in planned(name):
             if spec.attack and not spec.dormant:
@@ -196,7 +201,7 @@ def test_a_space_that_ranks_defenses_holds_a_model_that_stands_still() -> None:
                 ranked = defended.setdefault((setting, spec.seed), set())
                 ranked.add(spec.defense[0].name if spec.defense else "fedavg")
         for ranked in defended.values():
-            assert "frozen" in ranked or ranked == {"fedavg"} or name in ("smoke", "tune_invariant")
+            assert "frozen" in ranked or ranked == {"fedavg"} or name == "smoke"
 
 
 def searches(name: str) -> tuple[Search, ...]:
@@ -248,3 +253,39 @@ def test_every_defense_is_tuned_with_an_equal_budget_and_ranked_on_other_attacks
         "defense.invariant.trim_fraction",
         "defense.norm_clip.norm",
     } <= tuned
+
+
+SUITES = {
+    "suite_laptop_1": "f2c98bcd2705bafb78b924219374fc3ca85ac848265453f85e752f80f99d84a6",
+    "suite_gpu_1": "39ff9ec82129ed6686eedbd015492f43072bf7e5344f9eb04064bfe9c02df52a",
+}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_a_frozen_list(name: str) -> None:
+    """Sha256 of its ids in their order, twins included. Another list, a plug-in's new VERSION or a
+    new ENGINE makes other runs: then the suite is another one, with a number of its own, once
+    results of it are published.
+    """
+    ids = "\n".join(spec.id for spec in planned(name))
+    assert hashlib.sha256(ids.encode()).hexdigest() == SUITES[name]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_has_seeds_enough_for_intervals_and_every_defense_of_its_day(name: str) -> None:
+    specs = planned(name)
+    settings: dict[str, set[int]] = {}
+    for spec in specs:
+        settings.setdefault(spec_text(spec.replace(seed=0)), set()).add(spec.seed)
+    assert all(len(seeds) >= 6 for seeds in settings.values())
+    used = {stage.name for spec in specs for stage in spec.defense}
+    assert used <= {*plugins.names("defenses")} and len(used) == 47
+    known = {plugins.attack_facts(stage.name).knows for spec in specs for stage in spec.attack}
+    assert {"own", "defense"} <= known
+
+
+def test_shares_of_attackers_go_from_one_in_a_thousand_to_one_in_five() -> None:
+    shares = {(spec.malicious, spec.selection) for spec in planned("attacker_share")}
+    fixed = {share for share, selection in shares if selection == "fixed"}
+    assert fixed == {0.05, 0.1, 0.2}
+    assert {share for share, _ in shares} - fixed == {0.001, 0.01}
