@@ -21,6 +21,7 @@ from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
 from backstop.platform.commands.check import check
+from backstop.platform.commands.compare import compare
 from backstop.platform.commands.merge import merge
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
@@ -143,6 +144,14 @@ def parser() -> Parser:
     _check_options(
         command("check", check, "Hold your own plug-in to the laws, and say what is missing.")
     )
+    _compare_options(
+        command(
+            "compare",
+            compare,
+            "Compare two leaderboards, or two defenses of one: how much they differ, how sure that"
+            " is, which cells decide, and how many seeds are missing.",
+        )
+    )
     _list_options(command("list", list_, "List the plug-ins."))
     _show_options(command("show", show, "Show the data sheet of a plug-in."))
     _data_options(
@@ -260,6 +269,29 @@ def _check_options(to: Parser) -> None:
         metavar="FILE_OR_PACKAGE",
         help="a .py file, a folder of them, an installed package, or the name of a plug-in",
     )
+
+
+def _compare_options(to: Parser) -> None:
+    to.add_argument(
+        "first",
+        metavar="A",
+        help="a leaderboard.json or its folder; with --board or --experiment, a defense",
+    )
+    to.add_argument("second", metavar="B", help="the other one")
+    to.add_argument(
+        "--board",
+        type=_path,
+        metavar="FILE",
+        help="a leaderboard.json or its folder, whose defenses A and B are",
+    )
+    to.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="MLflow experiment whose finished runs are ranked, instead of a file",
+    )
+    _mix_option(to)
+    _json_option(to, "the comparison as one JSON document on stdout")
+    _store_option(to)
 
 
 def _list_options(to: Parser) -> None:

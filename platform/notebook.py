@@ -91,6 +91,26 @@ class Leaderboard:
         return markdown(self.document)
 
 
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Two defenses of a leaderboard, or two leaderboards: what ``backstop compare --json`` prints,
+    and its text.
+    """
+
+    document: Document
+    text: str
+
+    def __repr__(self) -> str:
+        """What the command line prints."""
+        return self.text
+
+    def frame(self) -> DataFrame:
+        """Of two defenses a row for each measure, of two leaderboards one for each defense."""
+        from pandas import json_normalize
+
+        return json_normalize(self.document.get("figures") or self.document["rows"], sep="_")
+
+
 class Proposal(NamedTuple):
     """What a search has tried, and what it came to."""
 
@@ -287,6 +307,28 @@ def merge(
 
     merged = merge_boards([read_published(Path(board)) for board in boards], experiment=experiment)
     return Leaderboard(merged.document)
+
+
+def compare(
+    first: str | Leaderboard,
+    second: str | Leaderboard,
+    board: Leaderboard | None = None,
+) -> Comparison:
+    """Two defenses of a leaderboard by their names, ``compare("krum", "median", board)``, or two
+    leaderboards, ``compare(before, after)``: how much they differ, how sure that is, which cells
+    decide, and how many seeds are missing.
+    """
+    from backstop.platform.commands.compare import report_boards, report_defenses
+
+    if isinstance(first, Leaderboard) and isinstance(second, Leaderboard) and board is None:
+        documents = first.document, second.document
+        titles = [document["experiment"] for document in documents]
+        report = report_boards(*documents, titles)
+    elif isinstance(first, str) and isinstance(second, str) and board is not None:
+        report = report_defenses(board.document, first, second)
+    else:
+        raise BadInput("compare: give two leaderboards, or two defenses by name and their board")
+    return Comparison(report.document, report.text(TEXT_WIDTH))
 
 
 def _finished_runs(

@@ -23,8 +23,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 LINE = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(backstop [a-z].*)$", re.MULTILINE)
 INLINE = re.compile(r"`(backstop [a-z][^`\n]*)`")
 FORM = re.compile(r"`([a-z][a-z0-9_]*(?:\([^`\n]*\))?(?:\+[a-z][a-z0-9_]*(?:\([^`\n]*\))?)*)`")
-# SPACE, [NAME], group|batch: a pattern, no example
-PLACEHOLDER = re.compile(r"…|\.\.\.|\[[A-Z]+\]|\b[A-Z]{2,}\b|\||Δ")
+# SPACE, [NAME], A B, group|batch: a pattern, no example
+PLACEHOLDER = re.compile(r"…|\.\.\.|\[[A-Z]+\]|\bA B\b|\b[A-Z]{2,}\b|\||Δ")
 SMALL = {"--rounds": "2", "--clients": "8", "--per-round": "4"}
 
 
@@ -110,6 +110,8 @@ def test_commands_are_right(
         assert capsys.readouterr().out
     elif verb == "verify":
         assert (ROOT / options.file).is_file()
+    elif verb == "compare":
+        assert options.experiment or (ROOT / (options.board or options.first)).exists()
     elif verb == "leaderboard":
         assert options.experiment  # parsed; its runs are those of a sweep before it
     else:

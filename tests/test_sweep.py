@@ -96,6 +96,18 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
     )
 
 
+@pytest.mark.timeout(600)
+def test_more_seeds_run_what_is_missing_and_nothing_else(tmp_path: Path, space: str) -> None:
+    sweep(tmp_path, space, "--seeds", "1", "--set", "rounds=2")
+    first = {run["id"]: run for run in json.loads(board(tmp_path, "backstop-store"))["runs"]}
+    assert len(first) == 6
+    again = sweep(tmp_path, space, "--seeds", "2", "--set", "rounds=2")
+    assert "6 of 12 runs are finished already" in again.stderr, again.stderr
+    both = json.loads(board(tmp_path, "backstop-store"))["runs"]
+    assert len(both) == 12
+    assert [run for run in both if run["spec"]["seed"] == 0] == list(first.values())
+
+
 @pytest.mark.timeout(900)
 def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     tmp_path: Path, space: str

@@ -118,6 +118,16 @@ def attack_names(document: Json) -> dict[str, ChainName]:
     return chain_names(attacks)
 
 
+def short_names(*documents: Json) -> dict[str, ChainName]:
+    """Names of the leaderboards' attacks and defenses among each other's, by their full texts."""
+    chains: dict[str, dict[str, Chain]] = {"attack": {}, "defense": {}}
+    for document in documents:
+        for cell in document["cells"]:
+            for role, known in chains.items():
+                known[cell[role]] = chain_of(cell[f"{role}_stages"])
+    return chain_names(chains["attack"]) | chain_names(chains["defense"])
+
+
 def part_label(part: Json) -> str:
     """The text form of one plug-in in JSON."""
     return str(Part(part["name"], part["params"]))

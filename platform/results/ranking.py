@@ -84,7 +84,7 @@ def ranking_document(
     searched: Sequence[Json],
 ) -> Document:
     """The leaderboard's document of ordered runs of one fingerprint."""
-    board = _board(runs, searched)
+    board = scored_board(runs, searched)
     everything = (*board.cells, *board.searched)
     settings = {item.cell.key.setting: setting_fields(item.cell.spec) for item in everything}
     return {
@@ -104,7 +104,7 @@ def ranking_document(
     }
 
 
-def _board(runs: Sequence[Logged], searched: Sequence[Json]) -> Board:
+def scored_board(runs: Sequence[Logged], searched: Sequence[Json]) -> Board:
     """The scored cells: those under the attacks that a search has chosen stand by themselves."""
     chosen = _trials_by_run(searched, "attack")
     tuned = _trials_by_run(searched, "defense")

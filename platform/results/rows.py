@@ -121,16 +121,43 @@ def board_rows(board: Board) -> list[RowFields]:
     """The rows of a board in their order. The worst cases that a search has chosen count where
     every ranked defense was searched.
     """
+    return _placed(_all_parts(board), board)
+
+
+def board_estimates(board: Board) -> dict[str, dict[str, Estimate | None]]:
+    """Defense → the figures of its row, with their values by seed."""
+    return {_defense(parts): _estimates(parts) for parts in _all_parts(board)}
+
+
+def _estimates(parts: _Parts) -> dict[str, Estimate | None]:
+    measures = ("der", *FIGURES)
+    return {
+        "score": _score(parts),
+        **{name: mean_over_board(parts.counted, name) for name in measures},
+    }
+
+
+def _all_parts(board: Board) -> list[_Parts]:
+    """Each defense's cells and what counts as its worst attack."""
     scenes = board.scenes()
     by_defense = board.by_defense()
     parts = [_parts(by_defense[defense], scenes) for defense in board.defenses()]
-    rows = placed_rows([_contender(item, board, len(scenes)) for item in parts])
-    ranked = {row["defense"] for row in rows if row["rank"] is not None}
-    searched = {item.searched[0].cell.key.defense for item in parts if item.searched}
-    if not searched or not ranked <= searched:
-        return rows
-    by_search = [item._replace(worst=_worse(item.worst, item.sought)) for item in parts]
-    return placed_rows([_contender(item, board, len(scenes)) for item in by_search])
+    searched = {_defense(item) for item in parts if item.searched}
+    if not searched:
+        return parts
+    ranked = {row["defense"] for row in _placed(parts, board) if row["rank"] is not None}
+    if not ranked <= searched:
+        return parts
+    return [item._replace(worst=_worse(item.worst, item.sought)) for item in parts]
+
+
+def _placed(parts: Sequence[_Parts], board: Board) -> list[RowFields]:
+    scene_count = len(board.scenes())
+    return placed_rows([_contender(item, board, scene_count) for item in parts])
+
+
+def _defense(parts: _Parts) -> str:
+    return (*parts.attacked, *parts.searched)[0].cell.key.defense
 
 
 def _parts(board: Board, scenes: Container[SceneKey]) -> _Parts:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from backstop.platform.contract import Part as Part
     from backstop.platform.contract import Search as Search
     from backstop.platform.contract import Spec as Spec
+    from backstop.platform.notebook import Comparison as Comparison
     from backstop.platform.notebook import Leaderboard as Leaderboard
+    from backstop.platform.notebook import compare as compare
     from backstop.platform.notebook import leaderboard as leaderboard
     from backstop.platform.notebook import load as load
     from backstop.platform.notebook import merge as merge
@@ -37,11 +39,13 @@ __version__ = "0.1.0"
 
 _HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
     "BadInput": "params",
+    "Comparison": "notebook",
     "Leaderboard": "notebook",
     "Part": "contract",
     "Search": "contract",
     "Spec": "contract",
     "change_spec": "specs.change",
+    "compare": "notebook",
     "grid": "specs.change",
     "leaderboard": "notebook",
     "load": "notebook",
