@@ -272,6 +272,7 @@ def test_enough_seeds_are_said_to_be_enough(
     out = shown(capsys, "krum", "fedavg", "--board", "8.json")
     assert "the 95 % interval over 8 seeds" in out
     assert "the two are told apart" in out
+    assert "the score counts the worst attack: badnets+model_replacement for the first" in out
     assert "< 0.001" in out
     assert "more seed" not in out
 

@@ -112,6 +112,8 @@ def test_commands_are_right(
         assert (ROOT / options.file).is_file()
     elif verb == "compare":
         assert options.experiment or (ROOT / (options.board or options.first)).exists()
+    elif verb == "merge":
+        assert options.out  # parsed; its boards are the reader's
     elif verb == "leaderboard":
         assert options.experiment  # parsed; its runs are those of a sweep before it
     else:

@@ -100,8 +100,8 @@ def _worst_words(contrast: Json, names: Names) -> list[str]:
     if contrast["leading"] != "score" or None in contrast["worst"]:
         return []
     first, second = (f"{names[attack]}" for attack in contrast["worst"])
-    balance = "balance is 1 - excess - cost of a cell, and adds what it weighs in the mean"
-    return [f"{balance}; the score counts the worst attack, of the first {first}, then {second}"]
+    worst = f"the score counts the worst attack: {first} for the first, {second} for the second"
+    return ["balance is 1 - excess - cost of a cell; adds is its share of the mean balance", worst]
 
 
 def _what_is_shown(leading: Json) -> str:
