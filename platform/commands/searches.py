@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backstop.platform.sweeps.search import Proposals
     from backstop.platform.sweeps.trial_runs import SearchTrial
 
+KEYS_IN_COLUMNS = 5  # more of what was proposed is written in one
 WINNER_WIDTH = 24  # columns that a chain has at least
 
 
@@ -67,10 +68,16 @@ def _filled(
     green: set[int],
 ) -> Table:
     table, keys = _table(), _keys(trials)
-    for name in ("trial", *keys, *proposals.judgments, ""):
-        table.add_column(name, justify="right")
+    in_columns = len(keys) <= KEYS_IN_COLUMNS
+    table.add_column("trial", justify="right", no_wrap=True)
+    for key in keys if in_columns else ["proposal"]:
+        table.add_column(key, justify="right" if in_columns else "left")
+    for name in (*proposals.judgments, ""):
+        table.add_column(name.replace("_", " "), justify="right")
     for trial in trials:
         cells = [reports.value_text(trial.values.get(key, "–")) for key in keys]
+        if not in_columns:
+            cells = [reports.proposal_text(trial)]
         cells += [_score_text(trial, name) for name in proposals.judgments]
         style = "green" if trial.position in green else ""
         table.add_row(str(trial.position), *cells, _remark(trial), style=style)

@@ -107,7 +107,7 @@ def searches_note(searches: Iterable[Proposals]) -> str:
 
 
 def _note_line(proposals: Proposals, trial: SearchTrial) -> str:
-    values = ", ".join(f"{key} {value_text(value)}" for key, value in trial.values.items())
+    values = proposal_text(trial)
     fresh: Mapping[str, Sequence[float]] = {}
     for confirmed in proposals.confirmed:
         if confirmed.trial.position == trial.position:
@@ -121,6 +121,11 @@ def _note_line(proposals: Proposals, trial: SearchTrial) -> str:
 
 def _scores_text(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items()) or "–"
+
+
+def proposal_text(trial: SearchTrial) -> str:
+    """All that was proposed, in one line."""
+    return ", ".join(f"{key} {value_text(value)}" for key, value in trial.values.items())
 
 
 def value_text(value: object) -> str:
