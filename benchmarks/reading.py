@@ -186,9 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.read:
         print(*read(locate_store(options.read), options.runs[0]))
         return
-    print(
-        "| runs | runs read, s | accuracy and attack success by round, s | ms a run | peak memory, MiB |"
-    )
+    print("| runs | runs read, s | two metrics by round, s | ms a run | peak memory, MiB |")
     print("| ---: | ---: | ---: | ---: | ---: |")
     for count in options.runs:
         with tempfile.TemporaryDirectory() as folder:

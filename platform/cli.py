@@ -25,6 +25,7 @@ from backstop.platform.commands.compare import compare
 from backstop.platform.commands.merge import merge
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
+from backstop.platform.commands.submit import submit
 from backstop.platform.commands.sweep import sweep
 from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
@@ -151,6 +152,9 @@ def parser() -> Parser:
             "Compare two leaderboards, or two defenses of one: how much they differ, how sure that"
             " is, which cells decide, and how many seeds are missing.",
         )
+    )
+    _submit_options(
+        command("submit", submit, "Write an entry: the runs of one attack or defense of a board.")
     )
     _list_options(command("list", list_, "List the plug-ins."))
     _show_options(command("show", show, "Show the data sheet of a plug-in."))
@@ -292,6 +296,24 @@ def _compare_options(to: Parser) -> None:
     _mix_option(to)
     _json_option(to, "the comparison as one JSON document on stdout")
     _store_option(to)
+
+
+def _submit_options(to: Parser) -> None:
+    to.add_argument("board", metavar="BOARD", help="a folder of results, or a leaderboard.json")
+    to.add_argument("chain", metavar="CHAIN", help="the attack or defense, as the board names it")
+    to.add_argument(
+        "--out",
+        type=_path,
+        required=True,
+        metavar="DIR",
+        help="folder for the entry",
+    )
+    to.add_argument(
+        "--reported",
+        type=_path,
+        metavar="CSV",
+        help="what the paper reports: dataset, attack (or defense), metric, reported, where",
+    )
 
 
 def _list_options(to: Parser) -> None:

@@ -26,6 +26,20 @@ class Published(NamedTuple):
     document: Document
     runs: list[Run]  # in the document's order
 
+    def only(self, runs: Iterable[Run]) -> Published:
+        """The same board with these of its runs; what is worked out from them is not."""
+        kept = list(runs)
+        ids = {run.id for run in kept}
+        entries = [item for item in self.document["runs"] if item["id"] in ids]
+        searched = [item for item in self.document["searched"] if ids.issuperset(item["ids"])]
+        document = {
+            **self.document,
+            "runs": entries,
+            "searched": searched,
+            "missing_runs": [],
+        }
+        return Published(self.name, document, kept)
+
 
 def read_published(path: Path) -> Published:
     """The board of a folder, or of a ``leaderboard.json`` and the ``runs.csv`` beside it, where

@@ -1,0 +1,39 @@
+"""``backstop submit``: an entry for somebody else's board."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backstop.platform.commands.output import DONE, say
+
+
+def submit(options: argparse.Namespace) -> int:
+    """``backstop submit``: the runs of one attack or defense, with what its paper reports."""
+    from backstop.platform.results.document import encode_document, write_text
+    from backstop.platform.results.files import write_leaderboard
+    from backstop.platform.results.merging import merge_boards
+    from backstop.platform.results.published import read_published
+    from backstop.platform.results.submission import (
+        entry_document,
+        entry_text,
+        find_entered,
+        read_claims,
+        runs_of,
+    )
+
+    board = read_published(Path(options.board))
+    entered = find_entered(board, options.chain)
+    claims = read_claims(Path(options.reported), entered.side) if options.reported else []
+    own = board.only(runs_of(board, entered))
+    document, runs = merge_boards([own], mix=True)  # as mixed as the board is
+    entry = entry_document(document, entered, claims)
+    folder = Path(options.out)
+    files = write_leaderboard(document, runs, folder)
+    files.append(write_text(folder / "entry.json", encode_document(entry)))
+    files.append(write_text(folder / "ENTRY.md", entry_text(entry, entered)))
+    missing = sum(line["setting"] is None for line in entry["figures"])
+    if missing:
+        say(f"backstop: {missing} of {len(entry['figures'])} reported figures were not run")
+    say(f"wrote {', '.join(map(str, files))}")
+    return DONE
