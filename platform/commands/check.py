@@ -123,10 +123,10 @@ def _broken_laws(subject: _Subject) -> Iterator[str]:
     from backstop.platform.laws.breach import breaches
 
     if subject.group == "attacks":
-        laws, effect = attacks.LAWS, attack_effect
+        laws, effect = attacks.ATTACK_LAWS, attack_effect
         exempt = plugins.attack_facts(subject.name).exempt
     else:
-        laws, effect = defenses.LAWS, defense_effect
+        laws, effect = defenses.DEFENSE_LAWS, defense_effect
         exempt = plugins.defense_facts(subject.name).exempt
     for title in exempt:
         print(f"  exempt from: {title}")

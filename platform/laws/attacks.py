@@ -15,20 +15,26 @@ from backstop.platform.contract import Attack, AttackView, Kind, Samples, TestSe
 from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
 from backstop.platform.laws.streams import global_states
-from backstop.platform.laws.views import CLASSES, allowed, attack_view, samples, train_view
+from backstop.platform.laws.views import (
+    LABEL_COUNT,
+    allowed,
+    plain_attack_view,
+    plain_train_view,
+    samples,
+)
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 
-D = 24
+_D = 24
 
 
-def build(name: str, **params: Any) -> Attack:
+def build_attack(name: str, **params: Any) -> Attack:
     """An attack by name."""
     attack: Attack = plugins.build("attacks", name, params)
     return attack
 
 
-def kinds(name: str) -> tuple[Kind, ...]:
+def kinds_taken(name: str) -> tuple[Kind, ...]:
     """The kinds of data that an attack is for."""
     return plugins.kinds("attacks", name) or get_args(Kind)
 
@@ -86,12 +92,12 @@ def same(one: Any, other: Any) -> bool:
 
 def malicious_rows(m: int = 3) -> Tensor:
     """Rows (m, d) that malicious clients have trained."""
-    return torch.randn(m, D, generator=generator(0, "tests", "malicious"))
+    return torch.randn(m, _D, generator=generator(0, "tests", "malicious"))
 
 
-def facts(name: str) -> None:
+def has_facts(name: str) -> None:
     """The facts say what the attack does."""
-    stated, attack = plugins.attack_facts(name), build(name)
+    stated, attack = plugins.attack_facts(name), build_attack(name)
     defines = any((attack.trigger, attack.goal, attack.test_set))
     hold(
         stated.trigger is defines,
@@ -115,10 +121,10 @@ def facts(name: str) -> None:
         hold(numeric, f"STRENGTH={stated.strength!r} to be a number with a range", "it is none")
 
 
-def arguments(name: str) -> None:
+def keeps_arguments(name: str) -> None:
     """Nothing that is given is changed."""
-    for kind in kinds(name):
-        attack, view = build(name), seen(name, attack_view(kind))
+    for kind in kinds_taken(name):
+        attack, view = build_attack(name), seen(name, plain_attack_view(kind))
         batch, test = samples(kind, 16, "batch"), samples(kind, 32, "test")
         rows, honest = malicious_rows(), view.honest if view.honest is not None else 0
         given = (view.params, tuple(view.data), tuple(batch), tuple(test), rows, honest)
@@ -150,13 +156,13 @@ def _products(
         yield attack.constrain(state, rows, 1)
 
 
-def draws(name: str) -> None:
+def draws_alike(name: str) -> None:
     """The same call gives the same bits, and no global generator is touched."""
     before = global_states()
-    for kind in kinds(name):
-        attack, results = build(name), []
+    for kind in kinds_taken(name):
+        attack, results = build_attack(name), []
         for _ in range(2):
-            view = seen(name, attack_view(kind))
+            view = seen(name, plain_attack_view(kind))
             state, batch = start(attack, view), samples(kind, 16, "batch")
             results.append(tuple(_products(attack, state, view, batch, malicious_rows())))
         hold(same(*results), "the same bits of the same calls", f"on {kind} saw others")
@@ -168,8 +174,8 @@ def draws(name: str) -> None:
 
 def triggered_inputs(name: str) -> None:
     """The triggered test set has attacked inputs, of the shape and the classes of the data."""
-    for kind in kinds(name):
-        attack, view = build(name), seen(name, attack_view(kind))
+    for kind in kinds_taken(name):
+        attack, view = build_attack(name), seen(name, plain_attack_view(kind))
         test = samples(kind, 32, "test")
         triggered = probe(attack, start(attack, view), view, test)
         if triggered is None:
@@ -178,8 +184,12 @@ def triggered_inputs(name: str) -> None:
         hold(attacked.any(), "some test input to be attacked", f"on {kind} saw none")
         shape, expected = tuple(triggered.x.shape[1:]), tuple(test.x.shape[1:])
         hold(shape == expected, f"triggered inputs of {expected}", f"on {kind} saw {shape}")
-        legal = bool(((triggered.wanted >= -1) & (triggered.wanted < CLASSES)).all())
-        hold(legal, f"labels from -1 to {CLASSES - 1}", f"saw {triggered.wanted.unique().tolist()}")
+        legal = bool(((triggered.wanted >= -1) & (triggered.wanted < LABEL_COUNT)).all())
+        hold(
+            legal,
+            f"labels from -1 to {LABEL_COUNT - 1}",
+            f"saw {triggered.wanted.unique().tolist()}",
+        )
         if kind == "image":
             low, high = triggered.x.min().item(), triggered.x.max().item()
             hold(low >= 0 and high <= 1, "pixels from 0 to 1", f"saw {low:.3g} to {high:.3g}")
@@ -188,9 +198,9 @@ def triggered_inputs(name: str) -> None:
 def crafted_rows(name: str) -> None:
     """Crafted rows are finite, of their own shape, and others than the trained ones."""
     exempt = "one row" in plugins.attack_facts(name).exempt
-    for kind in kinds(name):
+    for kind in kinds_taken(name):
         for m in (1, 3):
-            attack, view = build(name), seen(name, attack_view(kind, malicious=m))
+            attack, view = build_attack(name), seen(name, plain_attack_view(kind, malicious=m))
             if attack.craft is None:
                 return
             rows = malicious_rows(m)
@@ -204,27 +214,27 @@ def crafted_rows(name: str) -> None:
 
 def poisoned_batches(name: str) -> None:
     """A poisoned batch has the batch's shape and classes, and is not the batch."""
-    for kind in kinds(name):
-        attack, view = build(name), seen(name, attack_view(kind))
+    for kind in kinds_taken(name):
+        attack, view = build_attack(name), seen(name, plain_attack_view(kind))
         if attack.poison is None:
             return
         state, batch = start(attack, view), samples(kind, 16, "batch")
         mine = poisoned(attack, state, batch)
         shapes = (mine.x.shape, mine.y.shape) == (batch.x.shape, batch.y.shape)
         hold(shapes, f"inputs {tuple(batch.x.shape)}", f"saw {tuple(mine.x.shape)}")
-        legal = bool(((mine.y >= 0) & (mine.y < CLASSES)).all())
-        hold(legal, f"labels from 0 to {CLASSES - 1}", f"saw {mine.y.unique().tolist()}")
+        legal = bool(((mine.y >= 0) & (mine.y < LABEL_COUNT)).all())
+        hold(legal, f"labels from 0 to {LABEL_COUNT - 1}", f"saw {mine.y.unique().tolist()}")
         changed = not same(tuple(mine), tuple(batch))
         hold(changed, "a poisoned batch", f"on {kind} it is as it was: it does nothing")
 
 
 def any_parameters(name: str) -> None:
     """Every end of a range runs, or is refused in one line that names it."""
-    kind = kinds(name)[0]
-    view = seen(name, attack_view(kind))
+    kind = kinds_taken(name)[0]
+    view = seen(name, plain_attack_view(kind))
     for params in tries("attacks", name):
         try:
-            attack = build(name, **params)
+            attack = build_attack(name, **params)
             state = start(attack, view)
         except BadInput as refusal:
             text = str(refusal)
@@ -235,15 +245,15 @@ def any_parameters(name: str) -> None:
             values = product if isinstance(product, Tensor) else product[0].double()
             hold(values.isfinite().all(), "finite values", f"{params} gives NaN or infinity")
         if attack.train:
-            row = attack.train(state, train_view(kind))
+            row = attack.train(state, plain_train_view(kind))
             hold(row.isfinite().all(), "a finite row", f"{params} gives NaN or infinity")
         probe(attack, state, view, samples(kind, 32, "test"))
 
 
-LAWS: Mapping[str, Law] = {
-    "facts": facts,
-    "arguments": arguments,
-    "draws": draws,
+ATTACK_LAWS: Mapping[str, Law] = {
+    "facts": has_facts,
+    "arguments": keeps_arguments,
+    "draws": draws_alike,
     "triggered inputs": triggered_inputs,
     "crafted rows": crafted_rows,
     "poisoned batches": poisoned_batches,

@@ -17,22 +17,22 @@ from backstop.platform.contract import Defense, Updates
 from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
 from backstop.platform.laws.streams import global_states
-from backstop.platform.laws.views import server_view
+from backstop.platform.laws.views import plain_server_view
 from backstop.platform.seeds import generator
 
 SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
-D = 24
-FEW = ((1, D), (2, D), (10, D))  # for each of many parameters
+_D = 24
+FEW_ROWS = ((1, _D), (2, _D), (10, _D))  # for each of many parameters
 NEAR = 1e-5  # relative difference of two sums that should be equal
 
 
-def build(name: str, **params: Any) -> Defense:
+def build_defense(name: str, **params: Any) -> Defense:
     """A defense by name."""
     defense: Defense = plugins.build("defenses", name, params)
     return defense
 
 
-def updates(rows: Tensor) -> Updates:
+def weighed(rows: Tensor) -> Updates:
     """These rows (n, d), of clients with 1 to 49 samples."""
     n = len(rows)
     weight = torch.randint(1, 50, (n,), generator=generator(0, "tests", "weight")).float()
@@ -50,7 +50,7 @@ def noise(
 
 def apply(defense: Defense, given: Updates) -> Updates:
     """What a defense makes of the first round."""
-    view = server_view(given.rows.shape[1])
+    view = plain_server_view(given.rows.shape[1])
     return defense.apply(given, defense.init(view), view)[0]
 
 
@@ -95,26 +95,26 @@ def _odd(after: Updates) -> int:
 def any_number_of_rows(name: str) -> None:
     """Any number of rows and coordinates, and any legal parameters, give sound updates."""
     for params in tries("defenses", name):
-        for n, d in FEW if params else SHAPES:
-            given = updates(noise(n, d))
-            sound(apply(build(name, **params), given), given)
+        for n, d in FEW_ROWS if params else SHAPES:
+            given = weighed(noise(n, d))
+            sound(apply(build_defense(name, **params), given), given)
 
 
 def huge_rows(name: str) -> None:
     """No finite row that a client may send makes a stage return nonsense."""
-    rows = noise(10, D)
+    rows = noise(10, _D)
     rows[4], rows[4, ::2] = 3e38, -3e38
     rows[7] = 1e-40
-    given = updates(rows)
+    given = weighed(rows)
     for params in tries("defenses", name):
-        sound(apply(build(name, **params), given), given)
+        sound(apply(build_defense(name, **params), given), given)
 
 
-def arguments(name: str) -> None:
+def leaves_arguments(name: str) -> None:
     """What is given stays as it is."""
-    given, view = updates(noise(10, D) * 1e4), server_view(D)
+    given, view = weighed(noise(10, _D) * 1e4), plain_server_view(_D)
     before, params = Updates(*(part.clone() for part in given)), view.params.clone()
-    defense = build(name)
+    defense = build_defense(name)
     defense.apply(given, defense.init(view), view)
     for part, now, then in zip(Updates._fields, given, before, strict=True):
         same = torch.equal(now, then)
@@ -123,10 +123,10 @@ def arguments(name: str) -> None:
     hold(same, "arguments left as they are", "the view's params were changed in place")
 
 
-def draws(name: str) -> None:
+def draws_again(name: str) -> None:
     """The same call gives the same bits, and no global generator is touched."""
-    given, before = updates(noise(10, D)), global_states()
-    first, second = apply(build(name), given), apply(build(name), given)
+    given, before = weighed(noise(10, _D)), global_states()
+    first, second = apply(build_defense(name), given), apply(build_defense(name), given)
     touched = [library for library, state in global_states().items() if state != before[library]]
     hold(
         not touched,
@@ -139,10 +139,10 @@ def draws(name: str) -> None:
 
 def permutation(name: str) -> None:
     """Who sends what does not matter."""
-    given = updates(noise(10, D))
+    given = weighed(noise(10, _D))
     order = torch.randperm(10, generator=generator(0, "tests", "order"))
     turned = Updates(given.rows[order], given.weight[order], given.client)
-    first, second = apply(build(name), given), apply(build(name), turned)
+    first, second = apply(build_defense(name), given), apply(build_defense(name), turned)
     apart = _apart(aggregate(first), aggregate(second))
     hold(apart <= NEAR, "the same aggregate whoever sends what", f"saw them {apart:.1e} apart")
     if len(first.rows) == 10 and (first.client >= 0).all():
@@ -152,9 +152,11 @@ def permutation(name: str) -> None:
 
 def identical(name: str) -> None:
     """Identical rows return themselves."""
-    row = noise(1, D)
+    row = noise(1, _D)
     for n in (1, 2, 3, 10, 33):
-        apart = _apart(aggregate(apply(build(name), updates(row.expand(n, -1)))), row[0].double())
+        apart = _apart(
+            aggregate(apply(build_defense(name), weighed(row.expand(n, -1)))), row[0].double()
+        )
         hold(apart <= NEAR, f"of {n} equal rows the row", f"saw one {apart:.1e} apart")
 
 
@@ -165,16 +167,16 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 def zero(name: str) -> None:
     """Zero rows move nothing."""
-    moved = aggregate(apply(build(name), updates(torch.zeros(7, D)))).abs().max().item()
+    moved = aggregate(apply(build_defense(name), weighed(torch.zeros(7, _D)))).abs().max().item()
     hold(moved == 0, "zero rows to move nothing", f"saw a move of {moved:.1e}")
 
 
 def adversarial(name: str) -> None:
     """Attacked rows do not give the plain mean."""
-    rows = noise(10, D) + 0.1
+    rows = noise(10, _D) + 0.1
     rows[[2, 5, 8]] = -50.0
-    given = updates(rows)
-    apart = (aggregate(apply(build(name), given)) - aggregate(given)).abs().max().item()
+    given = weighed(rows)
+    apart = (aggregate(apply(build_defense(name), given)) - aggregate(given)).abs().max().item()
     hold(
         apart > 0.1,
         "another aggregate than the mean where three rows of ten are -50",
@@ -184,21 +186,21 @@ def adversarial(name: str) -> None:
 
 def pickled_state(name: str) -> None:
     """The state survives a process: three rounds with it pickled in between are the same."""
-    defense = build(name)
-    straight = carried = defense.init(server_view(D))
+    defense = build_defense(name)
+    straight = carried = defense.init(plain_server_view(_D))
     for number in range(3):
-        given = updates(noise(10, D, f"round {number}"))
-        one, straight = defense.apply(given, straight, server_view(D, number))
+        given = weighed(noise(10, _D, f"round {number}"))
+        one, straight = defense.apply(given, straight, plain_server_view(_D, number))
         kept = pickle.loads(pickle.dumps(carried))  # noqa: S301 -- of its own bytes
-        other, carried = defense.apply(given, kept, server_view(D, number))
+        other, carried = defense.apply(given, kept, plain_server_view(_D, number))
         same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         hold(same, "the same round after the state was pickled", f"round {number + 1} is another")
 
 
-def facts(name: str) -> None:
+def states_facts(name: str) -> None:
     """The facts say what the defense does."""
     stated = plugins.defense_facts(name)
-    after = apply(build(name), updates(noise(10, D)))
+    after = apply(build_defense(name), weighed(noise(10, _D)))
     one_row = len(after.rows) == 1
     hold(
         (stated.gives == "row") == one_row,
@@ -219,15 +221,15 @@ def facts(name: str) -> None:
     )
 
 
-LAWS: Mapping[str, Law] = {
+DEFENSE_LAWS: Mapping[str, Law] = {
     "any number of rows": any_number_of_rows,
     "huge rows": huge_rows,
-    "arguments": arguments,
-    "draws": draws,
+    "arguments": leaves_arguments,
+    "draws": draws_again,
     "state": pickled_state,
     "permutation": permutation,
     "identical": identical,
     "zero": zero,
     "adversarial": adversarial,
-    "facts": facts,
+    "facts": states_facts,
 }

@@ -23,10 +23,10 @@ from backstop.platform.contract import (
 )
 from backstop.platform.seeds import generator
 
-CLASSES = 4
+LABEL_COUNT = 4
 FEATURES = 6
 VOCABULARY = {f"word{number}": number for number in range(1, 50)}
-Poison = Callable[[Tensor, Tensor, int, torch.Generator], tuple[Tensor, Tensor]]
+PoisonRule = Callable[[Tensor, Tensor, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def model(params: Tensor, x: Tensor) -> Tensor:
@@ -34,8 +34,10 @@ def model(params: Tensor, x: Tensor) -> Tensor:
     and any input.
     """
     flat = x.flatten(1).float()
-    length = flat.shape[1] * CLASSES
-    return flat @ params.repeat(-(-length // len(params)))[:length].reshape(flat.shape[1], CLASSES)
+    length = flat.shape[1] * LABEL_COUNT
+    return flat @ params.repeat(-(-length // len(params)))[:length].reshape(
+        flat.shape[1], LABEL_COUNT
+    )
 
 
 def features(params: Tensor, x: Tensor) -> Tensor:
@@ -43,11 +45,11 @@ def features(params: Tensor, x: Tensor) -> Tensor:
     the input.
     """
     flat = x.flatten(1).float()
-    wide = max(len(params) // CLASSES, 1)
+    wide = max(len(params) // LABEL_COUNT, 1)
     return torch.tanh(flat.repeat(1, -(-wide // flat.shape[1]))[:, :wide] + params[-wide:])
 
 
-def train(params: Tensor, given: Samples) -> Tensor:
+def one_step(params: Tensor, given: Samples) -> Tensor:
     """One step of gradient descent on the cross-entropy."""
     start = params.clone().requires_grad_()
     loss = torch.nn.functional.cross_entropy(model(start, given.x), given.y)
@@ -59,7 +61,7 @@ def samples(
 ) -> Samples:
     """Inputs as the model call takes them; the classes take turns."""
     draws = generator(0, "tests", kind, name)
-    y = torch.arange(count) % CLASSES
+    y = torch.arange(count) % LABEL_COUNT
     if kind == "image":
         return Samples(torch.rand(count, *shape, generator=draws), y)
     if kind == "table":
@@ -67,7 +69,7 @@ def samples(
     return Samples(torch.randint(1, 50, (count, FEATURES), generator=draws), y)
 
 
-def server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the field's name
+def plain_server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the field's name
     """A server's view of d parameters."""
     return ServerView(
         round=round,
@@ -75,18 +77,20 @@ def server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the fiel
         layout=(Slot("weight", 0, (d,)),),
         model=model,
         features=features,
-        train=train,
-        head=(Slot("head.weight", 0, (CLASSES, d // CLASSES) if d >= CLASSES else (d, 1)),),
+        train=one_step,
+        head=(
+            Slot("head.weight", 0, (LABEL_COUNT, d // LABEL_COUNT) if d >= LABEL_COUNT else (d, 1)),
+        ),
         root=samples("table", 20, "root"),
-        classes=CLASSES,
+        classes=LABEL_COUNT,
         server_lr=1.0,
         generator=generator(0, "tests", "defense", round),
     )
 
 
-def client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
+def plain_client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
     """What one honest client knows before its local steps."""
-    server = server_view(d)
+    server = plain_server_view(d)
     return ClientView(
         round=0,
         params=server.params,
@@ -94,7 +98,7 @@ def client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) 
         model=model,
         features=features,
         head=server.head,
-        classes=CLASSES,
+        classes=LABEL_COUNT,
         generator=generator(0, "tests", "local"),
         data=samples(kind, 12, "client", shape),
     )
@@ -109,7 +113,7 @@ def two_poisoned(
     return x, y
 
 
-def attack_view(
+def plain_attack_view(
     kind: Kind,
     *,
     d: int = 24,
@@ -121,10 +125,10 @@ def attack_view(
     found = samples(kind, 40 if malicious else 0, shape=shape)
     each = 40 // malicious if malicious else 0
     external = tuple(
-        Samples(samples(kind, 8, name, shape).x, torch.full((8,), CLASSES - 1))
+        Samples(samples(kind, 8, name, shape).x, torch.full((8,), LABEL_COUNT - 1))
         for name in ("edge", "edge test")
     )
-    server = server_view(d)
+    server = plain_server_view(d)
     sizes = (each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else ()
     parts = zip(found.x.split(sizes), found.y.split(sizes), strict=True)
     shares = [Samples(*part) for part in parts]
@@ -134,12 +138,12 @@ def attack_view(
         layout=server.layout,
         model=model,
         features=features,
-        train=train,
-        unpoisoned=lambda: torch.stack([train(server.params, data) for data in shares]),
+        train=one_step,
+        unpoisoned=lambda: torch.stack([one_step(server.params, data) for data in shares]),
         head=server.head,
         samples=lambda: found,
         sizes=sizes,
-        classes=CLASSES,
+        classes=LABEL_COUNT,
         kind=kind,
         clients=malicious,
         members=torch.arange(malicious),
@@ -175,9 +179,9 @@ def allowed(view: AttackView, knows: str) -> AttackView:
     )
 
 
-def train_view(
+def plain_train_view(
     kind: Kind,
-    poison: Poison | None = None,
+    poison: PoisonRule | None = None,
     *,
     index: int = 0,
     d: int = 24,
@@ -186,7 +190,7 @@ def train_view(
     """What one malicious client has for local training of its own; its batches under ``poison(x, y,
     index, draws)``, or all class 0.
     """
-    server, draws, found = server_view(d), generator(0, "tests", "poison", index), []
+    server, draws, found = plain_server_view(d), generator(0, "tests", "poison", index), []
     for number in range(3):
         x, y = samples(kind, 8, f"batch {index} {number}", shape)
         found.append(
@@ -219,7 +223,7 @@ def train_view(
         model=model,
         features=features,
         head=server.head,
-        classes=CLASSES,
+        classes=LABEL_COUNT,
         steps=tuple(found),
         loss=torch.nn.functional.cross_entropy,
         minimise=minimise,

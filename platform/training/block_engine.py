@@ -37,7 +37,7 @@ TINY = 1e-12  # a weight that is less than any
 
 Forward = Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]
 # (params (k, d), batch, keys of dropout (k,)) → losses (k,), their gradients (k, d)
-Gradients = Callable[[Tensor, "_Batch", Tensor | None], tuple[Tensor, Tensor]]
+LossesAndGradients = Callable[[Tensor, "_Batch", Tensor | None], tuple[Tensor, Tensor]]
 
 
 def train_block(
@@ -128,7 +128,7 @@ class _Block:
         layers = self.federation.net.dense
         return wide if layers is None else layers.narrow(wide)
 
-    def _gradients(self, params: Tensor) -> Gradients:
+    def _gradients(self, params: Tensor) -> LossesAndGradients:
         """How losses and gradients are had."""
         if known := self.federation.net.dense:
             return partial(self._by_hand, dense.Gradients(known.layers, params))

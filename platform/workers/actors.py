@@ -236,7 +236,7 @@ def _counts(probe: Probe) -> dict[str, int]:
     return counts
 
 
-class Published(NamedTuple):
+class InObjectStore(NamedTuple):
     """What is in the object store."""
 
     item: Any  # the thing itself, or a key that tells it
@@ -274,9 +274,9 @@ class OnActors:
         self.share = share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
         self.actors: list[Any] = [self._start() for _ in range(count)]
         self.experiment: tuple[Any, ...] | None = None  # what every actor's ``open`` is given
-        self.data: Published | None = None  # a dataset by its key
-        self.published_probe: Published | None = None
-        self.kept: dict[str, Published] = {}
+        self.data: InObjectStore | None = None  # a dataset by its key
+        self.published_probe: InObjectStore | None = None
+        self.kept: dict[str, InObjectStore] = {}
 
     def _start(self) -> Any:
         actor = self.ray.remote(Worker).options(
@@ -299,12 +299,12 @@ class OnActors:
         for slot, refs in enumerate(opened):
             self._await_ready(slot, refs)
 
-    def _put_dataset(self, spec: Spec, folder: Path) -> Published:
+    def _put_dataset(self, spec: Spec, folder: Path) -> InObjectStore:
         """The spec's dataset in the object store, put there where another one is."""
         key = f"{folder}:{spec.dataset}"
         if self.data is None or self.data.item != key:
             data = loading.load_dataset(spec.dataset, folder)
-            self.data = Published(key, self.ray.put(pack(data)))
+            self.data = InObjectStore(key, self.ray.put(pack(data)))
         return self.data
 
     def _configure(self, actor: Any) -> list[Any]:
@@ -441,7 +441,7 @@ class OnActors:
         if triggered is None or (published is not None and published.holds(triggered)):
             return
         ref = self.ray.put(_shareable(triggered.x))
-        self.published_probe = Published(triggered, ref)
+        self.published_probe = InObjectStore(triggered, ref)
         for slot, actor in enumerate(self.actors):
             self._await_ready(slot, [actor.probe.remote(ref)])
 
@@ -465,7 +465,7 @@ class OnActors:
         if last is not None and last.holds(item):
             return last.ref
         ref = self.ray.put(_shareable(item))
-        self.kept[name] = Published(item, ref)
+        self.kept[name] = InObjectStore(item, ref)
         return ref
 
     def close(self) -> None:

@@ -11,7 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from backstop.platform import plugins
 from backstop.platform.contract import Kind, Samples
-from backstop.platform.laws.attacks import LAWS, build, poisoned, probe, same, seen, start
+from backstop.platform.laws.attacks import ATTACK_LAWS as LAWS
+from backstop.platform.laws.attacks import build_attack as build
+from backstop.platform.laws.attacks import poisoned, probe, same, seen, start
 from backstop.platform.laws.breach import breaches
 from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator

@@ -23,7 +23,10 @@ from backstop.platform import plugins, robust
 from backstop.platform.contract import Part, Slot, Spec, Updates
 from backstop.platform.laws import defenses
 from backstop.platform.laws.breach import breaches
-from backstop.platform.laws.defenses import LAWS, apply, build, noise, sound, updates
+from backstop.platform.laws.defenses import DEFENSE_LAWS as LAWS
+from backstop.platform.laws.defenses import apply, noise, sound
+from backstop.platform.laws.defenses import build_defense as build
+from backstop.platform.laws.defenses import weighed as updates
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import validate
 from backstop.platform.training.defense_chain import chain
