@@ -20,9 +20,9 @@ from backstop.platform import collector
 from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
-from backstop.platform.commands.check import check
+from backstop.platform.commands.check import check_plugin
 from backstop.platform.commands.compare import compare
-from backstop.platform.commands.merge import merge
+from backstop.platform.commands.merge import merge_results
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
 from backstop.platform.commands.submit import submit
@@ -140,10 +140,14 @@ def parser() -> Parser:
         command("verify", verify, "Run some rows of a leaderboard again and compare every digit.")
     )
     _merge_options(
-        command("merge", merge, "Join the results of several machines or people and rank them.")
+        command(
+            "merge", merge_results, "Join the results of several machines or people and rank them."
+        )
     )
     _check_options(
-        command("check", check, "Hold your own plug-in to the laws, and say what is missing.")
+        command(
+            "check", check_plugin, "Hold your own plug-in to the laws, and say what is missing."
+        )
     )
     _compare_options(
         command(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backstop.platform.plugins import Plugin
 
 
-def check(options: argparse.Namespace) -> int:
+def check_plugin(options: argparse.Namespace) -> int:
     """``backstop check``: facts, data sheet, example, laws and effect of each plug-in named."""
     lines = [line for subject in _named(options.plugin) for line in _check(subject)]
     return FAILED if lines else DONE

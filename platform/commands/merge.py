@@ -9,7 +9,7 @@ from backstop.platform.commands.board import print_board
 from backstop.platform.commands.output import DONE, FAILED, say
 
 
-def merge(options: argparse.Namespace) -> int:
+def merge_results(options: argparse.Namespace) -> int:
     """``backstop merge``: join the runs of several boards, rank them again, write the files."""
     from backstop.platform.results.document import write_text
     from backstop.platform.results.experiments import check_name
