@@ -21,7 +21,7 @@ from backstop.platform.results.sheets import data_sheets
 from backstop.platform.results.wording import percent, told
 from backstop.platform.specs.part import NOTHING
 
-SCHEMA = 1
+ENTRY_SCHEMA = 1
 OTHER = {"attack": "defense", "defense": "attack"}
 
 
@@ -117,7 +117,7 @@ def entry_document(
     stages = [stage["name"] for run in board["runs"] for stage in _stages(run, entered)]
     sheets = data_sheets(f"{side}s", stages)
     return {
-        "schema": SCHEMA,
+        "schema": ENTRY_SCHEMA,
         side: chain,
         "experiment": board["experiment"],
         "fingerprint": board["fingerprint"],
