@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ INLINE = re.compile(r"`(backstop [a-z][^`\n]*)`")
 FORM = re.compile(r"`([a-z][a-z0-9_]*(?:\([^`\n]*\))?(?:\+[a-z][a-z0-9_]*(?:\([^`\n]*\))?)*)`")
 # SPACE, [NAME], A B, group|batch: a pattern, no example
 PLACEHOLDER = re.compile(r"…|\.\.\.|\[[A-Z]+\]|\bA B\b|\b[A-Z]{2,}\b|\||Δ")
+CODE = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SMALL = {"--rounds": "2", "--clients": "8", "--per-round": "4"}
 
 
@@ -61,6 +63,17 @@ def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
+def written_files() -> dict[str, str]:
+    """The plug-ins that the pages write down, by the names that their commands give them."""
+    files = {}
+    for page in PAGES:
+        for block in CODE.findall(read(page)):
+            code = textwrap.dedent(block)
+            for function in re.findall(r"^def ([a-z]\w*)\(", code, re.MULTILINE):
+                files[f"{function}.py"] = code
+    return files
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in with the files that the examples name."""
@@ -71,6 +84,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     starts.save_start(tmp_path / "model.safetensors", {"weight": torch.zeros(2, 2)})
     (tmp_path / "data").mkdir()
+    for file, code in written_files().items():
+        (tmp_path / file).write_text(code, encoding="utf-8")
     generator = np.random.default_rng(0)
     x = generator.normal(size=(3000, 3)).round(3)
     lines = [
@@ -112,8 +127,11 @@ def test_commands_are_right(
         assert (ROOT / options.file).is_file()
     elif verb == "compare":
         assert options.experiment or (ROOT / (options.board or options.first)).exists()
-    elif verb == "merge":
-        assert options.out  # parsed; its boards are the reader's
+    elif verb in ("merge", "submit"):
+        assert options.out  # parsed; the boards are the reader's
+    elif verb == "check":
+        assert cli.main(arguments) in (0, 1)  # 1: something is to be mended
+        assert "without an attack" in capsys.readouterr().out
     elif verb == "leaderboard":
         assert options.experiment  # parsed; its runs are those of a sweep before it
     else:

@@ -339,8 +339,9 @@ def test_honest_rows_are_copied_for_those_alone_that_may_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     facts = replace(plugins.attack_facts("badnets"), knows=knows)
+    spec = validate(ATTACKED)  # with the facts of both of its stages
     monkeypatch.setattr(plugins, "attack_facts", lambda _: facts)
-    crafting = Experiment(ATTACKED, NOWHERE, "cpu")
+    crafting = Experiment(spec, NOWHERE, "cpu")
     seen: list[Tensor | None] = []
 
     def craft(_: Any, rows: Tensor, view: AttackView) -> Tensor:
