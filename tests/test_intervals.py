@@ -19,7 +19,7 @@ from backstop.platform.results.intervals import (
     sample_of,
     spread_of_seeds,
 )
-from benchmarks.coverage import (
+from benchmarks.interval_coverage import (
     HARD_LAWS,
     LAWS,
     SEEDS,
@@ -87,7 +87,7 @@ def test_the_whole_correction_holds_too_often_on_u_shaped_values() -> None:
 
 
 def test_the_page_says_what_is_measured() -> None:
-    """The tables of docs/statistics.md, which ``python benchmarks/coverage.py`` prints."""
+    """The tables of docs/statistics.md, which ``python benchmarks/interval_coverage.py`` prints."""
     stated = {row["law"]: row["ours"].split() for row in ROW.finditer(PAGE)}
     assert stated.keys() == {**LAWS, **HARD_LAWS}.keys()
     for name, law in {**LAWS, **HARD_LAWS}.items():

@@ -1,4 +1,4 @@
-"""How often a 95 % interval of the mean holds the true mean: ``python benchmarks/coverage.py``.
+"""How often a 95 % interval of the mean holds the true mean: ``python benchmarks/interval_coverage.py``.
 
 Prints the tables of docs/statistics.md. The values are drawn from laws whose mean is known, like
 attack success rates and accuracies over seeds: skewed, bounded, piled up at one end or at both. The
