@@ -1,8 +1,9 @@
-"""How often a 95 % interval of the mean holds the true mean: ``python benchmarks/interval_coverage.py``.
+"""How often a 95 % interval of the mean holds the true mean.
 
-Prints the tables of docs/statistics.md. The values are drawn from laws whose mean is known, like
-attack success rates and accuracies over seeds: skewed, bounded, piled up at one end or at both. The
-methods are the one of ``platform/results/intervals.py`` and those that it was chosen among.
+``python benchmarks/interval_coverage.py`` prints the tables of docs/statistics.md. The values are
+drawn from laws whose mean is known, like attack success rates and accuracies over seeds: skewed,
+bounded, piled up at one end or at both. The methods are the one of
+``platform/results/intervals.py`` and those that it was chosen among.
 """
 
 from __future__ import annotations
