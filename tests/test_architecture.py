@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ EVERYTHING = SOURCES + sorted(
     file
     for folder in ("tests", "benchmarks", "src/backstop")
     for file in (ROOT / folder).glob("**/*.py")
+    if ".peers" not in file.parts  # other projects, installed by `make bench`
 )
 
 PART = "backstop.platform."
@@ -240,6 +242,13 @@ def test_the_standard_library_keeps_its_platform() -> None:
 @pytest.mark.parametrize("file", EVERYTHING, ids=name)
 def test_no_module_is_named_like_one_of_the_standard_library(file: Path) -> None:
     assert file.stem not in sys.stdlib_module_names
+
+
+def test_no_benchmark_hides_a_package() -> None:
+    """A script's folder comes first on its path: numba once found a benchmark for ``coverage``."""
+    packages = set(packages_distributions())
+    assert len(packages) > 50
+    assert packages.isdisjoint(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
 
 
 @pytest.mark.parametrize("file", EVERYTHING, ids=name)

@@ -25,8 +25,6 @@ from backstop.platform.contract import Slot
 from backstop.platform.training.dropout import Dropout
 
 LINE = 16  # float32 values in 64 bytes, the width of a vector register and of a line of cache
-
-
 # parameters of all clients of a block: with gradients and momentum they stay in a core's cache
 # (measured: of 37,506 each, seven clients at once are fastest), and other cores get blocks of their
 # own

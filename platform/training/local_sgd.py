@@ -66,9 +66,8 @@ def _train_together(here: Round, clients: Sequence[int]) -> bool:
     loss does not: its term needs autograd.
     """
     net, attack = here.federation.net, here.federation.attack
-    if net.dense and attack.objective:
-        return not any(client in here.attackers for client in clients)
-    return net.vectorized
+    needs_autograd = attack.objective and any(client in here.attackers for client in clients)
+    return net.vectorized and not (net.dense and needs_autograd)
 
 
 def unpoisoned(
