@@ -41,6 +41,8 @@ def _named(text: str) -> list[_Subject]:
             raise BadInput(f"folder {text} holds no Python file")
         return [_adopted(str(file)) for file in files]
     if text.endswith(".py"):
+        if not path.is_file():
+            raise BadInput(f"check {text}: there is no such Python file")
         return [_adopted(text)]
     group = plugins.owner(text)
     if group is not None:
