@@ -189,7 +189,7 @@ def test_a_folder_and_names_are_checked_too(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "there is no such Python file"),
+        (None, "backstop: check mine.py: there is no such Python file"),
         ("x = 1\n", "has no function mine(), named as the file"),
         ("def mine(): return 3\n", "mine() returns int, which is no plug-in"),
         ("def mine(): raise ValueError('no')\n", "without parameters raised ValueError: no"),
