@@ -2,8 +2,8 @@
 real digits.
 
 Seven defenses, FedAvg and a server that never moves the model face a patch backdoor, the same with
-model replacement, and, while the backdoor is dormant, no attack, for two seeds. No download; about a
-minute on two cores.
+model replacement, and, while the backdoor is dormant, no attack, for two seeds. No download; about
+a minute on two cores.
 """
 
 from __future__ import annotations
