@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from backstop.platform.results.names import Json
+from backstop.platform.rounds.scores import unbeaten
 
 MeasureKey = Literal["mean", "worst"]
 MEAN_COLUMNS = {"attack_success_rate", "excess_success"}
@@ -58,8 +59,5 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     >>> front([(0.5, 0.1), (0.1, 0.3), (0.2, 0.3), (0.6, 0.1)])
     [(0.1, 0.3), (0.5, 0.1)]
     """
-    kept: list[tuple[float, float]] = []
-    for x, y in sorted(points):
-        if not kept or y < kept[-1][1]:
-            kept.append((x, y))
-    return kept
+    best = unbeaten([(-x, -y) for x, y in points])
+    return sorted({points[index] for index in best})

@@ -5,6 +5,8 @@ One definition each, of one seed: the leaderboard averages them over seeds, a se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def excess_success(success: float, natural: float) -> float:
     """E in [0, 1]: how much of the room above nature an attack has taken.
@@ -51,3 +53,21 @@ def defense_score(worst_excess: float, cost: float) -> float:
     0.625
     """
     return 1 - worst_excess - cost
+
+
+def unbeaten(gains: Sequence[Sequence[float]]) -> list[int]:
+    """Which of the points no other one beats: at least as good in everything and better in
+    something. More is better; points that are equal stand or fall together.
+
+    >>> unbeaten([(1, 0), (0, 1), (0, 0), (1, 0)])
+    [0, 1, 3]
+    """
+    return [index for index, gain in enumerate(gains) if not _beaten(gain, gains)]
+
+
+def _beaten(gain: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    for other in others:
+        as_good = all(theirs >= own for theirs, own in zip(other, gain, strict=True))
+        if as_good and tuple(other) != tuple(gain):
+            return True
+    return False

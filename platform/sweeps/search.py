@@ -15,11 +15,11 @@ from functools import cached_property
 import optuna
 
 from backstop.platform.params import BadInput
+from backstop.platform.rounds.scores import unbeaten
 from backstop.platform.specs.search import Search
 from backstop.platform.specs.spec import Spec, validate
 from backstop.platform.sweeps.confirmation import Confirmation, Confirmed
 from backstop.platform.sweeps.domain import Domain
-from backstop.platform.sweeps.fronts import unbeaten
 from backstop.platform.sweeps.generation import Generation, Proposal, up_to
 from backstop.platform.sweeps.objectives import OBJECTIVES, read_constraint, read_objectives
 from backstop.platform.sweeps.queues import Finals
