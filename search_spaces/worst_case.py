@@ -4,8 +4,8 @@ much search for each defense as for any other, beginning with four known attacks
 
 The aim is excess success at stealth: the attack's success above what its inputs achieve unattacked,
 with at most 2 points of clean accuracy lost beside the same defense without attack. A new file in
-defenses/ joins by itself. The winners are run again on three fresh seeds and the test set. No
-download; an hour or two on two cores.
+defenses/ joins by itself. The winners are run again on six fresh seeds and the test set,
+enough for 95 % intervals. No download; an hour or two on two cores.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ KNOWN_TRIGGER: dict[str, Scalar] = {
     "attack.badnets.share": 0.2,
 }
 STEALTH = "accuracy_lost <= 0.02"
+FRESH_SEEDS = range(100, 106)
 
 
 def worst_case() -> list[Search]:
@@ -91,5 +92,6 @@ def _against(name: str, defense: str) -> Search:
         constraints=(STEALTH,),
         trials=24,
         width=4,
+        confirm=FRESH_SEEDS,
         title=name,
     )
