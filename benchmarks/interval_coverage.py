@@ -3,7 +3,7 @@
 ``python benchmarks/interval_coverage.py`` prints the tables of docs/statistics.md. The values are
 drawn from laws whose mean is known, like attack success rates and accuracies over seeds: skewed,
 bounded, piled up at one end or at both. The methods are the one of
-``platform/results/intervals.py`` and those that it was chosen among.
+``platform/results/figures/intervals.py`` and those that it was chosen among.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from backstop.platform.results import student
-from backstop.platform.results.intervals import spread_of_seeds
+from backstop.platform.results.figures import student
+from backstop.platform.results.figures.intervals import spread_of_seeds
 from backstop.platform.seeds import stream
 
 SEEDS = (6, 10, 20)
@@ -98,7 +98,7 @@ HARD_LAWS = {
 
 
 def ours(values: Values) -> Ends:
-    """Of platform/results/intervals.py."""
+    """Of platform/results/figures/intervals.py."""
     ends = np.array([spread_of_seeds(row) for row in values.tolist()])
     return ends[:, 0], ends[:, 1]
 

@@ -17,14 +17,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backstop.platform.results import pictures
-from backstop.platform.results.by_knobs import Knobs, knobs_of
-from backstop.platform.results.by_round import mean_curve
-from backstop.platform.results.columns import ranked_rows
-from backstop.platform.results.names import chain_label, chain_of
-from backstop.platform.results.reading import load_document
-from backstop.platform.results.runs import Run, read_runs, with_curves
-from backstop.platform.results.store import Store, locate_store
+from backstop.platform.results.figures.names import chain_label, chain_of
+from backstop.platform.results.leaderboard.reading import load_document
+from backstop.platform.results.report import pictures
+from backstop.platform.results.report.by_knobs import Knobs, knobs_of
+from backstop.platform.results.report.by_round import mean_curve
+from backstop.platform.results.tables.columns import ranked_rows
+from backstop.platform.results.tracking.runs import Run, read_runs, with_curves
+from backstop.platform.results.tracking.store import Store, locate_store
 
 SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.results.cells import Entry
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.page import page
-from backstop.platform.results.ranking import build_document
+from backstop.platform.results.figures.cells import Entry
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.ranking import build_document
+from backstop.platform.results.report.page import page
 from backstop.platform.specs.spec import spec_to_json
 
 DEFENSES, ATTACKS, SETTINGS, SEEDS = 50, 20, 5, 10

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.contract import Spec
-from backstop.platform.results.cells import ROUND_METRICS
-from backstop.platform.results.description import run_params, run_tags
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.runs import read_runs, with_curves
-from backstop.platform.results.store import Store, locate_store, mlflow_client
+from backstop.platform.results.figures.cells import ROUND_METRICS
+from backstop.platform.results.tracking.description import run_params, run_tags
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.runs import read_runs, with_curves
+from backstop.platform.results.tracking.store import Store, locate_store, mlflow_client
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.part import to_chain
 

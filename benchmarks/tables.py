@@ -18,9 +18,9 @@ from typing import Any
 
 from backstop.platform import plugins
 from backstop.platform.contract import Part
-from backstop.platform.results.names import chain_of
-from backstop.platform.results.reading import load_document
-from backstop.platform.results.wording import percent
+from backstop.platform.results.figures.names import chain_of
+from backstop.platform.results.figures.wording import percent
+from backstop.platform.results.leaderboard.reading import load_document
 from backstop.search_spaces._defense_settings import ATTACKERS
 
 Document = Mapping[str, Any]

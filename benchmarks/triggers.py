@@ -146,5 +146,5 @@ def draw_attack(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     given = [Path(word) for word in sys.argv[1:]]
-    places = [Path("docs/triggers.png"), Path("platform/results/triggers")]
+    places = [Path("docs/triggers.png"), Path("platform/results/report/triggers")]
     draw(*given, *places[len(given) :])

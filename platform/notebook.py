@@ -22,9 +22,9 @@ from backstop.platform.params import BadInput
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from backstop.platform.results.document import Document
-    from backstop.platform.results.runs import Run
-    from backstop.platform.results.store import Store
+    from backstop.platform.results.leaderboard.document import Document
+    from backstop.platform.results.tracking.runs import Run
+    from backstop.platform.results.tracking.store import Store
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.queues import Queue
@@ -62,31 +62,31 @@ class Leaderboard:
 
     def __repr__(self) -> str:
         """The table that the command line prints."""
-        from backstop.platform.results.terminal import terminal_text
+        from backstop.platform.results.tables.terminal import terminal_text
 
         return terminal_text(self.document, TEXT_WIDTH)
 
     def frame(self) -> DataFrame:
         """The ranking, a row for each defense."""
-        from backstop.platform.results.frames import leaderboard_frame
+        from backstop.platform.results.tables.frames import leaderboard_frame
 
         return leaderboard_frame(self.document)
 
     def cells(self) -> DataFrame:
         """The figures behind the ranking, a row for each setting, attack and defense."""
-        from backstop.platform.results.frames import cells_frame
+        from backstop.platform.results.tables.frames import cells_frame
 
         return cells_frame(self.document)
 
     def latex(self) -> str:
         """The ranking as a table for a paper."""
-        from backstop.platform.results.latex import latex
+        from backstop.platform.results.tables.latex import latex
 
         return latex(self.document)
 
     def markdown(self) -> str:
         """What ``leaderboard.md`` holds: the ranking, and attack by attack."""
-        from backstop.platform.results.markdown import markdown
+        from backstop.platform.results.tables.markdown import markdown
 
         return markdown(self.document)
 
@@ -271,7 +271,7 @@ def _ranked(
     experiment: str,
     known: Sequence[Run] = (),
 ) -> Leaderboard:
-    from backstop.platform.results.boards import rank_runs
+    from backstop.platform.results.leaderboard.boards import rank_runs
 
     where, finished = _finished_runs(store, experiment, known)
     ranked = rank_runs(where, experiment, finished)
@@ -280,7 +280,7 @@ def _ranked(
 
 def runs(store: str | Path, experiment: str) -> DataFrame:
     """The finished runs of an experiment, a row each: the spec, seconds and final metrics."""
-    from backstop.platform.results.frames import runs_frame
+    from backstop.platform.results.tables.frames import runs_frame
 
     _, finished = _finished_runs(store, experiment)
     return runs_frame(finished)
@@ -288,7 +288,7 @@ def runs(store: str | Path, experiment: str) -> DataFrame:
 
 def load(file: str | Path) -> Leaderboard:
     """The leaderboard of a ``leaderboard.json``."""
-    from backstop.platform.results.reading import load_document
+    from backstop.platform.results.leaderboard.reading import load_document
 
     return Leaderboard(load_document(Path(file)))
 
@@ -302,8 +302,8 @@ def merge(
 
     Raises BadInput where two of them disagree on a run.
     """
-    from backstop.platform.results.merging import merge_boards
-    from backstop.platform.results.published import read_published
+    from backstop.platform.results.leaderboard.merging import merge_boards
+    from backstop.platform.results.leaderboard.published import read_published
 
     merged = merge_boards([read_published(Path(board)) for board in boards], experiment=experiment)
     return Leaderboard(merged.document)
@@ -339,10 +339,10 @@ def _finished_runs(
     """The store, which is only read, and the finished runs of an experiment there, those that are
     ``known`` not read again.
     """
-    from backstop.platform.results.experiments import check_name
-    from backstop.platform.results.runs import read_runs
-    from backstop.platform.results.soundness import check_reachable
-    from backstop.platform.results.store import locate_store
+    from backstop.platform.results.tracking.experiments import check_name
+    from backstop.platform.results.tracking.runs import read_runs
+    from backstop.platform.results.tracking.soundness import check_reachable
+    from backstop.platform.results.tracking.store import locate_store
 
     check_name(experiment)
     where = locate_store(Path(store))
@@ -379,7 +379,7 @@ def _site(
 ) -> Site:
     """Where a sweep reads and writes, checked. Raises BadInput before anything is trained."""
     from backstop.platform.commands.output import usable_store
-    from backstop.platform.results.experiments import check_name
+    from backstop.platform.results.tracking.experiments import check_name
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backstop.platform.contract import Spec
-from backstop.platform.results.runs import Run
+from backstop.platform.results.tracking.runs import Run
 from backstop.platform.seeds import stream
 from backstop.platform.specs.part import parse_chain
 from backstop.platform.specs.spec import spec_to_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backstop.platform.results import ranking
-from backstop.platform.results.runs import Run
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import run
 
 A, B = "badnets(size=3)", "label_flip(target=0)"

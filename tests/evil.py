@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backstop.platform.results import ranking
-from backstop.platform.results.document import Document
-from backstop.platform.results.runs import Run
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.document import Document
+from backstop.platform.results.tracking.runs import Run
 
 CODE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&lt;"
 MANY = 44  # runs

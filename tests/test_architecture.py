@@ -102,13 +102,13 @@ ONLY_IN = {
         "platform/sweeps/search.py",
     },
     "mlflow": {
-        "platform/results/store.py",
-        "platform/results/database.py",
-        "platform/results/experiments.py",
-        "platform/results/log.py",
-        "platform/results/runs.py",
-        "platform/results/sweeps.py",
-        "platform/results/tables.py",
+        "platform/results/tracking/database.py",
+        "platform/results/tracking/empty_tables.py",
+        "platform/results/tracking/experiments.py",
+        "platform/results/tracking/log.py",
+        "platform/results/tracking/runs.py",
+        "platform/results/tracking/store.py",
+        "platform/results/tracking/sweeps.py",
     },
 }
 FORBIDDEN_IN_PLUGINS = {
@@ -348,8 +348,12 @@ FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 
 
 def room(module: str) -> str:
-    """The room of a module of ours: specs for backstop.platform.specs.part."""
-    return module.removeprefix("backstop.").removeprefix("platform.").split(".")[0]
+    """The room of a module of ours: specs for backstop.platform.specs.part, results/tables for
+    backstop.platform.results.tables.columns, as the picture names them.
+    """
+    outer, *inner = module.removeprefix("backstop.").removeprefix("platform.").split(".")
+    within = "/".join([outer, *inner[:1]])
+    return within if within in FLOOR else outer
 
 
 def module_name(file: Path) -> str:
@@ -396,7 +400,8 @@ def test_every_file_is_explained(file: Path) -> None:
             f"docs/architecture.md does not say what {file.name} holds"
         )
     elif file.name != "__init__.py":
-        here = rooms.partition(f"- `{file.parent.name}/`")[2].partition("\n- ")[0]
+        folder = file.parent.relative_to(ROOT / "platform").as_posix()
+        here = rooms.partition(f"- `{folder}/`")[2].partition("\n- ")[0]
         assert f"`{file.stem}`" in here, f"docs/architecture.md does not say what {file} holds"
 
 
@@ -415,6 +420,25 @@ def test_the_layers_bite() -> None:
     assert going_up(specs, {rounds, f"{PART}params", f"{PART}specs.part"}) == [rounds]
     assert going_up(rounds, {f"{PART}workers.actors"}) == [f"{PART}workers.actors"]
     assert circle({specs: {rounds}, rounds: {specs}})
+
+
+def test_the_layers_bite_between_the_rooms_of_results() -> None:
+    figures, tracking, board, tables, page = (
+        f"{PART}results.{module}"
+        for module in (
+            "figures.cells",
+            "tracking.runs",
+            "leaderboard.ranking",
+            "tables.columns",
+            "report.page",
+        )
+    )
+    upward = {figures: tracking, tracking: board, board: tables, tables: page}
+    for lower, upper in upward.items():
+        assert going_up(lower, {upper}) == [upper]
+        assert going_up(upper, {lower}) == []
+    assert going_up(tables, {f"{PART}results.tables.notes"}) == []
+    assert room(f"{PART}results.stray") not in FLOOR
 
 
 # -- calls
@@ -551,7 +575,7 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
     assert done.returncode == 0, done.stderr
 
     page = {
-        f"backstop/platform/results/{file}"
+        f"backstop/platform/results/report/{file}"
         for file in ("page.html", "page_detail.html", "page.css", "page.js")
     }
     page |= {f"backstop/{name(file)}" for file in (ROOT / "platform").rglob("triggers/*.png")}

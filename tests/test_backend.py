@@ -11,8 +11,8 @@ import pytest
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment, run
 from backstop.platform.params import BadInput
-from backstop.platform.results.runs import read_runs
-from backstop.platform.results.store import locate_store
+from backstop.platform.results.tracking.runs import read_runs
+from backstop.platform.results.tracking.store import locate_store
 from backstop.platform.rounds.finals import final
 from backstop.platform.sweeps.backend import Backend, Observer, Task
 from backstop.platform.sweeps.conduct import Site, conduct, shortfalls

@@ -21,7 +21,7 @@ from backstop.platform.contract import Data, Part, Reading, Spec
 from backstop.platform.intake import readings
 from backstop.platform.intake.files import read_text
 from backstop.platform.params import BadInput
-from backstop.platform.results.description import TAG_LIMIT, run_tags
+from backstop.platform.results.tracking.description import TAG_LIMIT, run_tags
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.part import complete_part, parse_part
 from backstop.platform.training import loading

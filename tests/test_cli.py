@@ -21,9 +21,9 @@ from backstop.platform import cli, plugins
 from backstop.platform.contract import stateless
 from backstop.platform.experiment import Experiment
 from backstop.platform.plugins import build
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.runs import read_runs
-from backstop.platform.results.store import locate_store, mlflow_client
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.runs import read_runs
+from backstop.platform.results.tracking.store import locate_store, mlflow_client
 from backstop.platform.specs.part import parse_value
 from backstop.platform.sweeps.overrides import with_overrides
 from backstop.platform.sweeps.plan import load_space

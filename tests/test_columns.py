@@ -16,13 +16,20 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from backstop.platform.results import columns, frames, parquet, ranking
-from backstop.platform.results.columns import COLUMNS, BoardColumn, Form, columns_in, ranked_rows
-from backstop.platform.results.files import write_leaderboard
-from backstop.platform.results.latex import latex, latex_text
-from backstop.platform.results.markdown import markdown
-from backstop.platform.results.parquet import write_parquet
-from backstop.platform.results.terminal import terminal_table
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.tables import columns, frames, parquet
+from backstop.platform.results.tables.columns import (
+    COLUMNS,
+    BoardColumn,
+    Form,
+    columns_in,
+    ranked_rows,
+)
+from backstop.platform.results.tables.files import write_leaderboard
+from backstop.platform.results.tables.latex import latex, latex_text
+from backstop.platform.results.tables.markdown import markdown
+from backstop.platform.results.tables.parquet import write_parquet
+from backstop.platform.results.tables.terminal import terminal_table
 from tests.boards import run, runs
 
 Document = Mapping[str, Any]

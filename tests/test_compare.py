@@ -14,11 +14,11 @@ import backstop
 from backstop.platform import cli
 from backstop.platform.commands.compare import with_more_seeds
 from backstop.platform.params import BadInput
-from backstop.platform.results.board_changes import board_changes
-from backstop.platform.results.contrasts import contrast_defenses
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.ranking import build_document
-from backstop.platform.results.runs import Run
+from backstop.platform.results.leaderboard.changes import board_changes
+from backstop.platform.results.leaderboard.contrasts import contrast_defenses
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.ranking import build_document
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import run
 from tests.boards import runs as made_up_runs
 

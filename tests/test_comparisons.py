@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstop.platform.results.comparisons import (
+from backstop.platform.results.figures.comparisons import (
     Standing,
     compare_rows,
     holm,
@@ -16,7 +16,7 @@ from backstop.platform.results.comparisons import (
     seeds_needed,
     standings,
 )
-from backstop.platform.results.intervals import p_value
+from backstop.platform.results.figures.intervals import p_value
 from backstop.platform.seeds import stream
 
 EASE = [0.10, 0.62, 0.35, 0.81, 0.27, 0.50, 0.93, 0.44]  # what each of eight seeds allows anybody

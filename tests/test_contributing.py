@@ -18,9 +18,9 @@ DIFFS = re.findall(r"^```diff\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FOLDERS = ("platform", "attacks", "defenses", "search_spaces", "src", "tests")
 
 COLUMN = """
-from backstop.platform.results.frames import leaderboard_frame
-from backstop.platform.results.markdown import markdown
-from backstop.platform.results.ranking import build_document
+from backstop.platform.results.tables.frames import leaderboard_frame
+from backstop.platform.results.tables.markdown import markdown
+from backstop.platform.results.leaderboard.ranking import build_document
 from tests.boards import runs
 
 document = build_document(runs(), "made up")

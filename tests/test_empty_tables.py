@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform.results import tables
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
+from backstop.platform.results.tracking import empty_tables
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.store import (
+    Store,
+    database_file,
+    locate_store,
+    mlflow_client,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +27,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
         patch.setenv("BACKSTOP_CACHE", str(folder / "cache"))
         store = locate_store(folder)
         assert open_experiment(store, "runs") == "1"
-        return store, tables.cached_tables()
+        return store, empty_tables.cached_tables()
 
 
 @pytest.fixture
 def kept(migrated: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The kept tables in a cache of the test's own."""
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
-    path = tables.cached_tables()
+    path = empty_tables.cached_tables()
     path.parent.mkdir(parents=True)
     shutil.copyfile(migrated[1], path)
     return path
@@ -100,7 +105,7 @@ def test_tables_that_are_not_sound_are_made_again(
     store = locate_store(tmp_path / "store")
     assert open_experiment(store, "runs") == "1"
     assert holds(store) == holds(migrated[0])
-    assert tables.copy_to(tmp_path / "copy.db")
+    assert empty_tables.copy_to(tmp_path / "copy.db")
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 
@@ -117,9 +122,9 @@ def test_tables_are_kept_whole_or_not_at_all(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        tables.keep(file)
+        empty_tables.keep(file)
     assert list(kept.parent.iterdir()) == []
-    tables.keep(file)
+    empty_tables.keep(file)
     assert list(kept.parent.iterdir()) == [kept]
 
 
@@ -140,5 +145,5 @@ def test_other_migrations_have_other_tables(
     versions.mkdir(parents=True)
     (versions / "one.py").touch()
     monkeypatch.setattr("mlflow.__file__", str(tmp_path / "__init__.py"))
-    assert tables.cached_tables() != kept
-    assert tables.cached_tables().name.startswith("mlflow-3.")
+    assert empty_tables.cached_tables() != kept
+    assert empty_tables.cached_tables().name.startswith("mlflow-3.")

@@ -39,7 +39,7 @@ from backstop.platform.contract import (
 )
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
-from backstop.platform.results import unattacked
+from backstop.platform.results.leaderboard import unattacked
 from backstop.platform.rounds import costs, finals, memory
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.specs.part import to_chain

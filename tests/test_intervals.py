@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstop.platform.results import student
-from backstop.platform.results.intervals import (
+from backstop.platform.results.figures import student
+from backstop.platform.results.figures.intervals import (
     SHARES,
     figure,
     p_value,

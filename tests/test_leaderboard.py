@@ -13,16 +13,16 @@ import pytest
 from rich.console import Console
 
 from backstop.platform.params import BadInput
-from backstop.platform.results import ranking
-from backstop.platform.results.columns import ranked_rows
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.files import write_leaderboard
-from backstop.platform.results.markdown import markdown
-from backstop.platform.results.notes import footnotes
-from backstop.platform.results.reading import load_document
-from backstop.platform.results.runs import Run
-from backstop.platform.results.terminal import terminal_table
-from backstop.platform.results.verification import differences, recompute, sample_runs
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.reading import load_document
+from backstop.platform.results.leaderboard.verification import differences, recompute, sample_runs
+from backstop.platform.results.tables.columns import ranked_rows
+from backstop.platform.results.tables.files import write_leaderboard
+from backstop.platform.results.tables.markdown import markdown
+from backstop.platform.results.tables.notes import footnotes
+from backstop.platform.results.tables.terminal import terminal_table
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import BASE, run, runs
 from tests.comparisons import A, B, attacked, board, cell_of, clean, figures, rows, twins
 

@@ -10,11 +10,11 @@ import pytest
 
 import backstop
 from backstop.platform import cli
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.files import write_leaderboard
-from backstop.platform.results.page import page
-from backstop.platform.results.ranking import build_document
-from backstop.platform.results.runs import Run
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.ranking import build_document
+from backstop.platform.results.report.page import page
+from backstop.platform.results.tables.files import write_leaderboard
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import run, runs
 
 RUNS = [item._replace(code={"defense median": "a"}, data="d") for item in runs()]
@@ -159,7 +159,7 @@ def test_what_is_no_board_is_bad_input(
 
 def test_the_page_of_a_board_needs_no_store(tmp_path: Path) -> None:
     """Attack success by round stands in the document."""
-    from backstop.platform.results.published import read_published
+    from backstop.platform.results.leaderboard.published import read_published
 
     board = read_published(Path(write(tmp_path / "one", RUNS)))
     assert "Attack success by round" in page(board.document, board.runs)

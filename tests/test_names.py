@@ -10,13 +10,14 @@ import pytest
 from rich.console import Console
 
 from backstop.platform.params import BadInput
-from backstop.platform.results import page, ranking
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.markdown import markdown
-from backstop.platform.results.names import ChainName, chain_names
-from backstop.platform.results.reading import load_document
-from backstop.platform.results.terminal import terminal_table
-from backstop.platform.results.verification import differences, recompute
+from backstop.platform.results.figures.names import ChainName, chain_names
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.reading import load_document
+from backstop.platform.results.leaderboard.verification import differences, recompute
+from backstop.platform.results.report import page
+from backstop.platform.results.tables.markdown import markdown
+from backstop.platform.results.tables.terminal import terminal_table
 from backstop.platform.specs.part import Part, parse_chain
 from tests.boards import run, runs
 

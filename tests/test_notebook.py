@@ -12,8 +12,8 @@ import pytest
 
 import backstop
 from backstop.platform import experiment, notebook
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.ranking import build_document
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.ranking import build_document
 from backstop.platform.rounds.finals import final
 from backstop.platform.sweeps import conduct
 from backstop.platform.sweeps.conduct import Site

@@ -10,13 +10,19 @@ import pytest
 from backstop.platform import cli, plugins
 from backstop.platform.commands import run as run_command
 from backstop.platform.contract import Spec
-from backstop.platform.results import measures, page, ranking
-from backstop.platform.results.attack_stages import PICTURES, attack_stages, trigger_picture
-from backstop.platform.results.choices import choices
-from backstop.platform.results.columns import ranked_rows
-from backstop.platform.results.details import MOST_RUNS, CellLine, Detail, details
-from backstop.platform.results.runs import Run
-from backstop.platform.results.sheets import data_sheet, data_sheets, newest_year, paper_year
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.sheets import (
+    data_sheet,
+    data_sheets,
+    newest_year,
+    paper_year,
+)
+from backstop.platform.results.report import measures, page
+from backstop.platform.results.report.attack_stages import PICTURES, attack_stages, trigger_picture
+from backstop.platform.results.report.choices import choices
+from backstop.platform.results.report.details import MOST_RUNS, CellLine, Detail, details
+from backstop.platform.results.tables.columns import ranked_rows
+from backstop.platform.results.tracking.runs import Run
 from backstop.platform.seeds import stream
 from backstop.platform.specs.part import parse_chain
 from backstop.platform.specs.spec import spec_id, spec_to_json

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform.results import page, ranking
-from backstop.platform.results.document import Document
-from backstop.platform.results.runs import Run
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.document import Document
+from backstop.platform.results.report import page
+from backstop.platform.results.tracking.runs import Run
 from backstop.platform.specs.part import Part
 from tests.boards import BASE, DEFENSES, run, runs
 from tests.browser import Browser, Tab, needs_browser, open_browser, open_tab

@@ -16,24 +16,23 @@ from matplotlib.axes import Axes
 
 from backstop.platform.contract import Part
 from backstop.platform.params import BadInput
-from backstop.platform.results import (
-    by_attack,
+from backstop.platform.results.figures.names import ChainName, chain_label
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.document import Document
+from backstop.platform.results.report import (
     by_knobs,
     by_round,
     by_strength,
     canvas,
-    columns,
     labels,
     marks,
     page,
     pictures,
-    ranking,
 )
-from backstop.platform.results.columns import BoardColumn, ColumnKind
-from backstop.platform.results.document import Document
-from backstop.platform.results.names import ChainName, chain_label
-from backstop.platform.results.runs import Run
-from backstop.platform.results.store import Store
+from backstop.platform.results.tables import by_attack, columns
+from backstop.platform.results.tables.columns import BoardColumn, ColumnKind
+from backstop.platform.results.tracking.runs import Run
+from backstop.platform.results.tracking.store import Store
 from tests.boards import run, runs
 from tests.evil import evil
 

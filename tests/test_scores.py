@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backstop.platform.results import rule
-from backstop.platform.results.document import encode_document
-from backstop.platform.results.entries import wilson
-from backstop.platform.results.figures import Estimate, average, estimate
-from backstop.platform.results.markdown import markdown
-from backstop.platform.results.notes import ends_note, footnotes
-from backstop.platform.results.runs import Run
-from backstop.platform.results.standings import ranks_of
-from backstop.platform.results.terminal import terminal_text
-from backstop.platform.results.verification import differences, recompute
-from backstop.platform.results.wording import margin, spread, told
+from backstop.platform.results.figures.means import Estimate, average, estimate
+from backstop.platform.results.figures.wording import margin, spread, told
+from backstop.platform.results.leaderboard import rule
+from backstop.platform.results.leaderboard.document import encode_document
+from backstop.platform.results.leaderboard.entries import wilson
+from backstop.platform.results.leaderboard.standings import ranks_of
+from backstop.platform.results.leaderboard.verification import differences, recompute
+from backstop.platform.results.tables.markdown import markdown
+from backstop.platform.results.tables.notes import ends_note, footnotes
+from backstop.platform.results.tables.terminal import terminal_text
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import BASE, run, runs
 from tests.comparisons import A, B, attacked, board, cell_of, clean, duel, figures, rows, twins
 

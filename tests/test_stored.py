@@ -24,14 +24,24 @@ from backstop.platform import cli, plugins
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
-from backstop.platform.results import ranking
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.log import Log
-from backstop.platform.results.runs import find_run, read_runs, run_model, with_curves
-from backstop.platform.results.soundness import check_reachable
-from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
-from backstop.platform.results.sweeps import close_parent, open_parent, read_plan, write_plan
-from backstop.platform.results.verification import differences, recompute
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.verification import differences, recompute
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.log import Log
+from backstop.platform.results.tracking.runs import find_run, read_runs, run_model, with_curves
+from backstop.platform.results.tracking.soundness import check_reachable
+from backstop.platform.results.tracking.store import (
+    Store,
+    database_file,
+    locate_store,
+    mlflow_client,
+)
+from backstop.platform.results.tracking.sweeps import (
+    close_parent,
+    open_parent,
+    read_plan,
+    write_plan,
+)
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.checkpoint import Checkpoint
 from backstop.platform.rounds.finals import final

@@ -14,12 +14,12 @@ from backstop.platform.commands.searches import print_searches
 from backstop.platform.contract import Part, Search
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
-from backstop.platform.results.description import TAG_LIMIT
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.runs import read_runs
-from backstop.platform.results.searched import Searched, read_searched, write_searched
-from backstop.platform.results.store import locate_store, mlflow_client
-from backstop.platform.results.sweeps import open_parent
+from backstop.platform.results.tracking.description import TAG_LIMIT
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.runs import read_runs
+from backstop.platform.results.tracking.searched import Searched, read_searched, write_searched
+from backstop.platform.results.tracking.store import locate_store, mlflow_client
+from backstop.platform.results.tracking.sweeps import open_parent
 from backstop.platform.sweeps import ray_tune
 from backstop.platform.sweeps.conduct import Site, conduct
 from backstop.platform.sweeps.plan import SweepPlan, plan_space

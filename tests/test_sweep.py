@@ -247,8 +247,8 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, space: str) -
     tries = (tmp_path / "plugins" / "tries").read_text().splitlines()
     assert len(tries) == 2, "what a plug-in raises it would raise again: one for each run with it"
     assert "median" in found.stdout
-    from backstop.platform.results.runs import read_runs
-    from backstop.platform.results.store import locate_store
+    from backstop.platform.results.tracking.runs import read_runs
+    from backstop.platform.results.tracking.store import locate_store
 
     runs = read_runs(locate_store(tmp_path / "s"), "little", status=None)
     assert sorted(run.status for run in runs) == ["FAILED"] * 2 + ["FINISHED"] * 4

@@ -26,16 +26,26 @@ from safetensors.torch import load_file
 
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.params import BadInput
-from backstop.platform.results import database, drivers, runs, store
-from backstop.platform.results.description import run_command, run_params
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.locations import local_path, repair_locations
-from backstop.platform.results.log import Log
-from backstop.platform.results.runs import Run, read_runs, with_curves
-from backstop.platform.results.soundness import check_reachable, read_only
-from backstop.platform.results.store import Store, database_file, locate_store, mlflow_client
-from backstop.platform.results.sweeps import _died, mark_interrupted, open_parent, stop_runs
-from backstop.platform.results.ui import serve_ui
+from backstop.platform.results.tracking import database, drivers, runs, store
+from backstop.platform.results.tracking.description import run_command, run_params
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.locations import local_path, repair_locations
+from backstop.platform.results.tracking.log import Log
+from backstop.platform.results.tracking.runs import Run, read_runs, with_curves
+from backstop.platform.results.tracking.soundness import check_reachable, read_only
+from backstop.platform.results.tracking.store import (
+    Store,
+    database_file,
+    locate_store,
+    mlflow_client,
+)
+from backstop.platform.results.tracking.sweeps import (
+    _died,
+    mark_interrupted,
+    open_parent,
+    stop_runs,
+)
+from backstop.platform.results.tracking.ui import serve_ui
 from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import spec_from_json, validate
@@ -363,8 +373,8 @@ def test_a_spec_too_long_for_a_tag_is_read_from_its_artifact(
 RACE = """
 import os, sys
 from pathlib import Path
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.store import client_class, locate_store
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.store import client_class, locate_store
 
 store = locate_store(Path(sys.argv[1]))
 client_class()  # imported once, before the processes part
@@ -490,7 +500,7 @@ def test_a_database_without_its_artifacts_says_where_they_are(made: Store, tmp_p
 HELD = """
 import sys
 from pathlib import Path
-from backstop.platform.results import drivers
+from backstop.platform.results.tracking import drivers
 
 with drivers.at_work(Path(sys.argv[1])) as name:
     print(name, flush=True)

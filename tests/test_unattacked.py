@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backstop.platform.results import ranking
-from backstop.platform.results.runs import Run
-from backstop.platform.results.unattacked import without_dormant
+from backstop.platform.results.leaderboard import ranking
+from backstop.platform.results.leaderboard.unattacked import without_dormant
+from backstop.platform.results.tracking.runs import Run
 from tests.boards import run
 
 A = "badnets(size=3)"

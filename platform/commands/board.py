@@ -17,10 +17,10 @@ from backstop.platform.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from backstop.platform.results.boards import Ranked
-    from backstop.platform.results.document import Document
-    from backstop.platform.results.runs import Run
-    from backstop.platform.results.store import Store
+    from backstop.platform.results.leaderboard.boards import Ranked
+    from backstop.platform.results.leaderboard.document import Document
+    from backstop.platform.results.tracking.runs import Run
+    from backstop.platform.results.tracking.store import Store
 
 
 def write_board(
@@ -35,11 +35,11 @@ def write_board(
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's;
     ``known`` are the finished runs that the caller has read already.
     """
-    from backstop.platform.results.boards import rank_runs
-    from backstop.platform.results.runs import read_runs
-    from backstop.platform.results.soundness import read_only
-    from backstop.platform.results.store import locate_store
-    from backstop.platform.results.sweeps import mark_interrupted
+    from backstop.platform.results.leaderboard.boards import rank_runs
+    from backstop.platform.results.tracking.runs import read_runs
+    from backstop.platform.results.tracking.soundness import read_only
+    from backstop.platform.results.tracking.store import locate_store
+    from backstop.platform.results.tracking.sweeps import mark_interrupted
 
     store = locate_store(Path(options.store))
     finished = read_runs(store, name, known=known)
@@ -71,8 +71,8 @@ def _write_files(
     folder: Path,
 ) -> list[Path]:
     """Write the leaderboard's files and its page; their paths."""
-    from backstop.platform.results.files import write_leaderboard
-    from backstop.platform.results.page import write_page
+    from backstop.platform.results.report.page import write_page
+    from backstop.platform.results.tables.files import write_leaderboard
 
     document, runs = board
     files = write_leaderboard(document, runs, folder)
@@ -82,7 +82,7 @@ def _write_files(
 
 def print_board(options: argparse.Namespace, document: Document) -> None:
     """Print the leaderboard as JSON or as the ranked table."""
-    from backstop.platform.results.terminal import terminal_tables
+    from backstop.platform.results.tables.terminal import terminal_tables
 
     if options.json:
         print_json(document)
@@ -94,7 +94,7 @@ def print_board(options: argparse.Namespace, document: Document) -> None:
 def _say_written(files: Sequence[Path]) -> None:
     """Say which files were written, or why none was."""
     if files:
-        from backstop.platform.results.parquet import can_write_parquet
+        from backstop.platform.results.tables.parquet import can_write_parquet
 
         absent = "" if can_write_parquet() else "; no Parquet: pyarrow is not installed"
         say(f"wrote {', '.join(map(str, files))}{absent}")
@@ -107,7 +107,7 @@ def _say_written(files: Sequence[Path]) -> None:
 
 def leaderboard(options: argparse.Namespace) -> int:
     """``backstop leaderboard``: rank what is in MLflow."""
-    from backstop.platform.results.experiments import check_name
+    from backstop.platform.results.tracking.experiments import check_name
 
     check_name(options.experiment)
     readable_store(options)

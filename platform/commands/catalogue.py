@@ -269,9 +269,9 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 def ui(options: argparse.Namespace) -> int:
     """``backstop ui``: MLflow's own UI on the store in use."""
-    from backstop.platform.results.store import is_new
-    from backstop.platform.results.sweeps import mark_interrupted
-    from backstop.platform.results.ui import serve_ui
+    from backstop.platform.results.tracking.store import is_new
+    from backstop.platform.results.tracking.sweeps import mark_interrupted
+    from backstop.platform.results.tracking.ui import serve_ui
 
     store = readable_store(options)
     if not is_new(store):

@@ -14,8 +14,8 @@ from backstop.platform.params import BadInput, nearest
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from backstop.platform.results.document import Document
-    from backstop.platform.results.names import Json
+    from backstop.platform.results.figures.names import Json
+    from backstop.platform.results.leaderboard.document import Document
 
 BOARD = "leaderboard.json"
 
@@ -71,9 +71,9 @@ def report_defenses(
     second: str,
 ) -> Findings:
     """Two defenses of a leaderboard. Raises BadInput for names that no row has."""
-    from backstop.platform.results.contrast_tables import defense_notes, defense_tables
-    from backstop.platform.results.contrasts import contrast_defenses, leading_of
-    from backstop.platform.results.names import short_names
+    from backstop.platform.results.figures.names import short_names
+    from backstop.platform.results.leaderboard.contrasts import contrast_defenses, leading_of
+    from backstop.platform.results.tables.contrasts import defense_notes, defense_tables
 
     contrast = contrast_defenses(document, first, second)
     names = short_names(document)
@@ -91,9 +91,9 @@ def report_boards(
     titles: Sequence[str],
 ) -> Findings:
     """Two leaderboards, which tables call by their titles."""
-    from backstop.platform.results.board_changes import board_changes
-    from backstop.platform.results.contrast_tables import board_notes, board_tables
-    from backstop.platform.results.names import short_names
+    from backstop.platform.results.figures.names import short_names
+    from backstop.platform.results.leaderboard.changes import board_changes
+    from backstop.platform.results.tables.contrasts import board_notes, board_tables
 
     changes = board_changes(first, second)
     return Findings(
@@ -105,9 +105,9 @@ def report_boards(
 
 def _ranked(options: argparse.Namespace) -> Document:
     """The leaderboard of an experiment's finished runs."""
-    from backstop.platform.results.boards import rank_runs
-    from backstop.platform.results.experiments import check_name
-    from backstop.platform.results.runs import read_runs
+    from backstop.platform.results.leaderboard.boards import rank_runs
+    from backstop.platform.results.tracking.experiments import check_name
+    from backstop.platform.results.tracking.runs import read_runs
 
     name = options.experiment
     check_name(name)
@@ -122,7 +122,7 @@ def _ranked(options: argparse.Namespace) -> Document:
 
 def named_board(given: str) -> Document:
     """A leaderboard file, or the one in a folder. Raises BadInput with the nearest name."""
-    from backstop.platform.results.reading import load_document
+    from backstop.platform.results.leaderboard.reading import load_document
 
     path = Path(given)
     if path.is_dir():

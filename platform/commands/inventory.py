@@ -15,7 +15,7 @@ from backstop.platform.contract import Dataset, File, Reading
 from backstop.platform.intake import readings
 from backstop.platform.intake.files import file_status, find_file
 from backstop.platform.params import BadInput
-from backstop.platform.results.wording import plural
+from backstop.platform.results.figures.wording import plural
 from backstop.platform.specs.part import Part
 
 DatasetItem = Mapping[str, Any]

@@ -11,12 +11,12 @@ from backstop.platform.commands.output import DONE, FAILED, say
 
 def merge_results(options: argparse.Namespace) -> int:
     """``backstop merge``: join the runs of several boards, rank them again, write the files."""
-    from backstop.platform.results.document import write_text
-    from backstop.platform.results.experiments import check_name
-    from backstop.platform.results.files import write_leaderboard
-    from backstop.platform.results.merging import disagreements, merge_boards
-    from backstop.platform.results.page import page
-    from backstop.platform.results.published import read_published
+    from backstop.platform.results.leaderboard.document import write_text
+    from backstop.platform.results.leaderboard.merging import disagreements, merge_boards
+    from backstop.platform.results.leaderboard.published import read_published
+    from backstop.platform.results.report.page import page
+    from backstop.platform.results.tables.files import write_leaderboard
+    from backstop.platform.results.tracking.experiments import check_name
 
     if options.experiment is not None:
         check_name(options.experiment)

@@ -12,7 +12,7 @@ from typing import Any
 
 from backstop.platform.commands import plain
 from backstop.platform.params import BadInput
-from backstop.platform.results.wording import percent
+from backstop.platform.results.figures.wording import percent
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -72,8 +72,8 @@ def usable_store(options: argparse.Namespace) -> Any:
     """The store that a command writes to, checked; where it was moved or copied, its places are
     mended and that is said.
     """
-    from backstop.platform.results.soundness import check_reachable
-    from backstop.platform.results.store import locate_store
+    from backstop.platform.results.tracking.soundness import check_reachable
+    from backstop.platform.results.tracking.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store)
@@ -83,8 +83,8 @@ def usable_store(options: argparse.Namespace) -> Any:
 
 def readable_store(options: argparse.Namespace) -> Any:
     """The store that a command only reads; where it can be written too, it is mended first."""
-    from backstop.platform.results.soundness import check_reachable, read_only
-    from backstop.platform.results.store import locate_store
+    from backstop.platform.results.tracking.soundness import check_reachable, read_only
+    from backstop.platform.results.tracking.store import locate_store
 
     store = locate_store(Path(options.store))
     check_reachable(store, write=False)
@@ -94,7 +94,7 @@ def readable_store(options: argparse.Namespace) -> Any:
 
 
 def _repair(store: Any) -> None:
-    from backstop.platform.results.locations import repair_locations
+    from backstop.platform.results.tracking.locations import repair_locations
 
     repaired = repair_locations(store)
     if repaired:

@@ -25,7 +25,7 @@ from backstop.platform.rounds import costs
 
 if TYPE_CHECKING:
     from backstop.platform.contract import Record, Spec
-    from backstop.platform.results.runs import Run
+    from backstop.platform.results.tracking.runs import Run
     from backstop.platform.sweeps.session import Outcome, Session
     from backstop.platform.sweeps.single import Single
 
@@ -53,7 +53,7 @@ def _requested_spec(options: argparse.Namespace) -> Spec:
 def run_spec(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
     with collector.resting():
-        from backstop.platform.results.experiments import check_name
+        from backstop.platform.results.tracking.experiments import check_name
         from backstop.platform.rounds import starts
         from backstop.platform.sweeps import single
         from backstop.platform.training import loading
@@ -206,7 +206,7 @@ def _show_again(
     save_path: Path | None,
 ) -> None:
     """A spec that is finished already: as it was shown before, but nothing is trained or stored."""
-    from backstop.platform.results.runs import run_model, run_records
+    from backstop.platform.results.tracking.runs import run_model, run_records
 
     records = run_records(work.store, stored)
     _show_finished(options, work, spec, stored)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from backstop.platform.commands.output import open_console
-from backstop.platform.results.intervals import figure, kind_of
-from backstop.platform.results.wording import plural
+from backstop.platform.results.figures.intervals import figure, kind_of
+from backstop.platform.results.figures.wording import plural
 from backstop.platform.sweeps import reports
 
 if TYPE_CHECKING:

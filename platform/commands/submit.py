@@ -10,17 +10,17 @@ from backstop.platform.commands.output import DONE, say
 
 def submit(options: argparse.Namespace) -> int:
     """``backstop submit``: the runs of one attack or defense, with what its paper reports."""
-    from backstop.platform.results.document import encode_document, write_text
-    from backstop.platform.results.files import write_leaderboard
-    from backstop.platform.results.merging import merge_boards
-    from backstop.platform.results.published import read_published
-    from backstop.platform.results.submission import (
+    from backstop.platform.results.leaderboard.document import encode_document, write_text
+    from backstop.platform.results.leaderboard.merging import merge_boards
+    from backstop.platform.results.leaderboard.published import read_published
+    from backstop.platform.results.leaderboard.submission import (
         entry_document,
         entry_text,
         find_entered,
         read_claims,
         runs_of,
     )
+    from backstop.platform.results.tables.files import write_leaderboard
 
     board = read_published(Path(options.board))
     entered = find_entered(board, options.chain)

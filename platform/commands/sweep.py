@@ -122,7 +122,7 @@ def _site(
     device: str,
 ) -> Site:
     """Where the sweep reads and writes, checked."""
-    from backstop.platform.results.experiments import check_name
+    from backstop.platform.results.tracking.experiments import check_name
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.training.loading import data_folder
 

@@ -25,8 +25,8 @@ class Rerun(NamedTuple):
 
 def verify(options: argparse.Namespace) -> int:
     """``backstop verify``: compute the file again, run some of its specs again, compare."""
-    from backstop.platform.results.reading import read_document
-    from backstop.platform.results.verification import sample_runs
+    from backstop.platform.results.leaderboard.reading import read_document
+    from backstop.platform.results.leaderboard.verification import sample_runs
     from backstop.platform.rounds.origin import Origin
     from backstop.platform.training.device import choose_device, fingerprint
 
@@ -51,8 +51,8 @@ def _wrong_figures(document: Mapping[str, Any]) -> list[str]:
     """A line for each figure that the document's runs do not give. Tables of the first schema
     followed another rule: only the runs of such a file can be held against anything.
     """
-    from backstop.platform.results.document import SCHEMA
-    from backstop.platform.results.verification import differences, recompute
+    from backstop.platform.results.leaderboard.document import SCHEMA
+    from backstop.platform.results.leaderboard.verification import differences, recompute
 
     again = recompute(document)
     if document["schema"] == SCHEMA:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.runs import Run
-from backstop.platform.results.wording import plural
+from backstop.platform.results.figures.wording import plural
+from backstop.platform.results.tracking.runs import Run
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.checkpoint import Checkpoint, Saved
 from backstop.platform.rounds.origin import Made, Origin

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backstop.platform.params import BadInput
-from backstop.platform.results import drivers
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.runs import Run, read_runs
-from backstop.platform.results.searched import write_best, write_searched
-from backstop.platform.results.store import Store, is_new
-from backstop.platform.results.sweeps import (
+from backstop.platform.results.figures.wording import plural
+from backstop.platform.results.tracking import drivers
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.runs import Run, read_runs
+from backstop.platform.results.tracking.searched import write_best, write_searched
+from backstop.platform.results.tracking.store import Store, is_new
+from backstop.platform.results.tracking.sweeps import (
     close_parent,
     drivers_home,
     mark_interrupted,
@@ -24,7 +25,6 @@ from backstop.platform.results.sweeps import (
     stop_runs,
     write_plan,
 )
-from backstop.platform.results.wording import plural
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.origin import Made
 from backstop.platform.specs.spec import Spec

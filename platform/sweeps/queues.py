@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from backstop.platform.specs.spec import Spec
 
 if TYPE_CHECKING:
-    from backstop.platform.results.runs import Run
+    from backstop.platform.results.tracking.runs import Run
     from backstop.platform.sweeps.session import Outcome
 
 Finals = Mapping[str, float]  # the final metrics of one run, and its costs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backstop.platform.results.intervals import figure
-from backstop.platform.results.searched import Searched
+from backstop.platform.results.figures.intervals import figure
+from backstop.platform.results.tracking.searched import Searched
 from backstop.platform.specs.part import chain_text
 from backstop.platform.sweeps.confirmation import Confirmed
 from backstop.platform.sweeps.search import Proposals

@@ -16,8 +16,8 @@ from torch import Tensor
 from backstop.platform.contract import Record
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
-from backstop.platform.results.log import Log
-from backstop.platform.results.store import Store
+from backstop.platform.results.tracking.log import Log
+from backstop.platform.results.tracking.store import Store
 from backstop.platform.rounds import costs
 from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint, Checkpointed
 from backstop.platform.rounds.finals import final

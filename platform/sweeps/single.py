@@ -8,11 +8,11 @@ from pathlib import Path
 
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
-from backstop.platform.results import drivers
-from backstop.platform.results.experiments import open_experiment
-from backstop.platform.results.runs import Run, find_run
-from backstop.platform.results.store import Store, is_new
-from backstop.platform.results.sweeps import (
+from backstop.platform.results.tracking import drivers
+from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.runs import Run, find_run
+from backstop.platform.results.tracking.store import Store, is_new
+from backstop.platform.results.tracking.sweeps import (
     Interrupted,
     drivers_home,
     mark_interrupted,

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.soundness import check_reachable
-from backstop.platform.results.store import Store, database_file
+from backstop.platform.results.tracking.soundness import check_reachable
+from backstop.platform.results.tracking.store import Store, database_file
 from backstop.platform.rounds.checkpoint import Checkpoint
 from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.queues import Queue

@@ -1,0 +1,61 @@
+"""Numbers in words: percentages, figures over seeds, counts."""
+
+from __future__ import annotations
+
+from backstop.platform.results.figures.names import Json
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share for people, in percent without the sign; a dash where there is none.
+
+    >>> percent(0.5), percent(-1e-9), percent(None)
+    ('50.0', '0.0', '–')
+    """
+    return "–" if value is None else f"{round(100 * value, digits) + 0:.{digits}f}"
+
+
+def spread(figure: Json | None) -> str:
+    """A mean with the ends of its range or interval in percent: ``91.2 (90.1 to 92.0)``; without
+    them where there is a single value.
+    """
+    if figure is None:
+        return "–"
+    if figure["low"] == figure["high"]:
+        return percent(figure["mean"])
+    return f"{percent(figure['mean'])} ({percent(figure['low'])} to {percent(figure['high'])})"
+
+
+def margin(figure: Json | None) -> str:
+    """As :func:`spread`, but a 95 % interval as ``91.2 ±0.9``."""
+    if figure is None or figure["kind"] == "range":
+        return spread(figure)
+    return f"{percent(figure['mean'])} ±{percent((figure['high'] - figure['low']) / 2)}"
+
+
+def mean_alone(figure: Json | None) -> str:
+    """A mean in percent, without the ends of its range or interval."""
+    return "–" if figure is None else percent(figure["mean"])
+
+
+def told(figure: Json | None) -> str:
+    """A figure in a sentence of its own: ``91.2 (90.1 to 92.0, range of 3 seeds)``.
+
+    >>> told({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3, "kind": "range"})
+    '50.0 (25.0 to 75.0, range of 3 seeds)'
+    """
+    if figure is None or figure["low"] == figure["high"]:
+        return spread(figure)
+    return f"{spread(figure)[:-1]}, {kind_of_ends(figure)})"
+
+
+def kind_of_ends(figure: Json) -> str:
+    """What the ends of a figure are."""
+    seeds = plural(figure["n"], "seed")
+    if figure["kind"] == "range":
+        return f"range of {seeds}"
+    return f"95 % interval over {seeds}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,32 @@
+"""MLflow's own pages on a store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from backstop.platform.results.tracking.store import QUIET, Store, check_exists
+
+
+def serve_ui(store: Store, port: int) -> int:
+    """MLflow's own pages on the store, until interrupted: its exit code. A server has its own,
+    whose address is said.
+    """
+    if store.uri.startswith(("http://", "https://")):
+        print(f"the tracking server's own pages: {store.uri}", file=sys.stderr)
+        return 0
+    check_exists(store)
+    print(f"http://127.0.0.1:{port} shows {store.uri}; Ctrl-C ends it", file=sys.stderr)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    # one worker and no job runners: the defaults start eleven processes for a single reader
+    environment = {
+        **QUIET,
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    try:
+        return subprocess.call([*command, "--workers", "1"], env=environment)
+    except KeyboardInterrupt:
+        return 130
