@@ -5,7 +5,7 @@ without its script.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -249,6 +249,67 @@ def test_each_setting_has_its_board(
     choose(tab, "setting", "")
     assert len(rows(tab)) == 4
     assert tab.complaints() == []
+
+
+def test_a_reader_weighs_the_settings(browser: Browser, tmp_path: Path) -> None:
+    given = weighed_runs()
+    document = ranking.build_document(given, "weighed")
+    written = tmp_path / "page.html"
+    written.write_text(page.page(document, given))
+    tab = open_tab(browser, written)
+    whole = {row["defense"]: row for row in document["rows"]}
+    titles = [board["title"] for board in document["boards"]]
+    before = rows(tab)
+    assert tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
+    weigh(tab, titles, {"digits": 1, "patches": 0})
+    assert not tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
+    (digits,) = (board for board in document["boards"] if "digits" in board["title"])
+    by_score = sorted(digits["rows"], key=lambda row: -row["score"]["mean"])
+    scores = [value for value in column(tab, "score, weighed") if value]
+    assert [float(score) for score in scores] == pytest.approx(
+        [row["score"]["mean"] for row in by_score]
+    )
+    weigh(tab, titles, {"digits": 3, "patches": 1})
+    scores = {float(score) for score in column(tab, "score, weighed") if score}
+    median = {
+        "digits": next(row for row in digits["rows"] if row["defense"] == "median"),
+        "both": whole["median"],
+    }
+    expected = (median["digits"]["score"]["mean"] + median["both"]["score"]["mean"]) / 2
+    assert any(score == pytest.approx(expected) for score in scores)
+    tab.click("#all-rows")
+    assert rows(tab) == before
+    assert tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
+    assert tab.complaints() == []
+
+
+def weigh(tab: Tab, titles: Sequence[str], weights: Mapping[str, float]) -> None:
+    """Give each setting the weight of the dataset that its title names."""
+    for place, title in enumerate(titles):
+        (weight,) = (weight for dataset, weight in weights.items() if dataset in title)
+        tab.value(
+            f"(() => {{ const field = document.querySelectorAll('[name=weight]')[{place}];"
+            f" field.value = {weight};"
+            " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
+        )
+
+
+def weighed_runs() -> list[Run]:
+    """Three defenses on two datasets, each best on another one and all without a cost."""
+    success = {
+        "digits": {"fedavg": 0.9, "median": 0.2, "rfa": 0.6},
+        "patches": {"fedavg": 0.9, "median": 0.8, "rfa": 0.1},
+    }
+    given = []
+    for dataset, rates in success.items():
+        base = BASE.replace(dataset=Part(dataset))
+        for defense, rate in rates.items():
+            attacked = {"clean_accuracy": 0.9, "attack_success_rate": rate}
+            calm = {"clean_accuracy": 0.9, "attack_success_rate": 0.0}
+            given.append(run("badnets", defense, 0, attacked, base=base))
+            given.append(run("badnets", defense, 0, calm, base=base, dormant=True))
+            given.append(run("none", defense, 0, {"clean_accuracy": 0.9}, base=base))
+    return [item._replace(id=f"{place:064d}") for place, item in enumerate(given)]
 
 
 def test_untargeted_attacks_have_a_board_beside(

@@ -187,6 +187,37 @@
     cell.textContent = rate === null ? "–" : (100 * rate).toFixed(1);
   };
 
+  // -- weighing the settings
+
+  const weights = all("[name=weight]", controls);
+  const weightOf = field => Math.max(0, field.valueAsNumber || 0);
+  const isWeighed = () => new Set(weights.map(weightOf)).size > 1;
+  const linesBySetting = new Map(boards.map(({ dataset: { setting } }, index) =>
+    [setting, new Map(rowsOf(rankings[index]).map(row => [row.dataset.row, row]))]));
+
+  // What the score takes off are means over the settings; a setting that counts and in which a
+  // defense has no score leaves it without one.
+  const weighedScore = ({ dataset }) => {
+    const total = weights.reduce((sum, field) => sum + weightOf(field), 0);
+    const means = [0, 0, 0];
+    for (const field of weights.filter(weightOf)) {
+      const losses = linesBySetting.get(field.dataset.setting).get(dataset.row)?.dataset.losses;
+      if (!losses) return null;
+      const share = weightOf(field) / total;
+      losses.split(" ").forEach((loss, index) => (means[index] += share * Number(loss)));
+    }
+    const [excess, ...costs] = means;
+    return 1 - excess - Math.max(...costs);
+  };
+
+  const showWeighedScore = row => {
+    const cell = one("td.weighed", row);
+    if (!cell) return;
+    const score = isWeighed() ? weighedScore(row) : null;
+    cell.dataset.value = score ?? "";
+    cell.textContent = score === null ? "–" : (100 * score).toFixed(1);
+  };
+
   const showBoard = () => {
     const ofSetting = boards.find(board => board.dataset.setting === chosen("setting"));
     for (const board of boards) board.hidden = board !== (ofSetting ?? boards[0]);
@@ -198,6 +229,7 @@
       item.hidden = Boolean(measure) && item.dataset.measure !== measure;
     }
     for (const item of all(".chosen")) item.hidden = !filtersAttacks();
+    for (const item of all(".weighed")) item.hidden = !isWeighed();
     const name = measure === "worst" ? "highest" : "mean";
     for (const label of all("th.chosen button")) {
       label.textContent = `${name} success, chosen cells`;
@@ -224,6 +256,7 @@
     row.hidden = !fits(row);
     if (row.hidden) close(row);
     showChosenRate(row);
+    showWeighedScore(row);
     for (const cell of cellsOf(row)) cell.hidden = filtersCells() && !isChosen(cell);
     const below = belowOf(row);
     if (below) below.cells[0].colSpan = shownCells(row);
@@ -242,11 +275,13 @@
     one("#count").textContent = `${kept.size} of ${rows.length} rows`;
   };
 
-  // A measure orders by its first column.
-  const orderByMeasure = () => {
+  // Weights order the whole board by its weighed score, else a measure by its first column.
+  const orderByChoice = () => {
     const table = one("table.ranking", shownBoard());
+    const weighed = one("th.weighed:not([hidden])", table.tHead);
     const head = chosen("measure") && one(`th[data-measure="${chosen("measure")}"]`, table.tHead);
-    if (head) sort(table, head, "ascending");
+    if (weighed) sort(table, weighed, "descending");
+    else if (head) sort(table, head, "ascending");
     else unsort(table);
   };
 
@@ -257,13 +292,13 @@
   rankings.flatMap(rowsOf).forEach(makeOpener);
   controls.addEventListener("input", event => {
     apply();
-    if (event.target.name === "measure") orderByMeasure();
+    if (["measure", "weight"].includes(event.target.name)) orderByChoice();
   });
   controls.addEventListener("submit", event => event.preventDefault());
   one("#all-rows").addEventListener("click", () => {
     controls.reset();
     apply();
-    orderByMeasure();
+    orderByChoice();
   });
   addEventListener("hashchange", openAddressed);
   apply();

@@ -19,6 +19,8 @@ from backstop.platform.results.tables.columns import (
     name_rows,
 )
 
+COSTS = ("cost_under_attack", "cost_without_attack")
+
 
 class PageLine(NamedTuple):
     """A line of a board: a row, the number of its defense on the page, and what it opens."""
@@ -37,6 +39,17 @@ class PageLine(NamedTuple):
     def year(self) -> int | None:
         """When its newest method was published."""
         return self.detail.year
+
+    @property
+    def losses(self) -> str:
+        """What the score takes off, as a script reads it: the worst excess and the costs in
+        accuracy, under attack and without one; empty where there is no score.
+        """
+        fields = self.row.fields
+        if fields.get("score") is None:
+            return ""
+        shares = [fields[name] for name in ("worst_excess", *COSTS)]
+        return " ".join(str(share["mean"] if share else 0) for share in shares)
 
 
 class PageBoard(NamedTuple):
