@@ -257,30 +257,29 @@ def test_a_reader_weighs_the_settings(browser: Browser, tmp_path: Path) -> None:
     written = tmp_path / "page.html"
     written.write_text(page.page(document, given))
     tab = open_tab(browser, written)
-    whole = {row["defense"]: row for row in document["rows"]}
     titles = [board["title"] for board in document["boards"]]
     before = rows(tab)
     assert tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
     weigh(tab, titles, {"digits": 1, "patches": 0})
     assert not tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
     (digits,) = (board for board in document["boards"] if "digits" in board["title"])
-    by_score = sorted(digits["rows"], key=lambda row: -row["score"]["mean"])
-    scores = [value for value in column(tab, "score, weighed") if value]
-    assert [float(score) for score in scores] == pytest.approx(
-        [row["score"]["mean"] for row in by_score]
-    )
+    by_score = sorted((row["score"]["mean"] for row in digits["rows"]), reverse=True)
+    assert weighed_scores(tab) == pytest.approx(by_score)
     weigh(tab, titles, {"digits": 3, "patches": 1})
-    scores = {float(score) for score in column(tab, "score, weighed") if score}
-    median = {
-        "digits": next(row for row in digits["rows"] if row["defense"] == "median"),
-        "both": whole["median"],
-    }
-    expected = (median["digits"]["score"]["mean"] + median["both"]["score"]["mean"]) / 2
-    assert any(score == pytest.approx(expected) for score in scores)
+    alone, both = (
+        next(row["score"]["mean"] for row in board["rows"] if row["defense"] == "median")
+        for board in (digits, document)
+    )
+    assert any(score == pytest.approx((alone + both) / 2) for score in weighed_scores(tab))
     tab.click("#all-rows")
     assert rows(tab) == before
     assert tab.value(f"document.querySelector('{RANKING} th.weighed').hidden")
     assert tab.complaints() == []
+
+
+def weighed_scores(tab: Tab) -> list[float]:
+    """The scores by the reader's weights, from top to bottom."""
+    return [float(value) for value in column(tab, "score, weighed") if value]
 
 
 def weigh(tab: Tab, titles: Sequence[str], weights: Mapping[str, float]) -> None:
