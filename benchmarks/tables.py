@@ -19,7 +19,7 @@ from typing import Any
 from backstop.platform import plugins
 from backstop.platform.contract import Part
 from backstop.platform.results.figures.names import chain_of
-from backstop.platform.results.figures.wording import percent
+from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.reading import load_document
 from backstop.search_spaces._defense_settings import ATTACKERS
 
@@ -262,41 +262,43 @@ def on_photographs(document: Document) -> str:
 
 
 def lifetimes(document: Document) -> str:
-    """Rounds to a backdoor and rounds that it lasts."""
+    """Rounds to a backdoor, rounds that it lasts, and what is left of it on average."""
     rows = [
         [
             code(as_written(cell)),
-            time_to_backdoor(cell),
-            durability(cell),
+            rounds(cell, "time_to_backdoor") or "never",
+            rounds(cell, "durability", "still_active") or "–",
+            rounds(cell, "lifespan", "still_over_half") or "–",
+            spread(cell["excess_after_stop"]),
         ]
         for cell in undefended(document).values()
     ]
-    return markdown(("attack", "rounds to the backdoor", "rounds that it lasts"), rows, 1)
+    heads = (
+        "attack",
+        "rounds to the backdoor",
+        "rounds that it lasts",
+        "rounds over one half",
+        "excess after the attack, %",
+    )
+    return markdown(heads, rows, 1)
 
 
-def time_to_backdoor(cell: Cell) -> str:
-    """Rounds from the attack's first until the backdoor was there."""
-    return rounds(cell, "time_to_backdoor") or "never"
-
-
-def durability(cell: Cell) -> str:
-    """Rounds after the attack's last in which the backdoor was there."""
-    text = rounds(cell, "durability")
-    if not text:
-        return "–"
-    active = cell["still_active"]
-    return f"{text}, in {active} of {len(cell['seeds'])} still there" if active else text
-
-
-def rounds(cell: Cell, figure: str) -> str:
-    """A mean number of rounds with its interval, and over how many seeds where not over all; empty
-    where there is none.
+def rounds(
+    cell: Cell,
+    figure: str,
+    still_there: str = "",
+) -> str:
+    """A mean number of rounds with its interval, over how many seeds where not over all, and in how
+    many the backdoor was still there at the end; empty where there is none.
     """
-    if cell[figure] is None:
+    value, seeds = cell[figure], len(cell["seeds"])
+    if value is None:
         return ""
-    value, planted, seeds = cell[figure], cell["planted_seeds"], len(cell["seeds"])
-    spread = f"{value['mean']:.0f} ({value['low']:.0f} to {value['high']:.0f})"
-    return f"{spread}, {planted} of {seeds} seeds" if planted < seeds else spread
+    text = f"{value['mean']:.0f} ({value['low']:.0f} to {value['high']:.0f})"
+    if value["n"] < seeds:
+        text = f"{text}, {value['n']} of {seeds} seeds"
+    still = cell[still_there] if still_there else 0
+    return f"{text}, in {still} of {seeds} still there" if still else text
 
 
 TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {

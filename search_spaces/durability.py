@@ -1,7 +1,8 @@
 """How long does a backdoor last: attacks that stop after round 20 of 80, on undefended FedAvg.
 
-The page's table of lifetimes holds the rounds until the backdoor is there and those that it lasts,
-over what the same inputs achieve when nobody attacks. No download; a few minutes on two cores.
+The page's table of lifetimes holds the rounds until the backdoor is there, those that it lasts and
+what is left of it on average, over what the same inputs achieve when nobody attacks, and the rounds
+before success is below one half. No download; a few minutes on two cores.
 
 Depth of planting counts for more than the method, so each method meets the patch alone at its own
 factor or rate: ``anticipate`` at a factor of 5, ``neurotoxin`` at the honest rate, 0.05, and at

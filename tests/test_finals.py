@@ -1,8 +1,6 @@
-"""The life of a backdoor, and what makes a run's success doubtful."""
+"""The final figures of a run, and what makes its success doubtful."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from backstop.platform.contract import Record
 from backstop.platform.rounds.finals import (
@@ -10,55 +8,8 @@ from backstop.platform.rounds.finals import (
     comparable,
     doubts,
     final,
-    lifetime,
     unmoved,
 )
-
-NEVER = dict.fromkeys(range(60), 0.0)
-
-
-def rates(listed: Sequence[float | None], every: int = 1) -> list[tuple[int, float]]:
-    """Evaluations of every so many rounds."""
-    rounds = [((place + 1) * every - 1, rate) for place, rate in enumerate(listed)]
-    return [(at, rate) for at, rate in rounds if rate is not None]
-
-
-def test_time_to_backdoor_counts_from_the_attacks_first_round() -> None:
-    assert lifetime(rates([0.9, 0.1, 0.4, 0.5]), NEVER, 1, None) == {"time_to_backdoor": 3.0}
-    assert lifetime(rates([0.9, 0.4, 0.4]), NEVER, 1, None) == {}  # not this attack's doing
-    assert lifetime(rates([0.1, 0.6], every=5), NEVER, 0, None) == {"time_to_backdoor": 10.0}
-
-
-def test_durability_counts_the_rounds_that_keep_half_of_what_there_was() -> None:
-    lasted = lifetime(rates([0.2, 0.6, 0.4, 0.3, 0.29, 0.9]), NEVER, 0, 2)
-    assert lasted == {"time_to_backdoor": 2.0, "durability": 2.0, "still_active": 0.0}
-    watched = lifetime(rates([0.6, 0.6, 0.4, 0.3]), NEVER, 0, 2)
-    assert watched == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 1.0}
-    assert lifetime(rates([0.0, 0.3]), NEVER, 0, 1) == {}  # nothing to last
-    assert lifetime(rates([0.4, 0.4, 0.3]), NEVER, 0, 2) == {}  # it was never there
-    # nothing after it was watched
-    assert "durability" not in lifetime(rates([0.6, 0.6]), NEVER, 0, 2)
-    gap = lifetime(rates([0.6, None, None, 0.1]), NEVER, 0, 1)
-    assert gap == {"time_to_backdoor": 1.0, "durability": 2.0, "still_active": 0.0}
-
-
-def test_an_attack_of_every_kth_round_ends_with_its_last_and_not_with_the_schedule() -> None:
-    """Rounds 0 and 8 would be attacked, and round 8 is no longer."""
-    success = rates([1.0, 0.94, 0.79, 0.67, 0.47, 0.42, 0.24, 0.31, 0.32, 0.25])
-    spans = lifetime(success, NEVER, 0, 8, 8)
-    assert spans == {"time_to_backdoor": 1.0, "durability": 3.0, "still_active": 0.0}
-
-
-def test_natural_success_is_no_backdoor() -> None:
-    """Inputs that get the wanted label from a clean model, too, have no backdoor that lasts."""
-    twin = dict.fromkeys(range(60), 0.45)
-    fades = lifetime(rates([0.85] * 5 + [0.45] * 55), twin, 0, 5)
-    assert fades == {"time_to_backdoor": 1.0, "durability": 0.0, "still_active": 0.0}
-    assert lifetime(rates([0.52] * 5), dict.fromkeys(range(5), 0.52), 0, None) == {}
-    assert lifetime(rates([1.0] * 5), dict.fromkeys(range(5), 1.0), 0, 2) == {}
-    assert lifetime(rates([0.74]), {0: 0.5}, 0, None) == {}
-    assert lifetime(rates([0.75]), {0: 0.5}, 0, None) == {"time_to_backdoor": 1.0}
-    assert lifetime(rates([0.9]), {}, 0, None) == {}  # without a twin nothing is known
 
 
 def test_turns_are_those_of_the_last_record() -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from backstop.platform import plugins
 from backstop.platform.results.figures.means import SeedValues, finite_metrics, number_or_none
 from backstop.platform.results.figures.names import Json, chain_label
+from backstop.platform.rounds.durability import Schedule
 from backstop.platform.specs.part import NOTHING
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
@@ -115,6 +116,12 @@ class Cell(NamedTuple):
     def attack_family(self) -> str:
         """The attack's stages without their parameters: variants of one attack share it."""
         return family_of(self.spec["attack"])
+
+    @property
+    def schedule(self) -> Schedule:
+        """When its attack attacks."""
+        spec = self.spec
+        return Schedule(spec["attack_start"], spec["attack_stop"], spec["attack_every"])
 
 
 def json_text(value: object) -> str:

@@ -17,6 +17,7 @@ BY_ROUND = (
     "last_success",
     "success_area",
     "success_after_stop",
+    "excess_after_stop",
     "attacked_excess",
     "attacked_excess_p95",
     "peak_accuracy",
@@ -27,18 +28,20 @@ BY_ROUND = (
 
 def by_round_fields(cell: Cell, twins: Twins) -> dict[str, Any]:
     """Of attack success and accuracy the highest, the last and the mean over all evaluated rounds
-    (the area under the curve); success after the attack's stop; E over the attacked rounds, mean
-    and 95th percentile. None where rounds were not read.
+    (the area under the curve); success and E in the mean over those after the attack's last; E over
+    the attacked rounds, mean and 95th percentile. None where rounds were not read.
     """
     success, accuracy = cell.success, cell.accuracy
-    excess = _attacked_excess(cell, twins)
+    schedule, excess = cell.schedule, _excess_by_round(cell, twins)
+    attacked = _of_each(excess, schedule.during)
     columns = (
         _over_seeds(success, max),
         _over_seeds(success, _last),
         _over_seeds(success, _mean),
-        _over_seeds(_after_stop(cell), _mean),
-        _over_seeds(excess, _mean),
-        _over_seeds(excess, _high),
+        _over_seeds(_of_each(success, schedule.after), _mean),
+        _over_seeds(_of_each(excess, schedule.after), _mean),
+        _over_seeds(attacked, _mean),
+        _over_seeds(attacked, _high),
         _over_seeds(accuracy, max),
         _over_seeds(accuracy, _last),
         _over_seeds(accuracy, _mean),
@@ -55,30 +58,24 @@ def _over_seeds(
     return {seed: summary([value for _, value in curve]) for seed, curve in curves.items() if curve}
 
 
-def _after_stop(cell: Cell) -> dict[int, Curve]:
-    """Success in the rounds after the attack's last; nothing where it does not stop."""
-    stop = cell.spec["attack_stop"]
-    if stop is None:
-        return {}
-    after: dict[int, Curve] = {}
-    for seed, curve in cell.success.items():
-        after[seed] = [point for point in curve if point[0] >= stop]
-    return after
+def _of_each(
+    curves: Mapping[int, Curve],
+    part: Callable[[Curve], Curve],
+) -> dict[int, Curve]:
+    """Seed → a part of its curve."""
+    return {seed: part(curve) for seed, curve in curves.items()}
 
 
-def _attacked_excess(cell: Cell, twins: Twins) -> dict[int, Curve]:
-    """E by round while somebody attacks, above the twin of the same round; above the twin's end in
-    rounds that it does not have.
+def _excess_by_round(cell: Cell, twins: Twins) -> dict[int, Curve]:
+    """E by round, above the twin of the same round; above the twin's end in rounds that it does not
+    have.
     """
-    start, stop = cell.spec["attack_start"], cell.spec["attack_stop"]
-    end = math.inf if stop is None else stop
     curves: dict[int, Curve] = {}
     for seed, at_the_end in twins.final.items():
         natural = twins.by_round.get(seed, {})
         curves[seed] = [
             (at, excess_success(rate, natural.get(at, at_the_end)))
             for at, rate in cell.success.get(seed, ())
-            if start <= at < end
         ]
     return curves
 

@@ -36,9 +36,9 @@ from backstop.platform.results.figures.scored import (
 )
 from backstop.platform.results.figures.trajectories import by_round_fields
 from backstop.platform.results.figures.twins import Twins
-from backstop.platform.rounds import finals
+from backstop.platform.rounds.durability import lifespan, lifetime
 
-LIFETIME = ("time_to_backdoor", "durability")
+LIFETIME = ("time_to_backdoor", "durability", "lifespan")
 SHARE_FIGURES = (
     *FIGURES,
     EXCESS,
@@ -130,27 +130,31 @@ def wilson(rate: float, samples: int) -> dict[str, float]:
 
 def _lifetime(cell: Cell, twins: Twins) -> dict[str, Any]:
     """How long the backdoor takes and lasts in the mean over the seeds that say so, and in how many
-    of them it was still active at the end.
+    of them it was still there at the end: by half of its excess, and by one half.
     """
     spans = _spans(cell, twins)
     planted = [span for span in spans.values() if "time_to_backdoor" in span]
-    active = [span["still_active"] for span in planted if "still_active" in span]
     return {
         **{name: figure_of(_mean_span(spans, name)) for name in LIFETIME},
         "planted_seeds": len(planted),
-        "still_active": int(sum(active)) if active else None,
+        "still_active": _seeds_that(spans, "still_active"),
+        "still_over_half": _seeds_that(spans, "still_over_half"),
     }
 
 
 def _spans(cell: Cell, twins: Twins) -> dict[int, dict[str, float]]:
     """Seed → how long its backdoor takes and lasts."""
-    spec = cell.spec
-    schedule = (spec["attack_start"], spec["attack_stop"], spec["attack_every"])
     spans = {}
     for seed, rates in cell.success.items():
         twin = twins.by_round.get(seed, {})
-        spans[seed] = finals.lifetime(rates, twin, *schedule)
+        spans[seed] = lifetime(rates, twin, cell.schedule) | lifespan(rates, cell.schedule)
     return spans
+
+
+def _seeds_that(spans: Mapping[int, Mapping[str, float]], name: str) -> int | None:
+    """In how many seeds it is so; None where none says whether it is."""
+    known = [span[name] for span in spans.values() if name in span]
+    return int(sum(known)) if known else None
 
 
 def _mean_span(spans: Mapping[int, Mapping[str, float]], name: str) -> Estimate | None:

@@ -26,6 +26,7 @@ from backstop.platform.results.leaderboard.unattacked import OF_THE_TRIGGER
 from backstop.platform.results.report.by_round import mean_by_round
 from backstop.platform.results.report.marks import UNATTACKED
 from backstop.platform.results.tables.columns import RankedRow
+from backstop.platform.results.tables.lifetimes import rounds_lasted, rounds_over_half
 from backstop.platform.results.tracking.description import run_command
 from backstop.platform.specs.spec import spec_from_json
 
@@ -61,6 +62,7 @@ class CellColumn(NamedTuple):
     heading: str
     kind: Literal["figure", "number", "words"]
     text: Callable[[Json], str]
+    optional: bool = False  # left out where no cell has it
 
 
 class CellLine(NamedTuple):
@@ -131,9 +133,21 @@ CELL_COLUMNS = (
     CellColumn("peak success", "figure", _figure("peak_success")),
     CellColumn("mean over rounds", "figure", _figure("success_area")),
     CellColumn("95th percentile of excess", "figure", _figure("attacked_excess_p95")),
+    CellColumn("rounds that it lasted", "number", rounds_lasted, optional=True),
+    CellColumn("rounds over one half", "number", rounds_over_half, optional=True),
+    CellColumn("excess after the attack", "figure", _figure("excess_after_stop"), optional=True),
     CellColumn("inputs, what they leave open", "figure", _samples),
     CellColumn("seeds", "number", _seeds),
 )
+
+
+def cell_columns(document: Document) -> list[CellColumn]:
+    """The columns of the cells below a row, in order."""
+    return [
+        column
+        for column in CELL_COLUMNS
+        if not column.optional or any(column.text(cell) != "–" for cell in document["cells"])
+    ]
 
 
 def details(

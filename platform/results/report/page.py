@@ -25,7 +25,7 @@ from backstop.platform.results.report import illustrations
 from backstop.platform.results.report.attack_stages import PICTURES_NOTE, attack_stages
 from backstop.platform.results.report.by_round import CURVES, Drawn, curve_run_ids
 from backstop.platform.results.report.choices import choices, setting_titles
-from backstop.platform.results.report.details import CELL_COLUMNS, SPARK, RunInStore, details
+from backstop.platform.results.report.details import SPARK, RunInStore, cell_columns, details
 from backstop.platform.results.report.marks import UNATTACKED
 from backstop.platform.results.report.measures import MEASURES, measure_of
 from backstop.platform.results.report.page_boards import (
@@ -72,7 +72,7 @@ def page(
         boards=boards,
         untargeted=untargeted_board(document, behind),
         ends=ends_note(document),
-        cell_columns=CELL_COLUMNS,
+        cell_columns=cell_columns(document),
         cell_text=cell_text,
         sort_value=sort_value,
         first_direction=first_direction,

@@ -117,6 +117,6 @@ def _lifetimes(document: Json) -> list[str]:
     rows = lifetimes(document)
     if not rows:
         return []
-    alignments = ("left", "left", "right", "right")
+    alignments = ("left", "left", *["right"] * (len(LIFETIME_HEADS) - 2))
     title = "## How long backdoors last"
     return [title, markdown_table(LIFETIME_HEADS, alignments, rows), LIFETIME_NOTE]
