@@ -531,6 +531,8 @@ def times(rows: Tensor, factor: Tensor) -> Tensor:
 def mix(weight: Tensor, rows: Tensor) -> Tensor:
     """Weighted sums of the rows: weight (k, n) @ rows (n, d) → (k, d), added in float64 row by row.
 
+    Equal lines of weights have equal sums, which are added up once and copied.
+
     >>> mix(torch.tensor([[0.5, 0.5], [1.0, -1.0]]), torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
     tensor([[ 2.,  4.],
             [-2., -4.]])
@@ -545,12 +547,28 @@ def mix(weight: Tensor, rows: Tensor) -> Tensor:
     table = weight.double().contiguous().numpy()
     d = rows.shape[1]
     result = np.empty((len(table), d), np.float32)
-    cpu.in_pieces(
-        lambda _, first, last: cpu.mix(table, values, first, last, result),
-        d,
-        torch.get_num_threads(),
-    )
+    originals = _first_equals(table)
+    lines = np.array(sorted(set(originals)), np.int32)
+    distinct = table[lines]
+    repeated = [pair for pair in enumerate(originals) if pair[0] != pair[1]]
+
+    def work(
+        _: int,
+        first: int,
+        last: int,
+    ) -> None:
+        cpu.mix(distinct, values, first, last, lines, result)
+        for line, original in repeated:
+            result[line, first:last] = result[original, first:last]
+
+    cpu.in_pieces(work, d, torch.get_num_threads())
     return torch.from_numpy(result)
+
+
+def _first_equals(table: Any) -> list[int]:
+    """For each line of a table the number of the first line with its bits."""
+    firsts: dict[bytes, int] = {}
+    return [firsts.setdefault(line.tobytes(), number) for number, line in enumerate(table)]
 
 
 def krum_order(rows: Tensor, f: int | None) -> tuple[Tensor, int]:

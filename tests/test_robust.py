@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,16 +287,48 @@ def test_clip_leaves_short_rows_and_zeros_alone() -> None:
     torch.testing.assert_close(robust.norms(after)[[1, 3]], limits[[1, 3]], rtol=1e-6, atol=0.0)
 
 
+def in_row_order(weight: Tensor, given: Tensor) -> Tensor:
+    """The sums of a mixture in float64, one row after the other, rounded at the end."""
+    total = np.zeros((len(weight), given.shape[1]))
+    for row, share in zip(given.numpy(), weight.t().numpy(), strict=True):
+        total += share[:, None] * row.astype(np.float64)
+    return torch.from_numpy(total.astype(np.float32))
+
+
 @pytest.mark.parametrize("lines", [1, 2, 5])
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
 def test_a_mixture_adds_its_rows_one_after_the_other_in_float64(n: int, lines: int) -> None:
     given = rows(n, 3 * cpu.RUN + 7)
     weight = torch.randn(lines, n, generator=generator(0, "tests", "mix"), dtype=torch.float64)
     weight[weight.abs() < 0.3] = 0.0
-    total = torch.zeros(lines, given.shape[1], dtype=torch.float64)
-    for row, share in zip(given.double(), weight.t(), strict=True):
-        total += share[:, None] * row
-    assert torch.equal(robust.mix(weight, given), total.float())
+    assert torch.equal(robust.mix(weight, given), in_row_order(weight, given))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 21])
+@pytest.mark.parametrize("d", [1, cpu.RUN - 1, 2 * cpu.RUN + 3])
+def test_equal_mixtures_have_the_bits_of_sums_of_their_own(n: int, d: int) -> None:
+    given = rows(n, d)
+    weight = torch.rand(n, n, generator=generator(0, "tests", "equal"), dtype=torch.float64)
+    weight[weight < 0.3] = 0.0
+    for places in (range(n), [0] * n, [i // 2 for i in range(n)], [i % 3 % n for i in range(n)]):
+        some = weight[list(places)]
+        mixed = robust.mix(some, given).view(torch.int32)  # the signs of zeros too
+        assert torch.equal(mixed, in_row_order(some, given).view(torch.int32))
+
+
+def test_equal_mixtures_are_added_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[int] = []
+    kernel: Callable[..., None] = cpu.mix
+
+    def counting(weight: Any, *others: Any) -> None:
+        added.append(len(weight))
+        kernel(weight, *others)
+
+    monkeypatch.setattr(cpu, "mix", counting)
+    weight = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    given = rows(2, 100)
+    assert torch.equal(robust.mix(weight, given), in_row_order(weight.double(), given))
+    assert added == [3]
 
 
 @pytest.mark.parametrize("d", [1, 500, robust.STRIP, 70_001])

@@ -32,6 +32,7 @@ TILE = 128
 # and for 50 rows
 RUN = 512
 PIECE = 65_536  # coordinates in a piece, a multiple of both
+CACHE_LINE = 8  # float64 values of 64 bytes
 
 # Rows are finite, so a comparison never meets a NaN; sums of squares may be reordered, and stay
 # within 1e-7 of the exact value.
@@ -295,9 +296,10 @@ def mix(
     rows: Floats,
     first: int,
     last: int,
+    lines_out: Ints,
     out: Floats,
 ) -> None:
-    """Weighted sums (k, n) @ (n, d) → (k, d), added in float64 row by row.
+    """Weighted sums (k, n) @ (n, d), added in float64 row by row, each into its line of out.
 
     Two sums and four rows go together, so that a value is read once for both; each sum still adds
     its rows one after the other, and rows of weight 0 add nothing. The last of an odd number of
@@ -312,8 +314,7 @@ def mix(
     for line in range(lines):
         for i in range(n):
             used[line // 2, i // 4] |= weight[line, i] != 0.0
-    tile = np.zeros((fours, RUN), np.float64)
-    total = np.empty((2, RUN), np.float64)
+    tile, total = _aligned(fours), _aligned(2)
     for start in range(first, last, RUN):
         here = slice(start, min(start + RUN, last))
         width = here.stop - start
@@ -326,14 +327,24 @@ def mix(
             for i in range(0, n, 4):
                 if used[line // 2, i // 4]:
                     _add_four(two[:, i : i + 4], tile[i : i + 4], total)
-            _move(total[0, :width], out[line, here])
-            _move(total[1, :width], out[line + 1, here])
+            _move(total[0, :width], out[lines_out[line], here])
+            _move(total[1, :width], out[lines_out[line + 1], here])
         if paired < lines:
             total[:] = 0.0
             for i in range(n):
                 if weight[paired, i] != 0.0:
                     _add(weight[paired, i], rows[i, here], total[0])
-            _move(total[0, :width], out[paired, here])
+            _move(total[0, :width], out[lines_out[paired], here])
+
+
+@ordered
+def _aligned(lines: int) -> Doubles:
+    """Zeros (lines, RUN) that begin a line of the cache: a vector that lies across two of them
+    takes two reads.
+    """
+    zeros = np.zeros(lines * RUN + CACHE_LINE)
+    skipped = -(zeros.ctypes.data // zeros.itemsize) % CACHE_LINE
+    return zeros[skipped : skipped + lines * RUN].reshape((lines, RUN))
 
 
 @ordered
