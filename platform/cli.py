@@ -318,6 +318,11 @@ def _submit_options(to: Parser) -> None:
         metavar="CSV",
         help="what the paper reports: dataset, attack (or defense), metric, reported, where",
     )
+    to.add_argument(
+        "--partial",
+        action="store_true",
+        help="write the entry although some reported figures were not run",
+    )
 
 
 def _list_options(to: Parser) -> None:

@@ -98,7 +98,7 @@ def test_a_sound_defense_has_nothing_to_mend(capsys: pytest.CaptureFixture[str])
     assert out.startswith("defense median_length: An example.\n  facts: VERSION = 1")
     assert "under badnets(share=0.2): accuracy 9" in out and "FedAvg: accuracy 9" in out
     assert "seconds for 15 rounds: " in out
-    assert out.endswith("defense median_length: nothing to mend\n")
+    assert out.endswith("defense median_length: nothing is to be mended.\n")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,8 @@ def test_a_defense_with_a_fault_is_told_which(
     code, out, wrong = checked(capsys, defense(name, body))
     assert code == 1
     assert [line for line in wrong if line.startswith(expected)], wrong
-    assert out.endswith(f"defense {name}: {len(wrong)} to mend\n")
+    faults = "1 fault is" if len(wrong) == 1 else f"{len(wrong)} faults are"
+    assert f"\ndefense {name}: {faults} to be mended; the line" in out
     if name == "nothing":
         assert [line.partition(":")[0] for line in wrong] == ["adversarial", "effect"]
 
@@ -182,7 +183,8 @@ def test_a_folder_and_names_are_checked_too(capsys: pytest.CaptureFixture[str]) 
     defense("other_defense", KEEP)
     code, out, _ = checked(capsys, ".")
     assert code == 1
-    assert "one_defense: 2 to mend" in out and "other_defense: 2 to mend" in out
+    for name in ("one_defense", "other_defense"):
+        assert f"defense {name}: 2 faults are to be mended; the lines that begin with ✗" in out
     assert checked(capsys, "digits")[2] == []
 
 

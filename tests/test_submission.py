@@ -16,6 +16,10 @@ REPORTED = f"""dataset,attack,metric,reported,where
 digits,"{BADNETS}",attack_success_rate,0.123,Table 2
 digits,nothing like it,clean_accuracy,0.931,Table 3
 """
+MISSING = (
+    "no run of median reproduces 1 of 2 reported figures: clean_accuracy on digits,"
+    " attack 'nothing like it' (Table 3)"
+)
 
 
 @pytest.fixture
@@ -34,8 +38,9 @@ def test_a_defense_comes_with_fedavg_and_what_its_paper_reports(
 ) -> None:
     (tmp_path / "paper.csv").write_text(REPORTED)
     out = tmp_path / "entry"
-    entry = submitted(board, "median", out, "--reported", str(tmp_path / "paper.csv"))
-    assert "1 of 2 reported figures were not run" in capsys.readouterr().err
+    reported = ("--reported", str(tmp_path / "paper.csv"))
+    entry = submitted(board, "median", out, *reported, "--partial")
+    assert MISSING in capsys.readouterr().err
     document = json.loads((out / FILES[0]).read_text())
     assert {row["defense"] for row in document["rows"]} == {"fedavg", "median"}
     assert entry["runs"] == [run["id"] for run in document["runs"]]
@@ -54,6 +59,38 @@ def test_a_defense_comes_with_fedavg_and_what_its_paper_reports(
     page = (out / "ENTRY.md").read_text()
     assert f"| digits | {BADNETS} | attack_success_rate | 12.3 | Table 2 |" in page
     assert "| 93.1 | Table 3 | not run |" in page and "## Data sheet: median" in page
+
+
+def test_figures_that_no_run_reproduces_are_no_entry(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "paper.csv", tmp_path / "entry"
+    arguments = ["submit", str(board), "median", "--out", str(out), "--reported", str(file)]
+    file.write_text(REPORTED)
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert f"paper.csv: {MISSING}; run what is missing" in told
+    assert told.count("\n") == 1 and "--partial" in told
+    assert not out.exists()
+    # a cell that was run and lacks the figure reproduces it as little
+    file.write_text(REPORTED.replace("nothing like it,clean_accuracy", "none,attack_success_rate"))
+    assert cli.main(arguments) == 2
+    assert "attack_success_rate on digits, attack 'none' (Table 3)" in capsys.readouterr().err
+    file.write_text(REPORTED.rpartition("digits")[0])
+    assert cli.main(arguments) == 0
+    assert "no run" not in capsys.readouterr().err
+
+
+def test_many_missing_figures_are_one_line(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"cifar10,none,clean_accuracy,0.9,Table {number}" for number in range(5)]
+    (tmp_path / "paper.csv").write_text("\n".join([REPORTED.partition("\n")[0], *lines]))
+    arguments = ["submit", str(board), "median", "--out", str(tmp_path / "entry")]
+    assert cli.main([*arguments, "--reported", str(tmp_path / "paper.csv")]) == 2
+    told = capsys.readouterr().err
+    assert "reproduces 5 of 5 reported figures" in told and "(Table 2); …; run" in told
+    assert told.count("\n") == 1
 
 
 def test_an_attack_comes_with_every_defense_and_the_runs_without_attack(
@@ -89,6 +126,7 @@ def worst_attacks(folder: str) -> dict[str, str]:
     [
         ("medain", "", "holds no 'medain'; did you mean 'median'"),
         ("fedavg", "", "holds no 'fedavg'"),
+        ("median", "dataset,attack,metric,reported,where\n", "it reports no figure"),
         ("median", "dataset,attack\nd,a\n", "line 2: no metric; its columns are dataset, attack"),
         (
             "median",

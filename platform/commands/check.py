@@ -84,8 +84,17 @@ def _check(subject: _Subject) -> list[str]:
     for line in _wrong(subject, title):
         print(f"  ✗ {line}", flush=True)
         lines.append(line)
-    print(f"{title}: {f'{len(lines)} to mend' if lines else 'nothing to mend'}")
+    print(f"{title}: {_verdict(len(lines))}")
     return lines
+
+
+def _verdict(faults: int) -> str:
+    """The last line, in words."""
+    if not faults:
+        return "nothing is to be mended."
+    if faults == 1:
+        return "1 fault is to be mended; the line that begins with ✗ names it."
+    return f"{faults} faults are to be mended; the lines that begin with ✗ name them."
 
 
 def _wrong(subject: _Subject, title: str) -> Iterator[str]:

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 
 from backstop.platform.commands.output import DONE, say
+from backstop.platform.params import BadInput
+
+WAYS_OUT = "run what is missing, mend the lines, or write the entry without them: --partial"
 
 
 def submit(options: argparse.Namespace) -> int:
@@ -17,6 +20,7 @@ def submit(options: argparse.Namespace) -> int:
         entry_document,
         entry_text,
         find_entered,
+        lacking,
         read_claims,
         runs_of,
     )
@@ -28,12 +32,14 @@ def submit(options: argparse.Namespace) -> int:
     own = board.only(runs_of(board, entered))
     document, runs = merge_boards([own], mix=True)  # as mixed as the board is
     entry = entry_document(document, entered, claims)
+    missing = lacking(entry, entered)
+    if missing and not options.partial:
+        raise BadInput(f"{options.reported}: {missing}; {WAYS_OUT}")
     folder = Path(options.out)
     files = write_leaderboard(document, runs, folder)
     files.append(write_text(folder / "entry.json", encode_document(entry)))
     files.append(write_text(folder / "ENTRY.md", entry_text(entry, entered)))
-    missing = sum(line["setting"] is None for line in entry["figures"])
     if missing:
-        say(f"backstop: {missing} of {len(entry['figures'])} reported figures were not run")
+        say(f"backstop: {missing}")
     say(f"wrote {', '.join(map(str, files))}")
     return DONE

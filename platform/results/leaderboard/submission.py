@@ -18,10 +18,11 @@ from backstop.platform.results.figures.names import Json, chain_label
 from backstop.platform.results.leaderboard.published import Published
 from backstop.platform.results.tracking.runs import Run
 from backstop.platform.results.leaderboard.sheets import data_sheets
-from backstop.platform.results.figures.wording import percent, told
+from backstop.platform.results.figures.wording import percent, plural, told
 from backstop.platform.specs.part import NOTHING
 
 ENTRY_SCHEMA = 1
+MOST_NAMED = 3  # figures that a line names
 OTHER = {"attack": "defense", "defense": "attack"}
 
 
@@ -75,7 +76,7 @@ def _is(run: Run, side: str, chain: str) -> bool:
 
 def read_claims(file: Path, side: str) -> list[Claim]:
     """What a paper reports: a csv file with the columns dataset, attack (of a defense; defense of
-    an attack), metric, reported, where. Raises BadInput for what cannot be read.
+    an attack), metric, reported, where. Raises BadInput for what cannot be read or is empty.
     """
     columns = ("dataset", OTHER[side], "metric", "reported", "where")
     try:
@@ -83,6 +84,8 @@ def read_claims(file: Path, side: str) -> list[Claim]:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{file}: cannot be read: {error}") from None
+    if not rows:
+        raise BadInput(f"{file}: it reports no figure; its columns are {', '.join(columns)}")
     return [_claim(row, columns, f"{file}, line {line}") for line, row in enumerate(rows, 2)]
 
 
@@ -162,6 +165,25 @@ def _meets(
     own, against = cell[entered.side], cell[OTHER[entered.side]]
     return bool(
         own == entered.chain and against == claim.against and cell["dataset"] == claim.dataset
+    )
+
+
+def lacking(entry: Document, entered: Entered) -> str:
+    """The reported figures that no run reproduces, in words; empty where there are none."""
+    figures = entry["figures"]
+    absent = [line for line in figures if line["reproduced"] is None]
+    if not absent:
+        return ""
+    other = OTHER[entered.side]
+    named = [
+        f"{line['metric']} on {line['dataset']}, {other} {line[other]!r} ({line['where']})"
+        for line in absent[:MOST_NAMED]
+    ]
+    if len(absent) > MOST_NAMED:
+        named.append("…")
+    return (
+        f"no run of {entered.chain} reproduces {len(absent)} of"
+        f" {plural(len(figures), 'reported figure')}: {'; '.join(named)}"
     )
 
 
