@@ -25,6 +25,7 @@ from backstop.platform.commands.compare import compare
 from backstop.platform.commands.merge import merge_results
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
 from backstop.platform.commands.run import run_spec
+from backstop.platform.commands.status import status
 from backstop.platform.commands.submit import submit
 from backstop.platform.commands.sweep import sweep
 from backstop.platform.commands.verify import verify
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collector.skip_at_exit()
     try:
         options = parser().parse_args(arguments)
+        options.arguments = sys.argv[1:] if arguments is None else list(arguments)
         code: int = options.command(options)
     except BadInput as error:
         print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
@@ -159,6 +161,13 @@ def parser() -> Parser:
     )
     _submit_options(
         command("submit", submit, "Write an entry: the runs of one attack or defense of a board.")
+    )
+    _status_options(
+        command(
+            "status",
+            status,
+            "Show how far sweeps are, what failed and why, and what runs it again.",
+        )
     )
     _list_options(command("list", list_, "List the plug-ins."))
     _show_options(command("show", show, "Show the data sheet of a plug-in."))
@@ -323,6 +332,16 @@ def _submit_options(to: Parser) -> None:
         action="store_true",
         help="write the entry although some reported figures were not run",
     )
+
+
+def _status_options(to: Parser) -> None:
+    to.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="MLflow experiment (default: all that the store has)",
+    )
+    _json_option(to, "one JSON document on stdout")
+    _store_option(to)
 
 
 def _list_options(to: Parser) -> None:

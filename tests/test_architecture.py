@@ -108,6 +108,7 @@ ONLY_IN = {
         "platform/results/tracking/log.py",
         "platform/results/tracking/runs.py",
         "platform/results/tracking/store.py",
+        "platform/results/tracking/sweep_states.py",
         "platform/results/tracking/sweeps.py",
     },
 }

@@ -131,6 +131,8 @@ def test_commands_are_right(
         assert options.out  # parsed; the boards are the reader's
     elif verb == "check":
         assert (desk / options.plugin).exists()  # what check says is in tests/test_check.py
+    elif verb == "status":
+        assert cli.main(arguments) in (0, 2)  # there is no store yet
     elif verb == "leaderboard":
         assert options.experiment  # parsed; its runs are those of a sweep before it
     else:

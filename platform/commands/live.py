@@ -15,14 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from backstop.platform.commands.output import percent_text
+from backstop.platform.results.tracking.pace import clock, seconds_per_run
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import DORMANT, Spec
 from backstop.platform.sweeps.queues import Finals, Queue
 
 SHOWN = 8  # finished runs listed in the live table
 LOG_EVERY = 10.0  # seconds between the lines of a log file
-# runs by whose ends the time left is reckoned: the last so many, at least so many
-ETA_WINDOW, ETA_MIN_RUNS = 20, 4
 # of the live table: (heading, alignment)
 TABLE_COLUMNS: Sequence[tuple[str, Literal["left", "right"]]] = (
     ("attack", "left"),
@@ -32,12 +31,6 @@ TABLE_COLUMNS: Sequence[tuple[str, Literal["left", "right"]]] = (
     ("accuracy", "right"),
     ("attack success", "right"),
 )
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds: ``1:05``."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 class Watch:
@@ -149,12 +142,8 @@ class Watch:
 
     def seconds_left(self, runs: int) -> float | None:
         """How long so many runs take, by the last ones; None where that cannot be told yet."""
-        recent = self.ends[-ETA_WINDOW:]
-        # what came before the first end, start-up and warm-ups, says nothing about the rest
-        if len(recent) < ETA_MIN_RUNS or runs <= 0:
-            return None
-        seconds_per_run = (recent[-1] - recent[0]) / (len(recent) - 1)
-        return seconds_per_run * runs
+        pace = seconds_per_run(self.ends)
+        return None if pace is None or runs <= 0 else pace * runs
 
     def best(self) -> tuple[Spec, Finals] | None:
         """The attacked and finished run with the largest accuracy minus attack success."""

@@ -31,11 +31,11 @@ def percent_text(value: float | None) -> str:
     return percent(value) if value is None else f"{percent(value)} %"
 
 
-def open_console() -> Any:
+def open_console(piped_width: int = 110) -> Any:
     """A terminal's own width; room for a table where stdout is a file or a pipe."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 110)
+    return Console(width=None if sys.stdout.isatty() else piped_width)
 
 
 def print_json(document: Any) -> None:

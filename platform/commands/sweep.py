@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def _site(
         data=data_folder(options.data_dir),
         device=device,
         mix_fingerprints=options.mix_fingerprints,
+        command=shlex.join(["backstop", *options.arguments]),
     )
 
 

@@ -14,6 +14,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.results.tracking import drivers
 from backstop.platform.results.tracking.experiments import open_experiment
+from backstop.platform.results.tracking.progress import begin_progress, write_progress
 from backstop.platform.results.tracking.runs import Run, read_runs
 from backstop.platform.results.tracking.searched import write_best, write_searched
 from backstop.platform.results.tracking.store import Store, is_new
@@ -32,6 +33,7 @@ from backstop.platform.sweeps import checks, waiting
 from backstop.platform.sweeps.backend import Backend, Observer, Task
 from backstop.platform.sweeps.plan import SweepPlan, preflight, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue
+from backstop.platform.sweeps.reporter import Reporter
 from backstop.platform.sweeps.session import Destination
 
 RUNS_LISTED = 5  # runs that one line names at most
@@ -46,6 +48,7 @@ class Site(NamedTuple):
     data: Path  # data folder
     device: str
     mix_fingerprints: bool = False
+    command: str = ""  # that has asked for the sweep
 
     @property
     def checkpoints(self) -> Path:
@@ -82,8 +85,8 @@ def conduct(
             finished = f"{queue.skipped} of {queue.expected} runs are finished already"
             sweep.start(queue.waiting, f"; {finished}")
         task = Task(destination, site.data.resolve(), site.device)
-        with watch(queue) as observer:
-            backend.run(queue, task, observer)
+        with watch(queue) as observer, sweep.reporter(queue, destination, observer) as reporter:
+            backend.run(queue, task, reporter)
         sweep.insist(queue, destination)
         sweep.close(queue, destination)
     return queue
@@ -169,6 +172,23 @@ class _OpenSweep:
             queue.waiting = [spec for spec in queue.waiting if spec.id not in sent]
             queue.skipped += len(sent)
         return queue.fill()
+
+    def reporter(
+        self,
+        queue: Queue,
+        destination: Destination,
+        observer: Observer,
+    ) -> Reporter:
+        """What notes in the sweep's run how far it is."""
+        store, parent = self.site.store, str(destination.parent)
+        searches = self.plan.searches
+        return Reporter(
+            observer,
+            queue,
+            first=begin_progress(self.driver, self.site.command),
+            send=lambda progress: write_progress(store, parent, progress),
+            pruned=lambda: sum(search.pruned for search in searches),
+        )
 
     def insist(self, queue: Queue, destination: Destination) -> None:
         """Try again to store what the store did not take while the sweep ran."""

@@ -72,6 +72,11 @@ class Proposals:
         """What the search is called beside others; empty where it is alone."""
         return self.search.title
 
+    @property
+    def pruned(self) -> int:
+        """Proposals that were given up at a rung."""
+        return sum(trial.state == "pruned" for trial in self.trials)
+
     def samples(self) -> list[Spec]:
         """A spec for each choice there is: what a search cannot be run for shows in them."""
         specs = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from traceback import format_exception
 from typing import NamedTuple
 
 from torch import Tensor
@@ -168,7 +169,8 @@ class Session:
 
     def _report_failure(self, error: Exception) -> None:
         if self.log is not None:
-            self.log.fail(failure_line(error, self.experiment.state.round))
+            line = failure_line(error, self.experiment.state.round)
+            self.log.fail(line, "".join(format_exception(error)))
 
     def _send(self) -> None:
         """Send what there is; a store that does not take it now is tried again later."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RUNS_AT_ONCE = 500  # of one query; databases allow some thousand values in one
 TAG_START = "backstop."
+PARENT = "mlflow.parentRunId"
 FINAL_STARTS = ("final/", "time/total_", "memory/peak_")  # metrics of a whole run
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]  # MLflow run id → metric → (round, value)
@@ -59,6 +60,43 @@ def trial_statuses(
         chosen = chosen.where(runs.status == status)
     with _connected(store) as connection:
         return dict(_rows(connection, chosen))
+
+
+class StoredTrial(NamedTuple):
+    """How far MLflow holds a trial to be."""
+
+    run_id: str
+    status: str
+    started: int  # milliseconds since 1970
+    ended: int | None
+    artifact_uri: str
+    tags: Mapping[str, str]
+
+
+def stored_trials(store: Store, experiment_id: str) -> list[StoredTrial]:
+    """The trials of an experiment, the oldest first."""
+    from sqlalchemy import select
+
+    runs, tags = _columns("runs"), _columns("tags")
+    statuses = trial_statuses(store, experiment_id, None)
+    told = select(
+        runs.run_uuid,
+        runs.status,
+        runs.start_time,
+        runs.end_time,
+        runs.artifact_uri,
+    )
+    of_ours = tags.key.startswith(TAG_START, autoescape=True) | (tags.key == PARENT)
+    labels = select(tags.run_uuid, tags.key, tags.value).where(of_ours)
+    trials = []
+    with _connected(store) as connection:
+        for portion in _portions(list(statuses)):
+            tagged = _by_run(connection, labels.where(tags.run_uuid.in_(portion)))
+            rows = _rows(connection, told.where(runs.run_uuid.in_(portion)))
+            for run_id, status, started, ended, artifacts in rows:
+                labeled = tagged.get(run_id, {})
+                trials.append(StoredTrial(run_id, status, started, ended, artifacts, labeled))
+    return sorted(trials, key=lambda trial: (trial.started, trial.run_id))
 
 
 def stored_runs(store: Store, statuses: Mapping[str, str]) -> Iterator[Stored]:

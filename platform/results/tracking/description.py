@@ -84,15 +84,34 @@ def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
 
 def run_command(spec: Spec) -> str:
     """The command line that runs one spec again."""
+    return _command_line(_run_options(spec))
+
+
+def rerun_command(
+    spec: Spec,
+    experiment: str,
+    store: str,
+) -> str:
+    """The command line that runs one spec again into its experiment; what is as by default is left
+    out.
+    """
+    usual = _run_options(validate(Spec()))
+    options = {name: text for name, text in _run_options(spec).items() if usual.get(name) != text}
+    return _command_line({**options, "experiment": experiment, "store": store})
+
+
+def _run_options(spec: Spec) -> dict[str, str]:
     options = {role: str(getattr(spec, role)) for role in ("dataset", "model", "optimizer")}
     for role in ("attack", "defense"):
         options[role] = chain_text(getattr(spec, role), role)
     for name in _written_scalars(spec):
         options[name.replace("_", "-")] = plain_text(getattr(spec, name))
-    words = ["backstop run"]
-    for name, text in options.items():
-        words.append(f"--{name} {shlex.quote(text)}")
-    return " ".join(words)
+    return options
+
+
+def _command_line(options: Mapping[str, str]) -> str:
+    words = [f"--{name} {shlex.quote(text)}" for name, text in options.items()]
+    return " ".join(["backstop run", *words])
 
 
 def run_tags(

@@ -42,6 +42,7 @@ Point = tuple[str, float, int]  # metric, value, round
 
 TOTALS = ("time/total_", "memory/peak_")
 DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
+TRACE = "failure.txt"  # the artifact that holds what a failed run raised
 DRIVER = "backstop.driver"  # the tag that says who works on a run
 # seconds without a try after a failed one, so that a dead server does not slow training down
 PAUSE = 30.0
@@ -162,8 +163,11 @@ class Log:
             contents["model.safetensors"] = _model_file(tensors)
         return contents
 
-    def fail(self, message: str) -> bool:
-        """Send what is kept, say why the run failed, and set FAILED; not on a finished run."""
+    def fail(self, message: str, trace: str = "") -> bool:
+        """Send what is kept, say why the run failed, and set FAILED; not on a finished run.
+
+        The trace of what was raised becomes an artifact.
+        """
 
         def complete() -> None:
             self._send()
@@ -171,6 +175,8 @@ class Log:
                 run_id = self._id()
                 self._client.set_tag(run_id, "backstop.error", message[:TAG_LIMIT])
                 self._client.set_terminated(run_id, "FAILED")
+                if trace:
+                    self._deposit({TRACE: trace.encode()})
 
         return self._try(complete)
 

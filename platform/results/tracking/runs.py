@@ -73,7 +73,7 @@ def read_runs(
     """
     check_exists(store)
     with refusing(store):
-        experiment_id = _experiment_id(store, experiment)
+        experiment_id = find_experiment(store, experiment)
         read = _in_database if is_database(store) else _on_server
         runs: dict[str, Run] = {}
         for run in read(store, experiment_id, status, known):
@@ -124,7 +124,7 @@ def _as_stored(item: Item) -> Stored:
     )
 
 
-def _experiment_id(store: Store, name: str) -> str:
+def find_experiment(store: Store, name: str) -> str:
     """MLflow's id of an experiment. Raises BadInput where there is none of that name."""
     client = mlflow_client(store.uri)
     known = client.get_experiment_by_name(name)

@@ -135,11 +135,11 @@ def read_plan(store: Store, experiment: str) -> dict[str, str]:
             return {}
         sweeps = search_runs(store, known.experiment_id, "tags.`backstop.kind` = 'sweep'")
         for sweep in sweeps:
-            listed |= _plan_in(sweep.data.tags)
+            listed |= plan_in(sweep.data.tags)
     return listed
 
 
-def _plan_in(tags: Mapping[str, str]) -> dict[str, str]:
+def plan_in(tags: Mapping[str, str]) -> dict[str, str]:
     """The plan that a sweep's run holds in its tags; empty without one."""
     listed: dict[str, str] = {}
     for index in range(int(tags.get(PLAN, "0"))):
