@@ -1,7 +1,9 @@
-"""Views for the examples and tests of one stage: all that the contract promises, on a tiny model.
+"""Views made by hand, to try one stage on: all that the contract promises, without a federation.
 
-The model is linear in one feature and has one class for each parameter: logits = x · params. Where
-an example needs another field, ``dataclasses.replace`` sets it.
+``server_view``, ``attack_view`` and ``train_view`` are for examples and tests of plug-ins. Their
+model is linear in one feature and has one class for each parameter: logits = x · params. Where an
+example needs another field, ``dataclasses.replace`` sets it. ``server_view_of``, ``attack_view_of``
+and ``train_view_of`` make the views of any model, those of the laws too.
 
 >>> view = server_view(torch.tensor([1.0, -1.0]))
 >>> view.model(view.params, torch.tensor([[2.0]]))
@@ -11,6 +13,7 @@ tensor([[ 2., -2.]])
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +22,10 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import seeds
 from backstop.platform.contract import (
     AttackView,
+    Kind,
     Memory,
+    Minimize,
+    RoundView,
     RunDefense,
     Samples,
     ServerView,
@@ -29,6 +35,8 @@ from backstop.platform.contract import (
     Updates,
 )
 
+RATE = 0.1  # of every descent
+Train = Callable[[Tensor, Samples], Tensor]  # (params (d,), samples) → update (d,)
 TWO_SAMPLES = Samples(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1]))
 
 
@@ -50,19 +58,7 @@ def server_view(
     tensor([1., 1.])
     """
     params = torch.zeros(2) if params is None else params
-    return ServerView(
-        round=0,
-        params=params,
-        layout=_layout(params),
-        model=_logits,
-        features=_features,
-        train=_training(update),
-        head=_layout(params),
-        root=root,
-        classes=len(params),
-        server_lr=1.0,
-        generator=seeds.generator(0, "examples", "defense"),
-    )
+    return server_view_of(_known(params, "defense"), root, _training(update))
 
 
 def attack_view(
@@ -83,30 +79,15 @@ def attack_view(
     if params is None:
         given = honest[0] if honest is not None else update
         params = torch.zeros(2) if given is None else torch.zeros_like(given)
-    train = _training(update)
-    return AttackView(
-        round=0,
-        params=params,
-        layout=_layout(params),
-        model=_logits,
-        features=_features,
-        train=train,
-        unpoisoned=lambda: train(params, TWO_SAMPLES)[None],
-        head=_layout(params),
-        samples=lambda: TWO_SAMPLES,
+    view = attack_view_of(
+        _known(params, "attack"),
+        "table",
+        TWO_SAMPLES,
         sizes=(len(TWO_SAMPLES.y),),
-        classes=len(params),
-        kind="table",
-        clients=1,
-        members=torch.tensor([0]),
         total=total,
-        share=1 / total,
-        server_lr=1.0,
-        generator=seeds.generator(0, "examples", "attack"),
-        edge_cases=None,
-        honest=honest,
-        defend=defend,
+        train=_training(update),
     )
+    return replace(view, honest=honest, defend=defend)
 
 
 def train_view(params: Tensor, steps: Sequence[Step] = ()) -> TrainView:
@@ -117,40 +98,115 @@ def train_view(params: Tensor, steps: Sequence[Step] = ()) -> TrainView:
     >>> view.minimise(lambda params, step: params.sum())
     tensor([-0.2000, -0.2000])
     """
+    return train_view_of(_known(params, "malicious training"), steps)
 
+
+def server_view_of(
+    known: RoundView,
+    root: Samples,
+    train: Train,
+) -> ServerView:
+    """What a server knows besides what everybody does."""
+    return ServerView(
+        **vars(known),
+        train=train,
+        root=root,
+        server_lr=1.0,
+    )
+
+
+def attack_view_of(
+    known: RoundView,
+    kind: Kind,
+    data: Samples,
+    *,
+    sizes: Sequence[int],
+    total: int,
+    train: Train,
+) -> AttackView:
+    """What an adversary knows besides what everybody does: the data of its clients, of whom each
+    has so many samples and all attack in a cohort of ``total``.
+    """
+    clients = len(sizes)
+
+    def unpoisoned() -> Tensor:
+        parts = zip(data.x.split(list(sizes)), data.y.split(list(sizes)), strict=True)
+        return torch.stack([train(known.params, Samples(*part)) for part in parts])
+
+    return AttackView(
+        **vars(known),
+        train=train,
+        unpoisoned=unpoisoned,
+        samples=lambda: data,
+        sizes=tuple(sizes),
+        kind=kind,
+        clients=clients,
+        members=torch.arange(clients),
+        total=total,
+        share=clients / total,
+        server_lr=1.0,
+        edge_cases=None,
+    )
+
+
+def train_view_of(
+    known: RoundView,
+    steps: Sequence[Step],
+    index: int = 0,
+) -> TrainView:
+    """What malicious client ``index`` knows besides what everybody does."""
+    return TrainView(
+        **vars(known),
+        index=index,
+        steps=tuple(steps),
+        loss=cross_entropy,
+        minimise=_descent(known.params, steps),
+    )
+
+
+def one_step(model: Callable[[Tensor, Tensor], Tensor]) -> Train:
+    """Local training that is one step of gradient descent on a model's cross-entropy."""
+
+    def train(params: Tensor, given: Samples) -> Tensor:
+        start = params.clone().requires_grad_()
+        loss = cross_entropy(model(start, given.x), given.y)
+        return -RATE * torch.autograd.grad(loss, start)[0]
+
+    return train
+
+
+def _descent(params: Tensor, its_steps: Sequence[Step]) -> Minimize:
     def minimise(
         loss: Callable[[Tensor, Step], Tensor],
         start: Tensor | None = None,
-        steps: Sequence[Step] | None = steps,
+        steps: Sequence[Step] | None = None,
         rates: Sequence[float] | None = None,
         memory: Memory | None = None,  # plain descent remembers nothing
     ) -> Tensor:
         del memory
-        steps = steps or ()
+        taken = its_steps if steps is None else steps
         vector = (params if start is None else start).detach().clone()
-        for step, rate in zip(steps, rates or [1.0] * len(steps), strict=True):
-            leaf = vector.requires_grad_()
-            vector = vector.detach() - 0.1 * rate * torch.autograd.grad(loss(leaf, step), leaf)[0]
+        for step, rate in zip(taken, rates or [1.0] * len(taken), strict=True):
+            leaf = vector.clone().requires_grad_()
+            vector = vector - RATE * rate * torch.autograd.grad(loss(leaf, step), leaf)[0]
         return vector
 
-    return TrainView(
+    return minimise
+
+
+def _known(params: Tensor, draws: str) -> RoundView:
+    """What everybody knows of the tiny model; ``draws`` names the view's generator."""
+    layout = (Slot("weight", 0, (len(params), 1)),)
+    return RoundView(
         round=0,
-        index=0,
         params=params,
-        layout=_layout(params),
+        layout=layout,
         model=_logits,
         features=_features,
-        head=_layout(params),
+        head=layout,
         classes=len(params),
-        steps=tuple(steps),
-        loss=cross_entropy,
-        minimise=minimise,
-        generator=seeds.generator(0, "examples", "malicious training"),
+        generator=seeds.generator(0, "examples", draws),
     )
-
-
-def _layout(params: Tensor) -> tuple[Slot, ...]:
-    return (Slot("weight", 0, (len(params), 1)),)
 
 
 def _logits(params: Tensor, x: Tensor) -> Tensor:
@@ -161,12 +217,8 @@ def _features(_: Tensor, x: Tensor) -> Tensor:
     return x
 
 
-def _training(update: Tensor | None) -> Callable[[Tensor, Samples], Tensor]:
-    def train(params: Tensor, samples: Samples) -> Tensor:
-        if update is not None:
-            return update
-        start = params.clone().requires_grad_()
-        loss = cross_entropy(_logits(start, samples.x), samples.y)
-        return -0.1 * torch.autograd.grad(loss, start)[0]
-
-    return train
+def _training(update: Tensor | None) -> Train:
+    """Local training that gives this update, unless given a step on the tiny model."""
+    if update is None:
+        return one_step(_logits)
+    return lambda params, samples: update

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,19 @@ from backstop.platform.contract import (
     AttackView,
     ClientView,
     Kind,
-    Memory,
+    RoundView,
     Samples,
     ServerView,
     Slot,
     Step,
     TrainView,
     Updates,
+)
+from backstop.platform.examples import (
+    attack_view_of,
+    one_step,
+    server_view_of,
+    train_view_of,
 )
 from backstop.platform.seeds import generator
 
@@ -49,13 +55,6 @@ def features(params: Tensor, x: Tensor) -> Tensor:
     return torch.tanh(flat.repeat(1, -(-wide // flat.shape[1]))[:, :wide] + params[-wide:])
 
 
-def one_step(params: Tensor, given: Samples) -> Tensor:
-    """One step of gradient descent on the cross-entropy."""
-    start = params.clone().requires_grad_()
-    loss = torch.nn.functional.cross_entropy(model(start, given.x), given.y)
-    return torch.autograd.grad(loss, start)[0] * -0.1
-
-
 def samples(
     kind: Kind, count: int, name: str = "data", shape: tuple[int, ...] = (3, 8, 8)
 ) -> Samples:
@@ -71,36 +70,32 @@ def samples(
 
 def plain_server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- the field's name
     """A server's view of d parameters."""
-    return ServerView(
+    known = _known(d, generator(0, "tests", "defense", round), round)
+    return server_view_of(known, samples("table", 20, "root"), one_step(model))
+
+
+def plain_client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
+    """What one honest client knows before its local steps."""
+    known = _known(d, generator(0, "tests", "local"))
+    return ClientView(**vars(known), data=samples(kind, 12, "client", shape))
+
+
+def _known(
+    d: int,
+    draws: torch.Generator,
+    round: int = 0,  # noqa: A002 -- the field's name
+) -> RoundView:
+    """What everybody knows of a model with d parameters; ``draws`` is the view's own generator."""
+    head = (LABEL_COUNT, d // LABEL_COUNT) if d >= LABEL_COUNT else (d, 1)
+    return RoundView(
         round=round,
         params=torch.randn(d, generator=generator(0, "tests", "params")),
         layout=(Slot("weight", 0, (d,)),),
         model=model,
         features=features,
-        train=one_step,
-        head=(
-            Slot("head.weight", 0, (LABEL_COUNT, d // LABEL_COUNT) if d >= LABEL_COUNT else (d, 1)),
-        ),
-        root=samples("table", 20, "root"),
+        head=(Slot("head.weight", 0, head),),
         classes=LABEL_COUNT,
-        server_lr=1.0,
-        generator=generator(0, "tests", "defense", round),
-    )
-
-
-def plain_client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
-    """What one honest client knows before its local steps."""
-    server = plain_server_view(d)
-    return ClientView(
-        round=0,
-        params=server.params,
-        layout=server.layout,
-        model=model,
-        features=features,
-        head=server.head,
-        classes=LABEL_COUNT,
-        generator=generator(0, "tests", "local"),
-        data=samples(kind, 12, "client", shape),
+        generator=draws,
     )
 
 
@@ -122,35 +117,22 @@ def plain_attack_view(
     edges: bool = False,
 ) -> AttackView:
     """An adversary's view inside a round, without honest rows and test set."""
-    found = samples(kind, 40 if malicious else 0, shape=shape)
+    data = samples(kind, 40 if malicious else 0, shape=shape)
     each = 40 // malicious if malicious else 0
     external = tuple(
         Samples(samples(kind, 8, name, shape).x, torch.full((8,), LABEL_COUNT - 1))
         for name in ("edge", "edge test")
     )
-    server = plain_server_view(d)
-    sizes = (each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else ()
-    parts = zip(found.x.split(sizes), found.y.split(sizes), strict=True)
-    shares = [Samples(*part) for part in parts]
-    return AttackView(
-        round=0,
-        params=server.params,
-        layout=server.layout,
-        model=model,
-        features=features,
-        train=one_step,
-        unpoisoned=lambda: torch.stack([one_step(server.params, data) for data in shares]),
-        head=server.head,
-        samples=lambda: found,
-        sizes=sizes,
-        classes=LABEL_COUNT,
-        kind=kind,
-        clients=malicious,
-        members=torch.arange(malicious),
+    view = attack_view_of(
+        _known(d, generator(0, "tests", "attack")),
+        kind,
+        data,
+        sizes=(each,) * (malicious - 1) + (40 - each * (malicious - 1),) if malicious else (),
         total=10,
-        share=malicious / 10,
-        server_lr=1.0,
-        generator=generator(0, "tests", "attack"),
+        train=one_step(model),
+    )
+    return replace(
+        view,
         edge_cases=(lambda: (external[0], external[1])) if edges else None,
         vocabulary=VOCABULARY if kind == "text" else None,
     )
@@ -190,45 +172,14 @@ def plain_train_view(
     """What one malicious client has for local training of its own; its batches under ``poison(x, y,
     index, draws)``, or all class 0.
     """
-    server, draws, found = plain_server_view(d), generator(0, "tests", "poison", index), []
+    draws = generator(0, "tests", "poison", index)
+    steps = []
     for number in range(3):
         x, y = samples(kind, 8, f"batch {index} {number}", shape)
-        found.append(
-            Step(
-                Samples(x, y),
-                Samples(*poison(x, y, index, draws)) if poison else Samples(x, torch.zeros_like(y)),
-            )
-        )
-
-    def minimise(
-        loss: Callable[[Tensor, Step], Tensor],
-        start: Tensor | None = None,
-        steps: Sequence[Step] | None = None,
-        rates: Sequence[float] | None = None,
-        memory: Memory | None = None,  # plain descent remembers nothing
-    ) -> Tensor:
-        del memory
-        params = (server.params if start is None else start).detach().clone()
-        taken = found if steps is None else steps
-        for step, rate in zip(taken, rates or [1.0] * len(taken), strict=True):
-            leaf = params.clone().requires_grad_()
-            params = params - 0.1 * rate * torch.autograd.grad(loss(leaf, step), leaf)[0]
-        return params
-
-    return TrainView(
-        round=0,
-        index=index,
-        params=server.params,
-        layout=server.layout,
-        model=model,
-        features=features,
-        head=server.head,
-        classes=LABEL_COUNT,
-        steps=tuple(found),
-        loss=torch.nn.functional.cross_entropy,
-        minimise=minimise,
-        generator=generator(0, "tests", "malicious training", index),
-    )
+        poisoned = poison(x, y, index, draws) if poison else (x, torch.zeros_like(y))
+        steps.append(Step(Samples(x, y), Samples(*poisoned)))
+    known = _known(d, generator(0, "tests", "malicious training", index))
+    return train_view_of(known, steps, index)
 
 
 def with_test(view: AttackView, shape: tuple[int, ...] = (3, 8, 8)) -> AttackView:
