@@ -4,6 +4,7 @@ a log file.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -21,7 +22,8 @@ from backstop.platform.specs.spec import DORMANT, Spec
 from backstop.platform.sweeps.queues import Finals, Queue
 
 SHOWN = 8  # finished runs listed in the live table
-LOG_EVERY = 10.0  # seconds between the lines of a log file
+LOG_EVERY = 10.0  # seconds between the lines of a log file where runs have ended
+LOG_AT_LEAST = 300.0  # the same where none has
 # of the live table: (heading, alignment)
 TABLE_COLUMNS: Sequence[tuple[str, Literal["left", "right"]]] = (
     ("attack", "left"),
@@ -39,7 +41,10 @@ class Watch:
     def __init__(self, title: str, queue: Queue) -> None:
         """The queue knows how many runs there are in all, and how many were done already."""
         self.title, self.queue = title, queue
-        self.console = Console(stderr=True)
+        # what is no terminal gets plain lines, whatever FORCE_COLOR says
+        to_terminal = sys.stderr.isatty()
+        self.console = Console(stderr=True, force_terminal=None if to_terminal else False)
+        self.drawn = to_terminal and not self.console.is_dumb_terminal
         self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
         self.finished: list[tuple[Spec, Finals]] = []
         self.failed: list[Spec] = []
@@ -47,6 +52,7 @@ class Watch:
         self.ends: list[float] = []  # when runs ended
         self.began = time.monotonic()
         self.logged = 0.0
+        self.counted = ""  # as the last line had it
         self.live = Live(
             get_renderable=self.draw,
             console=self.console,
@@ -56,7 +62,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         """Begin to draw, where somebody is looking."""
-        if self.console.is_terminal:
+        if self.drawn:
             self.live.start()
         return self
 
@@ -67,7 +73,7 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         """Leave the last line standing."""
-        if self.console.is_terminal:
+        if self.drawn:
             self.live.stop()
         self.print_headline()
 
@@ -104,8 +110,11 @@ class Watch:
     def log(self) -> None:
         """A line for a log file, now and then."""
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.logged > LOG_EVERY:
-            self.logged = now
+        if self.drawn or now - self.logged <= LOG_EVERY:
+            return
+        counts = self._counts().plain
+        if counts != self.counted or now - self.logged > LOG_AT_LEAST:
+            self.logged, self.counted = now, counts
             self.print_headline()
 
     def print_headline(self) -> None:
