@@ -28,7 +28,13 @@ from backstop.platform.results.leaderboard import ranking
 from backstop.platform.results.leaderboard.verification import differences, recompute
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.log import Log
-from backstop.platform.results.tracking.runs import find_run, read_runs, run_model, with_curves
+from backstop.platform.results.tracking.runs import (
+    Run,
+    find_run,
+    read_runs,
+    run_model,
+    with_curves,
+)
 from backstop.platform.results.tracking.soundness import check_reachable
 from backstop.platform.results.tracking.store import (
     Store,
@@ -523,6 +529,26 @@ def test_figures_that_differ_from_a_finished_run_are_a_finding(elsewhere: Path) 
     assert same.finish(final(ours)) and same.finding == "" and same.run_id == quick.run_id
     assert points(place, str(quick.run_id)) == before
     assert len(mlflow_client(place.uri).search_runs([experiment])) == 2
+
+
+def test_runs_that_are_read_share_the_texts_that_they_have_in_common(elsewhere: Path) -> None:
+    """Thousands are held at once."""
+    place, records = locate_store(Path("s")), [made(0, clean_accuracy=0.5)]
+    experiment = open_experiment(place, "e")
+    origin = HERE._replace(code={"model mlp": "0" * 64})
+    for seed in (0, 1):
+        spec = Spec(rounds=1, seed=seed)
+        assert log(place, experiment, spec, records, origin).finish(final(records))
+    first, second = read_runs(place, "e")
+    assert first.spec["seed"] != second.spec["seed"]
+    assert len(first.spec) > 20 and first.metrics and first.code
+    for one, other in zip(common_texts(first), common_texts(second), strict=True):
+        assert one is other
+
+
+def common_texts(run: Run) -> list[str]:
+    named = [*run.spec, *run.metrics, *run.code, *run.code.values()]
+    return [*named, run.spec["model"]["name"], *run.spec["model"], run.fingerprint, run.data]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ has to say comes through the API.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,10 +175,10 @@ def _portions(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _by_run(connection: Connection, chosen: Select[Any]) -> dict[str, dict[str, Any]]:
-    """MLflow run id → key → value."""
+    """MLflow run id → key → value; runs share the texts of their keys."""
     by_run: dict[str, dict[str, Any]] = {}
     for run_id, key, value in _rows(connection, chosen):
-        by_run.setdefault(run_id, {})[key] = value
+        by_run.setdefault(run_id, {})[sys.intern(key)] = value
     return by_run
 
 

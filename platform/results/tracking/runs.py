@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput, nearest
@@ -192,10 +193,10 @@ def _run(store: Store, stored: Stored) -> Run:
         spec=_spec(store, stored),
         metrics=_that_begin(metrics, "final/"),
         costs=_that_begin(metrics, TOTALS),
-        fingerprint=made.fingerprint,
+        fingerprint=sys.intern(made.fingerprint),
         status=stored.status,
-        data=made.data,
-        code=made.code,
+        data=sys.intern(made.data),
+        code={sys.intern(name): sys.intern(digest) for name, digest in made.code.items()},
     )
 
 
@@ -207,13 +208,24 @@ def _spec(store: Store, stored: Stored) -> Json:
     """The spec from its tag, or from spec.json where it is too long for a tag."""
     text = stored.tags.get("backstop.spec")
     if text:
-        tagged: Json = json.loads(text)
+        tagged: Json = json.loads(text, object_pairs_hook=_with_shared_texts)
         return tagged
     with tempfile.TemporaryDirectory() as folder:
         client = mlflow_client(store.uri)
         file = client.download_artifacts(stored.run_id, "spec.json", folder)
         document: dict[str, Json] = json.loads(Path(file).read_text())
     return document["spec"]
+
+
+def _with_shared_texts(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose texts are those of the other runs: specs say much the same, and
+    thousands of them are held at once.
+    """
+    return {sys.intern(key): _shared(value) for key, value in pairs}
+
+
+def _shared(value: Any) -> Any:
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def with_curves(
