@@ -20,7 +20,7 @@ from backstop.platform.experiment import Experiment
 from backstop.platform.training import loading, partition
 from backstop.platform.workers.actors import OnActors
 from backstop.platform.workers.clients import Clients, InProcess
-from backstop.platform.workers.cluster import local_ray
+from backstop.platform.workers.connection import local_ray
 
 
 def measure(spec: Spec, clients: Clients) -> dict[str, Any]:

@@ -406,7 +406,7 @@ def _conduct(plan: SweepPlan, site: Site) -> Queue:
     queue = conduct(
         plan,
         site,
-        RayTune(address),
+        RayTune(address, runs=plan.source.expected()),
         watch=lambda queue: Watch(plan.title, queue),
         say=say,
     )

@@ -94,6 +94,7 @@ ONLY_IN = {
         "platform/sweeps/trials.py",
         "platform/workers/actors.py",
         "platform/workers/cluster.py",
+        "platform/workers/connection.py",
         "platform/workers/rays.py",
     },
     "optuna": {

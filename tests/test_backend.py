@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -15,6 +16,7 @@ from backstop.platform.results.tracking.runs import read_runs
 from backstop.platform.results.tracking.store import locate_store
 from backstop.platform.rounds.finals import final
 from backstop.platform.sweeps.backend import Backend, Observer, Task
+from backstop.platform.sweeps.beside import Beside
 from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
 from backstop.platform.sweeps.plan import SweepPlan
 from backstop.platform.sweeps.queues import Finals, Fixed, Queue
@@ -150,3 +152,49 @@ def test_a_back_end_that_cannot_start_is_asked_before_a_store_is_made(site: Site
     with pytest.raises(BadInput, match="nobody answers"):
         conducted(site, Away(), [BASE])
     assert not list(site.folder.iterdir())
+
+
+class Observed(OneByOne):
+    """A back end that tells when it starts and ends."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self.seen.append("started")
+        yield
+        self.seen.append("ended")
+
+    def start(self) -> AbstractContextManager[None]:
+        return self._running()
+
+
+def test_a_back_end_starts_while_the_plan_is_tried_and_ends_where_that_fails(site: Site) -> None:
+    backend = Observed()
+    absent = BASE.replace(dataset=Part("mnist"), model=Part("mlp"))
+    with pytest.raises(BadInput, match="mnist"):
+        conducted(site, backend, [absent])
+    assert backend.seen == ["started", "ended"]
+
+
+def test_a_finished_sweep_does_not_wait_for_its_back_end_to_end(site: Site) -> None:
+    backend, board_is_written = Observed(), Event()
+
+    @contextmanager
+    def slow_to_end() -> Iterator[None]:
+        with backend.start():
+            yield
+            assert board_is_written.wait(30.0)
+
+    @contextmanager
+    def watch(_: Queue) -> Iterator[Seen]:
+        yield Seen()
+
+    plan = SweepPlan("tiny", Fixed([BASE]), [BASE])
+    with Beside(slow_to_end) as starting:
+        conduct(plan, site, backend, starting=starting, watch=watch, say=lambda _: None)
+        assert [run.status for run in read_runs(site.store, "tiny")] == ["FINISHED"]
+        assert backend.seen == ["started"]
+        board_is_written.set()
+    assert backend.seen == ["started", "ended"]

@@ -24,7 +24,8 @@ from backstop.platform.training.local_sgd import Trained
 from backstop.platform.workers import actors, rays
 from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack, unpack
 from backstop.platform.workers.clients import InProcess
-from backstop.platform.workers.cluster import TrialWorkers, local_ray, share_processors
+from backstop.platform.workers.cluster import TrialWorkers, share_processors
+from backstop.platform.workers.connection import local_ray
 
 pytestmark = pytest.mark.xdist_group("ray")
 NOWHERE = Path("unused")

@@ -16,8 +16,8 @@ import pytest
 
 from backstop.platform import cli
 from backstop.platform.params import BadInput
-from backstop.platform.workers import rays
-from backstop.platform.workers.cluster import local_ray
+from backstop.platform.workers import connection, rays
+from backstop.platform.workers.connection import local_ray
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="paths and interfaces of Linux")
 SPACE = """
@@ -188,13 +188,29 @@ def test_whoever_starts_ray_is_checked(dead: str) -> None:
         pass
 
 
+def test_a_ray_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object) -> None:
+        # as Ray does
+        raise Exception("The current node timed out during startup.\nMore.")  # noqa: TRY002
+
+    monkeypatch.setattr(connection, "_connect", slow)
+    told = "^Ray at local cannot be used: The current node timed out during startup.$"
+    with pytest.raises(BadInput, match=told), local_ray(None):
+        pass
+
+
 @pytest.mark.slow
-def test_a_local_ray_runs_where_the_temporary_folder_is_long(tmp_path: Path) -> None:
+def test_a_local_ray_runs_where_the_temporary_folder_is_long_and_prepares_its_processes(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / ("d" * 60)
     folder.mkdir()
     code = (
-        "from backstop.platform.workers.cluster import local_ray\n"
-        "with local_ray(None, 1) as ray: print(ray.cluster_resources()['CPU'])"
+        "from backstop.platform.workers.connection import local_ray\n"
+        "import os, sys\n"
+        "seen = lambda: ('this' in sys.modules, os.nice(0))\n"
+        "with local_ray(None, 1, preload='this') as ray:\n"
+        "    print(ray.cluster_resources()['CPU'], ray.get(ray.remote(seen).remote()))\n"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -203,7 +219,7 @@ def test_a_local_ray_runs_where_the_temporary_folder_is_long(tmp_path: Path) -> 
         check=False,
         env={**os.environ, "TMPDIR": str(folder)},
     )
-    assert found.stdout == "1.0\n", found.stderr
+    assert found.stdout == f"1.0 (True, {os.nice(0)})\n", found.stderr
     assert (
         found.stderr == f"Ray keeps its files in /tmp/ray: {folder} is too long for its sockets\n"
     )

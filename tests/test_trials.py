@@ -10,7 +10,7 @@ import pytest
 from backstop.platform.contract import BrokenStage, Spec
 from backstop.platform.specs.spec import spec_to_json
 from backstop.platform.sweeps.queues import Fixed, Queue
-from backstop.platform.sweeps.trials import Trial, Watching
+from backstop.platform.sweeps.trials import Trial, Watching, prepared_processes
 
 SPEC = Spec(rounds=1)
 
@@ -64,3 +64,17 @@ def test_a_broken_stage_is_told_as_a_failure_of_its_run() -> None:
     watching.on_trial_complete(1, [], trial)
     assert queue.failures == {SPEC.id: "defense krum: no luck"}
     assert told == [(SPEC, None, False)]
+
+
+def test_a_local_trial_asks_for_no_environment_but_the_one_that_processes_have() -> None:
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    def environment() -> Any:
+        cache: Any = _ActorClassCache
+        asked = cache().get(Trial)
+        return asked._default_options["runtime_env"].get("env_vars")
+
+    assert environment()
+    with prepared_processes():
+        assert not environment()
+    assert environment()

@@ -66,16 +66,13 @@ def sweep(options: argparse.Namespace) -> int:
     """
     with collector.resting():
         from backstop.platform.commands.live import Watch
+        from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import RayTune
         from backstop.platform.training.device import choose_device
         from backstop.platform.training.precision import emulation_note
 
-    backend = RayTune(
-        options.ray_address,
-        parse_actors(options.client_actors),
-        options.max_concurrent,
-    )
+    actors = parse_actors(options.client_actors)
     device = choose_device(options.device)
     plan = _plan(options)
     if options.dry_run:
@@ -83,21 +80,39 @@ def sweep(options: argparse.Namespace) -> int:
     if note := emulation_note((spec.precision for spec in plan.specs), device):
         say(f"backstop: {note}")
     site = _site(options, plan, device.type)
-    queue = conduct(
-        plan,
-        site,
-        backend,
-        watch=lambda queue: Watch(plan.title, queue),
-        say=say,
+    backend = RayTune(
+        options.ray_address,
+        actors,
+        options.max_concurrent,
+        plan.source.expected(),
     )
-    if plan.searches:
-        _print_searches(options, plan.searches)
-    if _ends_with_board(options, plan.searches):
-        _write_board(options, site.experiment, plan, queue)
+    with Beside(backend.start) as starting:  # it ends while the leaderboard is written
+        queue = conduct(
+            plan,
+            site,
+            backend,
+            starting=starting,
+            watch=lambda queue: Watch(plan.title, queue),
+            say=say,
+        )
+        _show_results(options, site.experiment, plan, queue)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
         _remark(line)
     return FAILED if lines else DONE
+
+
+def _show_results(
+    options: argparse.Namespace,
+    name: str,
+    plan: SweepPlan,
+    queue: Queue,
+) -> None:
+    """What the searches have chosen, and the leaderboard."""
+    if plan.searches:
+        _print_searches(options, plan.searches)
+    if _ends_with_board(options, plan.searches):
+        _write_board(options, name, plan, queue)
 
 
 def _remark(line: str) -> None:

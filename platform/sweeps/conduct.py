@@ -31,6 +31,7 @@ from backstop.platform.rounds.origin import Made
 from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps import checks, waiting
 from backstop.platform.sweeps.backend import Backend, Observer, Task
+from backstop.platform.sweeps.beside import Beside
 from backstop.platform.sweeps.plan import SweepPlan, preflight, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue
 from backstop.platform.sweeps.reporter import Reporter
@@ -61,18 +62,22 @@ def conduct(
     site: Site,
     backend: Backend,
     *,
+    starting: Beside | None = None,
     watch: Callable[[Queue], AbstractContextManager[Observer]],
     say: Callable[[str], None],
 ) -> Queue:
     """Run what is left of a plan; the queue, which knows how everything ended.
 
+    ``starting`` is the back end's start where the caller has begun it, who may go on while it ends;
     ``watch`` opens what shows the trials as they go. Raises BadInput before anything is trained.
     """
     new_store = is_new(site.store)
     if new_store:
         backend.check()  # before a store is made
     with ExitStack() as stack:
-        sweep = _OpenSweep(plan, site, backend, say, stack)
+        if starting is None:
+            starting = stack.enter_context(Beside(backend.start))
+        sweep = _OpenSweep(plan, site, backend, starting, say, stack)
         if new_store:
             sweep.start(plan.specs, f" and a new store in {site.folder}")
         queue = sweep.fill_queue()
@@ -100,6 +105,7 @@ class _OpenSweep:
         plan: SweepPlan,
         site: Site,
         backend: Backend,
+        starting: Beside,
         say: Callable[[str], None],
         stack: ExitStack,
     ) -> None:
@@ -107,8 +113,9 @@ class _OpenSweep:
         self.plan = plan
         self.site = site
         self.backend = backend
+        self.starting = starting
         self.say = say
-        self.stack = stack
+        self.all_ended = False  # nothing that was started runs any more
         self.home = drivers_home(site.store, site.folder)
         self.driver = stack.enter_context(drivers.at_work(self.home))
         # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old
@@ -126,7 +133,11 @@ class _OpenSweep:
         return experiment, read_runs(site.store, site.experiment)
 
     def _release(self) -> None:
-        """Once the back end has ended: nobody works on this sweep's runs any more."""
+        """Nobody works on this sweep's runs any more: all of them or their back end have ended."""
+        if self.all_ended:
+            self.starting.leave()
+        else:
+            self.starting.close()
         if not self.opening.done() or self.opening.exception():
             return
         experiment, _ = self.opening.result()
@@ -134,10 +145,11 @@ class _OpenSweep:
             drivers.forget(self.home, self.driver)
 
     def start(self, specs: Sequence[Spec], circumstances: str) -> None:
-        """Start the back end, once every federation of the specs has been set up for a try."""
+        """Start the back end, while every federation of the specs is set up for a try."""
+        self.starting.begin()
         preflight(specs, self.site.data, self.site.device)
         self.say(f"{self.plan.title}: starting {self.backend.name}{circumstances} …")
-        self.stack.enter_context(self.backend.start())
+        self.starting.wait()
 
     def fill_queue(self) -> Queue:
         """What is left to run. Raises BadInput where it would not fit what is stored."""
@@ -204,6 +216,7 @@ class _OpenSweep:
 
     def close(self, queue: Queue, destination: Destination) -> None:
         """Write how the sweep has ended, and what its searches have chosen."""
+        self.all_ended = True
         self._write_searched(destination)
         status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
         close_parent(self.site.store, str(destination.parent), status)

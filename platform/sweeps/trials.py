@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -285,6 +286,23 @@ def slots(workers: TrialWorkers, have: Mapping[str, float]) -> int:
     # a sum of thirds may come out a bit too large
     fitting = [int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items()]
     return max(1, min(fitting))
+
+
+@contextmanager
+def prepared_processes() -> Iterator[None]:
+    """Let trials run in the processes that a local Ray has started in advance.
+
+    Tune gives its trials an environment of their own, for which a process would be started anew.
+    On this machine all processes have the driver's environment anyway.
+    """
+    from ray.tune.execution import class_cache
+
+    kept = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = kept
 
 
 def run_trials(
