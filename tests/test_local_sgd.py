@@ -164,6 +164,21 @@ def test_blocks_hold_every_client_once_and_waste_little() -> None:
     )
 
 
+def test_every_thread_has_as_many_blocks_where_gradients_are_by_hand() -> None:
+    fed = built(MLP.replace(clients=40, per_round=20, block=7))
+    by_autograd = fed._replace(net=fed.net._replace(dense=None))
+    cohort = list(range(20))
+
+    def sizes(there: Federation, threads: int) -> list[int]:
+        units = local_sgd.blocks(there, 0, cohort, attacked=False, threads=threads)
+        assert sorted(client for unit in units for client in unit) == cohort
+        return [len(unit) for unit in units]
+
+    assert sizes(fed, 1) == sizes(by_autograd, 2) == [7, 7, 6]
+    assert sizes(fed, 2) == [5, 5, 5, 5]
+    assert sizes(fed, 3) == [7, 7, 6]
+
+
 def test_every_epoch_visits_every_sample_once_in_another_order() -> None:
     fed = built(MLP)
     shard = fed.shards[2]

@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -47,11 +48,18 @@ def train_block(
 ) -> None:
     """Train the clients together."""
     plans = {client: here.batches(client) for client in clients}
-    longest = sorted(clients, key=lambda client: -len(plans[client]))
+    longest = sorted(clients, key=lambda client: _extent(plans[client]), reverse=True)
     params, losses = _Block(here, longest, plans).train()
     start, none = (here.params, here.buffers), here.buffers
     for client, moved, loss in zip(longest, params, losses, strict=False):
         sheet.write(client, (moved, none), start, loss)
+
+
+def _extent(plan: Batches) -> tuple[int, int]:
+    """The steps and the samples of a client. Batches of about one size are neighbors so, and one
+    product of several clients.
+    """
+    return len(plan), sum(map(len, plan))
 
 
 class _Block:
@@ -92,14 +100,12 @@ class _Block:
         gradients = self._gradients(moved)
         memory = kind.optimizer.start(moved)
         total = start.new_zeros(self.width)
-        seen = start.new_zeros(self.width)
         for step, batch in enumerate(self._feed()):
             live = len(batch.counts)
             memory = first_rows(memory, live)
             params = moved[:live]
             losses, grad = gradients(params, batch, self._keys(step, live))
             total[:live] += losses * batch.counts
-            seen[:live] += batch.counts
             # (k, 1): a client without a batch stays where it is
             alive = (batch.counts > 0).float().unsqueeze(1)
             with torch.no_grad():
@@ -108,7 +114,8 @@ class _Block:
                 if kind.constrain is not None:
                     held = start + kind.constrain(self._narrow(params) - start, step + 1)
                     params.copy_(torch.where(alive > 0, self._widen(held), params))
-        return self._narrow(moved), total / seen.clamp_min(1)
+        seen = [sum(map(len, plan)) for plan in self.plans]
+        return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
 
     def _rows(self) -> Tensor:
         """The parameters that each client starts from, (k, d) or as wide as gradients by hand have
@@ -144,7 +151,7 @@ class _Block:
         del params  # the gradients know them
         x = self.federation.net.normalize(batch.x).flatten(2)
         samples = dense.Batch(x, batch.y, self._sample_weights(batch))
-        return gradients(samples, batch.counts.int().tolist(), keys)
+        return gradients(samples, batch.sizes, keys)
 
     def _by_autograd(
         self,
@@ -196,7 +203,7 @@ class _Block:
         objective = self.kind.objective
         if objective is None:
             return
-        for row, count in enumerate(batch.counts.int().tolist()):
+        for row, count in enumerate(batch.sizes):
             if not count:
                 continue
             own = row, slice(count)
@@ -217,7 +224,8 @@ class _Block:
             return grad
         moved = self._narrow(params)
         noise = partial(self._noise, moved, counts)
-        changed = local.gradient(self._narrow(grad), moved - self.start, noise)
+        own = self._narrow(grad).clone()  # which the defense may overwrite
+        changed = local.gradient(own, moved - self.start, noise)
         return torch.where(self.protected[: len(grad)], self._widen(changed), grad)
 
     def _noise(self, params: Tensor, counts: Tensor) -> Tensor:
@@ -279,6 +287,7 @@ class _Batch(NamedTuple):
     y: Tensor  # (k, b)
     weight: Tensor  # (k, b): 0 where there is no sample, else 1
     counts: Tensor  # (k,): samples of each client
+    sizes: list[int]  # the same
 
 
 class _Feed:
@@ -294,13 +303,14 @@ class _Feed:
         """``live`` says of each step how many rows it computes."""
         batch = federation.spec.batch
         samples = dense.filled(batch) if federation.net.dense else batch
-        shape = (len(live), max(live, default=0), samples)
-        index, weight = _filled(shape, plans)
+        self.sizes = _sizes((len(live), max(live, default=0)), plans)
+        index, weight = _filled(self.sizes, samples, plans)
         self.data = federation.data.train
         self.live = live
         device = self.data.y.device
         self.index = index.to(device)
         self.weight = weight.to(device)
+        self.counts = self.weight.sum(2)
         self.changed = [
             (row, client_rules.apply, plan)
             for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
@@ -311,22 +321,37 @@ class _Feed:
         """Step after step."""
         for step, live in enumerate(self.live):
             index, weight = self.index[step, :live], self.weight[step, :live]
-            x = to_unit_interval(self.data.x[index])
-            y = self.data.y[index]
+            x = to_unit_interval(_taken(self.data.x, index))
+            y = _taken(self.data.y, index)
             for row, change, plan in self.changed:
                 if step < len(plan):
                     own = row, slice(len(plan[step]))
                     x[own], y[own] = change(x[own], y[own])
-            yield _Batch(x, y, weight, weight.sum(1))
+            sizes = self.sizes[step, :live].tolist()
+            yield _Batch(x, y, weight, self.counts[step, :live], sizes)
 
 
-def _filled(shape: tuple[int, int, int], plans: Sequence[Batches]) -> tuple[Tensor, Tensor]:
-    """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
-    index = np.zeros(shape, dtype=np.int64)
-    weight = np.zeros(shape, dtype=np.float32)
+def _sizes(shape: tuple[int, int], plans: Sequence[Batches]) -> npt.NDArray[np.int64]:
+    """How many samples (steps, k) each client has in each step."""
+    sizes = np.zeros(shape, dtype=np.int64)
     for row, plan in enumerate(plans):
-        for step, batch in enumerate(plan):
-            own = step, row, slice(len(batch))
-            index[own] = batch.numpy()
-            weight[own] = 1
-    return torch.from_numpy(index), torch.from_numpy(weight)
+        sizes[: len(plan), row] = [len(batch) for batch in plan]
+    return sizes
+
+
+def _filled(
+    sizes: npt.NDArray[np.int64],
+    samples: int,
+    plans: Sequence[Batches],
+) -> tuple[Tensor, Tensor]:
+    """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
+    present = np.arange(samples) < sizes[..., None]
+    index = np.zeros(present.shape, dtype=np.int64)
+    in_order = [plan[step] for step in range(len(sizes)) for plan in plans if step < len(plan)]
+    index[present] = torch.cat(in_order).numpy()
+    return torch.from_numpy(index), torch.from_numpy(present.astype(np.float32))
+
+
+def _taken(values: Tensor, index: Tensor) -> Tensor:
+    """The samples (k, b, …) of an index (k, b)."""
+    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])

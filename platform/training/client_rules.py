@@ -62,7 +62,8 @@ class Sheet:
         _, rows, buffers, losses = self.trained
         row = self.row_of[client]
         torch.sub(moved[0], start[0], out=rows[row])
-        torch.sub(moved[1], start[1], out=buffers[row])
+        if buffers.shape[1]:
+            torch.sub(moved[1], start[1], out=buffers[row])
         losses[row] = loss
 
     def copy(self, part: Trained) -> None:

@@ -14,7 +14,7 @@ values, because a product's sums may follow where its operands stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,12 +23,18 @@ from torch import Tensor, nn
 
 from backstop.platform.contract import Slot
 from backstop.platform.training.dropout import Dropout
+from backstop.platform.training.lock_free import lock_free
 
 LINE = 16  # float32 values in 64 bytes, the width of a vector register and of a line of cache
 # parameters of all clients of a block: with gradients and momentum they stay in a core's cache
 # (measured: of 37,506 each, seven clients at once are fastest), and other cores get blocks of their
 # own
 CACHED = 300_000
+
+Affine = tuple[Tensor, Tensor]  # a layer's weight (…, out, in) and bias (…, out)
+Neighbors = tuple[
+    int, int, int
+]  # the first client, the one behind the last, the width of their batches
 
 
 class Layer(NamedTuple):
@@ -46,7 +52,8 @@ class Dense(NamedTuple):
     """
 
     layers: tuple[Layer, ...]
-    spans: tuple[tuple[slice, slice], ...]  # of each tensor in the flat and in the wider vector
+    # of tensors that lie side by side in both: in the flat and in the wider vector
+    spans: tuple[tuple[slice, slice], ...]
     length: int  # of the wider vector, a multiple of LINE
 
     def widen(self, vectors: Tensor) -> Tensor:
@@ -57,8 +64,9 @@ class Dense(NamedTuple):
         return wide
 
     def narrow(self, wide: Tensor) -> Tensor:
-        """(…, length) → (…, d)."""
-        return torch.cat([wide[..., wider] for _, wider in self.spans], -1)
+        """(…, length) → (…, d): a view, where nothing lies between the tensors."""
+        pieces = [wide[..., wider] for _, wider in self.spans]
+        return torch.cat(pieces, -1) if len(pieces) > 1 else pieces[0]
 
 
 class Batch(NamedTuple):
@@ -80,8 +88,7 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
     rectified = [layer.rectified for layer in layers]
     if not layers or rectified != [*(True for _ in layers[1:]), False]:
         return None
-    spans = [(slot.span, wide.span) for slot, wide in zip(slots, wider, strict=True)]
-    return Dense(tuple(layers), tuple(spans), filled(wider[-1].span.stop))
+    return Dense(tuple(layers), tuple(_spans(slots, wider)), filled(wider[-1].span.stop))
 
 
 def _widened(slots: Sequence[Slot]) -> list[Slot]:
@@ -91,6 +98,17 @@ def _widened(slots: Sequence[Slot]) -> list[Slot]:
         wider.append(slot._replace(start=start))
         start = filled(start + slot.size)
     return wider
+
+
+def _spans(slots: Sequence[Slot], wider: Sequence[Slot]) -> list[tuple[slice, slice]]:
+    """Where the tensors lie in both vectors; those that are neighbors in both are one."""
+    spans: list[tuple[slice, slice]] = []
+    for slot, wide in zip(slots, wider, strict=True):
+        start, wider_start = slot.start, wide.start
+        if spans and (spans[-1][0].stop, spans[-1][1].stop) == (start, wider_start):
+            start, wider_start = (span.start for span in spans.pop())
+        spans.append((slice(start, slot.span.stop), slice(wider_start, wide.span.stop)))
+    return spans
 
 
 def _layers(module: nn.Sequential, slots: Mapping[str, Slot]) -> list[Layer]:
@@ -118,10 +136,10 @@ class Gradients:
 
     def __init__(self, layers: Sequence[Layer], params: Tensor) -> None:
         """``params`` (k, length) are read anew in each step."""
-        self.layers = layers
+        self.dropouts = [layer.dropout for layer in layers]
         self.grad = torch.zeros_like(params)
-        self.parts = [_Part.of(layer, params) for layer in layers]
-        self.grads = [_Part.of(layer, self.grad) for layer in layers]
+        self.parts = [_part(layer, params) for layer in layers]
+        self.grads = [_part(layer, self.grad) for layer in layers]
 
     def __call__(
         self,
@@ -133,85 +151,130 @@ class Gradients:
         call overwrites. ``counts`` are the samples of each client, which come first in its batch;
         ``keys`` (l,) those of dropout.
         """
-        losses = self.grad.new_empty(len(counts))
-        for rows, width in _alike([filled(count) for count in counts]):
-            own = Batch(*(part[rows, :width] for part in batch))
-            losses[rows] = self._take(rows, own, None if keys is None else keys[rows])
+        groups = _alike([filled(count) for count in counts])
+        factors = self._factors(batch.x.shape[1], keys)
+        losses = take_gradients(batch, groups, self.parts, self.grads, factors)
         return losses, self.grad[: len(counts)]
 
-    def _take(
-        self,
-        rows: slice,
-        batch: Batch,
-        keys: Tensor | None,
-    ) -> Tensor:
-        """The losses of neighbors whose batches are of one width; their gradients are written."""
-        inputs, factors, logits = self._forward(rows, batch.x, keys)
-        log_odds = logits.log_softmax(2)
-        label = batch.y.unsqueeze(2)
-        share = batch.weight / batch.weight.sum(1, keepdim=True)
-        losses = -(log_odds.gather(2, label).squeeze(2) * share).sum(1)
-        behind = log_odds.exp_().scatter_add_(2, label, log_odds.new_full(label.shape, -1.0))
-        behind.mul_(share.unsqueeze(2))
-        for index in range(len(self.layers) - 1, -1, -1):
-            given = inputs[index]
-            own = self.grads[index]
-            torch.bmm(behind.transpose(1, 2), given, out=own.weight[rows])
-            torch.sum(behind, 1, out=own.bias[rows])
-            if index:
-                behind = behind.bmm(self.parts[index].weight[rows])
-                behind = _through_rectifier(behind, given, factors.get(index - 1))
-        return losses
-
-    def _forward(
-        self,
-        rows: slice,
-        x: Tensor,
-        keys: Tensor | None,
-    ) -> tuple[list[Tensor], Mapping[int, Tensor], Tensor]:
-        """The input of each layer, the factors of dropout behind a layer, the logits."""
-        inputs = [x]
-        factors: dict[int, Tensor] = {}
-        for index, (layer, part) in enumerate(zip(self.layers, self.parts, strict=True)):
-            bias = part.bias[rows].unsqueeze(1)
-            weight = part.weight[rows].transpose(1, 2)
-            out = torch.baddbmm(bias, inputs[-1], weight)
-            if layer.rectified:
-                out.relu_()
-            if layer.dropout is not None and keys is not None:
-                factors[index] = layer.dropout.factors(out.shape[1:], keys)
-                out.mul_(factors[index])
-            inputs.append(out)
-        return inputs, factors, inputs.pop()
+    def _factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
+        """Behind each layer those of dropout (l, samples, out), None where there is none."""
+        factors: list[Tensor | None] = []
+        for dropout, (_, bias) in zip(self.dropouts, self.parts, strict=True):
+            if dropout is None or keys is None:
+                factors.append(None)
+            else:
+                shape = torch.Size((samples, bias.shape[1]))
+                factors.append(dropout.factors(shape, keys))
+        return factors
 
 
-class _Part(NamedTuple):
+def _part(layer: Layer, vectors: Tensor) -> Affine:
     """A layer's tensors in the vectors (k, length) of the clients: views."""
-
-    weight: Tensor  # (k, out, in)
-    bias: Tensor  # (k, out)
-
-    @classmethod
-    def of(cls, layer: Layer, vectors: Tensor) -> _Part:
-        return cls(layer.weight.of(vectors), layer.bias.of(vectors))
+    return layer.weight.of(vectors), layer.bias.of(vectors)
 
 
-def _alike(widths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+def _alike(widths: Sequence[int]) -> list[Neighbors]:
     """Neighbors of the same width."""
     ends = [row for row in range(1, len(widths)) if widths[row] != widths[row - 1]]
-    for start, end in pairwise([0, *ends, len(widths)]):
-        yield slice(start, end), widths[start]
+    return [(start, end, widths[start]) for start, end in pairwise([0, *ends, len(widths)])]
 
 
-def _through_rectifier(
+@lock_free
+def dense_logits(x: Tensor, layers: list[Affine]) -> Tensor:
+    """Logits (b, classes) of inputs (b, …) by one model's layers, in evaluation mode."""
+    given = x.flatten(1)
+    for index, (weight, bias) in enumerate(layers):
+        given = torch.nn.functional.linear(given, weight, bias)
+        if index + 1 < len(layers):
+            given.relu_()
+    return given
+
+
+def _of_group(
+    factors: list[Tensor | None],
+    first: int,
+    last: int,
+    width: int,
+) -> list[Tensor | None]:
+    """Those of neighboring clients, as wide as their batches."""
+    return [None if factor is None else factor[first:last, :width] for factor in factors]
+
+
+def _forward(
+    x: Tensor,
+    parts: list[Affine],
+    factors: list[Tensor | None],
+) -> list[Tensor]:
+    """The input of each layer, and the logits."""
+    inputs = [x]
+    for index, (weight, bias) in enumerate(parts):
+        out = torch.baddbmm(bias.unsqueeze(1), inputs[-1], weight.transpose(1, 2))
+        if index + 1 < len(parts):
+            out.relu_()
+        factor = factors[index]
+        if factor is not None:
+            out.mul_(factor)
+        inputs.append(out)
+    return inputs
+
+
+def _cross_entropy(
+    logits: Tensor,
+    y: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The losses and the gradient of the logits."""
+    log_odds = logits.log_softmax(2)
+    label = y.unsqueeze(2)
+    share = weight / weight.sum(1, keepdim=True)
+    losses = -(log_odds.gather(2, label).squeeze(2) * share).sum(1)
+    behind = log_odds.exp_().scatter_add_(2, label, log_odds.new_full(label.shape, -1.0))
+    return losses, behind.mul_(share.unsqueeze(2))
+
+
+def _backward(
     behind: Tensor,
-    after: Tensor,
-    factors: Tensor | None,
-) -> Tensor:
-    """The gradient in front of a rectifier and the dropout that follows it: where the value
-    ``after`` both is 0, so is the gradient.
+    inputs: list[Tensor],
+    parts: list[Affine],
+    grads: list[Affine],
+    factors: list[Tensor | None],
+) -> None:
+    """From the gradient behind the last layer to those of all parameters. Where what a rectifier
+    and the dropout after it let through is 0, so is the gradient in front of them.
     """
-    if factors is not None:
-        behind.mul_(factors)
-    through: Tensor = torch.ops.aten.threshold_backward(behind, after, 0)
-    return through
+    for index in range(len(parts) - 1, -1, -1):
+        given = inputs[index]
+        weight, bias = grads[index]
+        torch.bmm(behind.transpose(1, 2), given, out=weight)
+        torch.sum(behind, [1], out=bias)
+        if index:
+            behind = behind.bmm(parts[index][0])
+            factor = factors[index - 1]
+            if factor is not None:
+                behind.mul_(factor)
+            torch.ops.aten.threshold_backward(behind, given, 0, grad_input=behind)
+
+
+@lock_free
+def take_gradients(
+    batch: tuple[Tensor, Tensor, Tensor],
+    groups: list[Neighbors],
+    parts: list[Affine],
+    grads: list[Affine],
+    factors: list[Tensor | None],
+) -> Tensor:
+    """The losses (l,) of a step's clients, group after group; their gradients are written. The
+    ``batch`` is a :class:`Batch`, the ``factors`` (l, b, out) are those behind each layer.
+    """
+    x, y, weight = batch
+    losses = weight.new_empty([len(weight)])
+    for first, last, width in groups:
+        own = [(part[0][first:last], part[1][first:last]) for part in parts]
+        own_grads = [(part[0][first:last], part[1][first:last]) for part in grads]
+        dropped = _of_group(factors, first, last, width)
+        inputs = _forward(x[first:last, :width], own, dropped)
+        losses[first:last], behind = _cross_entropy(
+            inputs.pop(), y[first:last, :width], weight[first:last, :width]
+        )
+        _backward(behind, inputs, own, own_grads, dropped)
+    return losses

@@ -83,7 +83,7 @@ class Staged:
         labels = []
         with torch.inference_mode():
             for index in indices:
-                logits = self.net.forward(params, self.batch(index), buffers)
+                logits = self.net.evaluate(params, self.batch(index), buffers)
                 labels.append(torch.where(_finite(logits), logits.argmax(1), -1))
         return [batch.clone() for batch in labels]
 

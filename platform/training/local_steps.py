@@ -61,21 +61,24 @@ def blocks(
     round_index: int,
     cohort: Sequence[int],
     attacked: bool,
+    threads: int = 1,
 ) -> list[list[int]]:
-    """The cohort of a round cut into units of work, the longest first.
+    """The cohort of a round cut into units of work for so many threads, the longest first.
 
     The loop engine takes single clients. The vmap engine takes blocks of clients with about equally
     many steps, so that little is padded; clients whose local steps differ in kind (constrained,
-    with an extra loss) get blocks of their own.
+    with an extra loss) get blocks of their own. Where a block is cheap and its cut changes no bit,
+    each thread has as many blocks as the others.
     """
     attackers: set[int] = set()
     if attacked:
         attackers.update(federation.attackers(round_index).tolist())
     steps = {client: _step_count(federation, client, client in attackers) for client in cohort}
-    longest = sorted(cohort, key=lambda client: (-steps[client], client))
+    sizes = {client: len(federation.shards[client]) for client in cohort}
+    longest = sorted(cohort, key=lambda client: (-steps[client], -sizes[client], client))
     if not federation.net.vectorized:
         return [[client] for client in longest]
-    units = _alike(federation, longest, attackers)
+    units = _alike(federation, longest, attackers, threads)
     return sorted(units, key=lambda unit: (-steps[unit[0]], unit[0]))
 
 
@@ -92,6 +95,7 @@ def _alike(
     federation: Federation,
     clients: Sequence[int],
     attackers: set[int],
+    threads: int,
 ) -> Iterator[list[int]]:
     """Blocks of clients, in their order, whose local steps are of one kind.
 
@@ -104,7 +108,23 @@ def _alike(
     if federation.net.dense:
         wide = min(wide, CACHED // len(federation.net.params))
     yield from _slices(attacking, 1 if federation.attack.train else wide)
+    if others and federation.net.dense:
+        wide = _even(len(others), wide, threads)
     yield from _slices(others, wide)
+
+
+def _even(
+    clients: int,
+    widest: int,
+    threads: int,
+) -> int:
+    """How many clients a block has, at most ``widest``, so that threads have equally many blocks.
+
+    >>> _even(20, 7, 1), _even(20, 7, 2), _even(20, 7, 4), _even(20, 30, 2), _even(3, 7, 4)
+    (7, 5, 5, 10, 1)
+    """
+    per_thread = -(-clients // (widest * threads))
+    return -(-clients // (per_thread * threads))
 
 
 def _slices(clients: list[int], size: int) -> Iterator[list[int]]:

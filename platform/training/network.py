@@ -20,7 +20,7 @@ from backstop.platform.contract import Data, Slot
 from backstop.platform.params import BadInput
 from backstop.platform.robust import COMPILED
 from backstop.platform.specs.spec import Precision
-from backstop.platform.training.dense import CACHED, LINE, Dense, read_dense
+from backstop.platform.training.dense import CACHED, LINE, Dense, dense_logits, read_dense
 from backstop.platform.training.dropout import Dropout
 from backstop.platform.training.precision import arithmetic
 
@@ -125,6 +125,18 @@ class Network(NamedTuple):
         with self.arithmetic():
             logits: Tensor = functional_call(self.module, known, (x,))
         return logits.to(params.dtype)
+
+    def evaluate(
+        self,
+        params: Tensor,
+        x: Tensor,
+        buffers: Tensor,
+    ) -> Tensor:
+        """The same logits where nobody asks for a gradient."""
+        if self.dense is None:
+            return self.forward(params, x, buffers)
+        tensors = list(self.tensors(params, buffers).values())
+        return dense_logits(x, list(zip(tensors[::2], tensors[1::2], strict=True)))
 
     def arithmetic(self) -> AbstractContextManager[object]:
         """The model computes at its precision where it is called within."""

@@ -117,7 +117,8 @@ class InProcess:
         def work(lane: _Lane, unit: Sequence[int]) -> None:
             local_sgd.train(lane.built, round_index, unit, params, buffers, state, attacked, sheet)
 
-        self._share(local_sgd.blocks(self.built, round_index, cohort, attacked), work)
+        threads = len(self.lanes)
+        self._share(local_sgd.blocks(self.built, round_index, cohort, attacked, threads), work)
         return sheet.trained
 
     def predict(

@@ -1,0 +1,42 @@
+"""Functions of tensors that compute without the interpreter's lock.
+
+A call of torch gives the lock up and takes it back. Where kernels are short and another thread
+wants the lock as often, taking it back takes as long as a kernel. TorchScript runs all calls of a
+function with the lock given up once.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def lock_free(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, run by TorchScript: the same kernels in the same order, so the same bits.
+    Nothing is fused or specialized, and the first call costs about as much as any other.
+
+    It and what it calls are written in the part of Python that TorchScript knows. Where a PyTorch
+    has no TorchScript any more, it runs as it stands. ``__wrapped__`` is the function itself.
+    """
+    script = getattr(torch.jit, "script", None)
+    if script is None:
+        return function
+    with warnings.catch_warnings():
+        # deprecated for compilers that fuse kernels: other bits, and seconds at the start
+        warnings.simplefilter("ignore", FutureWarning)
+        compiled = script(function)
+
+    @functools.wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            result: Result = compiled(*args, **kwargs)
+        return result
+
+    return run

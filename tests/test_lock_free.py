@@ -1,0 +1,106 @@
+"""Functions that TorchScript runs: the bits of Python's own calls, and the lock is free."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Part, Spec
+from backstop.platform.training import dense, network
+from backstop.platform.training.lock_free import lock_free
+from tests.test_dense import TABLE, built, rows
+
+
+def count_up(counter: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        counter.add_(1)
+    return counter
+
+
+@pytest.fixture
+def lock_is_kept() -> Iterator[None]:
+    """Nobody is asked for the interpreter's lock: a thread has it until it gives it up."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("lock_is_kept")
+def test_the_work_ends_while_another_thread_has_the_lock() -> None:
+    """Without TorchScript the count would stop at the first call of torch."""
+    counter, times = torch.zeros(1), 1000
+    seen, work = counter.numpy(), lock_free(count_up)
+    worker = threading.Thread(target=work, args=(counter, times))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while seen[0] < times and time.monotonic() < deadline:
+        pass
+    counted = seen[0]
+    worker.join()
+    assert counted == times
+
+
+def test_nothing_is_said_of_what_is_deprecated() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert lock_free(count_up)(torch.zeros(1), 3) == 3
+    assert not told
+
+
+def test_without_torchscript_the_function_runs_as_it_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.jit, "script")
+    assert lock_free(count_up) is count_up
+
+
+def as_written(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[None]:
+    """Let a function of a module run call by call; an item for each time it does."""
+    function, calls = getattr(module, name).__wrapped__, []
+
+    def run(*given: Any) -> Any:
+        calls.append(None)
+        return function(*given)
+
+    monkeypatch.setattr(module, name, run)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"model": Part("mlp", {"hidden": "12-7-9", "dropout": 0.3}), "local_epochs": 2},
+        {"model": Part("mlp", {"hidden": 16, "class_weights": "16-1"})},
+        {"dataset": Part("digits"), "batch": 16},
+    ],
+    ids=["mlp", "dropout", "class weights", "images"],
+)
+def test_training_has_the_bits_of_single_calls(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    spec: Spec = TABLE.replace(**change)
+    together = rows(built(spec), list(range(20)))
+    calls = as_written(monkeypatch, dense, "take_gradients")
+    assert torch.equal(rows(built(spec), list(range(20))), together)
+    assert calls
+
+
+def test_evaluation_has_the_bits_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = built(TABLE).net, built(TABLE).data.test.x
+    given = net.params, net.normalize(x), net.buffers
+    with torch.inference_mode():
+        logits = net.evaluate(*given)
+        assert torch.equal(net.forward(*given), logits)
+        calls = as_written(monkeypatch, network, "dense_logits")
+        assert torch.equal(net.evaluate(*given), logits)
+    assert calls
