@@ -65,7 +65,8 @@ def test_without_torchscript_the_function_runs_as_it_stands(
 
 def as_written(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[None]:
     """Let a function of a module run call by call; an item for each time it does."""
-    function, calls = getattr(module, name).__wrapped__, []
+    function = getattr(module, name).__wrapped__
+    calls: list[None] = []
 
     def run(*given: Any) -> Any:
         calls.append(None)

@@ -32,9 +32,8 @@ LINE = 16  # float32 values in 64 bytes, the width of a vector register and of a
 CACHED = 300_000
 
 Affine = tuple[Tensor, Tensor]  # a layer's weight (…, out, in) and bias (…, out)
-Neighbors = tuple[
-    int, int, int
-]  # the first client, the one behind the last, the width of their batches
+# the first client, the one behind the last, the width of their batches
+Neighbors = tuple[int, int, int]
 
 
 class Layer(NamedTuple):
