@@ -157,8 +157,8 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Looked:
     quiet = nullcontext(Silent())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Experiment, "round", breaking)
-        patch.setattr(reporter, "EVERY", 0.1)
-        patch.setattr(reporter, "COUNT_EVERY", 0.0)
+        patch.setattr(reporter, "NOTE_INTERVAL", 0.1)
+        patch.setattr(reporter, "COUNT_INTERVAL", 0.0)
         conduct(plan, site, Looking(look), watch=lambda _: quiet, say=lambda _: None)
     return seen[0]
 
@@ -336,7 +336,7 @@ def test_a_note_fits_into_a_tag_however_much_runs() -> None:
 
 
 def test_a_store_that_hangs_does_not_hold_a_sweep_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporter, "PATIENCE", 0.05)
+    monkeypatch.setattr(reporter, "LAST_NOTE_WAIT", 0.05)
     queue = Queue(Fixed(SPECS), {})
     assert queue.fill()
     began = time.monotonic()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from backstop.platform.results.tracking.store import Store
     from backstop.platform.results.tracking.sweep_states import Driver, Failure, SweepState
 
-LISTED = 10  # runs under way, and failed ones, that the text names for each sweep
+RUNS_NAMED = 10  # runs under way, and failed ones, that the text names for each sweep
 WIDTH = 80  # columns of what is piped
 
 
@@ -136,9 +136,9 @@ def _details(state: SweepState, now: float) -> Iterator[str | Table]:
     yield f"  {_driver_words(state.driver, now)}"
     if state.running:
         yield _running_table(state, now)
-    for failure in state.failures[:LISTED]:
+    for failure in state.failures[:RUNS_NAMED]:
         yield from _failure_lines(failure)
-    if (more := len(state.failures) - LISTED) > 0:
+    if (more := len(state.failures) - RUNS_NAMED) > 0:
         yield f"  and {more} more that failed; --json names them all"
     if state.state not in ("running", "done"):
         yield f"  goes on with: {_sweep_command(state)}"
@@ -193,7 +193,7 @@ def _running_table(state: SweepState, now: float) -> Table:
     table.add_column("running now", overflow="fold")
     for heading in ("round", "for"):
         table.add_column(heading, justify="right", no_wrap=True)
-    named = state.running[:LISTED]
+    named = state.running[:RUNS_NAMED]
     for run in named:
         table.add_row(run.words, _round(run), clock(max(0.0, now - run.since)))
     if (more := state.running_count - len(named)) > 0:

@@ -20,9 +20,9 @@ def submit(options: argparse.Namespace) -> int:
         entry_document,
         entry_text,
         find_entered,
-        lacking,
         read_claims,
         runs_of,
+        unreproduced,
     )
     from backstop.platform.results.tables.files import write_leaderboard
 
@@ -32,7 +32,7 @@ def submit(options: argparse.Namespace) -> int:
     own = board.only(runs_of(board, entered))
     document, runs = merge_boards([own], mix=True)  # as mixed as the board is
     entry = entry_document(document, entered, claims)
-    missing = lacking(entry, entered)
+    missing = unreproduced(entry, entered)
     if missing and not options.partial:
         raise BadInput(f"{options.reported}: {missing}; {WAYS_OUT}")
     folder = Path(options.out)

@@ -14,7 +14,7 @@ from backstop.platform.workers import rays
 from backstop.platform.workers.cluster import share_cluster
 from backstop.platform.workers.connection import available, local_ray
 
-PREPARED = "backstop.platform.sweeps.prepared"  # what a trial's process imports
+PRELOADED = "backstop.platform.sweeps.prepared"  # what a trial's process imports
 
 
 class RayTune:
@@ -49,7 +49,7 @@ class RayTune:
         It starts a process for each core; they prepare for a trial where each will get one.
         """
         together = min(self.runs, self.at_once or self.runs)
-        return local_ray(self.address, preload=PREPARED if together >= available() else "")
+        return local_ray(self.address, preload=PRELOADED if together >= available() else "")
 
     def run(
         self,

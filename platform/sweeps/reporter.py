@@ -14,9 +14,9 @@ from backstop.platform.sweeps.backend import Observer
 from backstop.platform.sweeps.plan import run_words
 from backstop.platform.sweeps.queues import Finals, Queue
 
-EVERY = 15.0  # seconds between two notes
-COUNT_EVERY = 1.0  # seconds between two looks at the queue, which may be long
-PATIENCE = 5.0  # seconds that the end of a sweep waits for the last note
+NOTE_INTERVAL = 15.0  # seconds between two notes
+COUNT_INTERVAL = 1.0  # seconds between two looks at the queue, which may be long
+LAST_NOTE_WAIT = 5.0  # seconds that the end of a sweep waits for the last note
 
 
 class Reporter:
@@ -60,7 +60,7 @@ class Reporter:
         self.running.clear()
         self._count()
         self.ending.set()
-        self.sending.join(PATIENCE)
+        self.sending.join(LAST_NOTE_WAIT)
 
     def started(self, spec: Spec) -> None:
         """A trial has its resources."""
@@ -97,7 +97,7 @@ class Reporter:
         self.observer.ended(spec, finals, stored)
 
     def _count_now_and_then(self) -> None:
-        if time.monotonic() > self.count_at + COUNT_EVERY:
+        if time.monotonic() > self.count_at + COUNT_INTERVAL:
             self._count()
 
     def _count(self) -> None:
@@ -114,7 +114,7 @@ class Reporter:
 
     def _keep_sending(self) -> None:
         self.send(self._note())
-        while not self.ending.wait(EVERY):
+        while not self.ending.wait(NOTE_INTERVAL):
             self.send(self._note())
         self.send(self._note())
 

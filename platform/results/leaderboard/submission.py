@@ -168,7 +168,7 @@ def _meets(
     )
 
 
-def lacking(entry: Document, entered: Entered) -> str:
+def unreproduced(entry: Document, entered: Entered) -> str:
     """The reported figures that no run reproduces, in words; empty where there are none."""
     figures = entry["figures"]
     absent = [line for line in figures if line["reproduced"] is None]

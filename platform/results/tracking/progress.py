@@ -25,7 +25,7 @@ from backstop.platform.results.tracking.store import (
 
 PROGRESS = "backstop.progress"
 COMMAND_LIMIT = 1000  # characters of a command, or of a path
-REASON_LIMIT = 200
+SHOWN_REASON = 200  # characters of a failure's reason
 
 
 class Running(NamedTuple):
@@ -96,7 +96,7 @@ def read_progress(tags: Mapping[str, str]) -> Progress | None:
 
 def progress_text(progress: Progress) -> str:
     """As a tag holds it: what does not fit is left out, the newest runs first."""
-    reasons = {key: reason[:REASON_LIMIT] for key, reason in progress.failures.items()}
+    reasons = {key: reason[:SHOWN_REASON] for key, reason in progress.failures.items()}
     shown = progress._replace(failures=reasons)
     text = _json(shown)
     while len(text) > TAG_LIMIT:

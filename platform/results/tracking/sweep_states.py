@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 # running: somebody works on it; done: all is there; failed: what is missing has failed;
 # interrupted: its driver died or was stopped; incomplete: the store did not take all of it;
 # unknown: its driver works beside a folder that is not seen from here, and has been silent
-State = Literal["running", "done", "failed", "interrupted", "incomplete", "unknown"]
+SweepPhase = Literal["running", "done", "failed", "interrupted", "incomplete", "unknown"]
 SILENCE = 90.0  # seconds after its last note for which such a driver counts as alive
 
 
@@ -76,7 +76,7 @@ class SweepState(NamedTuple):
 
     experiment: str
     space: str
-    state: State
+    state: SweepPhase
     planned: int
     done: int
     running: Sequence[Running]
@@ -286,7 +286,7 @@ def _judge(
     status: str,
     left: int,
     failed: bool,
-) -> State:
+) -> SweepPhase:
     if alive is not False:
         return "running" if alive else "unknown"
     if left and status in ("RUNNING", "KILLED"):
