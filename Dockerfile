@@ -1,4 +1,4 @@
-# docker build -t backstop .
+# docker build -t backstop:0.1.0 -t backstop .
 # docker run --rm --shm-size=2g \
 #     -v backstop-store:/home/backstop/store -v "$PWD/data:/data" backstop list
 
@@ -10,13 +10,16 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# KubeRay asks with wget whether a node is alive.
+RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
+
 WORKDIR /opt/backstop
 
 # The dependencies are gigabytes and change rarely: a layer of their own, made from the two files
-# that name them, so that a change of code rebuilds in seconds. Versions are those of
-# constraints.txt, as in the Makefile.
+# that name them, so that a change of code rebuilds in seconds; those of a cluster's machines among
+# them. Versions are those of constraints.txt, as in the Makefile.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['cluster'], sep='\n')" > /tmp/requirements.txt \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 
