@@ -227,6 +227,11 @@ def _sweep_options(to: Parser) -> None:
         help="at most N trials at a time (default: as many as fit)",
     )
     to.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    to.add_argument(
+        "--plan",
+        action="store_true",
+        help="measure a few rounds and print what would go where and what it takes; start nothing",
+    )
     _mix_option(to)
     _json_option(to, "the leaderboard (or the plan) as one JSON document on stdout")
     _compute_options(to, actors="auto")

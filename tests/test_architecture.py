@@ -95,6 +95,7 @@ ONLY_IN = {
         "platform/workers/actors.py",
         "platform/workers/cluster.py",
         "platform/workers/connection.py",
+        "platform/workers/fingerprints.py",
         "platform/workers/rays.py",
     },
     "optuna": {

@@ -24,7 +24,6 @@ from backstop.platform.training.local_sgd import Trained
 from backstop.platform.workers import actors, rays
 from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack, unpack
 from backstop.platform.workers.clients import InProcess
-from backstop.platform.workers.cluster import TrialWorkers, share_processors
 from backstop.platform.workers.connection import local_ray
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -310,45 +309,6 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
     )
     assert torch.equal(torch.from_numpy(found[1]), expected.rows)
     assert unpack(arrays).train.x.data_ptr() == arrays["train_x"].ctypes.data
-
-
-@pytest.mark.parametrize(
-    ("asked", "trials", "cpus", "gpus", "device", "workers"),
-    [
-        ("auto", 78, 2, 0, "cpu", TrialWorkers(0, 1, ActorShare(1.0, 0.0))),
-        ("auto", 1, 2, 0, "cpu", TrialWorkers(0, 2, ActorShare(1.0, 0.0))),
-        ("auto", 3, 16, 0, "cpu", TrialWorkers(0, 5, ActorShare(1.0, 0.0))),
-        ("auto", 1, 16, 0, "cpu", TrialWorkers(16, 1, ActorShare(1.0, 0.0))),
-        (4, 78, 2, 0, "cpu", TrialWorkers(4, 1, ActorShare(0.5, 0.0))),
-        (0, 1, 6, 0, "cpu", TrialWorkers(0, 6, ActorShare(1.0, 0.0))),
-        (0, 1, 16, 0, "cpu", TrialWorkers(0, 8, ActorShare(1.0, 0.0))),
-        (4, 1, 16, 1, "cuda", TrialWorkers(4, 1, ActorShare(1.0, 0.25))),
-        ("auto", 78, 16, 1, "cuda", TrialWorkers(0, 1, ActorShare(1.0, 1.0))),
-        ("auto", 1, 16, 1, "cuda", TrialWorkers(0, 1, ActorShare(1.0, 1.0))),
-        ("auto", 1, 16, 4, "cuda", TrialWorkers(4, 1, ActorShare(1.0, 1.0))),
-    ],
-)
-def test_how_a_trial_is_spread(
-    asked: str | int,
-    trials: int,
-    cpus: float,
-    gpus: float,
-    device: str,
-    workers: TrialWorkers,
-) -> None:
-    assert share_processors(asked, trials, cpus, gpus, device) == workers
-
-
-def test_threads_fit_on_a_node() -> None:
-    """A process is on one node; more cores than it has are for actors."""
-    small = share_processors("auto", 1, 8, 0, "cpu", largest_node=2)
-    assert small == TrialWorkers(8, 1, ActorShare(1.0, 0.0))
-    assert share_processors("auto", 4, 8, 0, "cpu", largest_node=2).threads == 2
-
-
-def test_what_a_trial_takes_of_the_cluster() -> None:
-    assert TrialWorkers(0, 3, ActorShare()).bundles == [{"CPU": 3.0}]
-    assert TrialWorkers(2, 1, ActorShare(0.5)).bundles == [{}, {"CPU": 0.5}, {"CPU": 0.5}]
 
 
 def test_what_the_defense_predicts_does_not_depend_on_how_batches_are_dealt() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backstop.platform import collector
 from backstop.platform.commands.board import write_board
+from backstop.platform.commands.forecast import print_forecast
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
@@ -64,6 +66,7 @@ def sweep(options: argparse.Namespace) -> int:
     """``backstop sweep``: everything of a search space that is not finished yet, then the
     leaderboard.
     """
+    began = time.monotonic()
     with collector.resting():
         from backstop.platform.commands.live import Watch
         from backstop.platform.sweeps.beside import Beside
@@ -77,6 +80,8 @@ def sweep(options: argparse.Namespace) -> int:
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
+    if options.plan:
+        return print_forecast(options, plan, device.type)
     if note := emulation_note((spec.precision for spec in plan.specs), device):
         say(f"backstop: {note}")
     site = _site(options, plan, device.type)
@@ -85,6 +90,8 @@ def sweep(options: argparse.Namespace) -> int:
         actors,
         options.max_concurrent,
         plan.source.expected(),
+        say,
+        options.mix_fingerprints,
     )
     with Beside(backend.start) as starting:  # it ends while the leaderboard is written
         queue = conduct(
@@ -96,6 +103,8 @@ def sweep(options: argparse.Namespace) -> int:
             say=say,
         )
         _show_results(options, site.experiment, plan, queue)
+    if beside := _beside_guess(site.experiment, plan, queue, time.monotonic() - began):
+        _remark(beside)
     lines = shortfalls(queue, site.checkpoints)
     for line in lines:
         _remark(line)
@@ -113,6 +122,20 @@ def _show_results(
         _print_searches(options, plan.searches)
     if _ends_with_board(options, plan.searches):
         _write_board(options, name, plan, queue)
+
+
+def _beside_guess(
+    name: str,
+    plan: SweepPlan,
+    queue: Queue,
+    seconds: float,
+) -> str:
+    """What the sweep has taken beside what ``--plan`` has guessed; empty without a guess."""
+    from backstop.platform.sweeps import guesses
+
+    return guesses.outcome(
+        guesses.find_guess(name, plan.specs), queue.expected - queue.skipped, seconds
+    )
 
 
 def _remark(line: str) -> None:

@@ -80,7 +80,7 @@ def measured(
     _settle(device)
     costs = {f"{SECONDS}{phase}_s": time.perf_counter() - started}
     if before is not None:
-        costs[f"{MEMORY}{phase}_mib"] = max(_peak(device) - before, 0) / MIB
+        costs[f"{MEMORY}{phase}_mib"] = max(peak(device) - before, 0) / MIB
     into |= add(into, costs)
 
 
@@ -102,10 +102,11 @@ def _start(device: torch.device) -> int | None:
         Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="ascii")
     except OSError:
         return None
-    return _peak(device)
+    return peak(device)
 
 
-def _peak(device: torch.device) -> int:
+def peak(device: torch.device) -> int:
+    """The most bytes that were held since the peak was last reset."""
     if device.type == "cuda":
         import torch
 

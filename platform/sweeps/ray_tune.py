@@ -5,16 +5,29 @@ Ray takes seconds to import, so nothing of it is before there is something to ru
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from backstop.platform.results.tracking.runs import Run
+from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.backend import Observer, Task
+from backstop.platform.sweeps.calibration import PREPARED, calibrate, worst_load
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.workers import rays
-from backstop.platform.workers.cluster import share_cluster
 from backstop.platform.workers.connection import available, local_ray
+from backstop.platform.workers.fingerprints import Alike, ask_nodes, choose_alike
+from backstop.platform.workers.machine import gpu_mib
+from backstop.platform.workers.sharing import (
+    Load,
+    Resources,
+    hangs_on_load,
+    held,
+    share_processors,
+    slots,
+)
 
-PRELOADED = "backstop.platform.sweeps.prepared"  # what a trial's process imports
+MEASURING_S = 20.0  # before a sweep whose spread hangs on it
 
 
 class RayTune:
@@ -28,11 +41,16 @@ class RayTune:
         actors: str | int = "auto",
         at_once: int | None = None,
         runs: int = 0,
+        say: Callable[[str], None] = lambda _: None,
+        mix_fingerprints: bool = False,
     ) -> None:
         """``actors`` train the clients of one trial; at most ``at_once`` trials run together, of
-        about so many ``runs``.
+        about so many ``runs``. ``say`` gets a line where it was measured how trials are spread, and
+        where nodes of a cluster are left out because they compute otherwise.
         """
         self.address, self.actors, self.at_once, self.runs = address, actors, at_once, runs
+        self.say = say
+        self.mix_fingerprints = mix_fingerprints
 
     @property
     def elsewhere(self) -> bool:
@@ -49,7 +67,7 @@ class RayTune:
         It starts a process for each core; they prepare for a trial where each will get one.
         """
         together = min(self.runs, self.at_once or self.runs)
-        return local_ray(self.address, preload=PRELOADED if together >= available() else "")
+        return local_ray(self.address, preload=PREPARED if together >= available() else "")
 
     def run(
         self,
@@ -57,10 +75,44 @@ class RayTune:
         task: Task,
         observer: Observer,
     ) -> None:
-        """Run all that the queue has, as many trials together as fit."""
-        from backstop.platform.sweeps.trials import prepared_processes, run_trials
+        """Run all that the queue has, as many trials together as processors and memory hold."""
+        from backstop.platform.sweeps.trials import Placement, prepared_processes, run_trials
+        from backstop.platform.workers.cluster import measured_resources
 
+        alike = self._nodes(queue.finished, task.device)
+        if alike.remark:
+            self.say(f"backstop: {alike.remark}")
         together = min(len(queue.waiting), self.at_once or len(queue.waiting))
-        workers = share_cluster(self.actors, together, task.device)
+        have = measured_resources(gpu_mib(task.device), alike.nodes)
+        load = self._load(queue.waiting, task, have, together)
+        workers = share_processors(self.actors, together, have, task.device, load)
+        if load is not None:
+            self.say(f"backstop: {workers.words}: {workers.reason}")
+        limits = [limit for limit in (self.at_once, held(workers, have, load)) if limit]
+        fitting = slots(workers, {"CPU": have.cpus, "GPU": have.gpus})
+        placement = Placement(workers, fitting, min(limits, default=None), alike)
         with nullcontext() if self.elsewhere else prepared_processes():
-            run_trials(queue, task, observer, workers, self.at_once)
+            run_trials(queue, task, observer, placement)
+
+    def _nodes(self, finished: Sequence[Run], device: str) -> Alike:
+        """The nodes of a cluster that compute alike. Raises BadInput where none computes as the
+        finished runs were.
+        """
+        if not self.elsewhere or self.mix_fingerprints:
+            return Alike("", None)
+        from backstop.platform.workers.cluster import nodes
+
+        return choose_alike(ask_nodes(nodes(), device), {run.fingerprint for run in finished})
+
+    def _load(
+        self,
+        specs: Sequence[Spec],
+        task: Task,
+        have: Resources,
+        together: int,
+    ) -> Load | None:
+        """What a trial takes, measured where it matters: some seconds against a sweep's hours."""
+        if not hangs_on_load(self.actors, together, have, task.device):
+            return None
+        self.say(f"backstop: measuring some runs for up to {MEASURING_S:.0f} s …")
+        return worst_load(calibrate(specs, task.data, task.device, MEASURING_S))

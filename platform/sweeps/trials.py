@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ray import tune
@@ -28,17 +28,28 @@ from ray.tune import (
 from ray.tune.search import Searcher
 
 from backstop.platform.contract import BrokenStage
+from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Outcome, Session
-from backstop.platform.workers.cluster import TrialWorkers, cluster_resources
+from backstop.platform.workers.fingerprints import Alike, node_fingerprint
+from backstop.platform.workers.sharing import TrialWorkers
 
 REASON_LIMIT = 300  # characters of a failure's reason
 BROKEN_STAGE = "backstop.platform.contract.BrokenStage: "  # before a line that says it all
 RETRIES = 2  # times that a trial is started again that may go better then
 # in the line of a stage that lacked memory, disk, threads or its GPU, which may be there next time
 SHORTAGES = ("MemoryError", "OSError: ", "allocate memory", "CUDA error", "start new thread")
+
+
+class Placement(NamedTuple):
+    """Where trials go."""
+
+    workers: TrialWorkers
+    fitting: int  # trials at a time that there are processors for
+    at_once: int | None = None  # no more than these
+    alike: Alike = Alike("", None)  # the nodes
 
 
 class Trial(tune.Trainable):
@@ -52,11 +63,14 @@ class Trial(tune.Trainable):
         config: dict[str, Any],
         task: Task,
         workers: TrialWorkers,
+        fingerprint: str = "",
     ) -> None:
         """Start what trains the clients. The experiment begins with the first step: to begin
         may take long (a warm-up), and as long as a process starts, Tune may give its trial to
-        another one.
+        another one. A node that has joined the cluster and computes otherwise is refused.
         """
+        if fingerprint and (here := node_fingerprint(task.device)) != fingerprint:
+            raise BadInput(f"a node that has joined is {here}; the sweep runs on {fingerprint}")
         torch.set_num_threads(1)
         self.task, self.idle_since = task, time.perf_counter()
         self.clients = workers.clients(task.device)
@@ -277,17 +291,6 @@ class Watching(tune.Callback):
         self.observer.ended(spec, None, False)
 
 
-def slots(workers: TrialWorkers, have: Mapping[str, float]) -> int:
-    """Trials that fit on the cluster at a time, at least one."""
-    need: dict[str, float] = {}
-    for bundle in workers.bundles:
-        for kind, amount in bundle.items():
-            need[kind] = need.get(kind, 0.0) + amount
-    # a sum of thirds may come out a bit too large
-    fitting = [int(have.get(kind, 0.0) / amount + 1e-9) for kind, amount in need.items()]
-    return max(1, min(fitting))
-
-
 @contextmanager
 def prepared_processes() -> Iterator[None]:
     """Let trials run in the processes that a local Ray has started in advance.
@@ -309,16 +312,15 @@ def run_trials(
     queue: Queue,
     task: Task,
     observer: Observer,
-    workers: TrialWorkers,
-    at_once: int | None,
+    placement: Placement,
 ) -> None:
     """Run everything that is in the queue on the Ray that is running, as many trials together as
-    fit, at most ``at_once``.
+    fit.
     """
     # Tune keeps one trial pending for a searcher of one's own. A trial that ends then takes the
     # pending one over and stops the actor that starts for it, so that with short trials a second
     # actor never comes up. As many pending trials as fit start all actors together.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(workers, cluster_resources()))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.fitting)
     # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
     # is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
@@ -326,7 +328,7 @@ def run_trials(
         search_alg=Generations(queue),
         num_samples=-1,
         reuse_actors=True,
-        max_concurrent_trials=at_once,
+        max_concurrent_trials=placement.at_once,
     )
     running = RunConfig(
         name="tune",
@@ -336,12 +338,21 @@ def run_trials(
         checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         callbacks=[Watching(queue, observer)],
     )
-    Tuner(_trainable(task, workers), tune_config=tuning, run_config=running).fit()
+    Tuner(_trainable(task, placement), tune_config=tuning, run_config=running).fit()
 
 
-def _trainable(task: Task, workers: TrialWorkers) -> Any:
+def _trainable(task: Task, placement: Placement) -> Any:
     """A trial of the task as Tune takes it, with the resources that it needs."""
-    return tune.with_resources(
-        tune.with_parameters(Trial, task=task, workers=workers),
-        PlacementGroupFactory(workers.bundles, strategy="PACK"),
+    workers, alike = placement.workers, placement.alike
+    where: dict[str, Any] = {}
+    if alike.nodes is not None:
+        label = {"ray.io/node-id": f"in({','.join(alike.nodes)})"}
+        where["bundle_label_selector"] = [label for bundle in workers.bundles if bundle]
+    trial = tune.with_parameters(
+        Trial,
+        task=task,
+        workers=workers,
+        fingerprint=alike.fingerprint,
     )
+    factory = PlacementGroupFactory(workers.bundles, strategy="PACK", **where)
+    return tune.with_resources(trial, factory)

@@ -1,46 +1,73 @@
-"""How the processors of the Ray that is running are shared among trials."""
+"""The Ray that is running: what it has, and who trains the clients of one experiment on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from backstop.platform.workers.actors import ActorShare, OnActors
 from backstop.platform.workers.clients import Clients, InProcess
 from backstop.platform.workers.connection import available, local_ray
+from backstop.platform.workers.machine import MEBIBYTE
+from backstop.platform.workers.sharing import (
+    MOST_THREADS,
+    Resources,
+    TrialWorkers,
+    share_processors,
+)
 
-MOST_THREADS = 8  # of one process: more would wait for the interpreter's lock
+Answer = TypeVar("Answer")  # what a function comes to
 
 
-def cluster_resources() -> Mapping[str, float]:
-    """What the Ray that is running has: CPU, GPU and more."""
+def nodes() -> list[Mapping[str, Any]]:
+    """The nodes of the Ray that is running, those that are alive, as Ray describes them."""
     import ray
 
-    resources: Any = ray.cluster_resources
-    return dict(resources())
+    list_nodes: Any = ray.nodes
+    return [node for node in list_nodes() if node["Alive"]]
 
 
-class TrialWorkers(NamedTuple):
-    """Who trains the clients of a trial: its own process on some threads, or client actors."""
+def measured_resources(
+    gpu_mib: float | None = None,
+    only: Collection[str] | None = None,
+) -> Resources:
+    """What the Ray that is running has, or some of its nodes by their ids, as it is shared among
+    trials; ``gpu_mib`` is the memory of a GPU.
+    """
+    have = [node["Resources"] for node in nodes() if only is None or node["NodeID"] in only]
+    return Resources(
+        cpus=sum(node.get("CPU", 0.0) for node in have) or 1.0,
+        gpus=sum(node.get("GPU", 0.0) for node in have),
+        largest_node=max((node.get("CPU", 0.0) for node in have), default=1.0),
+        memory_mib=sum(node.get("memory", 0.0) for node in have) / MEBIBYTE,
+        gpu_mib=gpu_mib,
+    )
 
-    actors: int  # 0: its own process
-    threads: int  # of its own process
-    share: ActorShare  # what one actor, or the process, takes of its node
 
-    @property
-    def bundles(self) -> list[dict[str, float]]:
-        """The resources of a trial as Ray places them: its driver's, then those of each actor."""
-        gpus = {"GPU": self.share.gpus} if self.share.gpus else {}
-        if not self.actors:
-            return [{"CPU": float(self.threads)} | gpus]
-        return [{}, *[{"CPU": self.share.cpus} | gpus] * self.actors]
+def node_words() -> list[str]:
+    """The nodes of the Ray that is running, a line each for people."""
+    lines = []
+    for node in nodes():
+        have = node["Resources"]
+        gpus = f", {have['GPU']:.0f} GPUs" if have.get("GPU") else ""
+        memory = have.get("memory", 0.0) / 2**30
+        cpus = have.get("CPU", 0.0)
+        lines.append(f"node {node['NodeManagerAddress']}: {cpus:.0f} CPUs{gpus}, {memory:.1f} GiB")
+    return lines
 
-    def clients(self, device: str) -> Clients:
-        """The workers themselves."""
-        if self.actors:
-            return OnActors(self.actors, device=device, share=self.share)
-        return InProcess(self.threads)
+
+def on_a_node(
+    function: Callable[..., Answer],
+    device: str,
+    *arguments: Any,
+) -> Answer:
+    """What a function comes to in a process of the Ray that is running."""
+    import ray
+
+    remote: Any = ray.remote(function)
+    gpus = 1 if device == "cuda" else 0
+    answer: Any = ray.get(remote.options(num_cpus=1, num_gpus=gpus).remote(*arguments))
+    return answer  # type: ignore[no-any-return]
 
 
 def hired_threads() -> InProcess:
@@ -73,51 +100,4 @@ def share_cluster(
     device: str,
 ) -> TrialWorkers:
     """How so many trials share the Ray that is running."""
-    have = cluster_resources()
-    return share_processors(
-        actors,
-        trials,
-        cpus=have.get("CPU", 1),
-        gpus=have.get("GPU", 0),
-        device=device,
-        largest_node=_largest_node(),
-    )
-
-
-def _largest_node() -> float:
-    """The CPUs of the largest node of the Ray that is running."""
-    import ray
-
-    list_nodes: Any = ray.nodes
-    cpus = [node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]]
-    return max(cpus, default=1.0)
-
-
-def share_processors(
-    actors: str | int,
-    trials: int,
-    cpus: float,
-    gpus: float,
-    device: str,
-    largest_node: float | None = None,
-) -> TrialWorkers:
-    """How many client actors or threads a trial gets, and what each takes.
-
-    Whole trials go to cores while there are at least as many trials as cores. Where cores are left
-    over, a trial's own process uses them on several threads. ``auto`` takes client actors, slower
-    for small models, only where more cores are left over for a trial than one process can use, and
-    a GPU each where several are. More actors than cores share them.
-    """
-    spare = max(1, int(cpus // max(trials, 1)))
-    threads = min(spare, MOST_THREADS, int(largest_node or cpus) or 1)
-    if device == "cuda":
-        threads = 1
-        spare = int(gpus // max(trials, 1))
-    if actors == "auto":
-        actors = spare if spare > threads else 0
-    count = int(actors)
-    share = ActorShare(
-        cpus=min(1.0, cpus / count) if count else 1.0,
-        gpus=min(1.0, gpus / max(count, 1)) if device == "cuda" else 0.0,
-    )
-    return TrialWorkers(count, 1 if count else threads, share)
+    return share_processors(actors, trials, measured_resources(), device)

@@ -22,7 +22,7 @@ QUIET_RAY: Mapping[str, Any] = {
 }
 # Ray's settings of processes that it starts before anybody asks for them: they are not ended as
 # idle in the moment before they get their trials, and run as urgently as those that are asked for
-PREPARED = {
+IN_ADVANCE = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_worker_niceness": "0",
 }
@@ -94,7 +94,7 @@ def _preloading(module: str) -> Iterator[None]:
     if not module:
         yield
         return
-    settings = {**PREPARED, PRELOAD: module}
+    settings = {**IN_ADVANCE, PRELOAD: module}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
