@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from backstop.platform.commands import plain
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
 from backstop.platform.commands.check import check_plugin
+from backstop.platform.commands.clean import clean
 from backstop.platform.commands.compare import compare
 from backstop.platform.commands.merge import merge_results
 from backstop.platform.commands.output import BAD_INPUT, DONE, FAILED, INTERRUPTED
@@ -62,12 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, _hang_up)
     for stream in (sys.stdout, sys.stderr):
         plain.settle(stream)
     collector.skip_at_exit()
     try:
         options = parser().parse_args(arguments)
         options.arguments = sys.argv[1:] if arguments is None else list(arguments)
+        options.alone = arguments is None  # in its process, which is then its own to begin again
         code: int = options.command(options)
     except BadInput as error:
         print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
@@ -98,6 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupt(*_: object) -> NoReturn:
     """A polite request to stop is an interruption too."""
+    raise KeyboardInterrupt
+
+
+def _hang_up(*_: object) -> NoReturn:
+    """The terminal has gone: an interruption that nobody reads about."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     raise KeyboardInterrupt
 
 
@@ -174,6 +187,14 @@ def parser() -> Parser:
     _data_options(
         command("data", data, "Show which datasets are there, what is missing and how to get it.")
     )
+    _clean_options(
+        command(
+            "clean",
+            clean,
+            "Say what nobody needs any more: checkpoints of finished runs, old warm-ups, Ray's"
+            " files of killed sweeps. --yes removes it.",
+        )
+    )
     _ui_options(command("ui", ui, "Open MLflow's UI on the store in use."))
     return top
 
@@ -225,6 +246,20 @@ def _sweep_options(to: Parser) -> None:
         type=int,
         metavar="N",
         help="at most N trials at a time (default: as many as fit)",
+    )
+    to.add_argument(
+        "--trial-minutes",
+        type=_positive,
+        metavar="M",
+        help="end a trial that takes longer than M minutes; it counts as failed (default: no"
+        " limit)",
+    )
+    to.add_argument(
+        "--trial-memory",
+        type=_positive,
+        metavar="GIB",
+        help="end a trial with a process that has more than so many GiB for itself; it counts as"
+        " failed (default: no limit)",
     )
     to.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
     to.add_argument(
@@ -384,6 +419,16 @@ def _data_options(to: Parser) -> None:
     _data_dir_option(to)
 
 
+def _clean_options(to: Parser) -> None:
+    to.add_argument(
+        "--yes",
+        action="store_true",
+        help="remove it (default: say what could go, and remove nothing)",
+    )
+    to.add_argument("--dry-run", action="store_false", dest="yes", help="the default, spelled out")
+    _store_option(to)
+
+
 def _ui_options(to: Parser) -> None:
     to.add_argument(
         "--port",
@@ -400,6 +445,17 @@ def _path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty; name one, or leave the option out")
     return text
+
+
+def _positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; a number above 0, such as 30")
+    return value
 
 
 def _spec_options(to: Parser) -> None:

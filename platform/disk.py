@@ -51,6 +51,27 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lock_of_one(path: Path, owner: str) -> Iterator[str | None]:
+    """Hold a lock if nobody has it; the block is given None then, else what its owner says.
+
+    What this owner says is in the file as long as the lock is held. Raises OSError where the file
+    cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            yield file.read()
+            return
+        file.truncate(0)
+        file.write(owner)
+        file.flush()
+        yield None
+
+
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock; the file is only read. Raises OSError without one."""
     with path.open() as file:

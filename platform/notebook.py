@@ -400,16 +400,20 @@ def _conduct(plan: SweepPlan, site: Site) -> Queue:
     from backstop.platform.commands.live import Watch
     from backstop.platform.commands.output import say
     from backstop.platform.sweeps.conduct import conduct, shortfalls
-    from backstop.platform.sweeps.ray_tune import RayTune
+    from backstop.platform.sweeps.ray_tune import Precautions, RayTune
 
     address = os.environ.get("RAY_ADDRESS") or None
     queue = conduct(
         plan,
         site,
-        RayTune(address, runs=plan.source.expected()),
+        RayTune(
+            address,
+            runs=plan.source.expected(),
+            precautions=Precautions(store=site.folder),
+        ),
         watch=lambda queue: Watch(plan.title, queue),
         say=say,
     )
-    for line in shortfalls(queue, site.checkpoints):
+    for line in shortfalls(queue, site):
         say(f"backstop: {line}")
     return queue

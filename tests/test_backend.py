@@ -12,14 +12,16 @@ import pytest
 from backstop.platform.contract import Part, Spec
 from backstop.platform.experiment import Experiment, run
 from backstop.platform.params import BadInput
+from backstop.platform.results.tracking.description import run_command
 from backstop.platform.results.tracking.runs import read_runs
-from backstop.platform.results.tracking.store import locate_store
+from backstop.platform.results.tracking.store import locate_store, mlflow_client
 from backstop.platform.rounds.finals import final
 from backstop.platform.sweeps.backend import Backend, Observer, Task
 from backstop.platform.sweeps.beside import Beside
 from backstop.platform.sweeps.conduct import Site, conduct, shortfalls
 from backstop.platform.sweeps.plan import SweepPlan
 from backstop.platform.sweeps.queues import Finals, Fixed, Queue
+from backstop.platform.workers.limits import log_path
 
 BASE = Spec(
     dataset=Part("synthetic"),
@@ -107,7 +109,7 @@ def test_a_loop_of_a_few_lines_runs_a_sweep(site: Site, monkeypatch: pytest.Monk
     assert all("time/total_aggregate_s" in (queue.results[spec.id] or {}) for spec in specs)
     stored = read_runs(site.store, "tiny")
     assert {item.id: dict(item.metrics) for item in stored} == expected
-    assert shortfalls(queue, site.checkpoints) == []
+    assert shortfalls(queue, site) == []
 
     monkeypatch.setattr(Experiment, "round", lambda _: pytest.fail("all runs are finished"))
     again, _, said = conducted(site, OneByOne(), specs)
@@ -198,3 +200,36 @@ def test_a_finished_sweep_does_not_wait_for_its_back_end_to_end(site: Site) -> N
         assert backend.seen == ["started"]
         board_is_written.set()
     assert backend.seen == ["started", "ended"]
+
+
+class Ending(OneByOne):
+    """A back end whose second trial is ended before it can say anything."""
+
+    def run(self, queue: Queue, task: Task, observer: Observer) -> None:
+        ended = queue.waiting.pop(1)
+        queue.failed(ended, "its worker died")
+        observer.ended(ended, None, False)
+        super().run(queue, task, observer)
+
+
+def test_a_trial_that_was_ended_from_outside_is_marked_and_the_end_says_how_to_go_on(
+    site: Site,
+) -> None:
+    specs = [BASE, BASE.replace(seed=1)]
+    queue, _, _ = conducted(site, Ending(), specs)
+    stored = {run.id: run for run in read_runs(site.store, "tiny", status=None)}
+    assert [stored[spec.id].status for spec in specs] == ["FINISHED", "FAILED"]
+    client = mlflow_client(site.store.uri)
+    tags = client.get_run(stored[specs[1].id].run_id).data.tags
+    assert tags["backstop.error"] == "its worker died"
+    log = log_path(site.folder / "logs", specs[1].id)
+    log.parent.mkdir()
+    log.write_text("long")
+    reason, follow_up = shortfalls(queue, site)
+    assert reason.startswith(f"1 run failed: its worker died ({specs[1].id[:12]} ")
+    assert reason.endswith("; the same command tries again, and runs nothing else")
+    command = f"{run_command(specs[1])} --experiment tiny --store {site.folder}"
+    assert follow_up == f"  {specs[1].id[:12]} its log: {log}; alone: {command}"
+    again, _, _ = conducted(site, OneByOne(), specs)
+    assert shortfalls(again, site) == []
+    assert len(read_runs(site.store, "tiny")) == 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import NoReturn
 
 import pytest
 
@@ -197,6 +198,25 @@ def test_a_ray_that_takes_too_long_to_start_is_one_line(monkeypatch: pytest.Monk
     told = "^Ray at local cannot be used: The current node timed out during startup.$"
     with pytest.raises(BadInput, match=told), local_ray(None):
         pass
+
+
+@pytest.mark.parametrize(("words", "tries"), [("node timed out during startup", 3), ("no", 1)])
+def test_a_ray_that_starts_too_slowly_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, words: str, tries: int
+) -> None:
+    starts: list[int] = []
+
+    def fail(cpus: int, own: object) -> NoReturn:
+        starts.append(cpus)
+        raise Exception(f"The current {words}")  # noqa: TRY002 -- as Ray does
+
+    monkeypatch.setattr(connection, "_init_own", fail)
+    with (
+        pytest.raises(BadInput, match=f"Ray at local cannot be used: The current {words}"),
+        local_ray(None, 1),
+    ):
+        pass
+    assert len(starts) == tries
 
 
 @pytest.mark.slow

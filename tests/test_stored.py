@@ -233,8 +233,8 @@ def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyP
         free.bind(("127.0.0.1", 0))
         gone = Store(f"http://127.0.0.1:{free.getsockname()[1]}", "")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(waiting, "EVERY", 0.01)
-    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
+    monkeypatch.setattr(waiting, "SOON", 0.01)
+    monkeypatch.setenv("BACKSTOP_PATIENCE", "0.05")
     queue.unstored[spec.id] = Unstored("away", kept=True)
     away = Destination(gone, experiment, Path("checkpoints"), space="little")
     assert waiting.insist(queue, away) == [] and list(queue.unstored) == [spec.id]
@@ -387,7 +387,7 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
         "--max-concurrent",
         "1",
     ]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": server.uri, "BACKSTOP_PATIENCE": "60"}
     try:
         with Path("log").open("w") as log:
             sweep = subprocess.Popen(line, env=environment, stdout=log, stderr=log)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backstop.platform import collector
+from backstop.platform.commands.again import begin_again
 from backstop.platform.commands.board import write_board
 from backstop.platform.commands.forecast import print_forecast
 from backstop.platform.commands.output import (
@@ -71,9 +72,10 @@ def sweep(options: argparse.Namespace) -> int:
         from backstop.platform.commands.live import Watch
         from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
-        from backstop.platform.sweeps.ray_tune import RayTune
+        from backstop.platform.sweeps.ray_tune import Precautions, RayTune
         from backstop.platform.training.device import choose_device
         from backstop.platform.training.precision import emulation_note
+        from backstop.platform.workers.limits import Limits
 
     actors = parse_actors(options.client_actors)
     device = choose_device(options.device)
@@ -92,6 +94,11 @@ def sweep(options: argparse.Namespace) -> int:
         plan.source.expected(),
         say,
         options.mix_fingerprints,
+        Precautions(
+            Limits(options.trial_minutes, options.trial_memory),
+            Path(options.store),
+            begin_again if options.alone else None,
+        ),
     )
     with Beside(backend.start) as starting:  # it ends while the leaderboard is written
         queue = conduct(
@@ -102,10 +109,10 @@ def sweep(options: argparse.Namespace) -> int:
             watch=lambda queue: Watch(plan.title, queue),
             say=say,
         )
-        _show_results(options, site.experiment, plan, queue)
+        lines = _show_results(options, site, plan, queue)
     if beside := _beside_guess(site.experiment, plan, queue, time.monotonic() - began):
         _remark(beside)
-    lines = shortfalls(queue, site.checkpoints)
+    lines = [*shortfalls(queue, site), *lines]
     for line in lines:
         _remark(line)
     return FAILED if lines else DONE
@@ -113,15 +120,18 @@ def sweep(options: argparse.Namespace) -> int:
 
 def _show_results(
     options: argparse.Namespace,
-    name: str,
+    site: Site,
     plan: SweepPlan,
     queue: Queue,
-) -> None:
-    """What the searches have chosen, and the leaderboard."""
+) -> list[str]:
+    """Show what the searches have chosen, and the leaderboard; what is returned says why there is
+    none.
+    """
     if plan.searches:
         _print_searches(options, plan.searches)
     if _ends_with_board(options, plan.searches):
-        _write_board(options, name, plan, queue)
+        return _write_board(options, site, plan, queue)
+    return []
 
 
 def _beside_guess(
@@ -188,20 +198,24 @@ def _ends_with_board(options: argparse.Namespace, searches: Sequence[Proposals])
 
 def _write_board(
     options: argparse.Namespace,
-    name: str,
+    site: Site,
     plan: SweepPlan,
     queue: Queue,
-) -> None:
-    """The leaderboard; where runs are not stored there may be none yet, and that is said."""
+) -> list[str]:
+    """Write the leaderboard; where runs are lacking or the store is away there may be none now, and
+    what is returned says so.
+    """
+    from backstop.platform.sweeps import waiting
     from backstop.platform.sweeps.plan import run_words
 
     planned = {} if plan.searches else {spec.id: run_words(spec) for spec in plan.specs}
     try:
-        write_board(options, name, planned, queue.finished)
+        write_board(options, site.experiment, planned, queue.finished)
     except BadInput as error:
-        if not queue.unstored:
+        if not (queue.unstored or queue.failures) and waiting.answers(site.store):
             raise
-        _remark(f"no leaderboard now: {error}")
+        return [f"no leaderboard now: {error}"]
+    return []
 
 
 def _print_plan(options: argparse.Namespace, plan: SweepPlan) -> int:

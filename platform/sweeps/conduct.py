@@ -4,6 +4,7 @@ what is left, send what waits.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
-from backstop.platform.results.tracking import drivers
+from backstop.platform.results.tracking import drivers, signs_of_life
+from backstop.platform.results.tracking.description import run_command
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.progress import begin_progress, write_progress
 from backstop.platform.results.tracking.runs import Run, read_runs
@@ -21,6 +23,7 @@ from backstop.platform.results.tracking.store import Store, is_new
 from backstop.platform.results.tracking.sweeps import (
     close_parent,
     drivers_home,
+    failed_ids,
     mark_interrupted,
     open_parent,
     stop_runs,
@@ -35,8 +38,11 @@ from backstop.platform.sweeps.beside import Beside
 from backstop.platform.sweeps.plan import SweepPlan, preflight, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue
 from backstop.platform.sweeps.reporter import Reporter
-from backstop.platform.sweeps.session import Destination
+from backstop.platform.sweeps.session import LOGS, Destination
+from backstop.platform.training.device import choose_device
+from backstop.platform.workers.limits import log_path
 
+FAILED = "failed"
 RUNS_LISTED = 5  # runs that one line names at most
 
 
@@ -71,6 +77,7 @@ def conduct(
     ``starting`` is the back end's start where the caller has begun it, who may go on while it ends;
     ``watch`` opens what shows the trials as they go. Raises BadInput before anything is trained.
     """
+    waiting.patience(site.store)  # a setting that is none is refused now, not at the end
     new_store = is_new(site.store)
     if new_store:
         backend.check()  # before a store is made
@@ -115,8 +122,10 @@ class _OpenSweep:
         self.backend = backend
         self.starting = starting
         self.say = say
+        self.stack = stack
         self.all_ended = False  # nothing that was started runs any more
         self.home = drivers_home(site.store, site.folder)
+        stack.enter_context(drivers.alone(self.home, site.experiment, plan.title))
         self.driver = stack.enter_context(drivers.at_work(self.home))
         # A new store takes MLflow seconds to make, Ray takes seconds to start: side by side. An old
         # store may hold all there is to run.
@@ -165,7 +174,9 @@ class _OpenSweep:
         """The sweep's parent run, opened, and all else that says where runs go."""
         site, plan = self.site, self.plan
         experiment, _ = self.opening.result()
+        signs_of_life.check_nobody_else(site.store, self.home, experiment, self.say)
         parent = open_parent(site.store, experiment, plan.title, driver=self.driver)
+        self.stack.enter_context(signs_of_life.shown(site.store, parent))
         if isinstance(queue.source, Fixed):
             planned = {spec.id: run_words(spec) for spec in plan.specs}
             write_plan(site.store, parent, planned)
@@ -218,8 +229,21 @@ class _OpenSweep:
         """Write how the sweep has ended, and what its searches have chosen."""
         self.all_ended = True
         self._write_searched(destination)
+        with suppress(BadInput):  # what failed is said in any case
+            self._mark_failed(queue, destination)
         status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
         close_parent(self.site.store, str(destination.parent), status)
+
+    def _mark_failed(self, queue: Queue, destination: Destination) -> None:
+        """Mark as FAILED the runs whose trials were ended before they could."""
+        if not queue.failures:
+            return
+        marked = failed_ids(self.site.store, destination.experiment, self.driver)
+        device = choose_device(self.site.device)
+        for spec_id in queue.failures.keys() - marked:
+            spec = queue.specs[spec_id]
+            made = origin.here(spec, self.site.data, device)
+            destination.open_log(spec, made, ()).fail(queue.failures[spec_id])
 
     def close_finished(self, queue: Queue, destination: Destination) -> None:
         """Write and say that there was nothing left to run."""
@@ -285,22 +309,36 @@ class _Shortfall(NamedTuple):
     remedy: str
 
 
-def shortfalls(queue: Queue, checkpoints: Path) -> list[str]:
-    """Which runs of a sweep failed or are not stored, and why: a line for each reason."""
+def shortfalls(queue: Queue, site: Site) -> list[str]:
+    """Which runs of a sweep failed or are not stored, and why: a line for each reason, and for
+    failures one more that says where to read on and how to run one of them alone.
+    """
     affected: dict[_Shortfall, list[Spec]] = {}
-    for spec_id, shortfall in _each_shortfall(queue, checkpoints):
+    for spec_id, shortfall in _each_shortfall(queue, site.checkpoints):
         affected.setdefault(shortfall, []).append(queue.specs[spec_id])
     lines = []
-    for (what, reason, remedy), specs in affected.items():
+    for shortfall, specs in affected.items():
+        what, reason, remedy = shortfall
         runs = plural(len(specs), "run")
         lines.append(f"{runs} {what}: {reason} ({_listed(specs)}); {remedy}")
+        if what == FAILED:
+            lines.append(_follow_up(specs[0], site))
     return [*lines, *queue.findings]
+
+
+def _follow_up(spec: Spec, site: Site) -> str:
+    """Where the log of a failed run is, if it has one, and the command that runs it alone."""
+    log = log_path(site.checkpoints.with_name(LOGS), spec.id)
+    where = f"its log: {log}; " if log.exists() else ""
+    options = f"--experiment {shlex.quote(site.experiment)} --store {shlex.quote(str(site.folder))}"
+    return f"  {spec.id[:12]} {where}alone: {run_command(spec)} {options}"
 
 
 def _each_shortfall(queue: Queue, checkpoints: Path) -> Iterator[tuple[str, _Shortfall]]:
     """The ids of the runs that failed or are not stored, each with what it lacks."""
+    again = "the same command tries again, and runs nothing else"
     for spec_id, reason in queue.failures.items():
-        yield spec_id, _Shortfall("failed", reason, "the same command tries again")
+        yield spec_id, _Shortfall(FAILED, reason, again)
     kept = f"kept in {checkpoints}; the same command sends what waits, without training again"
     lost = f"not kept in {checkpoints} either; the same command trains again"
     for spec_id, item in queue.unstored.items():

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from backstop.platform.results.tracking.runs import Run
 from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.calibration import PREPARED, calibrate, worst_load
 from backstop.platform.sweeps.queues import Queue
-from backstop.platform.workers import rays
+from backstop.platform.workers import rays, sessions
 from backstop.platform.workers.connection import available, local_ray
 from backstop.platform.workers.fingerprints import Alike, ask_nodes, choose_alike
+from backstop.platform.workers.limits import Limits
 from backstop.platform.workers.machine import gpu_mib
 from backstop.platform.workers.sharing import (
     Load,
@@ -28,6 +30,14 @@ from backstop.platform.workers.sharing import (
 )
 
 MEASURING_S = 20.0  # before a sweep whose spread hangs on it
+
+
+class Precautions(NamedTuple):
+    """What is done against what may happen to a sweep."""
+
+    limits: Limits = Limits()  # of one trial
+    store: Path | None = None  # the folder that remembers a local Ray's files
+    when_lost: Callable[[str], object] | None = None  # told when a process of a local Ray has died
 
 
 class RayTune:
@@ -43,6 +53,7 @@ class RayTune:
         runs: int = 0,
         say: Callable[[str], None] = lambda _: None,
         mix_fingerprints: bool = False,
+        precautions: Precautions = Precautions(),  # noqa: B008 -- a named tuple
     ) -> None:
         """``actors`` train the clients of one trial; at most ``at_once`` trials run together, of
         about so many ``runs``. ``say`` gets a line where it was measured how trials are spread, and
@@ -51,6 +62,7 @@ class RayTune:
         self.address, self.actors, self.at_once, self.runs = address, actors, at_once, runs
         self.say = say
         self.mix_fingerprints = mix_fingerprints
+        self.precautions = precautions
 
     @property
     def elsewhere(self) -> bool:
@@ -66,8 +78,16 @@ class RayTune:
 
         It starts a process for each core; they prepare for a trial where each will get one.
         """
+        if self.precautions.store is not None:
+            for leftover in sessions.leftovers(self.precautions.store):
+                leftover.remove()
         together = min(self.runs, self.at_once or self.runs)
-        return local_ray(self.address, preload=PREPARED if together >= available() else "")
+        return local_ray(
+            self.address,
+            preload=PREPARED if together >= available() else "",
+            store=self.precautions.store,
+            when_lost=self.precautions.when_lost,
+        )
 
     def run(
         self,
@@ -90,6 +110,8 @@ class RayTune:
             self.say(f"backstop: {workers.words}: {workers.reason}")
         limits = [limit for limit in (self.at_once, held(workers, have, load)) if limit]
         fitting = slots(workers, {"CPU": have.cpus, "GPU": have.gpus})
+        allowed = self.precautions.limits._replace(logs=task.destination.logs)
+        workers = workers._replace(limits=allowed)
         placement = Placement(workers, fitting, min(limits, default=None), alike)
         with nullcontext() if self.elsewhere else prepared_processes():
             run_trials(queue, task, observer, placement)

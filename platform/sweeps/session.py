@@ -26,6 +26,8 @@ from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training.stage_errors import failure_line
 
+LOGS = "logs"  # beside the checkpoints
+
 
 class Destination(NamedTuple):
     """Where runs go, and who sends them."""
@@ -36,6 +38,11 @@ class Destination(NamedTuple):
     driver: str = ""  # as :mod:`drivers` has it
     space: str = ""  # the sweep's search space
     parent: str | None = None  # MLflow run id of the sweep
+
+    @property
+    def logs(self) -> Path:
+        """Where trials that failed say why at length."""
+        return self.checkpoints.with_name(LOGS)
 
     def open_log(
         self,

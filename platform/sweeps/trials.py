@@ -13,10 +13,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import (
     CheckpointConfig,
     FailureConfig,
@@ -25,20 +27,26 @@ from ray.tune import (
     TuneConfig,
     Tuner,
 )
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
+from backstop.platform.sweeps import failures
 from backstop.platform.sweeps.backend import Observer, Task
+from backstop.platform.sweeps.failures import Failures
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Outcome, Session
 from backstop.platform.workers.fingerprints import Alike, node_fingerprint
+from backstop.platform.workers.limits import Guard
 from backstop.platform.workers.sharing import TrialWorkers
 
 REASON_LIMIT = 300  # characters of a failure's reason
 BROKEN_STAGE = "backstop.platform.contract.BrokenStage: "  # before a line that says it all
-RETRIES = 2  # times that a trial is started again that may go better then
+# Ray's words for a worker whose machine is gone
+LOST_NODE = ("its node has died", "node was preempted", "owner has died")
 # in the line of a stage that lacked memory, disk, threads or its GPU, which may be there next time
 SHORTAGES = ("MemoryError", "OSError: ", "allocate memory", "CUDA error", "start new thread")
 
@@ -74,11 +82,14 @@ class Trial(tune.Trainable):
         torch.set_num_threads(1)
         self.task, self.idle_since = task, time.perf_counter()
         self.clients = workers.clients(task.device)
-        self.next_spec: dict[str, Any] | None = config["spec"]
+        self.guard = Guard(workers.limits)
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The process takes up the next trial."""
-        self.next_spec = new_config["spec"]
+        self.next_spec: dict[str, Any] | None = new_config["spec"]
+        self.name: str = new_config["id"]
+        self.pause_s: float = new_config.get("pause_s", 0.0)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -89,8 +100,10 @@ class Trial(tune.Trainable):
         """
         try:
             return self._advance()
-        except BrokenStage as error:
-            if may_pass(error):
+        except Exception as error:
+            self.guard.rest()
+            failures.write_log(self.task.destination.logs, self.name, error)
+            if not isinstance(error, BrokenStage) or may_pass(error):
                 raise
             self.idle_since = time.perf_counter()
             return {
@@ -114,11 +127,14 @@ class Trial(tune.Trainable):
             "done": session.done,
         }
         if session.done:
+            self.guard.rest()  # all is trained: a slow store is no fault of the trial
             result["outcome"] = self._finish()._asdict()
         return result
 
     def _begin(self, spec: Spec) -> None:
         """Take up an experiment where its checkpoint left off, if it has one."""
+        time.sleep(self.pause_s)
+        self.guard.begin(self.name)
         self.started_at = time.perf_counter()
         self.session = self.task.session(spec, self.clients)
         # since the process's last trial was done: what Tune and the set-up take
@@ -136,6 +152,7 @@ class Trial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Give back what trains the clients."""
+        self.guard.close()
         self.clients.close()
 
 
@@ -220,16 +237,96 @@ class Generations(Searcher):
         """Nothing to restore."""
 
 
+class Retrying(FIFOScheduler):
+    """Starts a trial again that has failed, until it is to blame for it."""
+
+    def __init__(self, logs: Path) -> None:
+        """``logs`` is where a trial says how it went beyond its limits."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.logs = logs
+        self.failures = Failures()
+        self.reasons: dict[str, str] = {}  # of trials that have failed for good, by the spec's id
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial is new, or has just failed and is about to start again."""
+        if not trial.num_failures:
+            return
+        name = trial.config["id"]
+        if reason := self.verdict(name, trial):
+            self.reasons[name] = reason
+            tune_controller.stop_trial(trial)
+        trial.config["pause_s"] = self.failures.pause(name)
+
+    def verdict(self, name: str, trial: Any) -> str:
+        """Why the trial that has just failed has failed for good; empty where it has not."""
+        if reason := failures.limit_reason(self.logs, name):
+            return reason
+        error = last_error(trial)
+        if not isinstance(error, RayActorError):
+            final = self.failures.final_error(name)
+            return failure_reason(trial.get_error()) if final else ""
+        if node_died(error):
+            self.failures.lost(name)
+            return ""
+        if self.failures.final_death(name, trial.last_result.get("rounds", 0)):
+            failures.write_log(self.logs, name, error)
+            return death_reason(error)
+        return ""
+
+
+def last_error(trial: Any) -> Exception | None:
+    """What a trial of Tune's has failed of last; None for what cannot be read back."""
+    try:
+        error: Exception | None = trial.get_pickled_error()
+    except Exception:  # noqa: BLE001 -- whatever a class of somebody else's makes of it
+        return None
+    if isinstance(error, RayTaskError):
+        cause: Exception = error.as_instanceof_cause()  # type: ignore[no-untyped-call]
+        return cause
+    return error
+
+
+def node_died(error: RayActorError) -> bool:
+    """Whether a worker has died because its machine was lost or taken away.
+
+    >>> node_died(RayActorError(error_msg="The actor died because its node has died. Node Id: 7b"))
+    True
+    >>> node_died(RayActorError(preempted=True)), node_died(RayActorError())
+    (True, False)
+    """
+    words = str(error)
+    return error.preempted or any(phrase in words for phrase in LOST_NODE)
+
+
+def death_reason(error: RayActorError) -> str:
+    """What killed a worker again and again, as Ray's last words have it."""
+    *_, last = str(error).strip().splitlines() or [""]
+    reason = f"its worker died {failures.DEATHS} times in the same place: {last.strip()}"
+    return reason[:REASON_LIMIT]
+
+
+class Silent(TrialProgressCallback):
+    """Takes the place of what Tune prints on stdout when a trial is stopped."""
+
+    def _print(self, msg: str) -> None:
+        pass
+
+
 class Watching(tune.Callback):
     """Tells the queue and the observer how trials go."""
 
-    def __init__(self, queue: Queue, observer: Observer) -> None:
-        """``queue`` knows the specs by id."""
-        self.queue, self.observer = queue, observer
+    def __init__(
+        self,
+        queue: Queue,
+        observer: Observer,
+        retrying: Retrying,
+    ) -> None:
+        """``queue`` knows the specs by id, ``retrying`` why trials have failed for good."""
+        self.queue, self.observer, self.retrying = queue, observer, retrying
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks for a restore of its own, which is not used."""
-        return (type(self), (None, None))
+        return (type(self), (None, None, None))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Watching:
         """There is one queue."""
@@ -246,6 +343,7 @@ class Watching(tune.Callback):
         **info: Any,
     ) -> None:
         """A trial has its resources."""
+        failures.forget_log(self.retrying.logs, trial.config["id"])
         self.observer.started(self._spec(trial))
 
     def on_trial_result(
@@ -267,8 +365,9 @@ class Watching(tune.Callback):
         trial: Any,
         **info: Any,
     ) -> None:
-        """A trial is done, or its stage has broken."""
-        if failure := trial.last_result.get("failure"):
+        """A trial is done, or has failed for good."""
+        reason = self.retrying.reasons.get(trial.config["id"], "")
+        if failure := reason or trial.last_result.get("failure"):
             self._failed(trial, failure)
             return
         spec, outcome = self._spec(trial), Outcome(**trial.last_result["outcome"])
@@ -282,7 +381,7 @@ class Watching(tune.Callback):
         trial: Any,
         **info: Any,
     ) -> None:
-        """A trial has failed as often as it may."""
+        """Tune itself has given a trial up."""
         self._failed(trial, failure_reason(trial.get_error()))
 
     def _failed(self, trial: Any, reason: str) -> None:
@@ -324,8 +423,11 @@ def run_trials(
     # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
     # is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the end of the sweep says what failed
+    retrying = Retrying(task.destination.logs)
     tuning = TuneConfig(
         search_alg=Generations(queue),
+        scheduler=retrying,
         num_samples=-1,
         reuse_actors=True,
         max_concurrent_trials=placement.at_once,
@@ -334,9 +436,9 @@ def run_trials(
         name="tune",
         storage_path=str(task.destination.checkpoints.parent),
         verbose=0,
-        failure_config=FailureConfig(max_failures=RETRIES),
+        failure_config=FailureConfig(max_failures=-1),  # the scheduler counts
         checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-        callbacks=[Watching(queue, observer)],
+        callbacks=[Watching(queue, observer, retrying), Silent()],
     )
     Tuner(_trainable(task, placement), tune_config=tuning, run_config=running).fit()
 

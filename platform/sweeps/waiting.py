@@ -4,6 +4,8 @@ training again.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Iterable
 
@@ -15,9 +17,12 @@ from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Destination, store_run
 
-PATIENCE = 60.0  # seconds that the end of a sweep waits for its store: a server's restart
+PATIENCE_SETTING = (
+    "BACKSTOP_PATIENCE"  # seconds that the end of a sweep waits for its tracking server
+)
+USUAL_PATIENCE = 300.0  # where that is not set: time for a server's or its database's restart
 LOCAL_PATIENCE = 10.0  # the same for a file: a lock goes, a full disk stays
-EVERY = 5.0  # seconds between two tries
+SOON, LATE = 2.0, 30.0  # seconds before the second try, doubled with each one up to the last
 
 
 def send(
@@ -46,8 +51,19 @@ def send(
 
 
 def patience(store: Store) -> float:
-    """Seconds that the end of a sweep waits for its store."""
-    return PATIENCE if database_file(store) is None else LOCAL_PATIENCE
+    """Seconds that the end of a sweep waits for its store. Raises BadInput for a setting that is no
+    number of seconds.
+    """
+    if database_file(store) is not None:
+        return LOCAL_PATIENCE
+    given = os.environ.get(PATIENCE_SETTING, "").strip() or USUAL_PATIENCE
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise BadInput(f"{PATIENCE_SETTING}={given!r} is not allowed; seconds, at least 0")
+    return seconds
 
 
 def insist(queue: Queue, destination: Destination) -> list[str]:
@@ -57,17 +73,19 @@ def insist(queue: Queue, destination: Destination) -> list[str]:
     """
     stored: list[str] = []
     deadline = time.monotonic() + patience(destination.store)
+    pause = SOON
     while True:
-        if _answers(destination.store):
+        if answers(destination.store):
             kept = [queue.specs[key] for key, item in queue.unstored.items() if item.kept]
             stored += send(kept, queue, destination)
         left = any(item.kept for item in queue.unstored.values())
-        if not left or time.monotonic() + EVERY > deadline:
+        if not left or time.monotonic() + pause > deadline:
             return stored
-        time.sleep(EVERY)
+        time.sleep(pause)
+        pause = min(2 * pause, LATE)
 
 
-def _answers(store: Store) -> bool:
+def answers(store: Store) -> bool:
     """Whether a tracking server is there: a try to send may hang for longer than this question."""
     if database_file(store) is not None:
         return True

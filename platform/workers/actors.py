@@ -23,6 +23,7 @@ from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.workers.clients import predicted_labels
+from backstop.platform.workers.limits import Guard, Limits
 
 READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
 # replacements for one actor in a row, and actors that one call may end, before the experiment fails
@@ -34,9 +35,12 @@ class Worker:
     dataset.
     """
 
-    def __init__(self, device: str) -> None:
-        """Pin the process to one thread and its device."""
+    def __init__(self, device: str, limits: Limits = Limits()) -> None:  # noqa: B008 -- as below
+        """Pin the process to one thread and its device. Its trial watches the time, in a process
+        of its own.
+        """
         torch.set_num_threads(1)
+        self.guard = Guard(limits._replace(minutes=None))
         self.device = choose_device(device)
         self.sets: dict[str, Staged] = {}
         self.unpacked: tuple[str, Data] | None = None  # the dataset at hand, with its key
@@ -54,6 +58,7 @@ class Worker:
         """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
         once per node.
         """
+        self.guard.begin(spec.id)
         data = self._dataset(key, arrays)
         self.built = federation.build_federation(spec, data, self.device)
         self.sets.clear()
@@ -265,12 +270,14 @@ class OnActors:
         *,
         device: str = "cpu",
         share: ActorShare | None = None,
+        limits: Limits = Limits(),  # noqa: B008 -- a named tuple: safe as a default
     ) -> None:
         """Start the actors; they come up while the caller goes on."""
         import ray
 
         self.ray = ray
         self.device = device
+        self.limits = limits
         self.share = share or ActorShare(gpus=0.0 if device == "cpu" else 1.0)
         self.actors: list[Any] = [self._start() for _ in range(count)]
         self.experiment: tuple[Any, ...] | None = None  # what every actor's ``open`` is given
@@ -285,7 +292,7 @@ class OnActors:
             max_restarts=0,
             max_concurrency=1,
         )
-        return actor.remote(self.device)
+        return actor.remote(self.device, self.limits)
 
     def open(self, built: Federation, folder: Path) -> None:
         """Take up an experiment: the dataset goes to the object store once, each actor builds its

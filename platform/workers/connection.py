@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from backstop.platform.params import BadInput
-from backstop.platform.workers import rays
+from backstop.platform.workers import loss, rays, sessions
 
 QUIET_RAY: Mapping[str, Any] = {
     "log_to_driver": False,
@@ -26,6 +26,8 @@ IN_ADVANCE = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_worker_niceness": "0",
 }
+START_TRIES = 3  # of a private Ray
+TOO_SLOW = "timed out during startup"  # Ray's words for it
 PRELOAD = "RAY_preload_python_modules"  # what they import
 
 
@@ -42,11 +44,15 @@ def local_ray(
     cpus: int | None = None,
     *,
     preload: str = "",
+    store: Path | None = None,
+    when_lost: Callable[[str], object] | None = None,
 ) -> Iterator[Any]:
     """A Ray to work on: the cluster at ``address``, or a private local one that ends with the
     block. Quiet, without dashboard and usage statistics; a local Ray never joins a cluster that
     happens to run on this machine. The processes of a local one import the module ``preload`` as
-    they start, before anybody asks for them.
+    they start, before anybody asks for them. The files of a local one go when it ends; ``store``
+    remembers them, so that they go too where this process is killed. ``when_lost`` is told which
+    process of a local Ray has died, all others of it ended by then; without it nobody looks.
 
     Raises BadInput where it cannot be had; for a cluster that is not there, within seconds.
     """
@@ -69,10 +75,53 @@ def local_ray(
         raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
+    if isinstance(endpoint_or_folder, Path):
+        with _own(store, when_lost):
+            yield ray
+        return
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own(store: Path | None, when_lost: Callable[[str], object] | None) -> Iterator[None]:
+    """The private Ray of this process while the block lasts; its files go with it."""
+    import ray
+
+    session = _own_session()
+
+    def end_rest(lost: str) -> None:
+        sessions.end_session(session)
+        if when_lost is not None:
+            when_lost(lost)
+
+    with ExitStack() as held:
+        if store is not None:
+            held.enter_context(sessions.recorded(store, session))
+        held.callback(sessions.end_session, session)
+        held.callback(ray.shutdown)
+        if when_lost is not None:
+            held.enter_context(loss.watched(_vital(), end_rest))
+        yield
+
+
+def _vital() -> dict[str, Any]:
+    """The processes without which the private Ray of this process is of no use."""
+    from ray._private import worker
+
+    node: Any = worker._global_node  # noqa: SLF001 -- Ray says it nowhere else
+    names = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS"}
+    return {words: node.all_processes[name][0].process for name, words in names.items()}
+
+
+def _own_session() -> Path:
+    """The folder of the private Ray that this process has started."""
+    from ray._private import worker
+
+    node: Any = worker._global_node  # noqa: SLF001 -- Ray says it nowhere else
+    return Path(node.get_session_dir_path())
 
 
 def _set_environment() -> None:
@@ -82,6 +131,8 @@ def _set_environment() -> None:
         RAY_LOG_TO_DRIVER="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         RAY_AIR_NEW_OUTPUT="0",
+        # what Ray prints about workers that died would stand in the middle of --json
+        RAY_DEDUP_LOGS_SKIP_REGEX=".*",
     )
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     # Tune would end the sweep as if it were done; an interruption is an exit code
@@ -121,14 +172,27 @@ def _connect(endpoint_or_folder: str | Path, cpus: int) -> None:
 
 def _start_own(folder: Path, cpus: int) -> None:
     """Start a private Ray that keeps its files in the folder; say so where it is not the usual."""
-    import ray
-
     own: dict[str, Any] = {}
     usual = rays.temporary()
     if folder != usual:
         own["_temp_dir"] = str(folder / "ray")
         why = f"{usual} is too long for its sockets"
         print(f"Ray keeps its files in {folder / 'ray'}: {why}", file=sys.stderr, flush=True)
+    for attempt in range(START_TRIES):
+        try:
+            _init_own(cpus, own)
+        except Exception as error:
+            # Ray waits half a minute for its raylet, which a busy machine may need
+            if TOO_SLOW not in str(error) or attempt == START_TRIES - 1:
+                raise
+        else:
+            return
+
+
+def _init_own(cpus: int, own: Mapping[str, Any]) -> None:
+    """Start a private Ray. Raises what Ray raises: for one that is slow, a plain Exception."""
+    import ray
+
     ray.init(
         address="local",
         num_cpus=cpus,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from backstop.platform.workers.actors import ActorShare, OnActors
 from backstop.platform.workers.clients import Clients, InProcess
+from backstop.platform.workers.limits import Limits
 
 MOST_THREADS = 8  # of one process: more would wait for the interpreter's lock
 # Of a round on client actors, beside training: one call and its answer, and what the rows of all
@@ -48,6 +49,7 @@ class TrialWorkers(NamedTuple):
     threads: int  # of its own process
     share: ActorShare  # what one actor, or the process, takes of its node
     reason: str = ""  # why it is so
+    limits: Limits = Limits()
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -69,7 +71,12 @@ class TrialWorkers(NamedTuple):
     def clients(self, device: str) -> Clients:
         """The workers themselves."""
         if self.actors:
-            return OnActors(self.actors, device=device, share=self.share)
+            return OnActors(
+                self.actors,
+                device=device,
+                share=self.share,
+                limits=self.limits,
+            )
         return InProcess(self.threads)
 
 

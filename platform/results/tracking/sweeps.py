@@ -181,11 +181,32 @@ def stop_runs(
     try:
         with refusing(store):
             check_still_there(store)
-            condition = f"attributes.status = 'RUNNING' AND tags.`{DRIVER}` = '{driver}'"
-            _kill(store, list(search_runs(store, experiment_id, condition)))
+            _kill(store, _runs_of(store, experiment_id, driver, "RUNNING"))
     except BadInput:
         return False
     return True
+
+
+def failed_ids(
+    store: Store,
+    experiment_id: str,
+    driver: str,
+) -> set[str]:
+    """Ids of the specs whose runs a driver's trials have marked as FAILED. Raises BadInput."""
+    with refusing(store):
+        runs = _runs_of(store, experiment_id, driver, "FAILED")
+        return {run.data.tags.get("backstop.id", "") for run in runs}
+
+
+def _runs_of(
+    store: Store,
+    experiment_id: str,
+    driver: str,
+    status: str,
+) -> list[StoredRun]:
+    """The runs of a driver that have this status."""
+    condition = f"attributes.status = '{status}' AND tags.`{DRIVER}` = '{driver}'"
+    return list(search_runs(store, experiment_id, condition))
 
 
 def mark_interrupted(

@@ -1,0 +1,126 @@
+"""The folders of private Rays: each is written down in the store that it works for, and removed
+when its sweep ends, or at the start of the next one where the sweep was killed.
+
+Nothing is removed that is not written down here, and nothing whose sweep still lives: it holds a
+lock on its record, which the system gives back when it dies.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from backstop.platform.disk import is_locked, lock_of_one
+
+RECORDS = "ray"  # in the store: the records
+# Ray's name of a session: by time and process
+SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+")
+
+RENAMED = b"ray::"  # how Ray's agents and workers call themselves once they are up
+
+
+class Leftover(NamedTuple):
+    """A session of a sweep that has died."""
+
+    record: Path
+    session: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes in its files."""
+        return folder_size(self.session)
+
+    def remove(self) -> None:
+        """Remove its folder and its record, and end what still runs in it."""
+        end_session(self.session)
+        self.record.unlink(missing_ok=True)
+
+
+@contextmanager
+def recorded(store: Path, session: Path) -> Iterator[None]:
+    """The session is in use while the block lasts; its folder is the caller's to remove before the
+    block ends. Where the process dies, :func:`leftovers` finds it.
+    """
+    record = store / RECORDS / uuid.uuid4().hex
+    with ExitStack() as held:
+        with suppress(OSError):  # a store that cannot be written keeps no records
+            held.enter_context(lock_of_one(record, f"{platform.node()}\n{session}\n"))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                record.unlink(missing_ok=True)
+
+
+def leftovers(store: Path) -> list[Leftover]:
+    """Sessions on this machine whose sweeps on the store have died."""
+    left = []
+    for record in sorted((store / RECORDS).glob("*")):
+        session = _dead_session(record)
+        if session is not None:
+            left.append(Leftover(record, session))
+    return left
+
+
+def _dead_session(record: Path) -> Path | None:
+    """The session of a record that nobody holds; None for another machine's, or none at all."""
+    try:
+        if is_locked(record):
+            return None
+        host, _, rest = record.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    session = Path(rest.strip())
+    ours = host == platform.node() and SESSION.fullmatch(session.name) and session.is_absolute()
+    return session if ours else None
+
+
+def end_session(session: Path) -> None:
+    """End the processes of a session whose sweep is over, and remove its folder."""
+    for process in _processes(session):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.with_name("session_latest")
+    with suppress(OSError):
+        if latest.is_symlink() and not latest.exists():
+            latest.unlink()
+
+
+def _processes(session: Path) -> list[int]:
+    """The processes of a session: those whose command names its folder, and those of Ray's that
+    have named themselves and hold a file open there.
+    """
+    left = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(folder.name) != os.getpid() and _belongs(folder, session):
+                left.append(int(folder.name))
+    return left
+
+
+def _belongs(process: Path, session: Path) -> bool:
+    """Whether a process, by its folder in /proc, is the session's. Raises OSError where it ends."""
+    command = (process / "cmdline").read_bytes()
+    if not command.startswith(RENAMED):
+        return f"/{session.name}/".encode() in command + b"/"
+    links = (process / "fd").iterdir()
+    return any(link.readlink().is_relative_to(session) for link in links)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes in all files below a folder; what goes away meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+    return total

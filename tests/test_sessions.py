@@ -1,0 +1,126 @@
+"""A private Ray's files go with its sweep, those of a killed one with the next start, and nobody
+else's ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backstop.platform.sweeps.ray_tune import Precautions, RayTune
+from backstop.platform.workers import connection, sessions
+
+NAME = "session_2026-11-28_17-13-22_521580_12631"
+HOLDS = """
+import sys, time
+from pathlib import Path
+from backstop.platform.workers import sessions
+with sessions.recorded(Path(sys.argv[1]), Path(sys.argv[2])):
+    print("in use", flush=True)
+    time.sleep(600)
+"""
+
+
+def session(folder: Path, name: str = NAME) -> Path:
+    """A session's folder with 1,000 bytes in it."""
+    made = folder / "ray" / name
+    (made / "logs").mkdir(parents=True)
+    (made / "logs" / "raylet.out").write_bytes(bytes(1000))
+    return made
+
+
+def test_what_a_killed_sweep_leaves_behind_is_removed_with_its_processes(tmp_path: Path) -> None:
+    store, used, others = tmp_path / "s", session(tmp_path), session(tmp_path, NAME + "0")
+    line = [sys.executable, "-c", HOLDS, str(store), str(used)]
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    # Ray's agents name the folder that they log to, until they name themselves
+    renamed = ["ray::Agent", *sleep[1:]]
+    with (
+        subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as sweep,
+        subprocess.Popen([*sleep, f"--log-dir={used}/logs"]) as left,
+        (used / "logs" / "agent.log").open("w") as log,
+        subprocess.Popen(renamed, executable=sys.executable, stdout=log) as agent,
+        (others / "logs" / "agent.log").open("w") as other_log,
+        subprocess.Popen(renamed, executable=sys.executable, stdout=other_log) as other_agent,
+        subprocess.Popen([*sleep, f"--log-dir={others}/logs"]) as other,
+    ):
+        assert sweep.stdout is not None and sweep.stdout.readline() == "in use\n"
+        assert sessions.leftovers(store) == [], "it is in use"
+        sweep.kill()
+        sweep.wait()
+        (leftover,) = sessions.leftovers(store)
+        assert (leftover.session, leftover.size) == (used, 1000)
+        leftover.remove()
+        assert left.wait(timeout=30) == -signal.SIGKILL
+        assert agent.wait(timeout=30) == -signal.SIGKILL
+        for stranger in (other, other_agent):
+            assert stranger.poll() is None
+            stranger.kill()
+    assert not used.exists() and others.exists()
+    assert sessions.leftovers(store) == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        f"elsewhere\n/tmp/ray/{NAME}\n",
+        f"{os.uname().nodename}\n/home/somebody\n",
+        f"{os.uname().nodename}\n{NAME}\n",
+        f"{os.uname().nodename}\n",
+        "",
+    ],
+)
+def test_what_is_no_session_of_this_machine_is_left_alone(tmp_path: Path, record: str) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "one").write_text(record)
+    assert sessions.leftovers(tmp_path) == []
+
+
+def test_the_next_start_removes_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = session(tmp_path)
+    (tmp_path / "s" / "ray").mkdir(parents=True)
+    (tmp_path / "s" / "ray" / "one").write_text(f"{os.uname().nodename}\n{used}\n")
+    RayTune(precautions=Precautions(store=tmp_path / "s")).start()
+    assert not used.exists()
+    assert not list((tmp_path / "s" / "ray").iterdir())
+
+
+def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "ray").write_text("in the way")
+    with sessions.recorded(tmp_path, session(tmp_path / "tmp")):
+        pass
+
+
+@pytest.mark.slow  # a Ray of its own
+def test_the_files_of_a_local_ray_go_with_it(tmp_path: Path) -> None:
+    with connection.local_ray(None, 1, store=tmp_path):
+        (record,) = (tmp_path / "ray").iterdir()
+        used = Path(record.read_text().splitlines()[1])
+        assert used.is_dir()
+    assert not used.exists() and not record.exists()
+
+
+HANGS_UP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.{before})
+from backstop.platform import cli
+cli.list_ = lambda options: os.kill(os.getpid(), signal.SIGHUP) or 0
+sys.exit(cli.main(["list"]))
+"""
+
+
+@pytest.mark.parametrize(("before", "code"), [("SIG_DFL", 130), ("SIG_IGN", 0)])
+def test_a_terminal_that_goes_is_an_interruption_unless_that_was_ruled_out(
+    before: str, code: int
+) -> None:
+    line = [sys.executable, "-c", HANGS_UP.format(before=before)]
+    found = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert found.returncode == code
+    assert ("the same command goes on from there" in found.stderr) == (code == 130)
