@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform.results.figures.names import chain_label, chain_of
+from backstop.platform.results.figures.wording import mean_alone
 from backstop.platform.results.leaderboard.reading import load_document
 from backstop.platform.results.report import pictures
 from backstop.platform.results.report.by_knobs import Knobs, knobs_of
@@ -30,8 +31,9 @@ SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
 RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-FEDAVG, MASK, TRIM = (
+FEDAVG, FROZEN, MASK, TRIM = (
     "fedavg",
+    "frozen",
     "and_mask(mask_threshold=0.6, rescale=False)",
     "trimmed_mean(trim_fraction=0.45)",
 )
@@ -72,9 +74,13 @@ def attack_name(cell: Cell) -> str:
     return str(names[0])
 
 
-def by_attack(document: Document) -> dict[tuple[str, str], Cell]:
-    """(attack as the page calls it, defense) → cell."""
-    return {(attack_name(cell), cell["defense"]): cell for cell in document["cells"]}
+def by_attack(document: Document, *, warm: bool = True) -> dict[tuple[str, str], Cell]:
+    """(attack as the page calls it, defense) → cell, after the clean warm-up or from the start."""
+    settings = document["settings"]
+    cells = [
+        cell for cell in document["cells"] if bool(settings[cell["setting"]]["warmup"]) == warm
+    ]
+    return {(attack_name(cell), cell["defense"]): cell for cell in cells}
 
 
 def attacks(document: Document) -> list[str]:
@@ -83,11 +89,12 @@ def attacks(document: Document) -> list[str]:
     return sorted(names, key=lambda name: (name != EDGE, name != STRONG_EDGE, name))
 
 
-def percent(figure: Mapping[str, float] | None) -> str:
-    """A mean in percent with half its interval."""
+def rates(figure: Mapping[str, float] | None) -> str:
+    """A mean in percent, with the ends of its range in whole percent."""
     if figure is None:
         return "–"
-    return f"{100 * figure['mean']:.1f} ±{50 * (figure['high'] - figure['low']):.1f}"
+    mean, low, high = (100 * figure[key] for key in ("mean", "low", "high"))
+    return f"{mean:.1f} ({low:.0f}–{high:.0f})"
 
 
 def row(*columns: str) -> str:
@@ -106,9 +113,9 @@ def table(document: Document) -> list[str]:
         "accuracy, no attack",
         *successes,
         "accuracy under strong edge case",
-        "DER",
+        "learning retained",
     ]
-    twins = [percent(cells[name, FEDAVG]["natural_success"]) for name in names]
+    twins = [rates(cells[name, FEDAVG]["natural_success"]) for name in names]
     lines = [
         f"### {task(document)}",
         "",
@@ -119,12 +126,75 @@ def table(document: Document) -> list[str]:
     for ranked in ranked_rows(document):
         defense = ranked.defense.text
         name = ranked.defense._replace(mark="")
-        rates = [percent(cells[attack, defense]["attack_success_rate"]) for attack in names]
-        accuracy = percent(cells[NO_ATTACK, defense]["clean_accuracy"])
-        strong = percent(cells[STRONG_EDGE, defense]["clean_accuracy"])
-        score = f"{100 * ranked.fields['der']['mean']:.1f}"
-        lines.append(row(f"`{name}`", accuracy, *rates, strong, score))
+        successes = [rates(cells[attack, defense]["attack_success_rate"]) for attack in names]
+        accuracy = rates(cells[NO_ATTACK, defense]["clean_accuracy"])
+        strong = rates(cells[STRONG_EDGE, defense]["clean_accuracy"])
+        retained = mean_alone(cells[NO_ATTACK, defense]["learning_retained"])
+        lines.append(row(f"`{name}`", accuracy, *successes, strong, retained))
     return [*lines, ""]
+
+
+def doing_nothing(documents: Sequence[Document]) -> list[str]:
+    """A server that never moves the model beside the invariant aggregator and FedAvg, after the
+    warm-up.
+    """
+    heads = (
+        "task",
+        "defense",
+        "success: edge case",
+        "success: strong edge case",
+        "accuracy, no attack",
+        "accuracy under strong edge case",
+    )
+    lines = [row(*heads), row(":---", ":---", *["---:"] * 4)]
+    for document in documents:
+        cells = by_attack(document)
+        for defense, label in ((FROZEN, "`frozen`"), (BOTH, "`invariant`"), (FEDAVG, "`fedavg`")):
+            figures = (
+                cells[EDGE, defense]["attack_success_rate"],
+                cells[STRONG_EDGE, defense]["attack_success_rate"],
+                cells[NO_ATTACK, defense]["clean_accuracy"],
+                cells[STRONG_EDGE, defense]["clean_accuracy"],
+            )
+            lines.append(row(task(document), label, *map(rates, figures)))
+    return [*lines, ""]
+
+
+def from_the_start(documents: Sequence[Document]) -> list[str]:
+    """Each defense where the model still has to learn: accuracy without an attack, what it retains
+    of FedAvg's learning, attack success and excess under edge cases.
+    """
+    kinds = ("accuracy", "retained", "success", "excess")
+    heads = [f"{task(document)}: {kind}" for document in documents for kind in kinds]
+    lines = [row("defense", *heads), row(":---", *["---:"] * len(heads))]
+    cells = [by_attack(document, warm=False) for document in documents]
+    defenses = {defense: None for known in cells for _, defense in known}
+    names = {
+        ranked.defense.text: ranked.defense._replace(mark="")
+        for document in documents
+        for ranked in ranked_rows(document)
+    }
+    for defense in sorted(defenses, key=lambda text: _mean_retained(text, cells), reverse=True):
+        columns = [column for known in cells for column in _learning(known, defense)]
+        lines.append(row(f"`{names[defense]}`", *columns))
+    return [*lines, ""]
+
+
+def _mean_retained(defense: str, cells: Sequence[Mapping[tuple[str, str], Cell]]) -> float:
+    known = [each[NO_ATTACK, defense] for each in cells if (NO_ATTACK, defense) in each]
+    return sum(cell["learning_retained"]["mean"] for cell in known) / len(known)
+
+
+def _learning(cells: Mapping[tuple[str, str], Cell], defense: str) -> list[str]:
+    if (NO_ATTACK, defense) not in cells:
+        return ["–"] * 4
+    calm, attacked = cells[NO_ATTACK, defense], cells[EDGE, defense]
+    return [
+        rates(calm["clean_accuracy"]),
+        mean_alone(calm["learning_retained"]),
+        rates(attacked["attack_success_rate"]),
+        mean_alone(attacked["excess_success"]),
+    ]
 
 
 def ablation(documents: Sequence[Document]) -> list[str]:
@@ -246,6 +316,8 @@ def runs_under_strong_edge_case(document: Document, store: Store) -> dict[str, l
     ids: dict[str, list[str]] = {defense: [] for defense in NAMES}
     for run in document["runs"]:
         defense = chain_label(run["spec"]["defense"], "defense")
+        if run["spec"].get("dormant"):
+            continue
         if defense in ids and chain_label(run["spec"]["attack"], "attack") == attack:
             ids[defense].append(run["id"])
     needed = [run_id for listed in ids.values() for run_id in listed]
@@ -330,6 +402,12 @@ def publish(store: Path) -> None:
     draw_rounds(tasks, locate_store(store), RESULTS / "rounds.png")
     draw_knobs(knobs, RESULTS / "knobs.png")
     lines = [
+        "## Beside doing nothing",
+        "",
+        *doing_nothing(tasks),
+        "## From the start",
+        "",
+        *from_the_start(tasks),
         "## The headline",
         "",
         *headline(tasks),
