@@ -11,15 +11,16 @@ drawn from the store's runs.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import publishing
+from publishing import RESULTS
+
 from backstop.platform.results.figures.names import chain_label, chain_of
 from backstop.platform.results.figures.wording import mean_alone
-from backstop.platform.results.leaderboard.reading import load_document
 from backstop.platform.results.report import pictures
 from backstop.platform.results.report.by_knobs import Knobs, knobs_of
 from backstop.platform.results.report.by_round import mean_curve
@@ -29,7 +30,7 @@ from backstop.platform.results.tracking.store import Store, locate_store
 
 SPACES = ("paper_cifar10_small", "paper_twitter_small", "paper_phishing_small")
 KNOBS = "paper_knobs_small"
-RESULTS, PAGE = Path("docs/results"), Path("docs/paper.md")
+PAGE = Path("docs/paper.md")
 MARKS = ("<!-- tables: begin -->", "<!-- tables: end -->")
 FEDAVG, FROZEN, MASK, TRIM = (
     "fedavg",
@@ -389,15 +390,7 @@ def knob_maps(
 
 def publish(store: Path) -> None:
     """Copy the leaderboards, draw the pictures, and write the tables into the page."""
-    documents = []
-    for space in (*SPACES, KNOBS):
-        source, target = store / "leaderboards" / space, RESULTS / space
-        target.mkdir(parents=True, exist_ok=True)
-        for suffix in ("json", "md"):
-            shutil.copy(source / f"leaderboard.{suffix}", target)
-        document = load_document(target / "leaderboard.json")
-        (target / "leaderboard.png").write_bytes(pictures.ranking_picture(document))
-        documents.append(document)
+    documents = [publishing.publish(store, space) for space in (*SPACES, KNOBS)]
     *tasks, knobs = documents
     draw_rounds(tasks, locate_store(store), RESULTS / "rounds.png")
     draw_knobs(knobs, RESULTS / "knobs.png")

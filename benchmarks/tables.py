@@ -1,7 +1,8 @@
-"""The tables of docs/defenses.md and docs/attacks.md, written anew from the leaderboards of their
-sweeps.
+"""The tables of docs/defenses.md, docs/attacks.md and docs/findings.md, written anew from the
+leaderboards of their sweeps.
 
-    backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability)
+    backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability,
+                                             worst_case)
     python benchmarks/tables.py [STORE]
 
 Each table stands between two marks, ``<!-- table: NAME -->`` and ``<!-- end -->``; a sweep whose
@@ -19,7 +20,7 @@ from typing import Any
 from backstop.platform import plugins
 from backstop.platform.contract import Part
 from backstop.platform.results.figures.names import chain_of
-from backstop.platform.results.figures.wording import percent, spread
+from backstop.platform.results.figures.wording import margin, percent, spread
 from backstop.platform.results.leaderboard.reading import load_document
 from backstop.search_spaces._defense_settings import ATTACKERS
 
@@ -301,6 +302,49 @@ def rounds(
     return f"{text}, in {still} of {seeds} still there" if still else text
 
 
+def worst_cases(document: Document) -> str:
+    """Every defense under the attack that a search has found against it, on seeds that the search
+    has not seen.
+    """
+    heads = (
+        "#",
+        "defense",
+        "needs",
+        "attack",
+        "excess success",
+        "attack success",
+        "accuracy cost",
+        "cost without attack",
+        "score",
+    )
+    rows = []
+    for row in document["rows"]:
+        if row["worst_case_stages"] is None:
+            continue
+        rows.append(
+            (
+                rank(row),
+                code(bare_name(row["defense_stages"], "fedavg")),
+                ", ".join(row["needs"]) or "–",
+                code(bare_name(row["worst_case_stages"], "none")),
+                margin(row["worst_excess"]),
+                margin(row["worst_case_success"]),
+                mean(row["cost_under_attack"]),
+                mean(row["cost_without_attack"]),
+                mean(row["score"]),
+            )
+        )
+    return markdown(heads, rows, 4)
+
+
+def rank(row: Cell) -> str:
+    """The rank, and the ranks that are left open."""
+    if row["rank"] is None:
+        return "–"
+    low, high = row["rank_low"], row["rank_high"]
+    return f"{row['rank']}" if low == high else f"{row['rank']} ({low} to {high})"
+
+
 TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
     "defenses": ("docs/defenses.md", "all_defenses", defenses),
     "triggers": ("docs/attacks.md", "all_attacks", triggers),
@@ -308,6 +352,7 @@ TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
     "untargeted": ("docs/attacks.md", "all_attacks", untargeted),
     "photographs": ("docs/attacks.md", "attacks_on_cifar10", on_photographs),
     "lifetimes": ("docs/attacks.md", "durability", lifetimes),
+    "worst cases": ("docs/findings.md", "worst_case", worst_cases),
 }
 
 
