@@ -20,7 +20,7 @@ from typing import Any
 from backstop.platform import plugins
 from backstop.platform.contract import Part
 from backstop.platform.results.figures.names import chain_of
-from backstop.platform.results.figures.wording import margin, percent, spread
+from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.reading import load_document
 from backstop.search_spaces._defense_settings import ATTACKERS
 
@@ -327,8 +327,8 @@ def worst_cases(document: Document) -> str:
                 code(bare_name(row["defense_stages"], "fedavg")),
                 ", ".join(row["needs"]) or "–",
                 code(bare_name(row["worst_case_stages"], "none")),
-                margin(row["worst_excess"]),
-                margin(row["worst_case_success"]),
+                spread(row["worst_excess"]),
+                spread(row["worst_case_success"]),
                 mean(row["cost_under_attack"]),
                 mean(row["cost_without_attack"]),
                 mean(row["score"]),

@@ -58,6 +58,8 @@ def test_from_six_seeds_on_there_is_an_interval() -> None:
     assert (score["n"], score["kind"]) == (6, "95%")
     assert score["low"] < score["mean"] < score["high"]
     assert margin(score) == "50.0 ±1.6"
+    skewed = {"mean": 0.8, "low": 0.25, "high": 1.0, "n": 6, "kind": "95%"}
+    assert margin(skewed) == "80.0 -55.0/+20.0"
     assert spread(score) == "50.0 (48.4 to 51.6)"
     assert "the 95 % interval over 6 seeds" in terminal_text(document, 100)
 

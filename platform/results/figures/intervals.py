@@ -38,7 +38,7 @@ from backstop.platform.results.figures import student
 LEAST_SEEDS = 6  # fewer give a range
 CONFIDENCE = 0.95
 CORRECTION = 0.4  # the share of Hall's correction that holds 95 % best; measured
-SHARES = (0.0, 1.0)  # bounds of rates, accuracies and scores
+SHARES = (0.0, 1.0)  # bounds of rates and accuracies
 ROOT_STEPS = 8  # of Newton's from 1: enough for what is between 0.1 and 2
 
 FigureKind = Literal["range", "95%"]

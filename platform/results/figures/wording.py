@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from backstop.platform.results.figures.names import Json
 
+UNEVEN = 1.25  # of the sides of an interval, from which on both are told
+
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share for people, in percent without the sign; a dash where there is none.
@@ -26,10 +28,15 @@ def spread(figure: Json | None) -> str:
 
 
 def margin(figure: Json | None) -> str:
-    """As :func:`spread`, but a 95 % interval as ``91.2 ±0.9``."""
+    """As :func:`spread`, but a 95 % interval as ``91.2 ±0.9``, and one whose sides differ by more
+    than a quarter as ``80.4 -58.9/+19.6``.
+    """
     if figure is None or figure["kind"] == "range":
         return spread(figure)
-    return f"{percent(figure['mean'])} ±{percent((figure['high'] - figure['low']) / 2)}"
+    below, above = figure["mean"] - figure["low"], figure["high"] - figure["mean"]
+    if max(below, above) > UNEVEN * min(below, above) and percent(below) != percent(above):
+        return f"{percent(figure['mean'])} -{percent(below)}/+{percent(above)}"
+    return f"{percent(figure['mean'])} ±{percent((below + above) / 2)}"
 
 
 def mean_alone(figure: Json | None) -> str:

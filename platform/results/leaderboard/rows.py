@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ ROW_FIGURES = (
     *GAINS,
     "worst_case_success",
 )
+SCORES = (-math.inf, 1.0)  # their bounds
 RETAINED_AT_LEAST = 0.5  # of FedAvg's learning, or a row that starts warm is not ranked
 RowFields = dict[str, Any]
 SceneKey = tuple[str, str]  # setting and attack
@@ -204,7 +206,7 @@ def _contender(
         "families": sorted({item.cell.attack_family for item in parts.counted}),
         "left_out": sorted(_attacks(parts.attacked) - attacks),
         **_seeds(parts.counted or parts.searched),
-        "score": figure_of(score),
+        "score": None if score is None else score.figure(SCORES),
         **_mean_fields(parts),
         **_worst_fields(parts.worst),
         **_searched_fields(parts, board.trials),
