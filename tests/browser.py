@@ -173,6 +173,22 @@ def open_tab(
     script: bool = True,
 ) -> Tab:
     """A file in a new tab of this width, loaded."""
+    tab = empty_tab(browser, width, height)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    tab.ask("Emulation.setEmulatedMedia", features=[scheme])
+    tab.ask("Emulation.setScriptExecutionDisabled", value=not script)
+    tab.ask("Page.navigate", url=file.as_uri())
+    while tab.value("location.protocol + document.readyState") != "file:complete":
+        time.sleep(0.02)
+    return tab
+
+
+def empty_tab(
+    browser: Browser,
+    width: int,
+    height: int,
+) -> Tab:
+    """A new tab of this size, in which nothing is loaded yet."""
     target = browser.ask("Target.createTarget", url="about:blank")["targetId"]
     session = browser.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
     tab = Tab(browser, session)
@@ -185,10 +201,4 @@ def open_tab(
         deviceScaleFactor=1,
         mobile=width < 500,
     )
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    tab.ask("Emulation.setEmulatedMedia", features=[scheme])
-    tab.ask("Emulation.setScriptExecutionDisabled", value=not script)
-    tab.ask("Page.navigate", url=file.as_uri())
-    while tab.value("location.protocol + document.readyState") != "file:complete":
-        time.sleep(0.02)
     return tab

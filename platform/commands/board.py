@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from backstop.platform.commands.output import (
     say,
     say_interrupted,
 )
+from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
     from backstop.platform.results.leaderboard.boards import Ranked
@@ -54,6 +56,7 @@ def write_board(
     files: list[Path] = []
     if options.out or not read_only(store):
         files = _write_files(board, store, _folder(options, name))
+        _show(board.document, store, name, files)
     print_board(options, board.document)
     _say_written(files)
 
@@ -78,6 +81,30 @@ def _write_files(
     files = write_leaderboard(document, runs, folder)
     page = write_page(document, runs, store, folder)
     return [*files, page]
+
+
+def _show(
+    document: Document,
+    store: Store,
+    name: str,
+    files: Sequence[Path],
+) -> None:
+    """Show the leaderboard in MLflow too, where the store takes it: it is whole without that."""
+    from backstop.platform.results.tables.digest import best_row, counts, digest
+    from backstop.platform.results.tracking.exhibits import Exhibit, show
+    from backstop.platform.results.tracking.soundness import read_only
+
+    if read_only(store):
+        return
+    best = dict(best_row(document))
+    figures = {f"sweep/{key}": float(count) for key, count in counts(document).items()}
+    defense = str(best.pop("defense", ""))
+    figures |= {f"best/{key}": float(value) for key, value in best.items()}
+    exhibit = Exhibit(files, partial(digest, document), figures, defense)
+    try:
+        show(store, name, exhibit)
+    except BadInput as error:
+        say(f"backstop: the leaderboard's files are not in MLflow: {error}")
 
 
 def print_board(options: argparse.Namespace, document: Document) -> None:

@@ -29,6 +29,8 @@ from backstop.platform.results.tracking.sweeps import (
     stop_runs,
     write_plan,
 )
+from backstop.platform.results.tracking.titles import varied_keys
+from backstop.platform.results.tracking.view import write_view
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.origin import Made
 from backstop.platform.specs.spec import Spec
@@ -180,10 +182,22 @@ class _OpenSweep:
         if isinstance(queue.source, Fixed):
             planned = {spec.id: run_words(spec) for spec in plan.specs}
             write_plan(site.store, parent, planned)
+        write_view(site.store, experiment, plan.specs)
         checkpoints = site.checkpoints.resolve()
         return Destination(
-            site.store, experiment, checkpoints, self.driver, space=plan.title, parent=parent
+            site.store,
+            experiment,
+            checkpoints,
+            self.driver,
+            space=plan.title,
+            parent=parent,
+            varied=self._varied(),
         )
+
+    def _varied(self) -> frozenset[str]:
+        """What tells the sweep's runs apart, in the plan or in what its searches may propose."""
+        searched = [[*item.search.choices, *item.search.free] for item in self.plan.searches]
+        return varied_keys(self.plan.specs).union(*searched)
 
     def send_waiting(self, queue: Queue, destination: Destination) -> bool:
         """Store what an earlier sweep has trained; whether something is left to run."""
@@ -228,7 +242,7 @@ class _OpenSweep:
     def close(self, queue: Queue, destination: Destination) -> None:
         """Write how the sweep has ended, and what its searches have chosen."""
         self.all_ended = True
-        self._write_searched(destination)
+        self._write_searched(queue, destination)
         with suppress(BadInput):  # what failed is said in any case
             self._mark_failed(queue, destination)
         status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
@@ -247,12 +261,12 @@ class _OpenSweep:
 
     def close_finished(self, queue: Queue, destination: Destination) -> None:
         """Write and say that there was nothing left to run."""
-        self._write_searched(destination)
+        self._write_searched(queue, destination)
         close_parent(self.site.store, str(destination.parent), "FINISHED")
         where = f"in experiment {self.site.experiment!r}"
         self.say(f"{self.plan.title}: all {queue.expected} runs are finished already {where}")
 
-    def _write_searched(self, destination: Destination) -> None:
+    def _write_searched(self, queue: Queue, destination: Destination) -> None:
         """What the searches have chosen, in the sweep's run; a store that is away has none of the
         runs either.
         """
@@ -267,6 +281,7 @@ class _OpenSweep:
             write_searched(store, parent, [item for item in chosen if item is not None])
             values, note = reports.best_values(searches), reports.searches_note(searches)
             write_best(store, parent, values, note)
+            write_view(store, destination.experiment, queue.specs.values())
 
     def _check_origin(self, queue: Queue, finished: Sequence[Run]) -> None:
         """Before anything is trained: the data of stored and of half-done runs are those of today,

@@ -19,6 +19,7 @@ from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.results.tracking.log import Log
 from backstop.platform.results.tracking.store import Store
+from backstop.platform.results.tracking.titles import ALONE, run_title
 from backstop.platform.rounds import costs
 from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint, Checkpointed
 from backstop.platform.rounds.finals import final
@@ -38,6 +39,7 @@ class Destination(NamedTuple):
     driver: str = ""  # as :mod:`drivers` has it
     space: str = ""  # the sweep's search space
     parent: str | None = None  # MLflow run id of the sweep
+    varied: frozenset[str] = ALONE  # parameters that tell the sweep's runs apart
 
     @property
     def logs(self) -> Path:
@@ -62,6 +64,7 @@ class Destination(NamedTuple):
             space=self.space,
             parent=self.parent,
             driver=self.driver,
+            title=run_title(spec, self.varied),
         )
         for record in records:
             log.log(record)

@@ -1,4 +1,4 @@
-"""How a run is described in MLflow: its parameters, tags and title, and the command line of it."""
+"""How a run is described in MLflow: its parameters and tags, and the command line of it."""
 
 from __future__ import annotations
 
@@ -68,14 +68,22 @@ def _written_scalars(spec: Spec) -> list[str]:
 
 def _chain_params(role: str, chain: tuple[Part, ...]) -> dict[str, str]:
     params: dict[str, str] = {}
+    for stage, prefix in zip(chain, stage_prefixes(role, chain), strict=True):
+        params |= _prefixed(prefix, stage.params)
+    return params
+
+
+def stage_prefixes(role: str, chain: tuple[Part, ...]) -> list[str]:
+    """What the parameters of each stage of a chain begin with: ``defense.median``; a second stage
+    of the same name has ``….2``.
+    """
+    prefixes = []
     times: dict[str, int] = {}
     for stage in chain:
         times[stage.name] = times.get(stage.name, 0) + 1
-        prefix = f"{role}.{stage.name}"
-        if times[stage.name] > 1:
-            prefix += f".{times[stage.name]}"
-        params |= _prefixed(prefix, stage.params)
-    return params
+        again = f".{times[stage.name]}" * (times[stage.name] > 1)
+        prefixes.append(f"{role}.{stage.name}{again}")
+    return prefixes
 
 
 def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
@@ -152,12 +160,3 @@ def _note(spec: Spec) -> str:
     return (
         f"**{attack}**{dormant} against **{defense}** {where}.\n\n```\n{run_command(spec)}\n```\n"
     )
-
-
-def run_title(spec: Spec) -> str:
-    """A run's name: stages without parameters, seed, the first digits of the id."""
-    chains = []
-    for role in ("attack", "defense"):
-        names = [Part(stage.name) for stage in getattr(spec, role)]
-        chains.append(chain_text(names, role))
-    return f"{' × '.join(chains)} · seed {spec.seed} · {spec.id[:8]}"

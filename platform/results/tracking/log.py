@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING
 
 from backstop.platform.contract import Record
 from backstop.platform.disk import write_atomically
-from backstop.platform.results.tracking.description import (
-    TAG_LIMIT,
-    run_params,
-    run_tags,
-    run_title,
-)
+from backstop.platform.results.tracking.dataset_inputs import dataset_input
+from backstop.platform.results.tracking.description import TAG_LIMIT, run_params, run_tags
 from backstop.platform.results.tracking.locations import local_path
 from backstop.platform.results.tracking.store import (
     Store,
@@ -28,6 +24,7 @@ from backstop.platform.results.tracking.store import (
     one_line,
     search_runs,
 )
+from backstop.platform.results.tracking.titles import run_title
 from backstop.platform.rounds import costs
 from backstop.platform.rounds.finals import comparable
 from backstop.platform.rounds.origin import Origin, of_tags
@@ -65,9 +62,11 @@ class Log:
         space: str = "",
         parent: str | None = None,
         driver: str = "",  # who works on it
+        title: str = "",  # the run's name for people; else what tells it from any other
     ) -> None:
         self.store = store
         self.driver = driver
+        self.title = title or run_title(spec)
         self.experiment_id = experiment_id
         self.spec = validate(spec)
         self.run_id: str | None = None
@@ -86,6 +85,7 @@ class Log:
         self._status = ""
         self._finished: StoredRun | None = None  # a finished run of the spec that is not this one
         self._params: dict[str, str] = run_params(spec)  # those that are not stored yet
+        self._dataset_sent = False
         self._metrics: list[Point] = []
         self._sent = 0  # of the metrics
         self._costs: dict[str, float] = {}
@@ -210,6 +210,7 @@ class Log:
             run = self._begun() or self._create()
             self._write_to(run)
             self._leave_out(run.data.params)
+            self._dataset_sent = bool(run.inputs and run.inputs.dataset_inputs)
             self.run_id = str(run.info.run_id)
         return self.run_id
 
@@ -238,7 +239,7 @@ class Log:
         return self._client.create_run(
             self.experiment_id,
             tags=self._tags,
-            run_name=run_title(self.spec),
+            run_name=self.title,
         )
 
     def _write_to(self, run: StoredRun) -> None:
@@ -264,8 +265,17 @@ class Log:
             return
         run_id = self._id()
         points = [*self._metrics[self._sent :], *more]
+        if not self._dataset_sent:
+            self._send_dataset(run_id)
         if points or self._params:
             self._send_batch(run_id, points)
+
+    def _send_dataset(self, run_id: str) -> None:
+        """Name what the run has read; sent twice it is stored once."""
+        read = dataset_input(self.spec, self._origin)
+        if read is not None:
+            self._client.log_inputs(run_id, [read])
+        self._dataset_sent = True
 
     def _is_finished(self) -> bool:
         """Whether the spec has a finished run; from now on that is the one to speak of."""
@@ -341,6 +351,7 @@ class Log:
         self.run_id = str(created.info.run_id)
         self._write_to(created)
         self._params = run_params(self.spec)
+        self._dataset_sent = False
         self._sent = 0
 
     def _deposit(self, contents: Mapping[str, bytes]) -> None:
