@@ -214,6 +214,7 @@ def _run_options(to: Parser) -> None:
         metavar="FILE",
         help="write the final model there as .safetensors, for another run's --start",
     )
+    _models_option(to, "none", "all")
     _json_option(to, "one JSON document on stdout")
 
 
@@ -267,6 +268,7 @@ def _sweep_options(to: Parser) -> None:
         action="store_true",
         help="measure a few rounds and print what would go where and what it takes; start nothing",
     )
+    _models_option(to, "none", "best", "all")
     _mix_option(to)
     _json_option(to, "the leaderboard (or the plan) as one JSON document on stdout")
     _compute_options(to, actors="auto")
@@ -512,6 +514,18 @@ def _out_option(to: Parser) -> None:
     )
 
 
+def _models_option(to: Parser, *choices: str) -> None:
+    what = {"none": "of no run", "best": "of the runs of the best defense", "all": "of each run"}
+    to.add_argument(
+        "--keep-models",
+        choices=choices,
+        default="all",
+        help="which finished runs keep their final model: "
+        + ", ".join(f"{choice}: {what[choice]}" for choice in choices)
+        + " (default: all)",
+    )
+
+
 def _mix_option(to: Parser) -> None:
     to.add_argument(
         "--mix-fingerprints",
@@ -542,9 +556,9 @@ def _store_option(to: Parser) -> None:
     to.add_argument(
         "--store",
         default="backstop-store",
-        metavar="DIR",
-        help="folder of runs and checkpoints (default: ./backstop-store);"
-        " $MLFLOW_TRACKING_URI moves the runs",
+        metavar="DIR|URL",
+        help="folder of runs and checkpoints (default: ./backstop-store); $MLFLOW_TRACKING_URI"
+        " moves the runs, as it has to where checkpoints are in s3://bucket/path or gs://…",
     )
 
 

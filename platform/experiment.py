@@ -28,6 +28,7 @@ from backstop.platform.rounds.probes import build_probe
 from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
 from backstop.platform.specs.spec import Spec, validate
+from backstop.platform.storage import Location
 from backstop.platform.training import evaluate, federation, loading
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
@@ -85,7 +86,7 @@ class Experiment:
         """The vectors after the warm-up, which is done here unless it was done before."""
         clean = starts.warmup_spec(self.spec)
 
-        def warm_up(kept: Path) -> tuple[Tensor, Tensor]:
+        def warm_up(kept: Location) -> tuple[Tensor, Tensor]:
             return _warm_up(clean, self.folder, device, self.clients, kept)
 
         key = self.warm_up_key(self.spec)
@@ -485,7 +486,7 @@ def _warm_up(
     folder: Path,
     device: str,
     clients: Clients,
-    kept: Path,
+    kept: Location,
 ) -> tuple[Tensor, Tensor]:
     """The vectors at the end of a clean experiment; what is done when the process is stopped stays
     in the folder ``kept``.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backstop.platform import storage
 from backstop.platform.contract import Record, Search, Spec
 from backstop.platform.params import BadInput
 
@@ -345,7 +346,7 @@ def _finished_runs(
     from backstop.platform.results.tracking.store import locate_store
 
     check_name(experiment)
-    where = locate_store(Path(store))
+    where = locate_store(storage.locate(store))
     check_reachable(where, write=False)
     return where, read_runs(where, experiment, known=known)
 
@@ -380,15 +381,17 @@ def _site(
     """Where a sweep reads and writes, checked. Raises BadInput before anything is trained."""
     from backstop.platform.commands.output import usable_store
     from backstop.platform.results.tracking.experiments import check_name
+    from backstop.platform.rounds import starts
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder
 
     check_name(experiment)
     located = usable_store(Namespace(store=str(store)))
+    starts.keep_with(storage.locate(store))
     return Site(
         located,
-        Path(store),
+        storage.locate(store),
         experiment,
         data_folder(data_dir),
         choose_device(device).type,
@@ -409,7 +412,7 @@ def _conduct(plan: SweepPlan, site: Site) -> Queue:
         RayTune(
             address,
             runs=plan.source.expected(),
-            precautions=Precautions(store=site.folder),
+            precautions=Precautions(store=storage.local_folder(site.folder)),
         ),
         watch=lambda queue: Watch(plan.title, queue),
         say=say,

@@ -103,6 +103,7 @@ ONLY_IN = {
         "platform/sweeps/samplers.py",
         "platform/sweeps/search.py",
     },
+    "pyarrow": {"platform/storage.py"},
     "mlflow": {
         "platform/results/tracking/database.py",
         "platform/results/tracking/dataset_inputs.py",
@@ -110,6 +111,7 @@ ONLY_IN = {
         "platform/results/tracking/exhibits.py",
         "platform/results/tracking/experiments.py",
         "platform/results/tracking/log.py",
+        "platform/results/tracking/models.py",
         "platform/results/tracking/runs.py",
         "platform/results/tracking/store.py",
         "platform/results/tracking/sweep_states.py",

@@ -36,6 +36,7 @@ from backstop.platform.results.tracking.sweep_states import Place, SweepState, r
 from backstop.platform.results.tracking.sweeps import close_parent, open_parent, write_plan
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import validate
+from backstop.platform.storage import local_folder
 from backstop.platform.sweeps import reporter
 from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.conduct import Site, conduct
@@ -238,7 +239,7 @@ def opened(site: Site, driver: str, specs: list[Spec]) -> tuple[str, str]:
 
 
 def test_a_killed_driver_is_told_from_a_live_one(site: Site) -> None:
-    with drivers.at_work(site.folder) as driver:
+    with drivers.at_work(local_folder(site.folder)) as driver:
         number, parent = opened(site, driver, SPECS)
         log = Log(site.store, number, SPECS[0], origin=HERE, parent=parent, driver=driver)
         assert log.flush()
@@ -249,7 +250,7 @@ def test_a_killed_driver_is_told_from_a_live_one(site: Site) -> None:
     (state,) = states(site)
     assert (state.state, state.driver.alive, state.left) == ("interrupted", False, 4)
     assert (state.running, state.sound) == ([], False)
-    with drivers.at_work(site.folder) as driver:
+    with drivers.at_work(local_folder(site.folder)) as driver:
         opened(site, driver, SPECS)
         (state,) = states(site)
         assert (state.state, state.left) == ("running", 4), "nobody works on the old run"
@@ -282,7 +283,7 @@ def test_the_note_of_an_earlier_driver_does_not_count(site: Site) -> None:
 
 
 def test_the_time_left_follows_from_the_last_ends(site: Site) -> None:
-    with drivers.at_work(site.folder) as driver:
+    with drivers.at_work(local_folder(site.folder)) as driver:
         specs = [SPECS[0].replace(seed=seed) for seed in range(12)]
         number, parent = opened(site, driver, specs)
         client = mlflow_client(site.store.uri)
@@ -295,7 +296,7 @@ def test_the_time_left_follows_from_the_last_ends(site: Site) -> None:
 
 
 def test_a_search_is_known_by_what_its_driver_noted(site: Site) -> None:
-    with drivers.at_work(site.folder) as driver:
+    with drivers.at_work(local_folder(site.folder)) as driver:
         number = open_experiment(site.store, site.experiment)
         parent = open_parent(site.store, number, "worst", driver=driver)
         words = "badnets(size=3) + model_replacement(strength=3.0) × " * 3 + "trimmed_mean"
@@ -355,7 +356,7 @@ def test_a_store_that_hangs_does_not_hold_a_sweep_up(monkeypatch: pytest.MonkeyP
 def test_nothing_there_is_said(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--store", str(site.folder)]) == 0
     assert f"no sweep in {site.store.uri} yet" in capsys.readouterr().out
-    assert not site.folder.exists(), "nothing is made"
+    assert not local_folder(site.folder).exists(), "nothing is made"
     assert cli.main(["status", "--store", str(site.folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sweeps"] == []
     assert cli.main(["status", "--store", str(site.folder), "--experiment", "tiny"]) == 2

@@ -433,7 +433,8 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(
     experiment = Experiment(spec, elsewhere / "data", "cpu")
     checkpoint = Checkpoint(Path("c"), spec.id)
     checkpoint.save(experiment.saved([]))
-    before = checkpoint.path.read_bytes()
+    file = Path("c", f"{spec.id}.pt")
+    before = file.read_bytes()
 
     def full(part: Path, content: bytes) -> int:
         with part.open("wb") as file:
@@ -444,7 +445,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(experiment.saved([]))
     assert [path.name for path in Path("c").iterdir()] == [checkpoint.path.name]
-    assert checkpoint.path.read_bytes() == before
+    assert file.read_bytes() == before
 
 
 # -- a finished run is never written to

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backstop.platform import storage
 from backstop.platform.commands.output import (
     DONE,
     open_console,
@@ -30,9 +31,9 @@ def write_board(
     name: str,
     planned: Mapping[str, str],
     known: Sequence[Run] = (),
-) -> None:
+) -> Ranked:
     """Read the finished runs back from MLflow, write the leaderboard files and print the ranked
-    table.
+    table, which is returned.
 
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's;
     ``known`` are the finished runs that the caller has read already.
@@ -43,9 +44,10 @@ def write_board(
     from backstop.platform.results.tracking.store import locate_store
     from backstop.platform.results.tracking.sweeps import mark_interrupted
 
-    store = locate_store(Path(options.store))
+    folder = storage.locate(options.store)
+    store = locate_store(folder)
     finished = read_runs(store, name, known=known)
-    say_interrupted(mark_interrupted(store, Path(options.store), name))
+    say_interrupted(mark_interrupted(store, folder, name))
     board = rank_runs(
         store,
         name,
@@ -59,13 +61,14 @@ def write_board(
         _show(board.document, store, name, files)
     print_board(options, board.document)
     _say_written(files)
+    return board
 
 
 def _folder(options: argparse.Namespace, name: str) -> Path:
     """Where the leaderboard's files go."""
     if options.out:
         return Path(options.out)
-    return Path(options.store) / "leaderboards" / name
+    return storage.local_folder(storage.locate(options.store)) / "leaderboards" / name
 
 
 def _write_files(

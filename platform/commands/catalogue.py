@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backstop.platform import storage
 from backstop.platform.commands.output import (
     DONE,
     open_console,
@@ -275,5 +276,5 @@ def ui(options: argparse.Namespace) -> int:
 
     store = readable_store(options)
     if not is_new(store):
-        say_interrupted(mark_interrupted(store, Path(options.store)))
+        say_interrupted(mark_interrupted(store, storage.locate(options.store)))
     return serve_ui(store, options.port)

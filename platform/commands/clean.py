@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from backstop.platform import storage
 from backstop.platform.commands.output import DONE, readable_store, say
 
 MB = 1e6
@@ -14,7 +14,8 @@ def clean(options: argparse.Namespace) -> int:
     """``backstop clean``: say what could go, and with ``--yes`` remove it."""
     from backstop.platform.sweeps import leftovers
 
-    kinds = leftovers.find_litter(readable_store(options), Path(options.store))
+    folder = storage.local_folder(storage.locate(options.store))
+    kinds = leftovers.find_litter(readable_store(options), folder)
     for kind in kinds:
         print(f"{kind.size / MB:9.1f} MB  {kind.pieces} {kind.what}")
         if options.yes:

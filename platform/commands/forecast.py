@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backstop.platform import storage
 from backstop.platform.commands.output import DONE, parse_actors, print_json, say
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _stored(options: argparse.Namespace, name: str) -> set[str]:
         refusing,
     )
 
-    store = locate_store(Path(options.store))
+    store = locate_store(storage.locate(options.store))
     if is_new(store):
         return set()
     with refusing(store):
@@ -127,7 +128,7 @@ def forecast(
         "gpus_per_process": workers.share.gpus,
         "reason": workers.reason,
         "memory_holds": held(workers, have, load),
-        "store_free_mib": _free_mib(Path(options.store)),
+        "store_free_mib": _free_mib(storage.local_folder(storage.locate(options.store))),
     }
     if not found or load is None:
         return document

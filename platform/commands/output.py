@@ -7,14 +7,15 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from backstop.platform import storage
 from backstop.platform.commands import plain
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import percent
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+NO_MODELS = "final models are not kept; backstop run --save FILE writes the one of a run"
 
 
 def parse_actors(text: str) -> str | int:
@@ -75,7 +76,9 @@ def usable_store(options: argparse.Namespace) -> Any:
     from backstop.platform.results.tracking.soundness import check_reachable
     from backstop.platform.results.tracking.store import locate_store
 
-    store = locate_store(Path(options.store))
+    folder = storage.locate(options.store)
+    store = locate_store(folder)
+    storage.check_object_store(folder)
     check_reachable(store)
     _repair(store)
     return store
@@ -86,7 +89,7 @@ def readable_store(options: argparse.Namespace) -> Any:
     from backstop.platform.results.tracking.soundness import check_reachable, read_only
     from backstop.platform.results.tracking.store import locate_store
 
-    store = locate_store(Path(options.store))
+    store = locate_store(storage.locate(options.store))
     check_reachable(store, write=False)
     if not read_only(store):
         _repair(store)

@@ -9,11 +9,12 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backstop.platform import collector
+from backstop.platform import collector, storage
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
     INTERRUPTED,
+    NO_MODELS,
     parse_actors,
     percent_text,
     print_json,
@@ -59,13 +60,16 @@ def run_spec(options: argparse.Namespace) -> int:
         from backstop.platform.training import loading
         from backstop.platform.training.device import choose_device
 
+    folder = storage.locate(options.store)
+    starts.keep_with(folder)
+    keeps_models = options.keep_models == "all"
     spec = _requested_spec(options)
     parse_actors(options.client_actors)
     choose_device(options.device)
     check_name(options.experiment)
     data, store = loading.data_folder(options.data_dir), usable_store(options)
     save_path = starts.check_writable(options.save) if options.save else None
-    with single.open_single(store, Path(options.store), options.experiment) as work:
+    with single.open_single(store, folder, options.experiment, keeps_models=keeps_models) as work:
         say_interrupted(work.mark_interrupted())
         stored = work.finished(spec, data)
         if stored is None:
@@ -110,6 +114,8 @@ def _train(
             return INTERRUPTED
         outcome = session.finish()
         _show_outcome(session, outcome, work.store.uri)
+        if not work.keeps_models and outcome.stored:
+            say(f"backstop: {NO_MODELS}")
         if save_path:
             _save_model(save_path, experiment.model)
     if options.json:
@@ -186,7 +192,7 @@ def _where_kept(session: Session, outcome: Outcome) -> str:
 
 def _after_loss(session: Session) -> str:
     """Where a run goes on that could not be kept, in words."""
-    if session.checkpoint.path.exists():
+    if session.checkpoint.exists():
         return "the same command goes on from an earlier round"
     return "the same command trains it again"
 

@@ -7,9 +7,9 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backstop.platform import storage
 from backstop.platform.commands.output import DONE, FAILED, open_console, print_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def status(options: argparse.Namespace) -> int:
     from backstop.platform.results.tracking.store import locate_store
     from backstop.platform.results.tracking.sweep_states import Place, read_states
 
-    folder = Path(options.store)
+    folder = storage.locate(options.store)
     store = locate_store(folder)
     check_reachable(store, write=False)
     now = time.time()

@@ -6,16 +6,16 @@ import argparse
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backstop.platform import collector
+from backstop.platform import collector, storage
 from backstop.platform.commands.again import begin_again
 from backstop.platform.commands.board import write_board
 from backstop.platform.commands.forecast import print_forecast
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
+    NO_MODELS,
     parse_actors,
     print_json,
     say,
@@ -24,6 +24,7 @@ from backstop.platform.commands.output import (
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
+    from backstop.platform.results.leaderboard.boards import Ranked
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.queues import Queue
@@ -70,6 +71,7 @@ def sweep(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with collector.resting():
         from backstop.platform.commands.live import Watch
+        from backstop.platform.rounds import starts
         from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import Precautions, RayTune
@@ -79,6 +81,7 @@ def sweep(options: argparse.Namespace) -> int:
 
     actors = parse_actors(options.client_actors)
     device = choose_device(options.device)
+    starts.keep_with(storage.locate(options.store))
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
@@ -96,7 +99,7 @@ def sweep(options: argparse.Namespace) -> int:
         options.mix_fingerprints,
         Precautions(
             Limits(options.trial_minutes, options.trial_memory),
-            Path(options.store),
+            storage.local_folder(storage.locate(options.store)),
             begin_again if options.alone else None,
         ),
     )
@@ -131,7 +134,34 @@ def _show_results(
         _print_searches(options, plan.searches)
     if _ends_with_board(options, plan.searches):
         return _write_board(options, site, plan, queue)
+    _say_models(options, plan, queue, None)
     return []
+
+
+def _say_models(
+    options: argparse.Namespace,
+    plan: SweepPlan,
+    queue: Queue,
+    board: Ranked | None,
+) -> None:
+    """Remove the final models that are not to be kept, and say which are."""
+    if options.keep_models == "none":
+        _remark(NO_MODELS)
+    if options.keep_models != "best":
+        return
+    if board is None:
+        _remark("there is no leaderboard to choose by, so all final models are kept")
+        return
+    from backstop.platform.results.leaderboard.best import best_runs
+    from backstop.platform.results.tracking.models import drop_models
+    from backstop.platform.results.tracking.store import locate_store
+
+    ours = queue.specs.keys() | {spec.id for spec in plan.specs}
+    best = best_runs(board.document)
+    others = [run for run in board.runs if run.id in ours - best.ids]
+    dropped = drop_models(locate_store(storage.locate(options.store)), others)
+    kept = f"the final models of {best.defense} are kept" if best.ids else "no defense is ranked"
+    _remark(f"{kept}, those of {dropped} other runs were removed")
 
 
 def _beside_guess(
@@ -179,11 +209,12 @@ def _site(
     check_name(name)
     return Site(
         store=usable_store(options),
-        folder=Path(options.store),
+        folder=storage.locate(options.store),
         experiment=name,
         data=data_folder(options.data_dir),
         device=device,
         mix_fingerprints=options.mix_fingerprints,
+        keeps_models=options.keep_models != "none",
         command=shlex.join(["backstop", *options.arguments]),
     )
 
@@ -210,11 +241,13 @@ def _write_board(
 
     planned = {} if plan.searches else {spec.id: run_words(spec) for spec in plan.specs}
     try:
-        write_board(options, site.experiment, planned, queue.finished)
+        board = write_board(options, site.experiment, planned, queue.finished)
     except BadInput as error:
         if not (queue.unstored or queue.failures) and waiting.answers(site.store):
             raise
+        _say_models(options, plan, queue, None)
         return [f"no leaderboard now: {error}"]
+    _say_models(options, plan, queue, board)
     return []
 
 

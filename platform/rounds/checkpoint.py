@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from backstop.platform import storage
 from backstop.platform.contract import Record
-from backstop.platform.disk import write_atomically
+from backstop.platform.params import BadInput
 from backstop.platform.rounds.origin import Origin
+from backstop.platform.storage import Location
 
 # seconds of rounds that a killed process may lose; a long round is lost as a whole
 SAVE_INTERVAL_S = 5.0
+SUFFIX = ".pt"
 
 
 class Saved(NamedTuple):
@@ -33,34 +36,56 @@ class Saved(NamedTuple):
 
 
 class Checkpoint:
-    """One file in the checkpoint folder. It is replaced as a whole, so a kill leaves the old one or
-    the new one.
+    """One file in the checkpoint folder, or one object. It is replaced as a whole, so a kill leaves
+    the old one or the new one.
     """
 
-    def __init__(self, folder: Path, spec_id: str) -> None:
+    def __init__(self, folder: Location, spec_id: str) -> None:
         """Name the file; nothing is read or written."""
-        self.path = folder / f"{spec_id}.pt"
+        self.path = folder / f"{spec_id}{SUFFIX}"
         self.note = ""  # why the last restore began anew, where there was something
 
     def save(self, saved: Saved) -> None:
-        """Write what is saved. Raises OSError where the folder does not take it."""
+        """Write what is saved. Raises OSError where the folder or the object store does not take
+        it.
+        """
         content = BytesIO()  # torch's own writer raises something else for a full disk
         torch.save(saved._asdict(), content)
-        write_atomically(self.path, content.getbuffer())
+        storage.write_whole(self.path, content.getbuffer())
 
     def read(self, where: torch.device | str = "cpu") -> Saved | None:
         """What is saved; None where nothing (readable) is."""
         try:
-            # Attack and defense states are a plug-in's own types, which only a full unpickling
-            # restores; the file is this store's own.
-            return Saved(**torch.load(self.path, map_location=where, weights_only=False))
+            with storage.open_read(self.path) as file:
+                # Attack and defense states are a plug-in's own types, which only a full unpickling
+                # restores; the file is this store's own.
+                return Saved(**torch.load(file, map_location=where, weights_only=False))
         # absent, truncated or foreign: start over, which gives the same bytes
         except Exception:  # noqa: BLE001
             return None
 
+    def exists(self) -> bool:
+        """Whether something is saved, as far as it can be told."""
+        with suppress(OSError):
+            return storage.exists(self.path)
+        return False
+
     def drop(self) -> None:
-        """The experiment is finished and logged."""
-        self.path.unlink(missing_ok=True)
+        """The experiment is finished and logged. What cannot be removed now is no harm."""
+        with suppress(OSError):
+            storage.delete(self.path)
+
+
+def saved_ids(folder: Location) -> set[str]:
+    """The ids of the specs that have a checkpoint there. Raises BadInput where the folder or the
+    object store does not say.
+    """
+    try:
+        listed = storage.file_names(folder)
+    except OSError as error:
+        reason = error.strerror or storage.first_line(error)
+        raise BadInput(f"checkpoints in {folder} cannot be listed: {reason}") from None
+    return {name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)}
 
 
 class Resumable(Protocol):

@@ -2,6 +2,7 @@
 that many experiments share.
 
 A checkpoint is kept under the sha256 of its bytes, so a spec that names it means these very bytes.
+With an object store as ``--store`` they are kept in it, where every node of a cluster finds them.
 A warm-up is a function of a spec itself, so what is kept of it is a cache: where it is lost, it is
 computed again.
 """
@@ -19,22 +20,39 @@ from tempfile import TemporaryFile
 import torch
 from torch import Tensor
 
+from backstop.platform import storage
 from backstop.platform.disk import cache_name, file_lock, write_atomically
 from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
+from backstop.platform.storage import Location, Remote
 
 REMEDY = (
     "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
 )
 SCHEDULE = ("attack_start", "attack_stop", "attack_every", "attackers")
 PROBE_BYTES = 2**12  # a file system that has no block left says so
+SETTING = "BACKSTOP_STARTS"  # a folder or a part of an object store
 
 
-def cache() -> Path:
-    """Where checkpoints and finished warm-ups are kept: ``starts`` in ``$BACKSTOP_CACHE``, else in
-    ``~/.cache/backstop``.
+def keep_with(store: Location) -> None:
+    """Keep checkpoints and warm-ups of this process in the store, if that is an object store and
+    no other place is set: nodes share no folder then.
     """
+    if isinstance(store, Remote) and not os.environ.get(SETTING):
+        os.environ[SETTING] = str(store / "starts")
+
+
+def cache() -> Location:
+    """Where checkpoints and finished warm-ups are kept: ``$BACKSTOP_STARTS``, else ``starts`` in
+    ``$BACKSTOP_CACHE``, else in ``~/.cache/backstop``.
+    """
+    if given := os.environ.get(SETTING):
+        return storage.locate(given)
+    return _local_cache()
+
+
+def _local_cache() -> Path:
     given = cache_name()
     try:
         return Path(given).expanduser() / "starts"
@@ -44,9 +62,13 @@ def cache() -> Path:
 
 def check_usable() -> None:
     """Raise BadInput where checkpoints and warm-ups cannot be kept, before anything is trained."""
+    folder = cache()
+    if isinstance(folder, Remote):
+        storage.check_object_store(folder)
+        return
     with _keeping():
-        cache().mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=cache()) as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
 
 
@@ -73,9 +95,9 @@ def keep_start(file: str) -> str:
     read_tensors(path)
     content = path.read_bytes()
     name = f"sha256-{hashlib.sha256(content).hexdigest()}"
-    if not (cache() / name).is_file():
-        with _keeping():
-            write_atomically(cache() / name, content)
+    with _keeping():
+        if not storage.exists(cache() / name):
+            storage.write_whole(cache() / name, content)
     return name
 
 
@@ -106,18 +128,21 @@ def save_start(path: Path, model: Mapping[str, Tensor]) -> str:
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """Name → tensor of a checkpoint; nothing in the file is run."""
     with naming_file(path, START_HINT):
-        with path.open("rb") as file:
-            packed = file.read(2) == b"PK"
-        if packed:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-            tensors = tensors.get("state_dict", tensors)
-        else:
-            from safetensors.torch import load_file
+        return _tensors(path.read_bytes(), path)
 
-            tensors = load_file(path)
-        if not tensors or not all(isinstance(item, Tensor) for item in tensors.values()):
-            raise BadInput(f"{path} holds no named tensors; {START_HINT}")
-        return dict(tensors)
+
+def _tensors(content: bytes, path: Location) -> Mapping[str, Tensor]:
+    """Name → tensor of a checkpoint, the content of a path. Raises what a decoder raises."""
+    if content.startswith(b"PK"):
+        tensors = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        tensors = tensors.get("state_dict", tensors)
+    else:
+        from safetensors.torch import load
+
+        tensors = load(content)
+    if not tensors or not all(isinstance(item, Tensor) for item in tensors.values()):
+        raise BadInput(f"{path} holds no named tensors; {START_HINT}")
+    return dict(tensors)
 
 
 def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
@@ -125,17 +150,19 @@ def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
     folder.
     """
     kept, supplied = cache() / name, folder / "starts" / name
-    path = next((path for path in (kept, supplied) if path.is_file()), None)
+    path = next((path for path in (kept, supplied) if storage.exists(path)), None)
     if path is None:
         raise BadInput(
             f"start={name} is neither in {kept.parent} nor in {supplied.parent};"
             " give its file once: --start FILE"
         )
-    if f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()}" != name:
+    with storage.open_read(path) as file:
+        content = file.read()
+    if f"sha256-{hashlib.sha256(content).hexdigest()}" != name:
         raise BadInput(
             f"start={name}: {path} was changed; remove it and give the file once more: --start FILE"
         )
-    return read_tensors(path)
+    return read_tensors(path) if isinstance(path, Path) else _tensors(content, path)
 
 
 def warmup_spec(spec: Spec) -> Spec:
@@ -152,9 +179,11 @@ def warmup_spec(spec: Spec) -> Spec:
     )
 
 
-def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def compute_once(
+    key: str, make: Callable[[Location], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     """What ``make`` returns, made once for all processes of this machine. Of those that come while
-    it is made, all others wait.
+    it is made, all others wait. Machines that begin together make it once each, to the same bytes.
 
     ``make`` is given a folder in which it may keep what it has so far.
     """
@@ -165,7 +194,7 @@ def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tup
         return warm
     with ExitStack() as held:
         with _keeping():
-            held.enter_context(file_lock(path.with_suffix(".lock")))
+            held.enter_context(file_lock(_local_cache() / "warm" / f"{key}.lock"))
         warm = _made(path)
         if warm is None:
             params, buffers = warm = make(path.parent)
@@ -173,26 +202,27 @@ def compute_once(key: str, make: Callable[[Path], tuple[Tensor, Tensor]]) -> tup
             content = BytesIO()
             torch.save((params.cpu(), buffers.cpu()), content)
             with _keeping():
-                write_atomically(path, content.getbuffer())
+                storage.write_whole(path, content.getbuffer())
         return warm
 
 
 def check_makeable(key: str) -> None:
     """Check that a warm-up is there or can be kept. Raises BadInput."""
-    if not _warm_path(key).is_file():
+    if not storage.exists(_warm_path(key)):
         check_usable()
 
 
-def _warm_path(key: str) -> Path:
+def _warm_path(key: str) -> Location:
     return cache() / "warm" / f"{key}.pt"
 
 
-def _made(path: Path) -> tuple[Tensor, Tensor] | None:
+def _made(path: Location) -> tuple[Tensor, Tensor] | None:
     """A finished warm-up; None where it is not made yet, or damaged: it is made again then, to the
     same bytes.
     """
     try:
-        params, buffers = torch.load(path, map_location="cpu", weights_only=True)
+        with storage.open_read(path) as file:
+            params, buffers = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # noqa: BLE001 -- whatever a damaged file makes the decoder raise
         return None
     return params, buffers

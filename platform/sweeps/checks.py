@@ -5,21 +5,22 @@ and these versions?
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.results.tracking.runs import Run
 from backstop.platform.rounds import origin
-from backstop.platform.rounds.checkpoint import Checkpoint, Saved
+from backstop.platform.rounds.checkpoint import Checkpoint, Saved, saved_ids
 from backstop.platform.rounds.origin import Made, Origin
 from backstop.platform.specs.spec import Spec, spec_from_json
+from backstop.platform.storage import Location
 from backstop.platform.training.device import choose_device, fingerprint
 
 
-def read_checkpoints(specs: Iterable[Spec], folder: Path) -> list[tuple[Spec, Saved]]:
+def read_checkpoints(specs: Iterable[Spec], folder: Location) -> list[tuple[Spec, Saved]]:
     """The specs that a checkpoint holds something of, and what it holds."""
-    read = [(spec, Checkpoint(folder, spec.id).read()) for spec in specs]
+    there = saved_ids(folder)
+    read = [(spec, Checkpoint(folder, spec.id).read()) for spec in specs if spec.id in there]
     return [(spec, saved) for spec, saved in read if saved is not None]
 
 
@@ -51,7 +52,7 @@ def check_data(
     of_started: str,
     *,
     name: str,
-    checkpoints: Path,
+    checkpoints: Location,
 ) -> None:
     """Refuse runs that have read other data than are there now: how they differ, or empty.
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from backstop.platform import storage
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.results.tracking import drivers, signs_of_life
@@ -34,6 +35,7 @@ from backstop.platform.results.tracking.view import write_view
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.origin import Made
 from backstop.platform.specs.spec import Spec
+from backstop.platform.storage import Location
 from backstop.platform.sweeps import checks, waiting
 from backstop.platform.sweeps.backend import Backend, Observer, Task
 from backstop.platform.sweeps.beside import Beside
@@ -52,15 +54,16 @@ class Site(NamedTuple):
     """Where a sweep reads and writes."""
 
     store: Store
-    folder: Path  # of the checkpoints, and of the drivers where the store is a server
+    folder: Location  # of the checkpoints, and of the drivers where the store is a server
     experiment: str  # name of the MLflow experiment
     data: Path  # data folder
     device: str
     mix_fingerprints: bool = False
+    keeps_models: bool = True
     command: str = ""  # that has asked for the sweep
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Location:
         """Where the checkpoints are."""
         return self.folder / "checkpoints"
 
@@ -183,7 +186,7 @@ class _OpenSweep:
             planned = {spec.id: run_words(spec) for spec in plan.specs}
             write_plan(site.store, parent, planned)
         write_view(site.store, experiment, plan.specs)
-        checkpoints = site.checkpoints.resolve()
+        checkpoints = storage.absolute(site.checkpoints)
         return Destination(
             site.store,
             experiment,
@@ -192,6 +195,8 @@ class _OpenSweep:
             space=plan.title,
             parent=parent,
             varied=self._varied(),
+            keeps_models=site.keeps_models,
+            home=storage.local_folder(site.folder).resolve(),
         )
 
     def _varied(self) -> frozenset[str]:
@@ -343,13 +348,13 @@ def shortfalls(queue: Queue, site: Site) -> list[str]:
 
 def _follow_up(spec: Spec, site: Site) -> str:
     """Where the log of a failed run is, if it has one, and the command that runs it alone."""
-    log = log_path(site.checkpoints.with_name(LOGS), spec.id)
+    log = log_path(storage.local_folder(site.folder) / LOGS, spec.id)
     where = f"its log: {log}; " if log.exists() else ""
     options = f"--experiment {shlex.quote(site.experiment)} --store {shlex.quote(str(site.folder))}"
     return f"  {spec.id[:12]} {where}alone: {run_command(spec)} {options}"
 
 
-def _each_shortfall(queue: Queue, checkpoints: Path) -> Iterator[tuple[str, _Shortfall]]:
+def _each_shortfall(queue: Queue, checkpoints: Location) -> Iterator[tuple[str, _Shortfall]]:
     """The ids of the runs that failed or are not stored, each with what it lacks."""
     again = "the same command tries again, and runs nothing else"
     for spec_id, reason in queue.failures.items():

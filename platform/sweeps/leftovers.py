@@ -58,11 +58,9 @@ def _sessions(folder: Path) -> Litter:
 def _warm_ups() -> Litter:
     """Warm-ups that were not read for long; they are made again when they are needed."""
     before = time.time() - UNUSED_DAYS * DAY
-    old = [
-        path
-        for path in (starts.cache() / "warm").glob("*.pt")
-        if max(path.stat().st_atime, path.stat().st_mtime) < before
-    ]
+    folder = starts.cache() / "warm"
+    there = folder.glob("*.pt") if isinstance(folder, Path) else ()  # a bucket has its own rules
+    old = [path for path in there if max(path.stat().st_atime, path.stat().st_mtime) < before]
     return _files(f"warm-ups not used for {UNUSED_DAYS} days", old)
 
 

@@ -25,9 +25,10 @@ from backstop.platform.rounds.checkpoint import SAVE_INTERVAL_S, Checkpoint, Che
 from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import Spec
+from backstop.platform.storage import Location
 from backstop.platform.training.stage_errors import failure_line
 
-LOGS = "logs"  # beside the checkpoints
+LOGS = "logs"  # in the local folder of the store
 
 
 class Destination(NamedTuple):
@@ -35,16 +36,18 @@ class Destination(NamedTuple):
 
     store: Store
     experiment: str  # MLflow experiment id
-    checkpoints: Path  # what is not stored yet
+    checkpoints: Location  # what is not stored yet
     driver: str = ""  # as :mod:`drivers` has it
     space: str = ""  # the sweep's search space
     parent: str | None = None  # MLflow run id of the sweep
     varied: frozenset[str] = ALONE  # parameters that tell the sweep's runs apart
+    keeps_models: bool = True  # whether a finished run's final model is stored
+    home: Path = Path()  # what belongs to one machine: logs, and what Ray Tune writes
 
     @property
     def logs(self) -> Path:
         """Where trials that failed say why at length."""
-        return self.checkpoints.with_name(LOGS)
+        return self.home / LOGS
 
     def open_log(
         self,
@@ -92,7 +95,7 @@ def store_run(
     log: Log,
     checkpoint: Checkpoint,
     records: Sequence[Record],
-    model: Mapping[str, Tensor],
+    model: Mapping[str, Tensor] | None,
 ) -> Outcome:
     """Send a run whose rounds are all done; its checkpoint is dropped once all of it is stored."""
     finals = final(records)
@@ -126,7 +129,7 @@ class Session:
     def __init__(
         self,
         experiment: Experiment,
-        checkpoints: Path,
+        checkpoints: Location,
         destination: Callable[[], Destination],
     ) -> None:
         """``destination`` is asked for when something is first sent: to make a store takes seconds.
@@ -207,9 +210,9 @@ class Session:
 
     def finish(self) -> Outcome:
         """Store the run, or keep it in its checkpoint, from where it can be sent later."""
-        model = self.experiment.model
         try:
             log = self.open_log()
+            model = self.experiment.model if self.destination().keeps_models else None
         except BadInput as error:
             outcome = Outcome(
                 final(self.records),

@@ -21,14 +21,17 @@ from backstop.platform.results.tracking.sweeps import (
 from backstop.platform.rounds import origin
 from backstop.platform.rounds.checkpoint import Checkpoint
 from backstop.platform.specs.spec import Spec
+from backstop.platform.storage import Location
 from backstop.platform.sweeps.session import Destination, Session
 
 
 @contextmanager
 def open_single(
     store: Store,
-    folder: Path,
+    folder: Location,
     name: str,
+    *,
+    keeps_models: bool = True,
 ) -> Iterator[Single]:
     """Be at work on an MLflow experiment while the block lasts: what is left unfinished is KILLED.
 
@@ -36,7 +39,7 @@ def open_single(
     """
     home = drivers_home(store, folder)
     with drivers.at_work(home) as driver:
-        single = Single(store, folder, name, driver)
+        single = Single(store, folder, name, driver, keeps_models=keeps_models)
         try:
             yield single
         finally:
@@ -51,12 +54,15 @@ class Single:
     def __init__(
         self,
         store: Store,
-        folder: Path,
+        folder: Location,
         name: str,
         driver: str,
+        *,
+        keeps_models: bool = True,
     ) -> None:
         """``folder`` holds the checkpoints, ``name`` is the MLflow experiment's."""
         self.store, self.folder, self.name, self.driver = store, folder, name, driver
+        self.keeps_models = keeps_models
         self.checkpoints = folder / "checkpoints"
         self.experiment_id = "" if is_new(store) else open_experiment(store, name)
 
@@ -114,4 +120,10 @@ class Single:
     def _destination(self) -> Destination:
         if not self.experiment_id:
             self.experiment_id = open_experiment(self.store, self.name)
-        return Destination(self.store, self.experiment_id, self.checkpoints, self.driver)
+        return Destination(
+            self.store,
+            self.experiment_id,
+            self.checkpoints,
+            self.driver,
+            keeps_models=self.keeps_models,
+        )

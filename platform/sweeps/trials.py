@@ -33,6 +33,7 @@ from ray.tune.search import Searcher
 
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput
+from backstop.platform.rounds import starts
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
 from backstop.platform.sweeps import failures
 from backstop.platform.sweeps.backend import Observer, Task
@@ -81,6 +82,7 @@ class Trial(tune.Trainable):
             raise BadInput(f"a node that has joined is {here}; the sweep runs on {fingerprint}")
         torch.set_num_threads(1)
         self.task, self.idle_since = task, time.perf_counter()
+        starts.keep_with(task.destination.checkpoints.parent)
         self.clients = workers.clients(task.device)
         self.guard = Guard(workers.limits)
         self.reset_config(config)
@@ -434,7 +436,7 @@ def run_trials(
     )
     running = RunConfig(
         name="tune",
-        storage_path=str(task.destination.checkpoints.parent),
+        storage_path=str(task.destination.home),
         verbose=0,
         failure_config=FailureConfig(max_failures=-1),  # the scheduler counts
         checkpoint_config=CheckpointConfig(checkpoint_at_end=False),

@@ -8,11 +8,12 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.tracking.soundness import check_reachable
 from backstop.platform.results.tracking.store import Store, database_file
-from backstop.platform.rounds.checkpoint import Checkpoint
+from backstop.platform.rounds.checkpoint import Checkpoint, saved_ids
 from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Destination, store_run
@@ -35,13 +36,15 @@ def send(
     The queue is told their final figures, and of those that the store did not take, why.
     """
     stored = []
+    there = saved_ids(destination.checkpoints)
     for spec in specs:
         checkpoint = Checkpoint(destination.checkpoints, spec.id)
-        saved = checkpoint.read() if checkpoint.path.exists() else None
+        saved = checkpoint.read() if spec.id in there else None
         if saved is None or not saved.done:
             continue
         log = destination.open_log(spec, saved.origin, saved.records)
-        outcome = store_run(log, checkpoint, saved.records, saved.model)
+        model = saved.model if destination.keeps_models else None
+        outcome = store_run(log, checkpoint, saved.records, model)
         if outcome.stored:
             queue.ended(spec, outcome)
             stored.append(spec.id)
@@ -77,7 +80,8 @@ def insist(queue: Queue, destination: Destination) -> list[str]:
     while True:
         if answers(destination.store):
             kept = [queue.specs[key] for key, item in queue.unstored.items() if item.kept]
-            stored += send(kept, queue, destination)
+            with suppress(BadInput):  # checkpoints that cannot be reached now
+                stored += send(kept, queue, destination)
         left = any(item.kept for item in queue.unstored.values())
         if not left or time.monotonic() + pause > deadline:
             return stored

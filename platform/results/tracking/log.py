@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Point = tuple[str, float, int]  # metric, value, round
 
 TOTALS = ("time/total_", "memory/peak_")
+MODEL = "model.safetensors"  # artifact
 DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
 TRACE = "failure.txt"  # the artifact that holds what a failed run raised
 DRIVER = "backstop.driver"  # the tag that says who works on a run
@@ -160,7 +161,7 @@ class Log:
         texts = {"spec.json": _spec_file(self.spec), **files}
         contents = {name: text.encode() for name, text in texts.items()}
         if tensors is not None:
-            contents["model.safetensors"] = _model_file(tensors)
+            contents[MODEL] = _model_file(tensors)
         return contents
 
     def fail(self, message: str, trace: str = "") -> bool:

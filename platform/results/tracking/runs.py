@@ -16,7 +16,7 @@ from backstop.platform.results.figures.means import finite_metrics
 from backstop.platform.results.figures.names import Json
 from backstop.platform.results.tracking import database
 from backstop.platform.results.tracking.database import Curves, Stored, is_database
-from backstop.platform.results.tracking.log import TOTALS
+from backstop.platform.results.tracking.log import MODEL, TOTALS
 from backstop.platform.results.tracking.store import (
     Store,
     check_exists,
@@ -181,7 +181,12 @@ def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
 
     with tempfile.TemporaryDirectory() as folder, refusing(store):
         client = mlflow_client(store.uri)
-        return load_file(client.download_artifacts(run_id, "model.safetensors", folder))
+        if MODEL not in {item.path for item in client.list_artifacts(run_id)}:
+            raise BadInput(
+                f"MLflow run {run_id} holds no {MODEL}: it was made with --keep-models none or"
+                " best; to make it again, run the spec with another --experiment"
+            )
+        return load_file(client.download_artifacts(run_id, MODEL, folder))
 
 
 def _run(store: Store, stored: Stored) -> Run:

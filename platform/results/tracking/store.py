@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from backstop.platform import collector
 from backstop.platform.params import BadInput
+from backstop.platform.storage import Location, local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 ARTIFACTS = "mlartifacts"  # the folder of the artifacts, beside the database
+# addresses of stores that have a place for artifacts
+OWN_ARTIFACTS = ("http://", "https://", "sqlite:", "sqlite+")
 LINE_LIMIT = 400  # characters that say which run is meant
 PAGE = 1000  # runs per request
 QUIET = {
@@ -44,12 +47,21 @@ class Store(NamedTuple):
     artifacts: str
 
 
-def locate_store(folder: Path) -> Store:
+def locate_store(folder: Location) -> Store:
     """The store in use: ``$MLFLOW_TRACKING_URI``, else a database in the folder. Paths become
     absolute.
+
+    An object store holds no database, so runs and their artifacts need a place of their own: a
+    tracking server, or a database file of one machine.
     """
-    root = folder.expanduser().resolve()
+    root = local_folder(folder).expanduser().resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not isinstance(folder, Path) and not uri.startswith(OWN_ARTIFACTS):
+        given = f"MLFLOW_TRACKING_URI={uri!r} is not enough" if uri else "that holds no runs"
+        raise BadInput(
+            f"--store {folder}: {given}; set MLFLOW_TRACKING_URI to a tracking server such as "
+            "http://host:5000, or on one machine to a database such as sqlite:////data/mlflow.db"
+        )
     if not uri:
         return _beside(root / "mlflow.db")
     if uri.startswith(("sqlite:", "sqlite+")):

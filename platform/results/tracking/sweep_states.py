@@ -39,6 +39,7 @@ from backstop.platform.results.tracking.sweep_runs import (
 )
 from backstop.platform.results.tracking.sweeps import drivers_home, plan_in
 from backstop.platform.specs.spec import spec_from_json
+from backstop.platform.storage import Location
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
@@ -109,7 +110,7 @@ class Place(NamedTuple):
     """Where sweeps are looked for, and when."""
 
     store: Store
-    folder: Path  # of checkpoints and drivers, as commands name it
+    folder: Location  # of checkpoints and drivers, as commands name it
     now: float  # seconds since 1970
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from backstop import __version__
+from backstop.platform import storage
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.results.tracking import drivers
@@ -24,6 +25,7 @@ from backstop.platform.results.tracking.store import (
     search_runs,
     sql_literal,
 )
+from backstop.platform.storage import Location
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
@@ -164,12 +166,12 @@ def close_parent(
     return True
 
 
-def drivers_home(store: Store, folder: Path) -> Path:
+def drivers_home(store: Store, folder: Location) -> Path:
     """Where drivers are known: beside the database that they write to, else in the ``--store``
     folder.
     """
     file = database_file(store)
-    return file.parent if file is not None else folder.expanduser().resolve()
+    return file.parent if file is not None else storage.local_folder(folder).expanduser().resolve()
 
 
 def stop_runs(
@@ -211,7 +213,7 @@ def _runs_of(
 
 def mark_interrupted(
     store: Store,
-    folder: Path,
+    folder: Location,
     experiment: str | None = None,
 ) -> Interrupted:
     """What, in one MLflow experiment or in all, has lost its driver to a kill since somebody looked
