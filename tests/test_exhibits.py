@@ -11,9 +11,9 @@ import pytest
 
 from backstop.platform.contract import Part, Spec
 from backstop.platform.results.leaderboard.ranking import build_document
-from backstop.platform.results.tables.digest import ROWS, best_row, counts, digest
+from backstop.platform.results.tables.digest import ROWS, best_row, board_note, counts
 from backstop.platform.results.tracking.dataset_inputs import CONTEXT, dataset_input
-from backstop.platform.results.tracking.exhibits import BEST, Exhibit, show
+from backstop.platform.results.tracking.exhibits import BEST_TAG, Exhibit, exhibit_board
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.log import Log
 from backstop.platform.results.tracking.searched import NOTE, SEARCHED
@@ -64,7 +64,7 @@ def test_a_run_whose_data_are_not_known_has_no_dataset() -> None:
 
 def test_the_note_has_the_first_rows_and_the_commands() -> None:
     document = build_document(runs(), "my demo")
-    note = digest(document, "quickstart")
+    note = board_note(document, "quickstart")
     table = [line for line in note.splitlines() if line.startswith("| ")]
     assert len(table) == ROWS + 2
     assert any(line.split(" | ")[1] == best_row(document)["defense"] for line in table)
@@ -84,10 +84,10 @@ def test_a_sweeps_run_shows_the_leaderboard(store: Store, tmp_path: Path) -> Non
     for text, score in (("first", 0.5), ("second", 0.25), ("second", 0.25)):
         file.write_text(text)
         figures = {"best/score": score, "sweep/runs": 6.0}
-        show(store, "shown", Exhibit([file], "again: {}".format, figures, "median"))
+        exhibit_board(store, "shown", Exhibit([file], "again: {}".format, figures, "median"))
     shown = client.get_run(ours)
     assert shown.data.tags[NOTE] == "again: smoke"
-    assert shown.data.tags[BEST] == "median"
+    assert shown.data.tags[BEST_TAG] == "median"
     assert shown.data.metrics == {"best/score": 0.25, "sweep/runs": 6.0}
     assert len(client.get_metric_history(ours, "best/score")) == 2
     kept = client.download_artifacts(ours, "leaderboard/leaderboard.md", str(tmp_path))
@@ -97,5 +97,5 @@ def test_a_sweeps_run_shows_the_leaderboard(store: Store, tmp_path: Path) -> Non
 
 def test_a_space_that_is_a_file_is_named_as_one(store: Store) -> None:
     parent = open_parent(store, open_experiment(store, "file"), "mine")
-    show(store, "file", Exhibit([], "again: {}".format, {}, ""))
+    exhibit_board(store, "file", Exhibit([], "again: {}".format, {}, ""))
     assert mlflow_client(store.uri).get_run(parent).data.tags[NOTE] == "again: mine.py"

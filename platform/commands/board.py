@@ -93,8 +93,8 @@ def _show(
     files: Sequence[Path],
 ) -> None:
     """Show the leaderboard in MLflow too, where the store takes it: it is whole without that."""
-    from backstop.platform.results.tables.digest import best_row, counts, digest
-    from backstop.platform.results.tracking.exhibits import Exhibit, show
+    from backstop.platform.results.tables.digest import best_row, board_note, counts
+    from backstop.platform.results.tracking.exhibits import Exhibit, exhibit_board
     from backstop.platform.results.tracking.soundness import read_only
 
     if read_only(store):
@@ -103,9 +103,9 @@ def _show(
     figures = {f"sweep/{key}": float(count) for key, count in counts(document).items()}
     defense = str(best.pop("defense", ""))
     figures |= {f"best/{key}": float(value) for key, value in best.items()}
-    exhibit = Exhibit(files, partial(digest, document), figures, defense)
+    exhibit = Exhibit(files, partial(board_note, document), figures, defense)
     try:
-        show(store, name, exhibit)
+        exhibit_board(store, name, exhibit)
     except BadInput as error:
         say(f"backstop: the leaderboard's files are not in MLflow: {error}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from backstop.platform.results.figures.names import Json, chain_label
@@ -12,7 +12,7 @@ class Best(NamedTuple):
     """A defense, and the ids of all its runs: every attack, every seed."""
 
     defense: str
-    ids: Set[str]
+    ids: AbstractSet[str]
 
 
 def best_runs(board: Json) -> Best:

@@ -7,8 +7,8 @@ from typing import Any
 
 from backstop.platform.results.figures.cells import CellKey, cell_key
 from backstop.platform.results.figures.comparisons import compare_rows
-from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.figures.names import Json
+from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.rows import Board
 from backstop.platform.results.leaderboard.seedwise import (
     ROW_MEASURES,

@@ -14,12 +14,12 @@ from backstop.platform.results.figures.comparisons import (
     paired_differences,
     seeds_needed,
 )
-from backstop.platform.results.leaderboard.document import Document
-from backstop.platform.results.figures.means import SeedValues
 from backstop.platform.results.figures.intervals import figure
+from backstop.platform.results.figures.means import SeedValues
 from backstop.platform.results.figures.names import Json, chain_names, document_chains
-from backstop.platform.results.leaderboard.rows import SceneKey
 from backstop.platform.results.figures.scored import ScoredCell
+from backstop.platform.results.leaderboard.document import Document
+from backstop.platform.results.leaderboard.rows import SceneKey
 from backstop.platform.results.leaderboard.seedwise import (
     BALANCE,
     CELL_MEASURES,

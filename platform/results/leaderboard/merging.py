@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from backstop.platform.params import BadInput
-from backstop.platform.results.leaderboard.boards import Ranked
 from backstop.platform.results.figures.cells import json_text
-from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.figures.names import Json, chain_label
+from backstop.platform.results.leaderboard.boards import Ranked
+from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.published import Published
 from backstop.platform.results.leaderboard.ranking import build_document
 from backstop.platform.results.leaderboard.verification import differences

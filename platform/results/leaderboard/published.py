@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.leaderboard.document import Document
-from backstop.platform.results.tracking.log import TOTALS
 from backstop.platform.results.leaderboard.reading import load_document
-from backstop.platform.results.tracking.runs import Run
 from backstop.platform.results.leaderboard.verification import logged_runs
+from backstop.platform.results.tracking.log import TOTALS
+from backstop.platform.results.tracking.runs import Run
 
 Row = Mapping[str, str]  # a line of runs.csv
 

@@ -22,12 +22,13 @@ from backstop.platform.results.figures.cells import (
     run_order,
     setting_fields,
 )
+from backstop.platform.results.figures.names import Json, chain_label, part_label
+from backstop.platform.results.figures.scored import score_cells
+from backstop.platform.results.figures.twins import twins_by_cell
 from backstop.platform.results.leaderboard.document import SCHEMA, Document
 from backstop.platform.results.leaderboard.entries import cell_entry, run_entry
-from backstop.platform.results.figures.names import Json, chain_label, part_label
 from backstop.platform.results.leaderboard.rows import Board, board_rows
 from backstop.platform.results.leaderboard.rule import RULE
-from backstop.platform.results.figures.scored import score_cells
 from backstop.platform.results.leaderboard.selection import (
     check_comparable,
     code_digests,
@@ -36,7 +37,6 @@ from backstop.platform.results.leaderboard.selection import (
     missing_runs,
     on_test_data,
 )
-from backstop.platform.results.figures.twins import twins_by_cell
 from backstop.platform.results.leaderboard.unattacked import without_dormant
 from backstop.platform.results.leaderboard.untargeted import untargeted_rows
 

@@ -28,8 +28,8 @@ from backstop.platform.results.figures.scored import (
     mean_over_board,
     starts_warm,
 )
-from backstop.platform.results.leaderboard.standings import Contender, placed_rows
 from backstop.platform.results.figures.worst import Worst, worst_attack
+from backstop.platform.results.leaderboard.standings import Contender, placed_rows
 from backstop.platform.rounds import scores
 from backstop.platform.specs.part import NOTHING
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from backstop.platform.results.figures.cells import ACCURACY, SUCCESS
 from backstop.platform.results.figures.means import SeedValues, common_seeds
 from backstop.platform.results.figures.names import Json
+from backstop.platform.results.figures.scored import COST_UNDER_ATTACK, EXCESS, ScoredCell
 from backstop.platform.results.leaderboard.ranking import scored_board
 from backstop.platform.results.leaderboard.rows import Board, SceneKey, board_estimates
-from backstop.platform.results.figures.scored import COST_UNDER_ATTACK, EXCESS, ScoredCell
 from backstop.platform.results.leaderboard.verification import logged_runs
 from backstop.platform.rounds import scores
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from backstop.platform.params import BadInput, nearest
 from backstop.platform.results.figures.cells import setting
+from backstop.platform.results.figures.names import Json, chain_label
+from backstop.platform.results.figures.wording import percent, plural, told
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.entries import SHARE_FIGURES
-from backstop.platform.results.figures.names import Json, chain_label
 from backstop.platform.results.leaderboard.published import Published
-from backstop.platform.results.tracking.runs import Run
 from backstop.platform.results.leaderboard.sheets import data_sheets
-from backstop.platform.results.figures.wording import percent, plural, told
+from backstop.platform.results.tracking.runs import Run
 from backstop.platform.specs.part import NOTHING
 
 ENTRY_SCHEMA = 1

@@ -7,15 +7,15 @@ from typing import Any
 
 from backstop.platform.results.figures.cells import ACCURACY
 from backstop.platform.results.figures.means import Estimate, SeedValues, share_of
-from backstop.platform.results.leaderboard.rows import defense_fields
 from backstop.platform.results.figures.scored import (
     COST_UNDER_ATTACK,
     UNDISTURBED,
     ScoredCell,
     mean_over_board,
 )
-from backstop.platform.results.leaderboard.standings import Contender, placed_rows
 from backstop.platform.results.figures.worst import worst_attack
+from backstop.platform.results.leaderboard.rows import defense_fields
+from backstop.platform.results.leaderboard.standings import Contender, placed_rows
 
 
 def untargeted_rows(scored: Sequence[ScoredCell]) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from backstop.platform.results.figures.cells import (
     cell_key,
     run_order,
 )
-from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.figures.names import Json
+from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.ranking import ranking_document
 
 MISSING = "(missing)"

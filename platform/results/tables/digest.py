@@ -13,10 +13,10 @@ from backstop.platform.results.tables.markdown import markdown_table, markdown_t
 from backstop.platform.results.tables.notes import footnotes, incomplete
 
 ROWS = 10
-BEST = ("score", "worst_excess", "attack_success_rate", "clean_accuracy", "der")
+BEST_FIGURES = ("score", "worst_excess", "attack_success_rate", "clean_accuracy", "der")
 
 
-def digest(document: Json, space: str) -> str:
+def board_note(document: Json, space: str) -> str:
     """The ranking's first rows in Markdown, and the commands that run it again and verify it."""
     rows = ranked_rows(document)
     blocks = [f"**{_extent(document)}**"]
@@ -53,7 +53,7 @@ def best_row(document: Json) -> Mapping[str, Any]:
     if not ranked:
         return {}
     fields = ranked[0].fields
-    figures = {name: fields[name]["mean"] for name in BEST if fields.get(name) is not None}
+    figures = {name: fields[name]["mean"] for name in BEST_FIGURES if fields.get(name) is not None}
     return {"defense": str(ranked[0].defense._replace(mark="")), **figures}
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
 
-FOLDER = "leaderboard"  # among a run's artifacts
-BEST = "backstop.best"  # the tag that names the first defense
+ARTIFACTS = "leaderboard"  # among a run's artifacts
+BEST_TAG = "backstop.best"  # the tag that names the first defense
 
 
 class Exhibit(NamedTuple):
@@ -31,7 +31,7 @@ class Exhibit(NamedTuple):
     best: str  # the first defense; empty where none is ranked
 
 
-def show(
+def exhibit_board(
     store: Store,
     experiment: str,
     exhibit: Exhibit,
@@ -44,7 +44,7 @@ def show(
         for sweep in _sweeps(store, experiment):
             run_id = str(sweep.info.run_id)
             for file in exhibit.files:
-                client.log_artifact(run_id, str(file), FOLDER)
+                client.log_artifact(run_id, str(file), ARTIFACTS)
             _write_tags(client, sweep, exhibit)
             _write_figures(client, sweep, exhibit.figures)
 
@@ -62,7 +62,7 @@ def _write_tags(
 ) -> None:
     """The note and the best defense; a search has written a note of its own."""
     run_id, tags = str(sweep.info.run_id), sweep.data.tags
-    client.set_tag(run_id, BEST, exhibit.best[:TAG_LIMIT])
+    client.set_tag(run_id, BEST_TAG, exhibit.best[:TAG_LIMIT])
     if SEARCHED not in tags:
         note = exhibit.note(_space_argument(tags.get("backstop.space", "")))
         client.set_tag(run_id, NOTE, note[:TAG_LIMIT])

@@ -25,13 +25,20 @@ KEY = "backstop"  # in the address, and in the tag's name
 TAG = f"mlflow.sharedViewState.{KEY}"
 # what makes MLflow open the experiment on its runs, not on an overview of traces
 KIND = ("mlflow.experimentKind", "custom_model_development")
-NAME = "Backstop: defenses beside each other"  # in MLflow's list of saved views
+VIEW_TITLE = "Backstop: defenses beside each other"  # in MLflow's list of saved views
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
-TRIALS = "tags.`backstop.kind` = 'trial'"
-ATTACKED = f"{TRIALS} AND params.`attack.name` != 'none' AND params.`fl.dormant` = 'false'"
+OF_TRIALS = "tags.`backstop.kind` = 'trial'"
+ATTACKED = f"{OF_TRIALS} AND params.`attack.name` != 'none' AND params.`fl.dormant` = 'false'"
 SECTION = "backstop"
-GROUPS = ("final", "round", "defense", "attack", "time", "memory")  # of metrics: MLflow's sections
+METRIC_SECTIONS = (
+    "final",
+    "round",
+    "defense",
+    "attack",
+    "time",
+    "memory",
+)  # of metrics: MLflow's sections
 CHARTS_IN_A_ROW = 2  # with three MLflow cuts their titles off
 AXES = 6  # of the parallel coordinates, besides the result
 WHERE = ("dataset.name", "model.name")  # that runs are on
@@ -97,7 +104,7 @@ def _add_view(
 def envelope(state: Mapping[str, Any], created: int) -> str:
     """The state as MLflow keeps it: ``created`` are milliseconds since 1970."""
     packed = base64.b64encode(zlib.compress(_compact(state).encode(), 9)).decode()
-    wrapped = {"name": NAME, "createdAt": created, "state": f"deflate;{packed}"}
+    wrapped = {"name": VIEW_TITLE, "createdAt": created, "state": f"deflate;{packed}"}
     return _compact(wrapped)
 
 
@@ -112,7 +119,7 @@ def view_state(specs: Sequence[Spec]) -> dict[str, Any]:
     attacked = [spec for spec in specs if spec.attack and not spec.dormant]
     columns = _columns(attacked or specs)
     return {
-        "searchFilter": ATTACKED if attacked else TRIALS,
+        "searchFilter": ATTACKED if attacked else OF_TRIALS,
         "orderByKey": _metric(f"final/{SUCCESS}"),
         "orderByAsc": True,
         "startTime": "ALL",
@@ -154,7 +161,7 @@ def _metric(name: str) -> str:
 
 def _sections() -> list[dict[str, Any]]:
     """Ours opened; MLflow's own, one for each group of metrics, closed behind it."""
-    names = {SECTION: "Backstop", **{name: name for name in GROUPS}}
+    names = {SECTION: "Backstop", **{name: name for name in METRIC_SECTIONS}}
     return [
         {
             "uuid": uuid,
