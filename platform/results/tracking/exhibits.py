@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as StoredRun
 
-ARTIFACTS = "leaderboard"  # among a run's artifacts
+BOARD_ARTIFACTS = "leaderboard"  # among a run's artifacts
 BEST_TAG = "backstop.best"  # the tag that names the first defense
 
 
@@ -44,7 +44,7 @@ def exhibit_board(
         for sweep in _sweeps(store, experiment):
             run_id = str(sweep.info.run_id)
             for file in exhibit.files:
-                client.log_artifact(run_id, str(file), ARTIFACTS)
+                client.log_artifact(run_id, str(file), BOARD_ARTIFACTS)
             _write_tags(client, sweep, exhibit)
             _write_figures(client, sweep, exhibit.figures)
 

@@ -31,14 +31,8 @@ ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
 OF_TRIALS = "tags.`backstop.kind` = 'trial'"
 ATTACKED = f"{OF_TRIALS} AND params.`attack.name` != 'none' AND params.`fl.dormant` = 'false'"
 SECTION = "backstop"
-METRIC_SECTIONS = (
-    "final",
-    "round",
-    "defense",
-    "attack",
-    "time",
-    "memory",
-)  # of metrics: MLflow's sections
+# of metrics, as MLflow cuts their names
+METRIC_SECTIONS = ("final", "round", "defense", "attack", "time", "memory")
 CHARTS_IN_A_ROW = 2  # with three MLflow cuts their titles off
 AXES = 6  # of the parallel coordinates, besides the result
 WHERE = ("dataset.name", "model.name")  # that runs are on
