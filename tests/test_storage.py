@@ -101,14 +101,27 @@ def test_an_address_keeps_its_options() -> None:
     assert storage.locate(str(found)) == found
 
 
+@pytest.fixture(autouse=True)
+def starts_at_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test keeps in an object store, others do not."""
+    monkeypatch.delenv("BACKSTOP_STARTS", raising=False)
+    yield
+    starts.keep_with(Path())
+
+
+def test_a_store_in_a_folder_keeps_no_starts_elsewhere() -> None:
+    starts.keep_with(storage.locate("s3://bucket/path"))
+    assert str(starts.cache()) == "s3://bucket/path/starts"
+    starts.keep_with(Path("somewhere"))
+    assert isinstance(starts.cache(), Path)
+
+
 @pytest.mark.parametrize("uri", ["", "postgresql://host/runs"])
 def test_an_object_store_needs_a_place_for_runs(
     uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.delenv("BACKSTOP_STARTS", raising=False)
     assert cli.main(["run", *TINY, "--store", "s3://bucket/path"]) == 2
-    monkeypatch.delenv("BACKSTOP_STARTS")
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("backstop: --store s3://bucket/path: ")
     assert "set MLFLOW_TRACKING_URI to a tracking server" in last
@@ -137,8 +150,6 @@ def test_a_start_and_a_warm_up_are_found_by_another_node(
     for folder in ("", "starts", "starts/warm"):
         (tmp_path / "bucket" / "kept" / folder).mkdir(exist_ok=True)
     spec = Spec(clients=12, per_round=6, rounds=1, batch=16, root_size=20, warmup=2)
-    monkeypatch.setenv("BACKSTOP_STARTS", "")  # so that it is put back
-    monkeypatch.delenv("BACKSTOP_STARTS")
     starts.keep_with(arrow)
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "first"))
     name = starts.save_start(tmp_path / "a.safetensors", {"weight": torch.ones(2)})

@@ -35,21 +35,27 @@ PROBE_BYTES = 2**12  # a file system that has no block left says so
 SETTING = "BACKSTOP_STARTS"  # a folder or a part of an object store
 
 
+class _Place:
+    """Where this process keeps checkpoints and warm-ups unless told otherwise; None: in a cache."""
+
+    of_store: Location | None = None
+
+
 def keep_with(store: Location) -> None:
-    """Keep checkpoints and warm-ups of this process in the store, if that is an object store and
-    no other place is set: nodes share no folder then.
+    """Keep checkpoints and warm-ups of this process in the store from now on, if that is an object
+    store: nodes share no folder then.
     """
-    if isinstance(store, Remote) and not os.environ.get(SETTING):
-        os.environ[SETTING] = str(store / "starts")
+    _Place.of_store = store / "starts" if isinstance(store, Remote) else None
 
 
 def cache() -> Location:
-    """Where checkpoints and finished warm-ups are kept: ``$BACKSTOP_STARTS``, else ``starts`` in
-    ``$BACKSTOP_CACHE``, else in ``~/.cache/backstop``.
+    """Where checkpoints and finished warm-ups are kept: ``$BACKSTOP_STARTS``, else in the object
+    store of :func:`keep_with`, else ``starts`` in ``$BACKSTOP_CACHE``, else in
+    ``~/.cache/backstop``.
     """
     if given := os.environ.get(SETTING):
         return storage.locate(given)
-    return _local_cache()
+    return _Place.of_store or _local_cache()
 
 
 def _local_cache() -> Path:
