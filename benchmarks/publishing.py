@@ -15,7 +15,7 @@ from backstop.platform.results.leaderboard.reading import load_document
 from backstop.platform.results.report import pictures
 
 RESULTS = Path("docs/results")
-SUFFIXES = ("json", "md", "html")
+SUFFIXES = ("json", "md")  # `backstop merge FOLDER --out` makes the page of them
 
 
 def publish(store: Path, space: str) -> Mapping[str, Any]:

@@ -64,13 +64,19 @@ def test_models_are_dropped_and_the_rest_of_a_run_stays(
     assert len(list(Path("backstop-store").rglob("spec.json"))) == 2
 
 
-def test_the_best_runs_are_those_of_the_first_row() -> None:
+def test_the_best_runs_are_those_of_the_first_ranked_row() -> None:
     median = [{"name": "median", "params": {}}]
     runs = [{"id": "a", "spec": {"defense": median}}, {"id": "b", "spec": {"defense": []}}]
-    rows = [{"defense": chain_label(median, "defense")}, {"defense": chain_label([], "defense")}]
+    rows = [
+        {"defense": chain_label(median, "defense"), "rank": 1},
+        {"defense": chain_label([], "defense"), "rank": 2},
+    ]
     assert best_runs({"rows": rows, "runs": runs}).ids == {"a"}
     assert best_runs({"rows": rows[::-1], "runs": runs}).ids == {"b"}
     assert best_runs({"rows": [], "runs": runs}).ids == frozenset()
+    reference = {**rows[1], "rank": None}
+    assert best_runs({"rows": [reference, rows[0]], "runs": runs}).ids == {"a"}
+    assert best_runs({"rows": [reference], "runs": runs}).ids == frozenset()
 
 
 @pytest.mark.xdist_group("ray")

@@ -158,9 +158,12 @@ def _say_models(
 
     ours = queue.specs.keys() | {spec.id for spec in plan.specs}
     best = best_runs(board.document)
+    if not best.ids:
+        _remark("no defense is ranked, so all final models are kept")
+        return
     others = [run for run in board.runs if run.id in ours - best.ids]
     dropped = drop_models(locate_store(storage.locate(options.store)), others)
-    kept = f"the final models of {best.defense} are kept" if best.ids else "no defense is ranked"
+    kept = f"the final models of {best.defense} are kept"
     _remark(f"{kept}, those of {dropped} other runs were removed")
 
 

@@ -16,10 +16,14 @@ class Best(NamedTuple):
 
 
 def best_runs(board: Json) -> Best:
-    """The defense on the first row, with its runs; no name and no runs where nothing is ranked."""
-    if not board["rows"]:
+    """The ranked defense that stands first, with its runs; no name and no runs where nothing is
+    ranked. Before it may stand references and variants, which have no rank.
+    """
+    ranked = (row for row in board["rows"] if row["rank"] is not None)
+    first = next(ranked, None)
+    if first is None:
         return Best("", frozenset())
-    defense = str(board["rows"][0]["defense"])
+    defense = str(first["defense"])
     ids = {
         run["id"]
         for run in board["runs"]

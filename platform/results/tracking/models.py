@@ -43,4 +43,7 @@ def _delete_remote(uri: str) -> None:
         repository: Any = get_artifact_repository(uri)  # it has no types
         repository.delete_artifacts(MODEL)
     except NotImplementedError:
-        raise BadInput(f"MLflow cannot remove artifacts from {uri}; --keep-models best") from None
+        raise BadInput(
+            f"MLflow cannot remove artifacts from {uri}: all final models are kept;"
+            " --keep-models none keeps further runs from storing theirs"
+        ) from None
