@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backstop.platform import plugins
 from backstop.platform.contract import Prediction, Record, Shares, Updates
-from backstop.platform.rounds import costs, memory, origin, starts
+from backstop.platform.rounds import costs, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.rounds.probes import build_probe
@@ -34,6 +34,7 @@ from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.training.stage_errors import located
+from backstop.platform.workers import memory
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
 
 WARMUP_SAVE_INTERVAL_S = 60.0  # seconds of a warm-up that a stopped process may lose
@@ -168,6 +169,8 @@ class Experiment:
         with self._measured("check"):
             finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
             sent = self._sent(trained, finite)
+        if not state.round:
+            memory.give_back()  # the largest of all rounds counts, and one is measured in full
         with self._measured("aggregate", peak=True):
             changes = trained.buffers[finite]
             moved, telemetry = self._aggregate(state, sent, changes)
@@ -234,6 +237,7 @@ class Experiment:
         if not (defense.finish or defense.predict):
             return {}
         if defense.finish:
+            memory.give_back()
             with self._measured("repair", peak=True):
                 server = self.views.server(self.state)
                 repaired = defense.finish(self.state.defense, server)

@@ -27,6 +27,8 @@ class Optimizer(NamedTuple):
 
     start: Callable[[Tensor], Any]
     step: Callable[[Tensor, Tensor, Any, Tensor | float], Any]
+    # learning rate, momentum and weight decay, where the steps are those of SGD
+    rates: tuple[float, float, float] | None = None
 
 
 def sgd(
@@ -64,7 +66,7 @@ def sgd(
             params.addcmul_(grad, rate, value=-lr)
         return velocity
 
-    return Optimizer(start=lambda params: None, step=step)
+    return Optimizer(lambda params: None, step, rates=(lr, momentum, weight_decay))
 
 
 def adam(

@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_autograd_in_double_precision() -> None:
     gradients = dense.Gradients(known.layers, known.widen(vectors))
     losses, wide = gradients(dense.Batch(x, y, weight), counts, keys)
     grad = known.narrow(wide)
-    assert wide.norm() == grad.norm(), "what lies between the tensors stays 0"
+    assert wide.count_nonzero() == grad.count_nonzero(), "what lies between the tensors stays 0"
     for row, count in enumerate(counts):
         own = vectors[row].clone().requires_grad_()
         tensors = network.split(own, network._layout(list(module.named_parameters())))

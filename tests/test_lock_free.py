@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Part, Spec
-from backstop.platform.training import dense, network
+from backstop.platform.training import block_engine, dense, dense_descent, network
 from backstop.platform.training.lock_free import lock_free
 from tests.test_dense import TABLE, built, rows
 
@@ -86,22 +86,47 @@ def as_written(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[
     ],
     ids=["mlp", "dropout", "class weights", "images"],
 )
-def test_training_has_the_bits_of_single_calls(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Part("sgd", {"lr": 0.1}),
+        Part("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    ],
+    ids=["sgd", "momentum"],
+)
+def test_all_steps_together_have_the_bits_of_single_calls(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, object], optimizer: Part
 ) -> None:
-    spec: Spec = TABLE.replace(**change)
+    """Steps together; the same call by call; and one step after another, as other optimizers
+    take them.
+    """
+    spec: Spec = TABLE.replace(**change, optimizer=optimizer)
     together = rows(built(spec), list(range(20)))
-    calls = as_written(monkeypatch, dense, "take_gradients")
+    calls = as_written(monkeypatch, dense_descent, "descend")
     assert torch.equal(rows(built(spec), list(range(20))), together)
     assert calls
+    monkeypatch.setattr(block_engine._Block, "_plain", lambda self: False)
+    steps = as_written(monkeypatch, dense, "take_gradients")
+    assert torch.equal(rows(built(spec), list(range(20))), together)
+    assert steps
 
 
-def test_evaluation_has_the_bits_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_has_the_labels_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = built(TABLE).net, built(TABLE).data.test.x
-    given = net.params, net.normalize(x), net.buffers
+    batches = net.normalize(x).split(7)
     with torch.inference_mode():
-        logits = net.evaluate(*given)
-        assert torch.equal(net.forward(*given), logits)
-        calls = as_written(monkeypatch, network, "dense_logits")
-        assert torch.equal(net.evaluate(*given), logits)
+        labels = net.labels(net.params, batches, net.buffers)
+        logits = [net.forward(net.params, batch) for batch in batches]
+        assert torch.equal(torch.cat(labels), torch.cat(logits).argmax(1))
+        calls = as_written(monkeypatch, network, "dense_labels")
+        again = net.labels(net.params, batches, net.buffers)
+    assert torch.equal(torch.cat(again), torch.cat(labels))
     assert calls
+
+
+def test_an_output_that_is_not_finite_gives_no_label() -> None:
+    net = built(TABLE).net
+    broken = torch.full_like(net.params, torch.inf)
+    with torch.inference_mode():
+        (labels,) = net.labels(broken, [net.normalize(built(TABLE).data.test.x)], net.buffers)
+    assert (labels == -1).all()

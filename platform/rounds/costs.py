@@ -68,8 +68,8 @@ def measured(
     """Add a phase's seconds to ``into``, and the most memory (MiB) that it held at once.
 
     Memory is what the phase held beyond what was there before. On a CPU that is the growth of the
-    peak resident set, where the system lets a process reset it: pages that the allocator had kept
-    from before are not counted, so it is a lower bound for small phases.
+    peak resident set, where the system lets a process reset it. Pages that the process had kept
+    from before are not counted: whoever wants all of them has them given back first.
 
     A GPU works behind the calls, so the clock waits until it has done what it was given.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
 from backstop.platform.optimizers import first_rows
-from backstop.platform.training import dense
+from backstop.platform.training import dense, dense_descent
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
@@ -47,19 +48,36 @@ def train_block(
     sheet: Sheet,
 ) -> None:
     """Train the clients together."""
-    plans = {client: here.batches(client) for client in clients}
-    longest = sorted(clients, key=lambda client: _extent(plans[client]), reverse=True)
+    plans = {client: _Plan.of(here.batches(client)) for client in clients}
+    longest = sorted(clients, key=lambda client: plans[client].extent, reverse=True)
     params, losses = _Block(here, longest, plans).train()
     start, none = (here.params, here.buffers), here.buffers
     for client, moved, loss in zip(longest, params, losses, strict=False):
         sheet.write(client, (moved, none), start, loss)
 
 
-def _extent(plan: Batches) -> tuple[int, int]:
-    """The steps and the samples of a client. Batches of about one size are neighbors so, and one
-    product of several clients.
-    """
-    return len(plan), sum(map(len, plan))
+class _Plan(NamedTuple):
+    """The local steps of one client."""
+
+    batches: Batches
+    sizes: list[int]
+
+    @classmethod
+    def of(cls, batches: Batches) -> _Plan:
+        """Each batch is asked for its size once."""
+        return cls(batches, list(map(len, batches)))
+
+    @property
+    def seen(self) -> int:
+        """Samples of all steps."""
+        return sum(self.sizes)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Steps and samples. Batches of about one size are neighbors by that, and one product of
+        several clients.
+        """
+        return len(self.sizes), self.seen
 
 
 class _Block:
@@ -69,7 +87,7 @@ class _Block:
         self,
         here: Round,
         clients: Sequence[int],
-        plans: Mapping[int, Batches],
+        plans: Mapping[int, _Plan],
     ) -> None:
         self.here = here
         self.clients = clients
@@ -94,12 +112,53 @@ class _Block:
 
     def train(self) -> tuple[Tensor, Tensor]:
         """Take all local steps: parameters (k, d) and mean losses (k,)."""
+        moved = self._rows()
+        total = self.start.new_zeros(self.width)
+        take_steps = self._descend if self._plain() else self._take_steps
+        take_steps(moved, total)
+        seen = [plan.seen for plan in self.plans]
+        return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
+
+    def _plain(self) -> bool:
+        """Whether local steps are nothing but SGD with gradients by hand."""
+        local = self.federation.defense.local
+        ruled = local is not None and local.gradient is not None
+        by_hand = self.federation.net.dense and self.kind.optimizer.rates
+        return bool(by_hand) and not ruled and self.kind.constrain is None
+
+    def _descend(self, moved: Tensor, total: Tensor) -> None:
+        """Take all local steps, many in a call; the losses of all samples are added to ``total``
+        (k,).
+        """
+        layers, rates = self.federation.net.dense, self.kind.optimizer.rates
+        assert layers is not None
+        assert rates is not None
+        gradients = dense.Gradients(layers.layers, moved)
+        moving = dense_descent.Moving(moved, gradients.grad, gradients.parts, gradients.grads)
+        velocity, step = None, 0
+        for steps in self._feed().together(dense_descent.TOGETHER):
+            x = self.federation.net.normalize(steps.x).flatten(3)
+            weight = self._sample_weights(steps.y, steps.weight)
+            factors = []
+            for live in map(len, steps.sizes):
+                factors.append(gradients.factors(x.shape[2], self._keys(step, live)))
+                step += 1
+            velocity = dense_descent.descend(
+                dense_descent.Samples(x, steps.y, weight, steps.counts),
+                list(map(dense.neighbors, steps.sizes)),
+                factors,
+                moving,
+                velocity,
+                (*rates, self.kind.pace),
+                total,
+            )
+
+    def _take_steps(self, moved: Tensor, total: Tensor) -> None:
+        """Take all local steps one after another, whatever they are like."""
         start = self.start
         kind = self.kind
-        moved = self._rows()
         gradients = self._gradients(moved)
         memory = kind.optimizer.start(moved)
-        total = start.new_zeros(self.width)
         for step, batch in enumerate(self._feed()):
             live = len(batch.counts)
             memory = first_rows(memory, live)
@@ -114,8 +173,6 @@ class _Block:
                 if kind.constrain is not None:
                     held = start + kind.constrain(self._narrow(params) - start, step + 1)
                     params.copy_(torch.where(alive > 0, self._widen(held), params))
-        seen = [sum(map(len, plan)) for plan in self.plans]
-        return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
 
     def _rows(self) -> Tensor:
         """The parameters that each client starts from, (k, d) or as wide as gradients by hand have
@@ -150,7 +207,7 @@ class _Block:
     ) -> tuple[Tensor, Tensor]:
         del params  # the gradients know them
         x = self.federation.net.normalize(batch.x).flatten(2)
-        samples = dense.Batch(x, batch.y, self._sample_weights(batch))
+        samples = dense.Batch(x, batch.y, self._sample_weights(batch.y, batch.weight))
         return gradients(samples, batch.sizes, keys)
 
     def _by_autograd(
@@ -174,24 +231,22 @@ class _Block:
 
     def _live(self) -> list[int]:
         """How many rows each step computes: on a CPU those that have a batch."""
-        steps = range(len(self.plans[0]))
+        steps = range(len(self.plans[0].sizes))
         if not self.shrinks:
             return [self.width for _ in steps]
-        return [sum(len(plan) > step for plan in self.plans) for step in steps]
+        return [sum(len(plan.sizes) > step for plan in self.plans) for step in steps]
 
     def _losses(self, batch: _Batch, logits: Tensor) -> Tensor:
         """The mean loss (k,) of each client's samples."""
         each = cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
-        weight = self._sample_weights(batch)
+        weight = self._sample_weights(batch.y, batch.weight)
         weighted = each.view_as(weight) * weight
         return weighted.sum(1) / weight.sum(1).clamp_min(TINY)
 
-    def _sample_weights(self, batch: _Batch) -> Tensor:
-        """The weight (k, b) of each sample in the loss: its class's, 0 where there is none."""
+    def _sample_weights(self, y: Tensor, weight: Tensor) -> Tensor:
+        """The weight (…, k, b) of each sample in the loss: its class's, 0 where there is none."""
         class_weights = self.federation.net.class_weights
-        if class_weights is None:
-            return batch.weight
-        return batch.weight * class_weights[batch.y]
+        return weight if class_weights is None else weight * class_weights[y]
 
     def _objectives(
         self,
@@ -280,6 +335,16 @@ def _forward(federation: Federation) -> Forward:
     return forward
 
 
+class _Steps(NamedTuple):
+    """Some local steps one after another, of the k clients who are live in the first of them."""
+
+    x: Tensor  # (s, k, b, …)
+    y: Tensor  # (s, k, b)
+    weight: Tensor  # (s, k, b): 0 where there is no sample, else 1
+    counts: Tensor  # (s, k): samples of each client
+    sizes: list[list[int]]  # of each step those of the clients who are live in it
+
+
 class _Batch(NamedTuple):
     """A local step of the k live clients of a block."""
 
@@ -296,7 +361,7 @@ class _Feed:
     def __init__(
         self,
         federation: Federation,
-        plans: Sequence[Batches],
+        plans: Sequence[_Plan],
         rules: Sequence[Rules],
         live: Sequence[int],
     ) -> None:
@@ -312,46 +377,63 @@ class _Feed:
         self.weight = weight.to(device)
         self.counts = self.weight.sum(2)
         self.changed = [
-            (row, client_rules.apply, plan)
+            (row, client_rules.apply, plan.sizes)
             for row, (client_rules, plan) in enumerate(zip(rules, plans, strict=True))
             if client_rules.change
         ]
 
     def __iter__(self) -> Iterator[_Batch]:
         """Step after step."""
-        for step, live in enumerate(self.live):
-            index, weight = self.index[step, :live], self.weight[step, :live]
+        for steps in self.together(1):
+            x, y, weight, counts = steps.x[0], steps.y[0], steps.weight[0], steps.counts[0]
+            yield _Batch(x, y, weight, counts, steps.sizes[0])
+
+    def together(self, many: int) -> Iterator[_Steps]:
+        """So many steps at a time."""
+        for first in range(0, len(self.live), many):
+            some = slice(first, first + many), slice(self.live[first])
+            index = self.index[some]
             x = to_unit_interval(_taken(self.data.x, index))
             y = _taken(self.data.y, index)
-            for row, change, plan in self.changed:
-                if step < len(plan):
-                    own = row, slice(len(plan[step]))
-                    x[own], y[own] = change(x[own], y[own])
-            sizes = self.sizes[step, :live].tolist()
-            yield _Batch(x, y, weight, self.counts[step, :live], sizes)
+            for step in range(first, first + len(index)):
+                self._change(step, x[step - first], y[step - first])
+            live = self.live[some[0]]
+            sizes = [
+                step_sizes[:own].tolist()
+                for step_sizes, own in zip(self.sizes[some[0]], live, strict=True)
+            ]
+            yield _Steps(x, y, self.weight[some], self.counts[some], sizes)
+
+    def _change(self, step: int, x: Tensor, y: Tensor) -> None:
+        """Let attack and defense change the batches (k, b, …) of a step."""
+        for row, change, sizes in self.changed:
+            if step < len(sizes):
+                own = row, slice(sizes[step])
+                x[own], y[own] = change(x[own], y[own])
 
 
-def _sizes(shape: tuple[int, int], plans: Sequence[Batches]) -> npt.NDArray[np.int64]:
+def _sizes(shape: tuple[int, int], plans: Sequence[_Plan]) -> npt.NDArray[np.int64]:
     """How many samples (steps, k) each client has in each step."""
     sizes = np.zeros(shape, dtype=np.int64)
     for row, plan in enumerate(plans):
-        sizes[: len(plan), row] = [len(batch) for batch in plan]
+        sizes[: len(plan.sizes), row] = plan.sizes
     return sizes
 
 
 def _filled(
     sizes: npt.NDArray[np.int64],
     samples: int,
-    plans: Sequence[Batches],
+    plans: Sequence[_Plan],
 ) -> tuple[Tensor, Tensor]:
     """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
     present = np.arange(samples) < sizes[..., None]
     index = np.zeros(present.shape, dtype=np.int64)
-    in_order = [plan[step] for step in range(len(sizes)) for plan in plans if step < len(plan)]
+    by_step = zip_longest(*(plan.batches for plan in plans))
+    in_order = [batch for step in by_step for batch in step if batch is not None]
     index[present] = torch.cat(in_order).numpy()
     return torch.from_numpy(index), torch.from_numpy(present.astype(np.float32))
 
 
 def _taken(values: Tensor, index: Tensor) -> Tensor:
-    """The samples (k, b, …) of an index (k, b)."""
+    """The samples (s, k, b, …) of an index (s, k, b)."""
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])

@@ -136,7 +136,7 @@ class Gradients:
     def __init__(self, layers: Sequence[Layer], params: Tensor) -> None:
         """``params`` (k, length) are read anew in each step."""
         self.dropouts = [layer.dropout for layer in layers]
-        self.grad = torch.zeros_like(params)
+        self.grad = torch.zeros_like(params)  # and so it stays between the layers
         self.parts = [_part(layer, params) for layer in layers]
         self.grads = [_part(layer, self.grad) for layer in layers]
 
@@ -150,12 +150,12 @@ class Gradients:
         call overwrites. ``counts`` are the samples of each client, which come first in its batch;
         ``keys`` (l,) those of dropout.
         """
-        groups = _alike([filled(count) for count in counts])
-        factors = self._factors(batch.x.shape[1], keys)
+        groups = neighbors(counts)
+        factors = self.factors(batch.x.shape[1], keys)
         losses = take_gradients(batch, groups, self.parts, self.grads, factors)
         return losses, self.grad[: len(counts)]
 
-    def _factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
+    def factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
         """Behind each layer those of dropout (l, samples, out), None where there is none."""
         factors: list[Tensor | None] = []
         for dropout, (_, bias) in zip(self.dropouts, self.parts, strict=True):
@@ -172,21 +172,33 @@ def _part(layer: Layer, vectors: Tensor) -> Affine:
     return layer.weight.of(vectors), layer.bias.of(vectors)
 
 
-def _alike(widths: Sequence[int]) -> list[Neighbors]:
-    """Neighbors of the same width."""
+def neighbors(counts: Sequence[int]) -> list[Neighbors]:
+    """Clients with so many samples each, those next to each other with batches of one width."""
+    widths = [filled(count) for count in counts]
     ends = [row for row in range(1, len(widths)) if widths[row] != widths[row - 1]]
     return [(start, end, widths[start]) for start, end in pairwise([0, *ends, len(widths)])]
 
 
-@lock_free
-def dense_logits(x: Tensor, layers: list[Affine]) -> Tensor:
-    """Logits (b, classes) of inputs (b, …) by one model's layers, in evaluation mode."""
+def sure_labels(logits: Tensor) -> Tensor:
+    """The labels (b,) of the largest of the logits (b, classes); -1 where one is not finite."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
+def _logits(x: Tensor, layers: list[Affine]) -> Tensor:
     given = x.flatten(1)
     for index, (weight, bias) in enumerate(layers):
         given = torch.nn.functional.linear(given, weight, bias)
         if index + 1 < len(layers):
             given.relu_()
     return given
+
+
+@lock_free
+def dense_labels(batches: list[Tensor], layers: list[Affine]) -> list[Tensor]:
+    """The labels (b,) that one model's layers predict for batches (b, …), in evaluation mode; -1
+    where an output is not finite.
+    """
+    return [sure_labels(_logits(x, layers)) for x in batches]
 
 
 def _of_group(
@@ -254,8 +266,7 @@ def _backward(
             torch.ops.aten.threshold_backward(behind, given, 0, grad_input=behind)
 
 
-@lock_free
-def take_gradients(
+def gradients_of(
     batch: tuple[Tensor, Tensor, Tensor],
     groups: list[Neighbors],
     parts: list[Affine],
@@ -277,3 +288,6 @@ def take_gradients(
         )
         _backward(behind, inputs, own, own_grads, dropped)
     return losses
+
+
+take_gradients = lock_free(gradients_of)

@@ -80,11 +80,11 @@ class Staged:
         indices: Iterable[int],
     ) -> list[Tensor]:
         """Predicted labels of some batches; -1 where the model's output is not finite."""
-        labels = []
+        together = [indices] if self.keep else [[index] for index in indices]
+        labels: list[Tensor] = []
         with torch.inference_mode():
-            for index in indices:
-                logits = self.net.evaluate(params, self.batch(index), buffers)
-                labels.append(torch.where(_finite(logits), logits.argmax(1), -1))
+            for some in together:
+                labels += self.net.labels(params, list(map(self.batch, some)), buffers)
         return [batch.clone() for batch in labels]
 
     def defended(

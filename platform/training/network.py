@@ -20,7 +20,14 @@ from backstop.platform.contract import Data, Slot
 from backstop.platform.params import BadInput
 from backstop.platform.robust import COMPILED
 from backstop.platform.specs.spec import Precision
-from backstop.platform.training.dense import CACHED, LINE, Dense, dense_logits, read_dense
+from backstop.platform.training.dense import (
+    CACHED,
+    LINE,
+    Dense,
+    dense_labels,
+    read_dense,
+    sure_labels,
+)
 from backstop.platform.training.dropout import Dropout
 from backstop.platform.training.precision import arithmetic
 
@@ -126,17 +133,19 @@ class Network(NamedTuple):
             logits: Tensor = functional_call(self.module, known, (x,))
         return logits.to(params.dtype)
 
-    def evaluate(
+    def labels(
         self,
         params: Tensor,
-        x: Tensor,
+        batches: Sequence[Tensor],
         buffers: Tensor,
-    ) -> Tensor:
-        """The same logits where nobody asks for a gradient."""
+    ) -> list[Tensor]:
+        """The labels (b,) predicted for batches (b, …) of inputs that are normalized already; -1
+        where an output is not finite. Nobody asks for a gradient.
+        """
         if self.dense is None:
-            return self.forward(params, x, buffers)
+            return [sure_labels(self.forward(params, x, buffers)) for x in batches]
         tensors = list(self.tensors(params, buffers).values())
-        return dense_logits(x, list(zip(tensors[::2], tensors[1::2], strict=True)))
+        return dense_labels(list(batches), list(zip(tensors[::2], tensors[1::2], strict=True)))
 
     def arithmetic(self) -> AbstractContextManager[object]:
         """The model computes at its precision where it is called within."""

@@ -22,6 +22,7 @@ from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Sheet, Trained
+from backstop.platform.workers import memory
 from backstop.platform.workers.clients import predicted_labels
 from backstop.platform.workers.limits import Guard, Limits
 
@@ -40,6 +41,7 @@ class Worker:
         of its own.
         """
         torch.set_num_threads(1)
+        memory.keep_free_memory()
         self.guard = Guard(limits._replace(minutes=None))
         self.device = choose_device(device)
         self.sets: dict[str, Staged] = {}

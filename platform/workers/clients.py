@@ -17,6 +17,7 @@ from backstop.platform.training import local_sgd
 from backstop.platform.training.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.training.federation import Federation, another
 from backstop.platform.training.local_sgd import Sheet, Trained
+from backstop.platform.workers import memory
 
 T = TypeVar("T")  # what is shared out
 
@@ -97,11 +98,12 @@ class InProcess:
     def open(self, built: Federation, folder: Path) -> None:
         """Take up an experiment."""
         del folder
+        memory.keep_free_memory()
         self.built = built
         count = self.threads if built.device.type == "cpu" else 1
         self.lanes = [_Lane(built), *(_Lane(another(built)) for _ in range(count - 1))]
         if count > 1 and self.pool is None:
-            self.pool = ThreadPoolExecutor(count, "clients", torch.set_num_threads, (1,))
+            self.pool = ThreadPoolExecutor(count - 1, "clients", torch.set_num_threads, (1,))
 
     def train(
         self,
@@ -180,13 +182,15 @@ class InProcess:
             raise failures[min(failures)]
 
     def _on_lanes(self, go_on: Callable[[_Lane], None]) -> None:
-        """Let every thread go on until nothing is left; what a thread raises is raised here, once
-        none of them works any more.
+        """Let every thread, this one among them, go on until nothing is left. What a thread raises
+        is raised here, once none of them works any more.
         """
         if self.pool is None:
             go_on(self.lanes[0])
             return
-        working = [self.pool.submit(go_on, lane) for lane in self.lanes]
+        first, *others = self.lanes
+        working = [self.pool.submit(go_on, lane) for lane in others]
+        go_on(first)
         wait(working)
         for thread in working:
             thread.result()

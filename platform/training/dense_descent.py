@@ -1,0 +1,80 @@
+"""Local steps of SGD by all clients of a block of :mod:`dense` networks, in one call.
+
+The derivatives are those of :mod:`dense` and a step is that of :func:`backstop.platform.optimizers
+.sgd`, operation for operation: the bits are those of single steps. Between them nothing has to be
+asked of the interpreter, whose lock another thread may have.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from backstop.platform.training.dense import Affine, Neighbors, gradients_of
+from backstop.platform.training.lock_free import lock_free
+
+TOGETHER = 8  # steps in a call, whose samples lie ready
+
+
+class Samples(NamedTuple):
+    """What s steps of k clients are made of; b is a multiple of LINE."""
+
+    x: Tensor  # (s, k, b, f)
+    y: Tensor  # (s, k, b)
+    weight: Tensor  # (s, k, b): of each sample in its client's loss, 0 where there is none
+    counts: Tensor  # (s, k): samples of each client
+
+
+class Moving(NamedTuple):
+    """The vectors (k, length) that k clients move, and those of their gradients."""
+
+    params: Tensor
+    grad: Tensor
+    parts: list[Affine]  # of each layer: views of ``params``
+    grads: list[Affine]  # of each layer: views of ``grad``
+
+
+class Rates(NamedTuple):
+    """Those of SGD, and a factor on its learning rate."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    pace: float
+
+
+@lock_free
+def descend(
+    samples: tuple[Tensor, Tensor, Tensor, Tensor],
+    groups: list[list[Neighbors]],
+    factors: list[list[Tensor | None]],
+    moving: tuple[Tensor, Tensor, list[Affine], list[Affine]],
+    velocity: Tensor | None,
+    rates: tuple[float, float, float, float],
+    total: Tensor,
+) -> Tensor | None:
+    """Take the steps of :class:`Samples` with :class:`Moving` and :class:`Rates`. Each step has its
+    ``groups`` and ``factors``, as :func:`dense.take_gradients` has them. The losses of all samples
+    are added to ``total`` (k,); the velocity (k, length) comes back, None before the first step.
+    """
+    params, grad, parts, grads = moving
+    lr, momentum, weight_decay, pace = rates
+    x, y, weight, counts = samples
+    for step in range(len(groups)):
+        live = groups[step][-1][1]
+        batch = x[step, :live], y[step, :live], weight[step, :live]
+        losses = gradients_of(batch, groups[step], parts, grads, factors[step])
+        total[:live].add_(losses * counts[step, :live])
+        moved, change = params[:live], grad[:live]
+        if weight_decay != 0.0:
+            change.add_(moved, alpha=weight_decay)
+        if momentum != 0.0:
+            if velocity is None:
+                velocity = change.clone()
+            else:
+                velocity = velocity[:live].mul_(momentum).add_(change)
+            change = velocity
+        alive = (counts[step, :live] > 0).float().unsqueeze(1)
+        moved.addcmul_(change, pace * alive, value=-lr)
+    return velocity
