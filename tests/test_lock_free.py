@@ -102,7 +102,7 @@ def test_all_steps_together_have_the_bits_of_single_calls(
     """
     spec: Spec = TABLE.replace(**change, optimizer=optimizer)
     together = rows(built(spec), list(range(20)))
-    calls = as_written(monkeypatch, dense_descent, "descend")
+    calls = as_written(monkeypatch, dense_descent, "take_all_steps")
     assert torch.equal(rows(built(spec), list(range(20))), together)
     assert calls
     monkeypatch.setattr(block_engine._Block, "_plain", lambda self: False)

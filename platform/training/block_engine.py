@@ -136,15 +136,15 @@ class _Block:
         gradients = dense.Gradients(layers.layers, moved)
         moving = dense_descent.Moving(moved, gradients.grad, gradients.parts, gradients.grads)
         velocity, step = None, 0
-        for steps in self._feed().together(dense_descent.TOGETHER):
+        for steps in self._feed().together(dense_descent.STEPS_IN_A_CALL):
             x = self.federation.net.normalize(steps.x).flatten(3)
             weight = self._sample_weights(steps.y, steps.weight)
             factors = []
             for live in map(len, steps.sizes):
                 factors.append(gradients.factors(x.shape[2], self._keys(step, live)))
                 step += 1
-            velocity = dense_descent.descend(
-                dense_descent.Samples(x, steps.y, weight, steps.counts),
+            velocity = dense_descent.take_all_steps(
+                dense_descent.ManySteps(x, steps.y, weight, steps.counts),
                 list(map(dense.neighbors, steps.sizes)),
                 factors,
                 moving,

@@ -14,10 +14,10 @@ from torch import Tensor
 from backstop.platform.training.dense import Affine, Neighbors, gradients_of
 from backstop.platform.training.lock_free import lock_free
 
-TOGETHER = 8  # steps in a call, whose samples lie ready
+STEPS_IN_A_CALL = 8  # steps in a call, whose samples lie ready
 
 
-class Samples(NamedTuple):
+class ManySteps(NamedTuple):
     """What s steps of k clients are made of; b is a multiple of LINE."""
 
     x: Tensor  # (s, k, b, f)
@@ -35,17 +35,8 @@ class Moving(NamedTuple):
     grads: list[Affine]  # of each layer: views of ``grad``
 
 
-class Rates(NamedTuple):
-    """Those of SGD, and a factor on its learning rate."""
-
-    lr: float
-    momentum: float
-    weight_decay: float
-    pace: float
-
-
 @lock_free
-def descend(
+def take_all_steps(
     samples: tuple[Tensor, Tensor, Tensor, Tensor],
     groups: list[list[Neighbors]],
     factors: list[list[Tensor | None]],
@@ -54,9 +45,10 @@ def descend(
     rates: tuple[float, float, float, float],
     total: Tensor,
 ) -> Tensor | None:
-    """Take the steps of :class:`Samples` with :class:`Moving` and :class:`Rates`. Each step has its
-    ``groups`` and ``factors``, as :func:`dense.take_gradients` has them. The losses of all samples
-    are added to ``total`` (k,); the velocity (k, length) comes back, None before the first step.
+    """Take the steps of :class:`ManySteps` with the vectors of :class:`Moving`. Each step has its
+    ``groups`` and ``factors``, as :func:`dense.take_gradients` has them. The ``rates`` are learning
+    rate, momentum and weight decay, and a factor on the first. The losses of all samples are added
+    to ``total`` (k,); the velocity (k, length) comes back, None before the first step.
     """
     params, grad, parts, grads = moving
     lr, momentum, weight_decay, pace = rates

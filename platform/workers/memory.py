@@ -6,8 +6,8 @@ import ctypes
 import functools
 import sys
 
-KEPT = 128 * 1024 * 1024  # bytes of free memory that a process keeps for its next round
-SINGLE = 32 * 1024 * 1024  # bytes of a tensor up to which its memory is kept so
+FREE_KEPT = 128 * 1024 * 1024  # bytes of free memory that a process keeps for its next round
+TENSOR_KEPT = 32 * 1024 * 1024  # bytes of a tensor up to which its memory is kept so
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGE = 64 * 1024 * 1024  # bytes of a round's rows from which it is worth the time
 
@@ -27,7 +27,7 @@ def give_back() -> None:
 
 @functools.cache
 def keep_free_memory() -> None:
-    """Let this process keep what it frees, up to KEPT, where the C library can (glibc).
+    """Let this process keep what it frees, up to FREE_KEPT, where the C library can (glibc).
 
     A round frees what the next one asks for again. By default all but some MB of it goes back to
     the system each time, whose new pages are filled with zeros and mapped one by one: a fifth of a
@@ -37,5 +37,5 @@ def keep_free_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-        mallopt(M_MMAP_THRESHOLD, SINGLE)
+        mallopt(M_TRIM_THRESHOLD, FREE_KEPT)
+        mallopt(M_MMAP_THRESHOLD, TENSOR_KEPT)
