@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from backstop.platform.results.tracking.journal import of_one_machine, written_ahead
 from tests.mounts import mounted
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -122,6 +123,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     assert statuses(tmp_path / "cut") == {"FINISHED", "KILLED"}
     code, said = signaled(tmp_path, space, "cut", signal.SIGKILL)
     assert code == -signal.SIGKILL
+    assert written_ahead(tmp_path / "cut" / "mlflow.db") == of_one_machine(tmp_path)
     assert "RUNNING" in statuses(tmp_path / "cut")
     looked = subprocess.run(
         command("leaderboard", "--experiment", "little", "--store", "cut"),
@@ -135,6 +137,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     found = sweep(tmp_path, space, "--store", "cut")
     assert "12/12 done" in found.stderr
     assert board(tmp_path, "cut") == board(tmp_path, "whole")
+    assert not written_ahead(tmp_path / "cut" / "mlflow.db")
     assert not list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
 
 

@@ -71,6 +71,7 @@ def sweep(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with collector.resting():
         from backstop.platform.commands.live import Watch
+        from backstop.platform.results.tracking.journal import settling
         from backstop.platform.rounds import starts
         from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
@@ -103,7 +104,8 @@ def sweep(options: argparse.Namespace) -> int:
             begin_again if options.alone else None,
         ),
     )
-    with Beside(backend.start) as starting:  # it ends while the leaderboard is written
+    # Ray ends while the leaderboard is written, and with it the last who writes to the store
+    with settling(site.store), Beside(backend.start) as starting:
         queue = conduct(
             plan,
             site,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from backstop.platform import storage
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
-from backstop.platform.results.tracking import drivers, signs_of_life
+from backstop.platform.results.tracking import drivers, journal, signs_of_life
 from backstop.platform.results.tracking.description import run_command
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.progress import begin_progress, write_progress
@@ -87,6 +87,7 @@ def conduct(
     if new_store:
         backend.check()  # before a store is made
     with ExitStack() as stack:
+        stack.enter_context(journal.settling(site.store))
         if starting is None:
             starting = stack.enter_context(Beside(backend.start))
         sweep = _OpenSweep(plan, site, backend, starting, say, stack)
@@ -141,6 +142,7 @@ class _OpenSweep:
     def _open_store(self) -> tuple[str, list[Run]]:
         site = self.site
         experiment = open_experiment(site.store, site.experiment)
+        journal.write_ahead(site.store)
         lost = mark_interrupted(site.store, site.folder, site.experiment)
         if lost.words:
             self.say(f"backstop: {lost.words}")

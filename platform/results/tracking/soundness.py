@@ -13,6 +13,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from backstop.platform.params import BadInput
+from backstop.platform.results.tracking.journal import LOG, written_ahead
 from backstop.platform.results.tracking.store import Store, database_file, empty
 
 # the first bytes of a database file, sqlite.org/fileformat.html section 1.3.1
@@ -98,6 +99,12 @@ def _check_intact(file: Path) -> None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):  # somebody is writing: that is a sound database
             return
+        if written_ahead(file):
+            raise BadInput(
+                f"store {file}: a sweep on it did not end in order, and it cannot be read where "
+                f"nothing can be written; copy it, with {file.name}{LOG} if that is there, to a "
+                "folder where you can write"
+            ) from None
         raise refusal from None
     except (sqlite3.Error, OSError):
         raise refusal from None
@@ -111,11 +118,13 @@ def _begins_as_database(file: Path) -> bool:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether MLflow's tables are in the database and the file is as long as its header says."""
+    """Whether MLflow's tables are in the database, and all its pages in the file or in its log."""
     uri = f"file:{quote(str(file))}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT)) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in rows}
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    return tables >= TABLES and pages * page_bytes <= file.stat().st_size
+    log = file.with_name(file.name + LOG)
+    length = file.stat().st_size + (log.stat().st_size if log.exists() else 0)
+    return tables >= TABLES and pages * page_bytes <= length
