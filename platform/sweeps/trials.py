@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,15 @@ class Placement(NamedTuple):
     fitting: int  # trials at a time that there are processors for
     at_once: int | None = None  # no more than these
     alike: Alike = Alike("", None)  # the nodes
+
+
+class Report(NamedTuple):
+    """What a trial tells in one piece: of each figure by itself Tune would keep means, extremes and
+    the last ten values for as long as the sweep lasts, 100 kB a trial.
+    """
+
+    last: Mapping[str, float] = {}  # figures of the last round that is evaluated
+    outcome: Outcome | None = None  # once the run is done
 
 
 class Trial(tune.Trainable):
@@ -110,7 +119,7 @@ class Trial(tune.Trainable):
             self.idle_since = time.perf_counter()
             return {
                 "rounds": 0,
-                "last": {},
+                "report": Report(),
                 "done": True,
                 "failure": str(error),
             }
@@ -122,16 +131,17 @@ class Trial(tune.Trainable):
         session = self.session
         for _ in session.next_rounds():
             pass
-        result: dict[str, Any] = {
-            "id": session.spec.id,
-            "rounds": session.experiment.state.round,
-            "last": dict(session.records[-1].metrics) if session.records else {},
-            "done": session.done,
-        }
+        outcome = None
         if session.done:
             self.guard.rest()  # all is trained: a slow store is no fault of the trial
-            result["outcome"] = self._finish()._asdict()
-        return result
+            outcome = self._finish()
+        last = session.records[-1].metrics if session.records else {}
+        return {
+            "id": session.spec.id,
+            "rounds": session.experiment.state.round,
+            "report": Report(dict(last), outcome),
+            "done": session.done,
+        }
 
     def _begin(self, spec: Spec) -> None:
         """Take up an experiment where its checkpoint left off, if it has one."""
@@ -358,7 +368,7 @@ class Watching(tune.Callback):
     ) -> None:
         """A trial has done some rounds."""
         if "failure" not in result:
-            self.observer.result(self._spec(trial), result["rounds"], result["last"])
+            self.observer.result(self._spec(trial), result["rounds"], result["report"].last)
 
     def on_trial_complete(
         self,
@@ -367,12 +377,13 @@ class Watching(tune.Callback):
         trial: Any,
         **info: Any,
     ) -> None:
-        """A trial is done, or has failed for good."""
+        """A trial is done, or has failed for good. Tune keeps it, so what it told is dropped."""
         reason = self.retrying.reasons.get(trial.config["id"], "")
+        report = trial.last_result.pop("report", Report())
         if failure := reason or trial.last_result.get("failure"):
             self._failed(trial, failure)
             return
-        spec, outcome = self._spec(trial), Outcome(**trial.last_result["outcome"])
+        spec, outcome = self._spec(trial), report.outcome
         self.queue.ended(spec, outcome)
         self.observer.ended(spec, outcome.finals, outcome.stored)
 
@@ -409,6 +420,29 @@ def prepared_processes() -> Iterator[None]:
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = kept
 
 
+@contextmanager
+def saved_once() -> Iterator[None]:
+    """Let Tune save its state at the beginning, which it looks for at the end, and not again and
+    again: 50 kB a trial, all of it each time, for a restore of its own. Ours reads the store.
+    """
+    from ray.tune.execution.tune_controller import TuneController
+
+    save = TuneController.checkpoint
+    saved: list[TuneController] = []
+
+    def save_first(controller: TuneController, force: bool = False, wait: bool = False) -> None:
+        del force, wait
+        if controller not in saved:
+            saved.append(controller)
+            save(controller, force=True, wait=True)
+
+    TuneController.checkpoint = save_first  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TuneController.checkpoint = save  # type: ignore[method-assign]
+
+
 def run_trials(
     queue: Queue,
     task: Task,
@@ -422,8 +456,7 @@ def run_trials(
     # pending one over and stops the actor that starts for it, so that with short trials a second
     # actor never comes up. As many pending trials as fit start all actors together.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.fitting)
-    # What Tune saves of a sweep is never read, so that it cannot be saved is no news; a full disk
-    # is said elsewhere, in a line.
+    # That Tune cannot save its state is no news; a full disk is said elsewhere, in a line.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the end of the sweep says what failed
     retrying = Retrying(task.destination.logs)
@@ -442,7 +475,8 @@ def run_trials(
         checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
         callbacks=[Watching(queue, observer, retrying), Silent()],
     )
-    Tuner(_trainable(task, placement), tune_config=tuning, run_config=running).fit()
+    with saved_once():
+        Tuner(_trainable(task, placement), tune_config=tuning, run_config=running).fit()
 
 
 def _trainable(task: Task, placement: Placement) -> Any:
