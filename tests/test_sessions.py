@@ -5,17 +5,29 @@ else's ever.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backstop.platform.params import BadInput
 from backstop.platform.sweeps.ray_tune import Precautions, RayTune
 from backstop.platform.workers import connection, sessions
 
 NAME = "session_2026-11-28_17-13-22_521580_12631"
+STARTS = """
+import sys, time
+from pathlib import Path
+from backstop.platform.workers import sessions
+earliest = sessions.earliest_session(Path(sys.argv[2]))
+with sessions.recorded(Path(sys.argv[1]), earliest):
+    print(earliest.name, flush=True)
+    time.sleep(600)
+"""
 HOLDS = """
 import sys, time
 from pathlib import Path
@@ -54,7 +66,7 @@ def test_what_a_killed_sweep_leaves_behind_is_removed_with_its_processes(tmp_pat
         sweep.kill()
         sweep.wait()
         (leftover,) = sessions.leftovers(store)
-        assert (leftover.session, leftover.size) == (used, 1000)
+        assert (leftover.sessions, leftover.size) == ([used], 1000)
         leftover.remove()
         assert left.wait(timeout=30) == -signal.SIGKILL
         assert agent.wait(timeout=30) == -signal.SIGKILL
@@ -63,6 +75,56 @@ def test_what_a_killed_sweep_leaves_behind_is_removed_with_its_processes(tmp_pat
             stranger.kill()
     assert not used.exists() and others.exists()
     assert sessions.leftovers(store) == []
+
+
+def test_what_a_sweep_leaves_that_is_killed_while_its_ray_starts_is_removed(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "s"
+    line = [sys.executable, "-c", STARTS, str(store), str(tmp_path / "ray")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stdout is not None
+        earliest = sweep.stdout.readline().strip()
+        first, second = session(tmp_path, at(earliest, 1)), session(tmp_path, at(earliest, 40))
+        others = [
+            session(tmp_path, at(earliest, -1)),  # of a process that had the same number
+            session(tmp_path, at(earliest, 3600)),  # of one that has it now
+            session(tmp_path, at(earliest, 1) + "0"),
+        ]
+        assert sessions.leftovers(store) == [], "it still starts"
+        sweep.kill()
+    (leftover,) = sessions.leftovers(store)
+    assert (leftover.sessions, leftover.size) == ([first, second], 2000)
+    leftover.remove()
+    assert not first.exists() and not second.exists()
+    assert all(other.exists() for other in others)
+    assert sessions.leftovers(store) == []
+
+
+def at(name: str, seconds: int) -> str:
+    """The name of a session of the same process that started so much later."""
+    _, time, process = re.split(r"_(?=\d{4}-)|_(?=\d+$)", name)
+    started = datetime.strptime(time, sessions.TIME)  # noqa: DTZ007 -- Ray's names have no zone
+    later = started + timedelta(seconds=seconds)
+    return f"session_{later.strftime(sessions.TIME)}_{process}"
+
+
+def test_a_ray_that_does_not_start_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def fail(*_: object) -> None:
+        made.append(session(tmp_path, sessions.earliest_session(tmp_path).name))
+        raise RuntimeError("the raylet has died")
+
+    monkeypatch.setattr(connection.rays, "check_address", lambda _: tmp_path)
+    monkeypatch.setattr(connection, "_connect", fail)
+    store = tmp_path / "s"
+    with pytest.raises(BadInput, match="has died"), connection.local_ray(None, 1, store=store):
+        pass
+    assert made and not made[0].exists()
+    assert not list((store / "ray").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,44 +67,52 @@ def local_ray(
         # a warning that signals are handled elsewhere, which is meant
         logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with _preloading(preload):
-            _connect(endpoint_or_folder, cpus or available())
-    except Exception as error:  # a start that takes too long is one of no class of its own
-        problem = str(error).partition("\n")[0]
-        raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
-    if isinstance(endpoint_or_folder, Path):
-        with _own(store, when_lost):
-            yield ray
-        return
-    try:
+    with ExitStack() as held:
+        if isinstance(endpoint_or_folder, Path):
+            held.enter_context(_own_files(endpoint_or_folder / "ray", store))
+        try:
+            with _preloading(preload):
+                _connect(endpoint_or_folder, cpus or available())
+        except Exception as error:  # a start that takes too long is one of no class of its own
+            problem = str(error).partition("\n")[0]
+            raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
+        held.callback(ray.shutdown)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
+        if isinstance(endpoint_or_folder, Path) and when_lost is not None:
+            held.enter_context(_watched(when_lost))
         yield ray
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
-def _own(store: Path | None, when_lost: Callable[[str], object] | None) -> Iterator[None]:
-    """The private Ray of this process while the block lasts; its files go with it."""
-    import ray
+def _own_files(folder: Path, store: Path | None) -> Iterator[None]:
+    """The files of private Rays that this process starts while the block lasts go with it, those
+    of a start that fails too.
+    """
+    earliest = sessions.earliest_session(folder.absolute())
 
+    def end_all() -> None:
+        for session in sessions.started_sessions(earliest):
+            sessions.end_session(session)
+
+    with ExitStack() as held:
+        if store is not None:
+            held.enter_context(sessions.recorded(store, earliest))
+        held.callback(end_all)
+        yield
+
+
+def _watched(when_lost: Callable[[str], object]) -> AbstractContextManager[None]:
+    """While the block lasts, tell which process of the private Ray has died, once all others of it
+    have been ended.
+    """
     session = _own_session()
 
     def end_rest(lost: str) -> None:
         sessions.end_session(session)
-        if when_lost is not None:
-            when_lost(lost)
+        when_lost(lost)
 
-    with ExitStack() as held:
-        if store is not None:
-            held.enter_context(sessions.recorded(store, session))
-        held.callback(sessions.end_session, session)
-        held.callback(ray.shutdown)
-        if when_lost is not None:
-            held.enter_context(loss.watched(_vital(), end_rest))
-        yield
+    return loss.watched(_vital(), end_rest)
 
 
 def _vital() -> dict[str, Any]:
