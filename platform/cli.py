@@ -103,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupt(*_: object) -> NoReturn:
     """A polite request to stop is an interruption too."""
+    # where Ray's own handler comes first, an alarm would abort the process in three seconds
+    signal.alarm(0)
     raise KeyboardInterrupt
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,14 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all; its folder is made where it is missing. Raises OSError."""
     with replacing(path) as fresh:
         fresh.write_bytes(content)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes had begun to write and never put in the file's place. Whoever
+    writes it now fails. Raises OSError.
+    """
+    for fresh in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*"):
+        fresh.unlink(missing_ok=True)
 
 
 @contextmanager

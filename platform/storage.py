@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from backstop.platform.disk import write_atomically
+from backstop.platform.disk import remove_unfinished, write_atomically
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
@@ -128,9 +128,12 @@ def file_names(location: Location) -> set[str]:
 
 
 def delete(location: Location) -> None:
-    """Remove a file or an object; nothing where there is none. Raises OSError."""
+    """Remove a file, with what killed processes had begun to write in its place, or an object;
+    nothing where there is none. Raises OSError.
+    """
     if isinstance(location, Path):
         location.unlink(missing_ok=True)
+        remove_unfinished(location)
     elif exists(location):
         _file_system(location).delete_file(location.path)
 

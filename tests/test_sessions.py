@@ -186,3 +186,41 @@ def test_a_terminal_that_goes_is_an_interruption_unless_that_was_ruled_out(
     found = subprocess.run(line, capture_output=True, text=True, check=False)
     assert found.returncode == code
     assert ("the same command goes on from there" in found.stderr) == (code == 130)
+
+
+# Ray's C++ code takes SIGTERM as it starts: past Python, which knows nothing of it
+TAKEN = """
+import ctypes, os, signal, sys, time
+from backstop.platform import cli
+from backstop.platform.workers.connection import take_back_sigterm
+def taken(options):
+    ctypes.CDLL(None).signal(signal.SIGTERM, 1)  # SIG_IGN
+    take_back_sigterm()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+cli.list_ = taken
+sys.exit(cli.main(["list"]))
+"""
+# its handler sets an alarm before it calls Python's
+ALARM = """
+import os, signal, sys, time
+from backstop.platform import cli
+def alarmed(options):
+    signal.alarm(1)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    finally:
+        time.sleep(2)  # to end takes longer
+cli.list_ = alarmed
+sys.exit(cli.main(["list"]))
+"""
+
+
+@pytest.mark.parametrize("code", [TAKEN, ALARM], ids=["taken", "alarm"])
+def test_a_request_to_stop_is_an_interruption_whatever_ray_has_made_of_it(code: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 130
+    assert "the same command goes on from there" in found.stderr

@@ -120,6 +120,7 @@ def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     code, said = signaled(tmp_path, space, "cut", signal.SIGTERM)
     assert code == 130 and "the same command goes on from there" in said, said
     assert len(said.splitlines()) < 12, f"no trace of the signal:\n{said}"
+    assert "SIGTERM received" not in said, said
     assert statuses(tmp_path / "cut") == {"FINISHED", "KILLED"}
     code, said = signaled(tmp_path, space, "cut", signal.SIGKILL)
     assert code == -signal.SIGKILL

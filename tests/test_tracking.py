@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,6 +28,7 @@ from safetensors.torch import load_file
 from backstop.platform.contract import Part, Record, Spec
 from backstop.platform.params import BadInput
 from backstop.platform.results.tracking import database, drivers, runs, store
+from backstop.platform.results.tracking import log as tracking_log
 from backstop.platform.results.tracking.description import run_command, run_params
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.locations import local_path, repair_locations
@@ -690,6 +692,25 @@ def test_ui(
     assert serve_ui(made, 5001) == 130
     with pytest.raises(BadInput, match="no database yet"):
         serve_ui(locate_store(tmp_path), 5001)
+
+
+def test_what_a_killed_process_was_about_to_send_goes_with_the_run(
+    experiment: tuple[Store, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tracking_log, "local_path", lambda _: None)  # as where a server has them
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    one = log(experiment)
+    one.log(record(0))
+    assert one.flush()
+    outbox = temporary / f"backstop-{one.run_id}"
+    outbox.mkdir()
+    (outbox / "half.safetensors").write_bytes(b"half of the")
+    assert one.finish(final([record(0)]), {"weight": torch.arange(3.0)})
+    assert list(temporary.iterdir()) == []
+    listed = mlflow_client(experiment[0].uri).list_artifacts(one.run_id)
+    assert {file.path for file in listed} == {"model.safetensors", "spec.json"}
 
 
 @pytest.mark.slow

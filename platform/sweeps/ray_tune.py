@@ -16,7 +16,7 @@ from backstop.platform.sweeps.backend import Observer, Task
 from backstop.platform.sweeps.calibration import PREPARED, calibrate, worst_load
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.workers import rays, sessions
-from backstop.platform.workers.connection import available, local_ray
+from backstop.platform.workers.connection import available, local_ray, take_back_sigterm
 from backstop.platform.workers.fingerprints import Alike, ask_nodes, choose_alike
 from backstop.platform.workers.limits import Limits
 from backstop.platform.workers.machine import gpu_mib
@@ -99,6 +99,7 @@ class RayTune:
         from backstop.platform.sweeps.trials import Placement, prepared_processes, run_trials
         from backstop.platform.workers.cluster import measured_resources
 
+        take_back_sigterm()  # Ray was started in another thread
         alike = self._nodes(queue.finished, task.device)
         if alike.remark:
             self.say(f"backstop: {alike.remark}")

@@ -84,6 +84,15 @@ def local_ray(
         yield ray
 
 
+def take_back_sigterm() -> None:
+    """Let Python's own handler have SIGTERM again: Ray takes it as it starts, prints a trace and
+    aborts the process soon after. Only the main thread can, wherever Ray was started.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 @contextmanager
 def _own_files(folder: Path, store: Path | None) -> Iterator[None]:
     """The files of private Rays that this process starts while the block lasts go with it, those

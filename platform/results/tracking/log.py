@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -361,9 +363,9 @@ class Log:
         if folder is not None:
             _fill_artifacts(folder, contents)
             return
-        with tempfile.TemporaryDirectory() as temporary:
-            _fill(Path(temporary), contents)
-            self._client.log_artifacts(self._id(), temporary)
+        with _outbox(self._id()) as outbox:
+            _fill(outbox, contents)
+            self._client.log_artifacts(self._id(), str(outbox))
 
 
 def _points(values: Mapping[str, float], step: int) -> list[Point]:
@@ -405,6 +407,20 @@ def _different_figures(stored: Mapping[str, float], final: Mapping[str, float]) 
         if there != here:
             differences.append(f"{key} {there!r} there, {here!r} here")
     return differences
+
+
+@contextmanager
+def _outbox(run_id: str) -> Iterator[Path]:
+    """A temporary folder from which a run's artifacts are sent. It has the run's name: what is left
+    where a process is killed is removed by the one on this machine that finishes the run.
+    """
+    folder = Path(tempfile.gettempdir()) / f"backstop-{run_id}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fill_artifacts(folder: Path, contents: Mapping[str, bytes]) -> None:
