@@ -16,7 +16,7 @@ import pytest
 
 from backstop.platform.params import BadInput
 from backstop.platform.sweeps.ray_tune import Precautions, RayTune
-from backstop.platform.workers import connection, sessions
+from backstop.platform.workers import connection, rays, sessions
 
 NAME = "session_2026-11-28_17-13-22_521580_12631"
 STARTS = """
@@ -118,7 +118,7 @@ def test_a_ray_that_does_not_start_leaves_no_files(
         made.append(session(tmp_path, sessions.earliest_session(tmp_path).name))
         raise RuntimeError("the raylet has died")
 
-    monkeypatch.setattr(connection.rays, "check_address", lambda _: tmp_path)
+    monkeypatch.setattr(rays, "check_address", lambda _: tmp_path)
     monkeypatch.setattr(connection, "_connect", fail)
     store = tmp_path / "s"
     with pytest.raises(BadInput, match="has died"), connection.local_ray(None, 1, store=store):

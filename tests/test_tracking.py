@@ -709,7 +709,7 @@ def test_what_a_killed_process_was_about_to_send_goes_with_the_run(
     (outbox / "half.safetensors").write_bytes(b"half of the")
     assert one.finish(final([record(0)]), {"weight": torch.arange(3.0)})
     assert list(temporary.iterdir()) == []
-    listed = mlflow_client(experiment[0].uri).list_artifacts(one.run_id)
+    listed = mlflow_client(experiment[0].uri).list_artifacts(str(one.run_id))
     assert {file.path for file in listed} == {"model.safetensors", "spec.json"}
 
 

@@ -76,6 +76,7 @@ def left_behind(command: Command, before: Before) -> Iterator[Path]:
     yield from (path for path in command.temporary.rglob("*") if path != rays)
     yield from (command.store / "ray").glob("*")  # records of private Rays
     yield from (command.store / "checkpoints").glob("*")
+    yield from command.store.glob("mlflow.db-*")  # the database is whole by itself
     for driver in command.drivers:  # Ray names a session by the process
         yield from set(EVERYBODYS.glob(f"session_*_{driver}")) - before.files
     for path in set(SHARED_MEMORY.iterdir()) - before.files:

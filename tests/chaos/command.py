@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.processes import Process, processes_of, send
+from tests.chaos.processes import DRIVER, Process, processes_of, send
 from tests.chaos.stored import finished
 from tests.test_sweep import command
 
@@ -90,8 +90,11 @@ class Command:
         return finished(self.database)
 
     def processes(self, kind: str = "") -> list[Process]:
-        """Its processes, of one kind or of all."""
-        return [one for one in processes_of(self.temporary) if kind in {"", one.kind}]
+        """Its processes, of one kind or of all. A process that the driver is about to start is not
+        a second driver.
+        """
+        found = [one for one in processes_of(self.temporary) if kind in {"", one.kind}]
+        return [one for one in found if kind != DRIVER or one.pid == self.driver.pid]
 
     def pick(self, kind: str, draw: float) -> Process | None:
         """One of its processes of a kind, waited for; None where the command ends before. ``draw``

@@ -15,6 +15,7 @@ import numpy as np
 
 from tests.chaos.command import Command
 from tests.chaos.disk import Disk
+from tests.chaos.processes import DRIVER
 from tests.chaos.proxy import REFUSED, RESET, UNAVAILABLE
 from tests.chaos.tracking import Tracking
 
@@ -97,7 +98,7 @@ def _silence(kind: str) -> Act:
 def _signals(number: signal.Signals, times: int = 1) -> Act:
     def act(around: Surroundings, disturbance: Disturbance) -> bool:
         command = around.command
-        driver = command.pick("driver", 0)
+        driver = command.pick(DRIVER, 0)
         if driver is None or not command.send(driver, number):
             return False
         for _ in range(times - 1):
@@ -167,7 +168,7 @@ PROCESSES: Mapping[str, Act] = {
     "kill -9 the log monitor": _kill("log monitor"),
     "kill -9 the autoscaler": _kill("autoscaler"),
     "kill -9 the dashboard": _kill("dashboard"),
-    "kill -9 the driver": _kill("driver"),
+    "kill -9 the driver": _kill(DRIVER),
     "kill -9 everything": _kill_all,
     "SIGTERM": _signals(signal.SIGTERM),
     "SIGTERM twice": _signals(signal.SIGTERM, 2),
@@ -178,7 +179,7 @@ PROCESSES: Mapping[str, Act] = {
     "silence of a trial": _silence("trial"),
     "silence of the raylet": _silence("raylet"),
     "silence of the GCS": _silence("GCS"),
-    "silence of the driver": _silence("driver"),
+    "silence of the driver": _silence(DRIVER),
 }
 ACTORS: Mapping[str, Act] = {
     "kill -9 a client actor": _kill("client actor"),

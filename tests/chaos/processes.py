@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-OTHER = "other"
+DRIVER, OTHER = "driver", "other"
 PROGRAMS = {"gcs_server": "GCS", "raylet": "raylet"}  # by the name of the file that is run
 COMMANDS = {  # by what is in the command; the first that is there
     "ray::ResourceTrainable": "trial",
@@ -29,7 +29,7 @@ COMMANDS = {  # by what is in the command; the first that is there
     "monitor.py": "autoscaler",
     "dashboard.py": "dashboard",
     "warden.py": "warden",
-    "backstop.platform.cli": "driver",
+    "backstop.platform.cli": DRIVER,
 }
 
 

@@ -229,6 +229,7 @@ def test_what_is_left_behind_is_seen(ended: Command, monkeypatch: pytest.MonkeyP
         ended.temporary / "file",
         ended.store / "ray" / "record",
         ended.store / "checkpoints" / "a.pt",
+        ended.store / "mlflow.db-wal",
         aftermath.SHARED_MEMORY / f"chaos-{os.getpid()}",
     ]
     for path in left:

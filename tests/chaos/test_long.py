@@ -52,7 +52,7 @@ class Series(NamedTuple):
 
     space: str
     kinds: Sequence[str]
-    count: int
+    number: int
     options: Sequence[str] = ()
     needs: str = ""  # what the store is on: a tracking server, a small disk
 
@@ -90,7 +90,7 @@ def test_a_series_changes_no_byte_and_leaves_nothing_behind(
     name: str, tmp_path: Path, tally: Tally
 ) -> None:
     series = SERIES[name]
-    waiting = list(drawn(SEED + list(SERIES).index(name), series.kinds, series.count))
+    waiting = list(drawn(SEED + list(SERIES).index(name), series.kinds, series.number))
     sweeps = 0
     while waiting:
         folder = tmp_path / str(sweeps)
