@@ -13,7 +13,7 @@ from queue import Queue
 
 import pytest
 
-from backstop.platform.workers import loss
+from backstop.platform.workers import loss, sessions
 from tests.test_sweep import SPACE, board, command, finished, sweep
 
 AGAIN = """
@@ -67,17 +67,27 @@ def test_a_command_begins_again_a_few_times_in_the_same_process(tmp_path: Path) 
     assert len(goes_on) == 5 and "the same command goes on from there" in end
 
 
+def processes_in(session: Path, name: str) -> list[int]:
+    """The processes of a session that have this name."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            named = words[0].endswith(name.encode())
+            if named and session.name.encode() in b" ".join(words):
+                found.append(int(folder.name))
+    return found
+
+
 def process_of(store: Path, name: str) -> int:
     """The process of a sweep's own Ray that has this name."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         for record in (store / "ray").glob("*"):
-            session = Path(record.read_text().splitlines()[1]).name
-            for folder in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):
-                    words = (folder / "cmdline").read_bytes().split(b"\0")
-                    if words[0].endswith(name.encode()) and session.encode() in b" ".join(words):
-                        return int(folder.name)
+            earliest = Path(record.read_text().splitlines()[1])
+            for session in sessions.started_sessions(earliest):
+                if found := processes_in(session, name):
+                    return found[0]
         time.sleep(0.5)
     pytest.fail(f"no {name} of the sweep")
 

@@ -164,7 +164,7 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
 def test_the_files_of_a_local_ray_go_with_it(tmp_path: Path) -> None:
     with connection.local_ray(None, 1, store=tmp_path):
         (record,) = (tmp_path / "ray").iterdir()
-        used = Path(record.read_text().splitlines()[1])
+        (used,) = sessions.started_sessions(Path(record.read_text().splitlines()[1]))
         assert used.is_dir()
     assert not used.exists() and not record.exists()
 
