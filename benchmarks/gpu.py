@@ -43,10 +43,10 @@ from backstop.platform.examples import server_view
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import costs
-from backstop.platform.rounds.mean import weighted_mean
 from backstop.platform.specs.part import parse_part, to_chain
 from backstop.platform.training import loading
 from backstop.platform.training.device import choose_device, fingerprint
+from backstop.platform.training.mean import weighted_mean
 from backstop.search_spaces.paper_cifar10 import BASE
 
 HERE = Path(__file__).resolve().parent

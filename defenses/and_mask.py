@@ -64,7 +64,8 @@ def and_mask(
             rows = _rescaled(rows, agreed, view.layout)
         return updates._replace(rows=rows), state
 
-    return Defense(apply=masked)
+    # a share of a tensor is counted on all of its coordinates
+    return Defense(apply=masked, scope="rows" if rescale else "coordinates")
 
 
 def _rescaled(rows: Tensor, kept: Tensor, layout: Sequence[Slot]) -> Tensor:

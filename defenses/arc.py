@@ -48,4 +48,4 @@ def arc(
         limit = longest_first[2 * assumed * (n - assumed) // n]
         return updates._replace(rows=robust.clip(updates.rows, limit))
 
-    return stateless(clipped)
+    return stateless(clipped, scope="coordinates")

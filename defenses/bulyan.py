@@ -66,7 +66,7 @@ def bulyan(
         kept = max(count - 2 * assumed, 1)
         return merge(updates, robust.mean_around_median(updates.rows, kept, chosen))
 
-    return stateless(aggregated)
+    return stateless(aggregated, scope="coordinates")
 
 
 def _chosen(squared: Tensor, f: int, count: int) -> list[int]:

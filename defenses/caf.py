@@ -70,4 +70,4 @@ def caf(
                 break
         return updates._replace(weight=(given * best).to(updates.weight))
 
-    return stateless(filtered)
+    return stateless(filtered, scope="coordinates")

@@ -31,4 +31,4 @@ EXEMPT = ("adversarial",)  # of the laws in tests/laws/test_defenses.py: it is t
 
 def fedavg() -> Defense:
     """The identity."""
-    return stateless(lambda updates: updates)
+    return stateless(lambda updates: updates, scope="coordinates")

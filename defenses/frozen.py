@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import torch
 
-from backstop.platform.contract import Defense, stateless
+from backstop.platform.contract import Defense, Updates, stateless
 
 VERSION = 1
 EXEMPT = ("identical",)  # of the laws in tests/laws/test_defenses.py: rows that agree move nothing
@@ -35,4 +35,8 @@ EXEMPT = ("identical",)  # of the laws in tests/laws/test_defenses.py: rows that
 
 def frozen() -> Defense:
     """No row moves anything."""
-    return stateless(lambda updates: updates._replace(rows=torch.zeros_like(updates.rows)))
+
+    def still(updates: Updates) -> Updates:
+        return updates._replace(rows=torch.zeros_like(updates.rows))
+
+    return stateless(still, scope="coordinates")

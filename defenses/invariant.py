@@ -62,4 +62,4 @@ def invariant(
         votes = robust.ceil_count(mask_threshold, len(updates.rows))
         return merge(updates, robust.trimmed_mean(updates.rows, per_side, votes))
 
-    return stateless(aggregated)
+    return stateless(aggregated, scope="coordinates")

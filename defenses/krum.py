@@ -43,4 +43,4 @@ def krum(
         order, _ = robust.krum_order(updates.rows, f)
         return select(updates, order[:1])
 
-    return stateless(chosen)
+    return stateless(chosen, scope="coordinates")

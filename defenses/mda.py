@@ -52,7 +52,7 @@ def mda(
         tightest = _tightest(robust.distances(updates.rows).cpu(), assumed)
         return select(updates, torch.tensor(tightest))
 
-    return stateless(chosen)
+    return stateless(chosen, scope="coordinates")
 
 
 def _tightest(squared: Tensor, f: int) -> list[int]:

@@ -42,4 +42,4 @@ def meamed(
         assumed = attackers(f, n)
         return merge(updates, robust.mean_around_median(updates.rows, n - assumed))
 
-    return stateless(aggregated)
+    return stateless(aggregated, scope="coordinates")

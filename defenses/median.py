@@ -24,7 +24,7 @@ Example:
 from __future__ import annotations
 
 from backstop.platform import robust
-from backstop.platform.contract import Defense, merge, stateless
+from backstop.platform.contract import Defense, Updates, merge, stateless
 
 VERSION = 2
 GIVES = "row"
@@ -32,4 +32,8 @@ GIVES = "row"
 
 def median() -> Defense:
     """The coordinate-wise median of all rows."""
-    return stateless(lambda updates: merge(updates, robust.median(updates.rows)))
+
+    def aggregated(updates: Updates) -> Updates:
+        return merge(updates, robust.median(updates.rows))
+
+    return stateless(aggregated, scope="coordinates")

@@ -49,4 +49,4 @@ def multi_krum(
         order, assumed = robust.krum_order(updates.rows, f)
         return select(updates, order[: max(keep or len(order) - assumed, 1)])
 
-    return stateless(chosen)
+    return stateless(chosen, scope="coordinates")

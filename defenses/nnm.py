@@ -53,4 +53,4 @@ def nnm(
         mixtures = robust.mix(shares / shares.sum(1, keepdim=True), updates.rows)
         return Updates(mixtures, updates.weight, torch.full_like(updates.client, -1))
 
-    return stateless(mixed)
+    return stateless(mixed, scope="coordinates")

@@ -52,4 +52,4 @@ def norm_clip(
         counted = equal_weights(updates) if weights == "equal" else updates
         return counted._replace(rows=robust.clip(updates.rows, norm))
 
-    return stateless(clipped)
+    return stateless(clipped, scope="coordinates")

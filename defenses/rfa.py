@@ -82,4 +82,4 @@ def rfa(
                 break
         return updates._replace(weight=(given * ratio).to(updates.weight))
 
-    return stateless(weighted)
+    return stateless(weighted, scope="coordinates")

@@ -53,4 +53,4 @@ def rlr(
         direction = robust.agree(updates.rows, threshold).float() * 2 - 1
         return updates._replace(rows=robust.times(updates.rows, direction))
 
-    return stateless(flipped)
+    return stateless(flipped, scope="coordinates")

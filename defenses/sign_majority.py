@@ -55,7 +55,7 @@ def sign_majority(
     def vote(updates: Updates) -> Updates:
         rows, size = updates.rows, step
         if size is None:
-            size = (robust.norms(rows).quantile(0.5) / sqrt(rows.shape[1])).item()
+            size = (robust.norms(rows).quantile(0.5) / sqrt(robust.length(rows))).item()
         return merge(updates, robust.sign_sum(rows).sign_() * size)
 
-    return stateless(vote)
+    return stateless(vote, scope="coordinates")

@@ -43,4 +43,4 @@ def simple_clustering() -> Defense:
     def clustered(updates: Updates) -> Updates:
         return equal_weights(select(updates, clusters.larger_of_two(updates.rows, "complete")))
 
-    return stateless(clustered)
+    return stateless(clustered, scope="coordinates")

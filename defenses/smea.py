@@ -57,7 +57,7 @@ def smea(
         search = _exact if comb(n, count) <= _SUBSETS else _greedy
         return select(updates, search(robust.distances(updates.rows).cpu(), count))
 
-    return stateless(chosen)
+    return stateless(chosen, scope="coordinates")
 
 
 def _centered(squared: Tensor) -> Tensor:

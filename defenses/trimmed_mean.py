@@ -52,4 +52,4 @@ def trimmed_mean(
         per_side = robust.floor_count(trim_fraction, len(updates.rows))
         return merge(updates, robust.trimmed_mean(updates.rows, per_side))
 
-    return stateless(trimmed)
+    return stateless(trimmed, scope="coordinates")

@@ -457,6 +457,13 @@ class Predict(Protocol):
         """The labels of the inputs that ``view.scores`` is about."""
 
 
+class FollowSection(Protocol):
+    """``follow`` of a chain on a section of the coordinates, where all stages go by them."""
+
+    def __call__(self, updates: Updates, /) -> tuple[Updates, Shares]:
+        """(updates, shares); the rows have the section's coordinates."""
+
+
 class Follow(Protocol[StateT]):
     """``apply`` of a chain, and how much each client counts in what it returns."""
 
@@ -468,6 +475,13 @@ class Follow(Protocol[StateT]):
         /,
     ) -> tuple[Updates, StateT, Shares]:
         """As :class:`Apply`, with the shares of the clients."""
+
+
+# What a stage has to have before it: whole rows, or as many of their coordinates as there are. In
+# the second case it makes the same of a coordinate wherever that stands and whatever the others
+# are, but for what ``robust`` tells of whole rows (norms, distances, angles, length); it keeps no
+# state and looks at no view. So a matrix that fits nowhere can be defended in sections.
+Scope = Literal["rows", "coordinates"]
 
 
 def no_state(_: ServerView) -> Any:
@@ -495,7 +509,9 @@ class Defense(NamedTuple, Generic[StateT]):
     finish: Finish[StateT] | None = None
     send: Send[StateT] | None = None
     predict: Predict | None = None
+    scope: Scope = "rows"  # what ``apply`` has to have before it
     follow: Follow[StateT] | None = None  # of a chain; a stage leaves it out
+    follow_section: FollowSection | None = None  # likewise
 
 
 class Training(NamedTuple):
@@ -673,9 +689,12 @@ class Record(NamedTuple):
     costs: Mapping[str, float] = {}
 
 
-def stateless(function: Callable[[Updates], Updates]) -> Defense:
+def stateless(function: Callable[[Updates], Updates], scope: Scope = "rows") -> Defense:
     """A defense that keeps nothing between rounds and needs no view."""
-    return Defense(apply=lambda updates, state, view: (function(updates), state))
+    return Defense(
+        apply=lambda updates, state, view: (function(updates), state),
+        scope=scope,
+    )
 
 
 def merge(updates: Updates, row: Tensor) -> Updates:

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from backstop.platform import plugins
-from backstop.platform.contract import Prediction, Record, Shares, Updates
+from backstop.platform.contract import Prediction, Record, Shares
 from backstop.platform.rounds import costs, origin, starts
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
-from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.rounds.probes import build_probe
 from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
@@ -33,6 +32,8 @@ from backstop.platform.training import evaluate, federation, loading
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.local_sgd import Trained
+from backstop.platform.training.matrix import Matrix
+from backstop.platform.training.mean import finite_rows, weighted_mean
 from backstop.platform.training.stage_errors import located
 from backstop.platform.workers import memory
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
@@ -165,15 +166,16 @@ class Experiment:
         """
         with self._measured("train"):
             cohort = self.built.cohort(self.state.round)
-            state, trained = self._train(self.state, cohort)
+            state, trained, matrix = self._train(self.state, cohort)
         with self._measured("check"):
-            finite = finite_rows(trained.rows) & finite_rows(trained.buffers)
+            finite = matrix.finite() & finite_rows(trained.buffers)
             sent = self._sent(trained, finite)
+            matrix.keep(finite)
         if not state.round:
             memory.give_back()  # the largest of all rounds counts, and one is measured in full
         with self._measured("aggregate", peak=True):
             changes = trained.buffers[finite]
-            moved, telemetry = self._aggregate(state, sent, changes)
+            moved, telemetry = self._aggregate(state, matrix, sent, changes)
         self.state = moved._replace(round=state.round + 1)
         if not self._due():
             return None
@@ -202,17 +204,11 @@ class Experiment:
             return True
         return self.state.round % self.spec.eval_every == 0
 
-    def _sent(self, trained: Trained, finite: Tensor) -> Updates:
-        """What the server takes: the rows that are finite."""
+    def _sent(self, trained: Trained, finite: Tensor) -> Shares:
+        """Who sent the rows that the server takes, the finite ones, and how much they count."""
         clients = trained.client.to(finite.device)
         weight = self._weights(trained.client)
-        if finite.all():  # no copy of the matrix
-            return Updates(trained.rows, weight, clients)
-        return Updates(
-            rows=trained.rows[finite],
-            weight=weight[finite],
-            client=clients[finite],
-        )
+        return Shares(clients[finite], weight[finite])
 
     def _honest_loss(self, trained: Trained, round_index: int) -> float:
         """The mean training loss of honest clients; NaN where none was there."""
@@ -256,11 +252,11 @@ class Experiment:
             sizes.append(float(len(shard)))
         return torch.tensor(sizes, device=self.built.device)
 
-    def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
+    def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained, Matrix]:
         """Send the model, plan, train the cohort and craft the malicious rows."""
         return self._trained(self._after_send(state), cohort)
 
-    def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained]:
+    def _trained(self, state: State, cohort: Tensor) -> tuple[State, Trained, Matrix]:
         attackers = self.built.attackers(state.round)
         present = torch.isin(cohort, attackers)
         attacked = bool(present.any()) and self.built.scheduled(state.round)
@@ -274,12 +270,13 @@ class Experiment:
             state.buffers,
             self.built.training_state(state.attack),
         )
+        matrix = self.clients.matrix(trained)
         if trained.rows.is_cpu and trained.rows.nbytes >= memory.LARGE:
             memory.give_back()
         if attacked:
-            trained = self._crafted(state, trained, present, presence)
-            state = self._after_sending(state, trained.rows[present], presence)
-        return state, trained
+            self._crafted(state, trained, matrix, present, presence)
+            state = self._after_sending(state, matrix, present, presence)
+        return state, trained, matrix
 
     def _after_send(self, state: State) -> State:
         """The state once the defense has said which model the clients are sent."""
@@ -301,7 +298,8 @@ class Experiment:
     def _after_sending(
         self,
         state: State,
-        sent: Tensor,
+        matrix: Matrix,
+        present: Tensor,
         presence: Presence,
     ) -> State:
         """The state once the attack has seen what it sent (m, d)."""
@@ -309,7 +307,7 @@ class Experiment:
         if not remember:
             return state
         view = self.views.attack(state, presence)
-        return state._replace(attack=remember(state.attack, sent, view))
+        return state._replace(attack=remember(state.attack, matrix.of(present), view))
 
     def _presence(self, cohort: Tensor, present: Tensor) -> Presence:
         """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""
@@ -323,32 +321,33 @@ class Experiment:
         self,
         state: State,
         trained: Trained,
+        matrix: Matrix,
         present: Tensor,
         presence: Presence,
-    ) -> Trained:
-        """What is sent where the attack crafts the rows, or the buffers, of those present. They are
-        written in place of what was trained: a second matrix is made for nobody.
+    ) -> None:
+        """Let the attack craft the rows, or the buffers, that those present send, in place of what
+        was trained.
         """
         craft = self.built.attack.craft
         craft_buffers = self.built.attack.craft_buffers
         if not (craft or craft_buffers):
-            return trained
+            return
         view = self.views.attack(state, presence)
         if self.sees_honest:
-            view = replace(view, honest=trained.rows[~present])
-        rows, buffers = trained.rows, trained.buffers
+            view = replace(view, honest=matrix.of(~present))
         if craft:
-            own = rows[present]
-            rows[present] = craft(state.attack, own, view)
+            own = matrix.of(present)
+            matrix.replace(present, craft(state.attack, own, view))
+        buffers = trained.buffers
         if craft_buffers and buffers.shape[1]:
             changes = buffers[present]
             buffers[present] = craft_buffers(state.attack, changes, view)
-        return trained
 
     def _aggregate(
         self,
         state: State,
-        sent: Updates,
+        matrix: Matrix,
+        sent: Shares,
         changes: Tensor,
     ) -> tuple[State, Telemetry]:
         """Defend, and move the global vectors by the weighted mean. Without a weight that is left,
@@ -356,25 +355,21 @@ class Experiment:
 
         What the defense did is told only when asked for, in the rounds that are evaluated.
         """
-        if not len(sent.rows):
+        if not len(sent.client):
             return state, dict
-        follow = self.built.defense.follow
-        assert follow is not None
         server = self.views.server(state)
-        after, remembered, shares = follow(sent, state.defense, server)
-        aggregate = weighted_mean(after.rows, after.weight)
+        defended = matrix.defended(sent, self.built.defense, state.defense, server)
         moved = state._replace(
-            params=state.params + aggregate * self.spec.server_lr,
-            buffers=_moved_buffers(state.buffers, changes, sent, shares),
-            defense=remembered,
+            params=state.params + defended.aggregate * self.spec.server_lr,
+            buffers=_moved_buffers(state.buffers, changes, sent, defended.shares),
+            defense=defended.state,
         )
         judged = self._judged(state.round)
         malicious = judged.to(sent.client.device)
 
         def telemetry() -> dict[str, float]:
-            kept = evaluate.kept(sent, after, malicious)
-            layout = self.built.net.layout
-            return kept | evaluate.masked(sent.rows, aggregate, layout)
+            kept = evaluate.kept(sent, defended.left, malicious)
+            return kept | evaluate.masked(defended.stopped(), self.built.net.layout)
 
         return moved, telemetry
 
@@ -458,7 +453,7 @@ def _sees_honest(spec: Spec) -> bool:
 def _moved_buffers(
     buffers: Tensor,
     changes: Tensor,
-    sent: Updates,
+    sent: Shares,
     shares: Shares,
 ) -> Tensor:
     """The global buffers (e,) after the clients' changes (n, e) to them. A client's count as much

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backstop.platform.kernels import sections
+
 # Without numba the rows on a CPU go through the kernels of a GPU as well: more slowly, and with
 # other last digits. The fingerprint of a run says so.
 COMPILED = find_spec("numba") is not None
@@ -175,11 +177,14 @@ def _sum_of_pieces(
     """
     from backstop.platform.kernels import cpu
 
-    parts = np.zeros((-(-d // cpu.PIECE), *shape))
-    cpu.in_pieces(
-        lambda index, first, last: work(first, last, parts[index]), d, torch.get_num_threads()
-    )
-    return torch.from_numpy(np.add.reduce(parts, axis=0))
+    def sums() -> Any:
+        parts = np.zeros((-(-d // cpu.PIECE), *shape))
+        cpu.in_pieces(
+            lambda index, first, last: work(first, last, parts[index]), d, torch.get_num_threads()
+        )
+        return parts
+
+    return torch.from_numpy(sections.total(sums))
 
 
 def _sum_of_changed(
@@ -357,9 +362,21 @@ def _squares(rows: Tensor) -> Tensor:
         return gpu.squares(rows)
     result = _over_coordinates(rows, "squares", len(rows))
     values = _array(rows)
-    for i in _out_of_range(result):
-        result[i] = _apart(values[i], np.zeros_like(values[i]))
-    return result
+
+    def to_origin(i: int) -> tuple[Any, Any]:
+        return values[i], np.zeros_like(values[i])
+
+    return _in_range(result, to_origin)
+
+
+def length(rows: Tensor) -> int:
+    """How many coordinates the rows (n, d) of a round have: d, or more of them where some are
+    elsewhere.
+
+    >>> length(torch.ones(2, 5))
+    5
+    """
+    return sections.whole_length(rows.shape[1])
 
 
 def norms_around(rows: Tensor, center: Tensor) -> Tensor:
@@ -381,11 +398,12 @@ def norms_around(rows: Tensor, center: Tensor) -> Tensor:
         here = out[:, : last - first]
         np.subtract(values[:, first:last], middle[first:last], out=here)
 
-    result = _sum_of_changed(rows, "squares", moved, len(rows))
-    for i in _out_of_range(result):
+    def to_origin(i: int) -> tuple[Any, Any]:
         apart = values[i] - middle
-        result[i] = _apart(apart, np.zeros_like(apart))
-    return result.sqrt_()
+        return apart, np.zeros_like(apart)
+
+    result = _sum_of_changed(rows, "squares", moved, len(rows))
+    return _in_range(result, to_origin).sqrt_()
 
 
 def distances(rows: Tensor) -> Tensor:
@@ -412,22 +430,23 @@ def _squared_distances(rows: Tensor) -> Tensor:
     n = len(rows)
     values = _array(rows)
     result = _over_coordinates(rows, "squared_distances", n, n)
-    upper = torch.triu_indices(n, n, 1)
-    for pair in _out_of_range(result[upper[0], upper[1]]):
-        i, j = upper[:, pair].tolist()
-        result[i, j] = _apart(values[i], values[j])
+    one, other = torch.triu_indices(n, n, 1)
+
+    def pair(index: int) -> tuple[Any, Any]:
+        return values[one[index]], values[other[index]]
+
+    result[one, other] = _in_range(result[one, other], pair)
     return result + result.t()
 
 
-def _out_of_range(result: Tensor) -> list[int]:
-    """Where float32 squares may have overflowed or vanished: below 1e-28 and at infinity."""
-    return ((result < 1e-28) | ~result.isfinite()).nonzero().flatten().tolist()
-
-
-def _apart(one: Any, other: Any) -> float:
-    from backstop.platform.kernels import cpu
-
-    return float(cpu.squared_distance(one, other))
+def _in_range(squared: Tensor, pair: Callable[[int], tuple[Any, Any]]) -> Tensor:
+    """Squared distances (k,) of pairs of rows; they are done again in float64 where float32 squares
+    may have overflowed or vanished: below 1e-28 and at infinity.
+    """
+    doubtful = ((squared < 1e-28) | ~squared.isfinite()).nonzero().flatten().tolist()
+    again = sections.squared_distances(len(doubtful), lambda index: pair(doubtful[index]))
+    squared[doubtful] = squared.new_tensor(again)
+    return squared
 
 
 def products(rows: Tensor) -> Tensor:

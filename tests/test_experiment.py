@@ -31,6 +31,7 @@ from backstop.platform.contract import (
     Record,
     Samples,
     ServerView,
+    Shares,
     Slot,
     Spec,
     TestSet,
@@ -41,12 +42,13 @@ from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 from backstop.platform.results.leaderboard import unattacked
 from backstop.platform.rounds import costs, finals
-from backstop.platform.rounds.mean import finite_rows, weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
 from backstop.platform.training import device, evaluate
 from backstop.platform.training.defense_chain import chain
-from backstop.platform.training.evaluate import Probe
+from backstop.platform.training.evaluate import Probe, where_stopped
+from backstop.platform.training.matrix import WholeMatrix
+from backstop.platform.training.mean import finite_rows, weighted_mean
 from backstop.platform.workers import memory
 
 NOWHERE = Path("unused")
@@ -406,8 +408,7 @@ def test_a_stamped_test_set_stays_small_where_that_loses_nothing() -> None:
 
 
 def test_what_the_defense_kept() -> None:
-    rows = torch.tensor([[1.0, 0.0, 2.0], [1.0, 0.0, 2.0], [9.0, 0.0, 9.0], [9.0, 0.0, 9.0]])
-    before = Updates(rows, torch.tensor([1.0, 3.0, 2.0, 2.0]), torch.tensor([1, 4, 6, 7]))
+    before = Shares(torch.tensor([1, 4, 6, 7]), torch.tensor([1.0, 3.0, 2.0, 2.0]))
     after = before._replace(weight=torch.tensor([0.0, 3.0, 0.0, 1.0]))
     wanted = {
         "defense/kept_weight_benign": 0.75,
@@ -416,9 +417,9 @@ def test_what_the_defense_kept() -> None:
         "defense/true_positive_rate": 0.5,
     }
     assert evaluate.kept(before, after, torch.tensor([6, 7])) == wanted
-    present = Updates(*(column[[1, 3]] for column in after))  # a chain drops rejected rows
+    present = Shares(*(column[[1, 3]] for column in after))  # a chain drops rejected rows
     assert evaluate.kept(before, present, torch.tensor([6, 7])) == wanted
-    merged = Updates(rows[:1], torch.tensor([8.0]), torch.tensor([-1]))
+    merged = Shares(torch.tensor([-1]), torch.tensor([8.0]))
     assert evaluate.kept(before, merged, torch.tensor([6])) == {}
     assert "defense/true_positive_rate" not in evaluate.kept(before, after, torch.tensor([99]))
 
@@ -434,10 +435,10 @@ def test_what_the_defense_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         "defense/masked_fraction/one": pytest.approx(2 / 6),
         "defense/masked_fraction/two": 0.25,
     }
-    assert evaluate.masked(rows, aggregate, layout) == wanted
+    assert evaluate.masked(where_stopped(rows, aggregate), layout) == wanted
     monkeypatch.setattr(evaluate, "TELEMETRY_CHUNK", 6)
-    assert evaluate.masked(rows, aggregate, layout) == wanted
-    assert evaluate.masked(rows, rows[1], layout)["defense/masked_fraction"] == 0.0
+    assert evaluate.masked(where_stopped(rows, aggregate), layout) == wanted
+    assert not where_stopped(rows, rows[1]).any()
 
 
 def test_every_record_says_what_the_defense_cost() -> None:
@@ -609,8 +610,9 @@ def test_a_round_in_which_the_defense_rejects_everybody_moves_nothing() -> None:
 def test_buffers_move_by_the_clients_that_the_defense_keeps(defense: str, moved: float) -> None:
     experiment = Experiment(TINY.replace(defense=to_chain(defense, "defense")), NOWHERE, "cpu")
     state = experiment.state._replace(buffers=torch.zeros(1))
-    sent = Updates(torch.zeros(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
-    after, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    matrix = WholeMatrix(torch.zeros(2, len(state.params)))
+    sent = Shares(torch.tensor([3, 8]), torch.ones(2))
+    after, _ = experiment._aggregate(state, matrix, sent, torch.tensor([[1.0], [100.0]]))
     assert after.buffers.tolist() == [moved]
 
 
@@ -624,8 +626,9 @@ def test_buffers_of_a_round_that_moves_nothing_stay() -> None:
     )
     experiment.built = experiment.built._replace(defense=chain(nobody))
     state = experiment.state._replace(buffers=torch.zeros(1), defense=(None,))
-    sent = Updates(torch.ones(2, len(state.params)), torch.ones(2), torch.tensor([3, 8]))
-    after, _ = experiment._aggregate(state, sent, torch.tensor([[1.0], [100.0]]))
+    matrix = WholeMatrix(torch.ones(2, len(state.params)))
+    sent = Shares(torch.tensor([3, 8]), torch.ones(2))
+    after, _ = experiment._aggregate(state, matrix, sent, torch.tensor([[1.0], [100.0]]))
     assert after.buffers.tolist() == [0.0] and torch.equal(after.params, state.params)
 
 

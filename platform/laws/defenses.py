@@ -16,6 +16,7 @@ from backstop.platform import plugins
 from backstop.platform.contract import Defense, Updates
 from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
+from backstop.platform.laws.scopes import goes_in_sections
 from backstop.platform.laws.streams import global_states
 from backstop.platform.laws.views import plain_server_view
 from backstop.platform.seeds import generator
@@ -232,4 +233,5 @@ DEFENSE_LAWS: Mapping[str, Law] = {
     "zero": zero,
     "adversarial": adversarial,
     "facts": states_facts,
+    "sections": goes_in_sections,
 }

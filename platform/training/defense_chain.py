@@ -17,6 +17,7 @@ from backstop.platform.contract import (
     ServerView,
     Shares,
     Updates,
+    as_they_are,
 )
 from backstop.platform.params import BadInput
 from backstop.platform.training.stage_errors import located, name_errors
@@ -116,6 +117,7 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     unnamed = range(len(names) + 1, len(stages) + 1)
     called = (*names, *(f"stage {position}" for position in unnamed))
     labels = [f"defense {name}" for name in called]
+    in_sections = all(map(goes_by_coordinates, stages))
     stages = tuple(map(_named, labels, stages))
 
     def init(view: ServerView) -> tuple[Any, ...]:
@@ -126,18 +128,12 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         states: tuple[Any, ...],
         view: ServerView,
     ) -> tuple[Updates, tuple[Any, ...], Shares]:
-        shares, after = Shares(updates.client, updates.weight), list(states)
-        for index, stage in enumerate(stages):
-            given = updates
-            with located(view.round):
-                updates, after[index] = stage.apply(given, states[index], view)
-                _check_returned(labels[index], given, updates)
-            if (updates.client >= 0).all():
-                shares = Shares(updates.client, updates.weight)
-            updates = without_rejected(updates)
-            if not len(updates.weight):
-                return updates, tuple(after), shares._replace(weight=shares.weight * 0.0)
-        return updates, tuple(after), shares
+        with located(view.round):
+            return _followed(labels, stages, updates, states, view)
+
+    def follow_section(updates: Updates) -> tuple[Updates, Shares]:
+        updates, _, shares = _followed(labels, stages, updates, (None,) * len(stages), None)
+        return updates, shares
 
     def apply(
         updates: Updates,
@@ -166,8 +162,38 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
         finish=finish if any(stage.finish for stage in stages) else None,
         send=send if any(stage.send for stage in stages) else None,
         predict=_predictor(stages, called),
+        scope="coordinates" if in_sections else "rows",
         follow=follow,
+        follow_section=follow_section if in_sections else None,
     )
+
+
+def goes_by_coordinates(stage: Defense) -> bool:
+    """Whether a stage makes of some of the coordinates what it makes of them in whole rows."""
+    return stage.scope == "coordinates" or stage.apply is as_they_are
+
+
+def _followed(
+    labels: Sequence[str],
+    stages: Sequence[Defense],
+    updates: Updates,
+    states: tuple[Any, ...],
+    view: ServerView | None,
+) -> tuple[Updates, tuple[Any, ...], Shares]:
+    """What the stages make of the rows, one after the other; where all of them go by coordinates,
+    there may be no view and no state.
+    """
+    shares, after = Shares(updates.client, updates.weight), list(states)
+    for index, stage in enumerate(stages):
+        given = updates
+        updates, after[index] = stage.apply(given, states[index], view)  # type: ignore[arg-type]
+        _check_returned(labels[index], given, updates)
+        if (updates.client >= 0).all():
+            shares = Shares(updates.client, updates.weight)
+        updates = without_rejected(updates)
+        if not len(updates.weight):
+            return updates, tuple(after), shares._replace(weight=shares.weight * 0.0)
+    return updates, tuple(after), shares
 
 
 def _named(label: str, stage: Defense) -> Defense:

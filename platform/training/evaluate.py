@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Prediction, PredictView, Samples, Slot, TestSet, Updates
+from backstop.platform.contract import Prediction, PredictView, Samples, Shares, Slot, TestSet
 from backstop.platform.training import network
 
 CACHE_BYTES = 1 << 30  # bytes of normalized inputs that are kept for the next round
@@ -221,13 +221,13 @@ def rejected(predicted: Prediction) -> float:
 
 
 def kept(
-    before: Updates,
-    after: Updates,
+    before: Shares,
+    after: Shares,
     malicious: Tensor,
 ) -> dict[str, float]:
-    """What the defense let through, where rows keep their identity: the weight left to benign and
-    to malicious rows, and how it does as a detector: the share of malicious rows (true positives)
-    and of benign rows (false positives) that lost all weight.
+    """What the defense let through, where rows keep their identity: of the weight that counted
+    before, what is left to benign and to malicious rows, and how it does as a detector: the share
+    of malicious rows (true positives) and of benign rows (false positives) that lost all weight.
     """
     if (after.client < 0).any():
         return {}
@@ -247,31 +247,25 @@ def kept(
     return figures
 
 
-def masked(
-    rows: Tensor,
-    aggregate: Tensor,
-    layout: Sequence[Slot],
-) -> dict[str, float]:
-    """The share of coordinates that some row (n, d) wanted to move and the aggregate (d,) does not:
-    over all, and over each layer (the parameters of one module together).
+def masked(stopped: Tensor, layout: Sequence[Slot]) -> dict[str, float]:
+    """The share of coordinates that are stopped (d,): over all, and over each layer (the parameters
+    of one module together).
     """
-    stopped = _stopped(rows, aggregate)
     stopped_in: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for slot in layout:
         layer = slot.name.rpartition(".")[0] or slot.name
-        within = stopped[slot.start : slot.start + slot.size]
-        stopped_in[layer] += int(within.count_nonzero())
+        stopped_in[layer] += int(stopped[slot.span].count_nonzero())
         sizes[layer] += slot.size
     everywhere = int(stopped.count_nonzero())
-    shares = {"defense/masked_fraction": everywhere / max(len(aggregate), 1)}
+    shares = {"defense/masked_fraction": everywhere / max(len(stopped), 1)}
     for layer, size in sizes.items():
         shares[f"defense/masked_fraction/{layer}"] = stopped_in[layer] / max(size, 1)
     return shares
 
 
-def _stopped(rows: Tensor, aggregate: Tensor) -> Tensor:
-    """Where the aggregate (d,) is 0 and some row (n, d) is not, (d,) bool."""
+def where_stopped(rows: Tensor, aggregate: Tensor) -> Tensor:
+    """Where some row (n, d) wanted to move and the aggregate (d,) does not, (d,) bool."""
     stopped = aggregate == 0
     columns = rows.split(TELEMETRY_CHUNK, dim=1)
     for part, still in zip(columns, stopped.split(TELEMETRY_CHUNK), strict=True):

@@ -5,9 +5,11 @@ cohort.
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,20 @@ from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Sheet, Trained
-from backstop.platform.workers import memory
+from backstop.platform.training.matrix import Matrix, WholeMatrix
+from backstop.platform.training.mean import finite_rows
+from backstop.platform.workers import apart, memory
+from backstop.platform.workers.apart import Block, Cut, MatrixApart, SectionJob
+from backstop.platform.workers.arrays import shareable, view
 from backstop.platform.workers.clients import predicted_labels
 from backstop.platform.workers.limits import Guard, Limits
 
 READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
 # replacements for one actor in a row, and actors that one call may end, before the experiment fails
 TRIES = 5
+# of the memory that a process may take: what a round's rows may have in one. The object store holds
+# them a second time while they come, and a defense that changes rows makes a third matrix
+GATHERED = 0.25
 
 
 class Worker:
@@ -101,6 +110,28 @@ class Worker:
         )
         return tuple(column.cpu().numpy() for column in trained)
 
+    def train_apart(
+        self,
+        where: Sequence[Cut],
+        *given: Any,
+    ) -> Iterator[Any]:
+        """Train one block, ``given`` as to :meth:`train`: first what is not its rows, and which of
+        them are finite, then a section of the rows after the other.
+        """
+        client, rows, buffers, loss = self.train(*given)
+        values = view(rows)
+        yield client, buffers, loss, finite_rows(values).numpy()
+        yield from apart.pieces(values, where)
+
+    def defend(
+        self,
+        job: SectionJob,
+        answers: Sequence[Any],
+        *blocks: Any,
+    ) -> Any:
+        """What the defense makes of a section of the rows, or what it asks of the others."""
+        return job.defended(self.built.defense, blocks, answers)
+
     def predict(
         self,
         batches: Mapping[str, Sequence[int]],
@@ -135,13 +166,6 @@ def _as_arrays(prediction: Prediction) -> tuple[Any, Any]:
     if prediction.radius is None:
         return label, None
     return label, prediction.radius.cpu().numpy()
-
-
-def view(array: Any) -> Tensor:
-    """A tensor on the memory of a read-only array; it is only ever read."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def pack(data: Data) -> dict[str, Any]:
@@ -223,13 +247,6 @@ def _as_trained(arrays: Sequence[Any]) -> Trained:
     return Trained(*columns)
 
 
-def _shareable(item: Any) -> Any:
-    """A tensor as a numpy array, which the object store shares; other things as they are."""
-    if isinstance(item, Tensor):
-        return item.detach().cpu().numpy()
-    return item
-
-
 def _last_first(count: int) -> list[int]:
     """Indices to be popped from the end, the lowest first."""
     return list(reversed(range(count)))
@@ -273,8 +290,11 @@ class OnActors:
         device: str = "cpu",
         share: ActorShare | None = None,
         limits: Limits = Limits(),  # noqa: B008 -- a named tuple: safe as a default
+        in_sections: bool | None = None,
     ) -> None:
-        """Start the actors; they come up while the caller goes on."""
+        """Start the actors; they come up while the caller goes on. ``in_sections`` says whether
+        rows stay apart where they can; None: where they are large. The bytes are the same.
+        """
         import ray
 
         self.ray = ray
@@ -286,6 +306,9 @@ class OnActors:
         self.data: InObjectStore | None = None  # a dataset by its key
         self.published_probe: InObjectStore | None = None
         self.kept: dict[str, InObjectStore] = {}
+        self.in_sections = in_sections
+        self.apart = False  # whether this experiment's rows stay where they are trained
+        self.left_apart: MatrixApart | None = None  # the rows that were trained last, if so
 
     def _start(self) -> Any:
         actor = self.ray.remote(Worker).options(
@@ -304,9 +327,29 @@ class OnActors:
         self.experiment = (built.spec, *self._put_dataset(built.spec, folder))
         self.published_probe = None
         self.kept = {}
+        self.apart = self._stays_apart(built)
         opened = [self._configure(actor) for actor in self.actors]
         for slot, refs in enumerate(opened):
             self._await_ready(slot, refs)
+
+    def _stays_apart(self, built: Federation) -> bool:
+        """Whether the rows stay apart. Where they should and cannot, a line on stderr says why."""
+        mib = 4 * built.spec.per_round * len(built.net.params) / memory.MEBIBYTE
+        wanted = self.in_sections
+        if wanted is None:
+            wanted = mib > GATHERED * self._process_mib()
+        reason = apart.why_gathered(built) if wanted else ""
+        if reason:
+            held = f"one process holds the {mib:,.0f} MiB of a round's rows"
+            print(f"{held}: {reason}", file=sys.stderr, flush=True)
+        return wanted and not reason
+
+    def _process_mib(self) -> float:
+        """The memory that each process of the experiment may take."""
+        if self.limits.gib is not None:
+            return self.limits.gib * 1024
+        mib = memory.machine_mib()
+        return math.inf if mib is None else mib / (len(self.actors) + 1)
 
     def _put_dataset(self, spec: Spec, folder: Path) -> InObjectStore:
         """The spec's dataset in the object store, put there where another one is."""
@@ -375,6 +418,26 @@ class OnActors:
             free.append(slot)
         return results
 
+    def _map_apart(
+        self,
+        calls: Sequence[Callable[[Any], list[Any]]],
+    ) -> list[tuple[Any, list[Any]]]:
+        """The same for calls with several answers, of which the first comes here and references
+        tell where the others are.
+        """
+        others: dict[int, list[Any]] = {}
+
+        def first(
+            index: int,
+            call: Callable[[Any], list[Any]],
+            actor: Any,
+        ) -> Any:
+            answer, *others[index] = call(actor)
+            return answer
+
+        answers = self._map([partial(first, index, call) for index, call in enumerate(calls)])
+        return [(answer, others[index]) for index, answer in enumerate(answers)]
+
     def _first_done(self, awaited: Iterable[Any]) -> Any:
         """The first of the answers to be there; waits for it."""
         (done,), _ = self.ray.wait(list(awaited), num_returns=1)
@@ -405,19 +468,49 @@ class OnActors:
         shared = self._put_vectors(params, buffers)
         attack_state = self._keep("state", state)
 
-        def call(unit: list[int]) -> Callable[[Any], Any]:
-            return lambda actor: actor.train.remote(
-                round_index,
-                unit,
-                *shared,
-                attack_state,
-                attacked,
-            )
+        blocks = [(round_index, unit, *shared, attack_state, attacked) for unit in units]
+        if self.apart:
+            return self._train_apart(blocks, sorted(cohort), params, buffers)
+
+        def call(block: tuple[Any, ...]) -> Callable[[Any], Any]:
+            return lambda actor: actor.train.remote(*block)
 
         sheet = Sheet(sorted(cohort), params, buffers)
-        for part in self._map([call(unit) for unit in units]):
+        for part in self._map([call(block) for block in blocks]):
             sheet.copy(_as_trained(part))
         return sheet.trained
+
+    def _train_apart(
+        self,
+        blocks: Sequence[tuple[Any, ...]],
+        cohort: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+    ) -> Trained:
+        """Train blocks whose rows stay in the object store; here they have no coordinates."""
+        where = apart.cuts(len(cohort), len(params), len(self.actors))
+        sheet = Sheet(cohort, params[:0], buffers)
+        finite = torch.zeros(len(cohort), dtype=torch.bool)
+
+        def call(block: tuple[Any, ...]) -> Callable[[Any], list[Any]]:
+            return lambda actor: actor.train_apart.options(num_returns=1 + len(where)).remote(
+                where, *block
+            )
+
+        stored = []
+        for told, rows in self._map_apart([call(block) for block in blocks]):
+            client, changes, loss, sound = map(view, told)
+            sheet.copy(Trained(client, params.new_empty(len(client), 0), changes, loss))
+            numbers = [sheet.row_of[number] for number in client.tolist()]
+            finite[numbers] = sound
+            stored.append(Block(numbers, rows))
+        self.left_apart = MatrixApart(self.ray, self._map, where, stored, finite)
+        return sheet.trained
+
+    def matrix(self, trained: Trained) -> Matrix:
+        """The rows that were trained last; nothing is held of them here from then on."""
+        left, self.left_apart = self.left_apart, None
+        return left or WholeMatrix(trained.rows)
 
     def predict(
         self,
@@ -449,7 +542,7 @@ class OnActors:
         triggered, published = probe.triggered, self.published_probe
         if triggered is None or (published is not None and published.holds(triggered)):
             return
-        ref = self.ray.put(_shareable(triggered.x))
+        ref = self.ray.put(shareable(triggered.x))
         self.published_probe = InObjectStore(triggered, ref)
         for slot, actor in enumerate(self.actors):
             self._await_ready(slot, [actor.probe.remote(ref)])
@@ -473,7 +566,7 @@ class OnActors:
         last = self.kept.get(name)
         if last is not None and last.holds(item):
             return last.ref
-        ref = self.ray.put(_shareable(item))
+        ref = self.ray.put(shareable(item))
         self.kept[name] = InObjectStore(item, ref)
         return ref
 

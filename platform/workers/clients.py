@@ -17,6 +17,7 @@ from backstop.platform.training import local_sgd
 from backstop.platform.training.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.training.federation import Federation, another
 from backstop.platform.training.local_sgd import Sheet, Trained
+from backstop.platform.training.matrix import Matrix, WholeMatrix
 from backstop.platform.workers import memory
 
 T = TypeVar("T")  # what is shared out
@@ -39,6 +40,9 @@ class Clients(Protocol):
         state: Any,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
+
+    def matrix(self, trained: Trained) -> Matrix:
+        """The rows that were trained last: those of ``trained``, or where they are instead."""
 
     def predict(
         self,
@@ -122,6 +126,10 @@ class InProcess:
         threads = len(self.lanes)
         self._share(local_sgd.blocks(self.built, round_index, cohort, attacked, threads), work)
         return sheet.trained
+
+    def matrix(self, trained: Trained) -> Matrix:
+        """The rows that were trained: they are here."""
+        return WholeMatrix(trained.rows)
 
     def predict(
         self,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from backstop.platform.workers.clients import Clients, InProcess
 from backstop.platform.workers.connection import available, local_ray
-from backstop.platform.workers.machine import MEBIBYTE
+from backstop.platform.workers.memory import MEBIBYTE
 from backstop.platform.workers.sharing import (
     MOST_THREADS,
     Resources,

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 
 from backstop.platform.workers.connection import available
+from backstop.platform.workers.memory import MEBIBYTE, machine_mib
 from backstop.platform.workers.sharing import Resources
-
-MEBIBYTE = 1024 * 1024
-# Linux: what a container may use, in the second and the first version of control groups
-LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def machine_resources(device: str) -> Resources:
@@ -23,27 +14,9 @@ def machine_resources(device: str) -> Resources:
     return Resources(
         cpus=available(),
         gpus=torch.cuda.device_count() if device == "cuda" else 0,
-        memory_mib=memory_mib(),
+        memory_mib=machine_mib(),
         gpu_mib=gpu_mib(device),
     )
-
-
-def memory_mib() -> float | None:
-    """The memory that this machine, or the container that this is, may use; None where the system
-    does not say.
-    """
-    try:
-        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return None
-    return min([whole, *(int(text) for text in map(_read, LIMITS) if text.isdecimal())]) / MEBIBYTE
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def gpu_mib(device: str) -> float | None:

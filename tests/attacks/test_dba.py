@@ -15,10 +15,10 @@ from backstop.attacks.model_replacement import model_replacement
 from backstop.platform.contract import Attack
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
-from backstop.platform.rounds.mean import weighted_mean
 from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted, bars
 from backstop.platform.training.attack_chain import attack_chain
+from backstop.platform.training.mean import weighted_mean
 from tests.arena import ARENA, Claim
 from tests.views import CLASSES, attack_view
 

@@ -96,8 +96,8 @@ def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name
         seed=spec.seed,
         round=0,
     )
-    state, attacked = experiment._train(experiment.state, cohort)
-    _, clean = free._train(free.state, cohort)
+    state, attacked, _ = experiment._train(experiment.state, cohort)
+    _, clean, _ = free._train(free.state, cohort)
     bad = torch.isin(attacked.client, built.malicious)
     assert torch.equal(attacked.rows[~bad], clean.rows[~bad]) and bad.any()
     assert all((attacked.rows[row] != clean.rows[row]).any() for row in bad.nonzero().flatten())
