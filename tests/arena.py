@@ -58,7 +58,7 @@ def first_rows(attack: str, **changes: Any) -> tuple[Tensor, Tensor]:
     """
     spec = ARENA.replace(attack=to_chain(attack, "attack"), **changes)
     experiment = Experiment(spec, Path("unused"), "cpu")
-    _, trained = experiment._trained(experiment.state, experiment.built.malicious)
+    _, trained, _ = experiment._trained(experiment.state, experiment.built.malicious)
     return experiment.state.params, trained.rows
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform import robust
+from backstop.platform import plugins, robust
 from backstop.platform.contract import BrokenStage, Defense, Part, Shares, Spec, Updates, stateless
 from backstop.platform.examples import server_view
 from backstop.platform.experiment import Experiment
@@ -110,7 +110,8 @@ def scattered(
 ) -> tuple[MatrixApart, Actor]:
     """Rows (n, d) as two blocks, none of which has neighbors together."""
     actor = Actor(store, defense)
-    where = apart.cuts(*rows.shape, actors=3)
+    n, d = rows.shape
+    where = apart.cuts(n, d, actors=3)
     blocks = []
     for first in (0, 1):
         numbers = list(range(first, len(rows), 2))
@@ -193,7 +194,7 @@ def test_the_law_finds_a_scope_that_is_not_so(
 ) -> None:
     monkeypatch.setattr(scopes, "tries", lambda group, name: [{}])
     monkeypatch.setattr(
-        scopes.plugins, "build", lambda group, name, params: stateless(rule, scope="coordinates")
+        plugins, "build", lambda group, name, params: stateless(rule, scope="coordinates")
     )
     with pytest.raises((Breach, ValueError), match=told):
         scopes.goes_in_sections("liar")

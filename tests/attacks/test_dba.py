@@ -108,8 +108,8 @@ def test_the_factor_of_a_single_shot_replaces_the_model() -> None:
     alone = Experiment(spec.replace(attack=spec.attack[:1]), Path("unused"), "cpu")
     cohort = experiment.built.cohort(0)
     attacker = (cohort == experiment.built.attackers(0)).nonzero().flatten()
-    _, plain = alone._trained(alone.state, cohort)
-    _, sent = experiment._trained(before, cohort)
+    _, plain, _ = alone._trained(alone.state, cohort)
+    _, sent, _ = experiment._trained(before, cohort)
     rows = torch.zeros_like(sent.rows)
     rows[attacker] = sent.rows[attacker]
     after = before.params + weighted_mean(rows, torch.ones(len(rows))) * spec.server_lr

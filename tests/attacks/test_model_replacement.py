@@ -38,7 +38,7 @@ def test_it_scales_the_whole_state_buffers_included() -> None:
     plain = plain._replace(buffers=torch.arange(12.0).view(6, 2))
     trained = plain._replace(rows=plain.rows.clone(), buffers=plain.buffers.clone())
     experiment.clients.train = lambda *_: trained  # type: ignore[method-assign]
-    _, sent = experiment._trained(experiment.state, cohort)
+    _, sent, _ = experiment._trained(experiment.state, cohort)
     factor = torch.where(malicious, 6.0, 1.0)[:, None]
     assert malicious.sum() == 2
     torch.testing.assert_close(sent.rows, plain.rows * factor)

@@ -73,7 +73,7 @@ def test_real_rows_are_zero_exactly_where_the_mask_is() -> None:
         Path("unused"),
         "cpu",
     )
-    state, trained = experiment._trained(experiment.state, experiment.built.malicious)
+    state, trained, _ = experiment._trained(experiment.state, experiment.built.malicious)
     mask = state.attack[1]
     assert (mask == 0).sum() == round(0.2 * len(mask))
     assert (trained.rows[:, mask == 0] == 0).all() and (
