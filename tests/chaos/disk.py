@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.mounts import mounted
 
 SIZE = "48m"
 BLOCK = 4096
+BUSY_S = 60.0
 
 
 class Disk:
@@ -38,7 +40,14 @@ class Disk:
         self._remount("rw")
 
     def _remount(self, how: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{how}", str(self.folder)], check=True)
+        """Mount it otherwise; the last threads of what was just killed may keep it busy."""
+        line = ["mount", "-o", f"remount,{how}", str(self.folder)]
+        deadline = time.monotonic() + BUSY_S
+        while (
+            done := subprocess.run(line, capture_output=True, text=True, check=False)
+        ).returncode:
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.2)
 
 
 @contextmanager
