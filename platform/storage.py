@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs")
 HOME = Path("backstop-store")  # what belongs to one machine, where the store is an object store
-PATIENCE_S = 60.0  # that a read waits for an object store that is away: a restart
+PATIENCE_S = 60.0  # that an object store is waited for that is away: a restart
 PAUSE_S = 1.0  # between two tries
 PROBE = ".backstop"  # the object that shows that a store can be written
 Answered = TypeVar("Answered")
@@ -102,11 +102,24 @@ def open_read(location: Location) -> BinaryIO:
     return BytesIO(_patiently(lambda: _content(location)))
 
 
-def write_whole(location: Location, content: bytes | memoryview) -> None:
-    """Write the content whole or not at all. Raises OSError."""
+def write_whole(
+    location: Location,
+    content: bytes | memoryview,
+    *,
+    patient: bool = False,
+) -> None:
+    """Write the content whole or not at all. Raises OSError; with ``patient`` an object store that
+    is away is waited for.
+    """
     if isinstance(location, Path):
         write_atomically(location, content)
-        return
+    elif patient:
+        _patiently(lambda: _put(location, content))
+    else:
+        _put(location, content)
+
+
+def _put(location: Remote, content: bytes | memoryview) -> None:
     with _file_system(location).open_output_stream(location.path) as stream:
         stream.write(content)
 

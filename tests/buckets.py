@@ -19,20 +19,29 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+SERVER = Path(__file__).with_name("remembering_moto.py")
 needs_moto = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("flask") is None,
     reason="there is no object store: pip install -c constraints.txt -e '.[test-s3]' brings one",
 )
 
 
-class ObjectStore:
-    """A server that can be killed, and is empty when it is started again."""
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
-    def __init__(self, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.log = log
+
+class ObjectStore:
+    """A server that can be killed, and has its objects when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` takes its objects and its log."""
+        self.port = free_port()
+        self.folder = folder
+        self.log = folder / "moto.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,10 +55,11 @@ class ObjectStore:
 
     def start(self) -> None:
         """Start it, with its bucket."""
-        server = [sys.executable, "-W", "ignore", "-m", "moto.server"]
+        server = [sys.executable, "-W", "ignore", str(SERVER)]
+        objects = str(self.folder / "objects")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*server, "-H", "127.0.0.1", "-p", str(self.port)], stdout=log, stderr=log
+                [*server, str(self.port), objects], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 60
         while not self._answers():
@@ -83,7 +93,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     """A running server whose keys are in the environment while the block lasts."""
     before = {name: os.environ.get(name) for name in KEYS}
     os.environ.update(KEYS)
-    server = ObjectStore(folder / "moto.log")
+    server = ObjectStore(folder)
     server.start()
     try:
         yield server

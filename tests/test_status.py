@@ -269,7 +269,7 @@ def test_a_driver_elsewhere_is_known_by_its_last_note(
     late = time.time() + 2 * sweep_states.SILENCE
     (state,) = states(site, now=late)
     assert (state.state, state.driver.alive, state.sound) == ("unknown", None, False)
-    assert close_parent(site.store, parent, "FINISHED")
+    close_parent(site.store, parent, "FINISHED")
     assert [state.state for state in states(site)] == ["incomplete"]
 
 
@@ -376,7 +376,7 @@ def test_the_table_of_several_sweeps_is_80_columns_wide(
     for space in ("attacks_on_cifar10", "paper_phishing_small"):
         parent = open_parent(site.store, number, space, driver="x")
         write_plan(site.store, parent, {spec.id: run_words(spec) for spec in SPECS})
-        assert close_parent(site.store, parent, "KILLED")
+        close_parent(site.store, parent, "KILLED")
     assert cli.main(["status", "--store", str(site.folder)]) == 1
     lines = capsys.readouterr().out.splitlines()
     table = lines[: lines.index("")]

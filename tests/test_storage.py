@@ -144,6 +144,25 @@ def test_an_object_store_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPa
         storage._patiently(away_twice)
 
 
+def test_what_is_nowhere_else_is_written_patiently(
+    arrow: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = storage._put, []
+
+    def away_twice(location: Remote, content: bytes) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("no answer")
+        real(location, content)
+
+    monkeypatch.setattr(storage, "PAUSE_S", 0.0)
+    monkeypatch.setattr(storage, "_put", away_twice)
+    with pytest.raises(OSError, match="no answer"):
+        storage.write_whole(arrow / "now_and_then", b"some rounds")
+    storage.write_whole(arrow / "last", b"all rounds", patient=True)
+    assert storage.file_names(arrow) == {"last"}
+
+
 def test_a_start_and_a_warm_up_are_found_by_another_node(
     arrow: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

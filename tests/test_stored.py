@@ -59,6 +59,7 @@ from backstop.platform.sweeps.plan import distinct, load_space, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue, Unstored
 from backstop.platform.sweeps.session import Destination
 from backstop.platform.sweeps.twins import with_twins
+from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training import loading
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -237,9 +238,10 @@ def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("BACKSTOP_PATIENCE", "0.05")
     queue.unstored[spec.id] = Unstored("away", kept=True)
     away = Destination(gone, experiment, Path("checkpoints"), space="little")
-    assert waiting.insist(queue, away) == [] and list(queue.unstored) == [spec.id]
+    impatient = Patience(gone, print)
+    assert waiting.insist(queue, away, impatient) == [] and list(queue.unstored) == [spec.id]
     assert waiting.send([spec], queue, away) == [] and "127.0.0.1" in queue.unstored[spec.id].reason
-    assert waiting.insist(queue, away._replace(store=place)) == [spec.id]
+    assert waiting.insist(queue, away._replace(store=place), impatient) == [spec.id]
     assert queue.unstored == {}
     told = queue.results[spec.id]
     assert told is not None
@@ -269,7 +271,8 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(
     running.log(records[-1])
     assert not running.finish(final(records))
     assert "s/mlflow.db is not there any more" in running.error and "--store" in running.error
-    assert not close_parent(place, str(running.run_id), "FAILED")
+    with pytest.raises(BadInput, match="is not there any more"):
+        close_parent(place, str(running.run_id), "FAILED")
     assert not Path("s").exists()
     for spec in rest:
         done(spec, elsewhere, Path("t/checkpoints"))

@@ -547,14 +547,56 @@ def test_an_interrupted_run_belongs_to_the_next_driver(experiment: tuple[Store, 
     with drivers.at_work(folder) as driver:
         one = log(experiment, driver=driver)
         assert one.flush()
-        assert stop_runs(store, number, driver)
+        stop_runs(store, number, driver)
     assert [run.status for run in read_runs(store, name, status=None)] == ["KILLED"]
     with drivers.at_work(folder) as driver:
         two = log(experiment, driver=driver)
         assert two.flush()
         assert mark_interrupted(store, folder, name) == (0, 0)
         assert two.finish({"final/clean_accuracy": 0.5})
-        assert stop_runs(store, number, driver)
+        stop_runs(store, number, driver)
+    assert [run.status for run in read_runs(store, name, status=None)] == ["FINISHED"]
+
+
+def test_a_run_that_a_server_has_made_twice_is_left_once(
+    experiment: tuple[Store, str, str],
+) -> None:
+    """A server that dies between a run's making and its answer is asked a second time."""
+    store, number, name = experiment
+    with drivers.at_work(Path(store.artifacts).parent) as driver:
+        one = log(experiment, driver=driver)
+        assert one.flush()
+        client = mlflow_client(store.uri)
+        made = client.get_run(str(one.run_id)).data.tags
+        double = client.create_run(number, tags=made).info.run_id
+        assert one.finish({"final/clean_accuracy": 0.5})
+        stop_runs(store, number, driver)
+    runs = client.search_runs([number], "tags.`backstop.kind` = 'trial'")
+    assert [run.info.run_id for run in runs] == [one.run_id]
+    assert client.get_run(double).info.lifecycle_stage == "deleted"
+    assert [run.status for run in read_runs(store, name, status=None)] == ["FINISHED"]
+
+
+def test_artifacts_that_an_object_store_does_not_take_are_sent_later(
+    experiment: tuple[Store, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class UploadFailedError(Exception):
+        """As boto3's own, of no class that MLflow or Python knows."""
+
+    store, _, name = experiment
+    one = log(experiment)
+    assert one.flush()
+    one._artifact_uri = "s3://bucket/runs"
+    client = mlflow_client(store.uri)
+
+    def fails(*_: object) -> None:
+        raise UploadFailedError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "log_artifacts", fails)
+        assert not one.finish({"final/clean_accuracy": 0.5})
+        assert one.error == "artifacts in s3://bucket/runs: no answer"
+    assert log(experiment).finish({"final/clean_accuracy": 0.5})
     assert [run.status for run in read_runs(store, name, status=None)] == ["FINISHED"]
 
 

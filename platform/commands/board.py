@@ -24,41 +24,38 @@ if TYPE_CHECKING:
     from backstop.platform.results.leaderboard.document import Document
     from backstop.platform.results.tracking.runs import Run
     from backstop.platform.results.tracking.store import Store
+    from backstop.platform.sweeps.waiting import Patience
 
 
 def write_board(
     options: argparse.Namespace,
     name: str,
     planned: Mapping[str, str],
+    patience: Patience,
     known: Sequence[Run] = (),
 ) -> Ranked:
     """Read the finished runs back from MLflow, write the leaderboard files and print the ranked
     table, which is returned.
 
     ``planned``, spec id → the run in words, are those that the caller knows of besides the store's;
-    ``known`` are the finished runs that the caller has read already.
+    ``patience`` is what the caller has with the store; ``known`` are the finished runs that the
+    caller has read already.
     """
     from backstop.platform.results.leaderboard.boards import rank_runs
     from backstop.platform.results.tracking.runs import read_runs
     from backstop.platform.results.tracking.soundness import read_only
-    from backstop.platform.results.tracking.store import locate_store
     from backstop.platform.results.tracking.sweeps import mark_interrupted
 
     folder = storage.locate(options.store)
-    store = locate_store(folder)
-    finished = read_runs(store, name, known=known)
-    say_interrupted(mark_interrupted(store, folder, name))
-    board = rank_runs(
-        store,
-        name,
-        finished,
-        mix=options.mix_fingerprints,
-        planned=planned,
-    )
+    store, insist = patience.store, patience.insist
+    finished = insist(lambda: read_runs(store, name, known=known))
+    say_interrupted(insist(lambda: mark_interrupted(store, folder, name)))
+    rank = partial(rank_runs, mix=options.mix_fingerprints, planned=planned)
+    board = insist(lambda: rank(store, name, finished))
     files: list[Path] = []
     if options.out or not read_only(store):
         files = _write_files(board, store, _folder(options, name))
-        _show(board.document, store, name, files)
+        _show(board.document, patience, name, files)
     print_board(options, board.document)
     _say_written(files)
     return board
@@ -88,7 +85,7 @@ def _write_files(
 
 def _show(
     document: Document,
-    store: Store,
+    patience: Patience,
     name: str,
     files: Sequence[Path],
 ) -> None:
@@ -97,6 +94,7 @@ def _show(
     from backstop.platform.results.tracking.exhibits import Exhibit, exhibit_board
     from backstop.platform.results.tracking.soundness import read_only
 
+    store = patience.store
     if read_only(store):
         return
     best = dict(best_row(document))
@@ -105,7 +103,7 @@ def _show(
     figures |= {f"best/{key}": float(value) for key, value in best.items()}
     exhibit = Exhibit(files, partial(board_note, document), figures, defense)
     try:
-        exhibit_board(store, name, exhibit)
+        patience.insist(lambda: exhibit_board(store, name, exhibit))
     except BadInput as error:
         say(f"backstop: the leaderboard's files are not in MLflow: {error}")
 
@@ -138,8 +136,9 @@ def _say_written(files: Sequence[Path]) -> None:
 def leaderboard(options: argparse.Namespace) -> int:
     """``backstop leaderboard``: rank what is in MLflow."""
     from backstop.platform.results.tracking.experiments import check_name
+    from backstop.platform.sweeps.waiting import Patience
 
     check_name(options.experiment)
-    readable_store(options)
-    write_board(options, options.experiment, {})
+    patience = Patience(readable_store(options), say)
+    write_board(options, options.experiment, {}, patience)
     return DONE

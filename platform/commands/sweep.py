@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from backstop.platform.sweeps.plan import SweepPlan
     from backstop.platform.sweeps.queues import Queue
     from backstop.platform.sweeps.search import Proposals
+    from backstop.platform.sweeps.waiting import Patience
 
 
 def _parse_seeds(text: str | None) -> list[int] | None:
@@ -76,6 +77,7 @@ def sweep(options: argparse.Namespace) -> int:
         from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import Precautions, RayTune
+        from backstop.platform.sweeps.waiting import Patience
         from backstop.platform.training.device import choose_device
         from backstop.platform.training.precision import emulation_note
         from backstop.platform.workers.limits import Limits
@@ -91,6 +93,7 @@ def sweep(options: argparse.Namespace) -> int:
     if note := emulation_note((spec.precision for spec in plan.specs), device):
         say(f"backstop: {note}")
     site = _site(options, plan, device.type)
+    patience = Patience(site.store, say)
     backend = RayTune(
         options.ray_address,
         actors,
@@ -113,8 +116,9 @@ def sweep(options: argparse.Namespace) -> int:
             starting=starting,
             watch=lambda queue: Watch(plan.title, queue),
             say=say,
+            patience=patience,
         )
-        lines = _show_results(options, site, plan, queue)
+        lines = _show_results(options, site, plan, queue, patience)
     if beside := _beside_guess(site.experiment, plan, queue, time.monotonic() - began):
         _remark(beside)
     lines = [*shortfalls(queue, site), *lines]
@@ -128,6 +132,7 @@ def _show_results(
     site: Site,
     plan: SweepPlan,
     queue: Queue,
+    patience: Patience,
 ) -> list[str]:
     """Show what the searches have chosen, and the leaderboard; what is returned says why there is
     none.
@@ -135,8 +140,8 @@ def _show_results(
     if plan.searches:
         _print_searches(options, plan.searches)
     if _ends_with_board(options, plan.searches):
-        return _write_board(options, site, plan, queue)
-    _say_models(options, plan, queue, None)
+        return _write_board(options, site, plan, queue, patience)
+    _say_models(options, plan, queue, None, patience)
     return []
 
 
@@ -145,6 +150,7 @@ def _say_models(
     plan: SweepPlan,
     queue: Queue,
     board: Ranked | None,
+    patience: Patience,
 ) -> None:
     """Remove the final models that are not to be kept, and say which are."""
     if options.keep_models == "none":
@@ -156,7 +162,6 @@ def _say_models(
         return
     from backstop.platform.results.leaderboard.best import best_runs
     from backstop.platform.results.tracking.models import drop_models
-    from backstop.platform.results.tracking.store import locate_store
 
     ours = queue.specs.keys() | {spec.id for spec in plan.specs}
     best = best_runs(board.document)
@@ -164,7 +169,7 @@ def _say_models(
         _remark("no defense is ranked, so all final models are kept")
         return
     others = [run for run in board.runs if run.id in ours - best.ids]
-    dropped = drop_models(locate_store(storage.locate(options.store)), others)
+    dropped = patience.insist(lambda: drop_models(patience.store, others))
     kept = f"the final models of {best.defense} are kept"
     _remark(f"{kept}, those of {dropped} other runs were removed")
 
@@ -237,22 +242,23 @@ def _write_board(
     site: Site,
     plan: SweepPlan,
     queue: Queue,
+    patience: Patience,
 ) -> list[str]:
     """Write the leaderboard; where runs are lacking or the store is away there may be none now, and
     what is returned says so.
     """
-    from backstop.platform.sweeps import waiting
+    from backstop.platform.results.tracking.store import Away
     from backstop.platform.sweeps.plan import run_words
 
     planned = {} if plan.searches else {spec.id: run_words(spec) for spec in plan.specs}
     try:
-        board = write_board(options, site.experiment, planned, queue.finished)
+        board = write_board(options, site.experiment, planned, patience, queue.finished)
     except BadInput as error:
-        if not (queue.unstored or queue.failures) and waiting.answers(site.store):
+        if not (queue.unstored or queue.failures or isinstance(error, Away)):
             raise
-        _say_models(options, plan, queue, None)
-        return [f"no leaderboard now: {error}"]
-    _say_models(options, plan, queue, board)
+        _say_models(options, plan, queue, None, patience)
+        return [f"no leaderboard now: {error}; the same command writes it"]
+    _say_models(options, plan, queue, board, patience)
     return []
 
 

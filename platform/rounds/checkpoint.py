@@ -45,13 +45,13 @@ class Checkpoint:
         self.path = folder / f"{spec_id}{SUFFIX}"
         self.note = ""  # why the last restore began anew, where there was something
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: Saved, *, patient: bool = False) -> None:
         """Write what is saved. Raises OSError where the folder or the object store does not take
-        it.
+        it, with ``patient`` only after a while.
         """
         content = BytesIO()  # torch's own writer raises something else for a full disk
         torch.save(saved._asdict(), content)
-        storage.write_whole(self.path, content.getbuffer())
+        storage.write_whole(self.path, content.getbuffer(), patient=patient)
 
     def read(self, where: torch.device | str = "cpu") -> Saved | None:
         """What is saved; None where nothing (readable) is."""
@@ -129,6 +129,6 @@ class Checkpointed:
             if time.perf_counter() >= deadline:
                 return
 
-    def save(self) -> None:
+    def save(self, *, patient: bool = False) -> None:
         """Write the checkpoint. Raises OSError where the folder does not take it."""
-        self.checkpoint.save(self.experiment.saved(self.records))
+        self.checkpoint.save(self.experiment.saved(self.records), patient=patient)

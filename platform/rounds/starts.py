@@ -103,7 +103,7 @@ def keep_start(file: str) -> str:
     name = f"sha256-{hashlib.sha256(content).hexdigest()}"
     with _keeping():
         if not storage.exists(cache() / name):
-            storage.write_whole(cache() / name, content)
+            storage.write_whole(cache() / name, content, patient=True)
     return name
 
 
@@ -208,7 +208,7 @@ def compute_once(
             content = BytesIO()
             torch.save((params.cpu(), buffers.cpu()), content)
             with _keeping():
-                storage.write_whole(path, content.getbuffer())
+                storage.write_whole(path, content.getbuffer(), patient=True)
         return warm
 
 

@@ -43,10 +43,12 @@ from backstop.platform.sweeps.plan import SweepPlan, preflight, run_words
 from backstop.platform.sweeps.queues import Fixed, Queue
 from backstop.platform.sweeps.reporter import Reporter
 from backstop.platform.sweeps.session import LOGS, Destination
+from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training.device import choose_device
 from backstop.platform.workers.limits import log_path
 
 FAILED = "failed"
+DONE = "FINISHED"  # as MLflow has it
 RUNS_LISTED = 5  # runs that one line names at most
 
 
@@ -76,13 +78,15 @@ def conduct(
     starting: Beside | None = None,
     watch: Callable[[Queue], AbstractContextManager[Observer]],
     say: Callable[[str], None],
+    patience: Patience | None = None,
 ) -> Queue:
     """Run what is left of a plan; the queue, which knows how everything ended.
 
     ``starting`` is the back end's start where the caller has begun it, who may go on while it ends;
-    ``watch`` opens what shows the trials as they go. Raises BadInput before anything is trained.
+    ``watch`` opens what shows the trials as they go; ``patience`` is what the caller has with the
+    store. Raises BadInput before anything is trained.
     """
-    waiting.patience(site.store)  # a setting that is none is refused now, not at the end
+    patience = patience or Patience(site.store, say)
     new_store = is_new(site.store)
     if new_store:
         backend.check()  # before a store is made
@@ -90,7 +94,7 @@ def conduct(
         stack.enter_context(journal.settling(site.store))
         if starting is None:
             starting = stack.enter_context(Beside(backend.start))
-        sweep = _OpenSweep(plan, site, backend, starting, say, stack)
+        sweep = _OpenSweep(plan, site, backend, starting, patience, stack)
         if new_store:
             sweep.start(plan.specs, f" and a new store in {site.folder}")
         queue = sweep.fill_queue()
@@ -119,7 +123,7 @@ class _OpenSweep:
         site: Site,
         backend: Backend,
         starting: Beside,
-        say: Callable[[str], None],
+        patience: Patience,
         stack: ExitStack,
     ) -> None:
         """Be a driver on the store, and begin to open it."""
@@ -127,7 +131,8 @@ class _OpenSweep:
         self.site = site
         self.backend = backend
         self.starting = starting
-        self.say = say
+        self.patience = patience
+        self.say = patience.say
         self.stack = stack
         self.all_ended = False  # nothing that was started runs any more
         self.home = drivers_home(site.store, site.folder)
@@ -140,13 +145,13 @@ class _OpenSweep:
         stack.callback(self._release)
 
     def _open_store(self) -> tuple[str, list[Run]]:
-        site = self.site
-        experiment = open_experiment(site.store, site.experiment)
+        site, insist = self.site, self.patience.insist
+        experiment = insist(lambda: open_experiment(site.store, site.experiment))
         journal.write_ahead(site.store)
-        lost = mark_interrupted(site.store, site.folder, site.experiment)
+        lost = insist(lambda: mark_interrupted(site.store, site.folder, site.experiment))
         if lost.words:
             self.say(f"backstop: {lost.words}")
-        return experiment, read_runs(site.store, site.experiment)
+        return experiment, insist(lambda: read_runs(site.store, site.experiment))
 
     def _release(self) -> None:
         """Nobody works on this sweep's runs any more: all of them or their back end have ended."""
@@ -155,9 +160,11 @@ class _OpenSweep:
         else:
             self.starting.close()
         if not self.opening.done() or self.opening.exception():
+            self.patience.give_up()
             return
         experiment, _ = self.opening.result()
-        if stop_runs(self.site.store, experiment, self.driver):
+        with suppress(BadInput):  # whoever looks after that marks them
+            stop_runs(self.site.store, experiment, self.driver)
             drivers.forget(self.home, self.driver)
 
     def start(self, specs: Sequence[Spec], circumstances: str) -> None:
@@ -179,15 +186,20 @@ class _OpenSweep:
 
     def destination(self, queue: Queue) -> Destination:
         """The sweep's parent run, opened, and all else that says where runs go."""
-        site, plan = self.site, self.plan
+        site, plan, insist = self.site, self.plan, self.patience.insist
+        store = site.store
         experiment, _ = self.opening.result()
-        signs_of_life.check_nobody_else(site.store, self.home, experiment, self.say)
-        parent = open_parent(site.store, experiment, plan.title, driver=self.driver)
-        self.stack.enter_context(signs_of_life.shown(site.store, parent))
+        insist(
+            lambda: signs_of_life.check_nobody_else(store, self.home, experiment, self.say),
+        )
+        parent = insist(
+            lambda: open_parent(store, experiment, plan.title, driver=self.driver),
+        )
+        self.stack.enter_context(signs_of_life.shown(store, parent))
         if isinstance(queue.source, Fixed):
             planned = {spec.id: run_words(spec) for spec in plan.specs}
-            write_plan(site.store, parent, planned)
-        write_view(site.store, experiment, plan.specs)
+            insist(lambda: write_plan(store, parent, planned))
+        insist(lambda: write_view(store, experiment, plan.specs))
         checkpoints = storage.absolute(site.checkpoints)
         return Destination(
             site.store,
@@ -240,20 +252,30 @@ class _OpenSweep:
             return
         runs = plural(len(queue.unstored), "run")
         first, *_ = queue.unstored.values()
-        limit = f"{waiting.patience(self.site.store):.0f} s"
+        limit = f"{self.patience.seconds:.0f} s"
         title = self.plan.title
         self.say(f"{title}: {runs} not stored yet ({first.reason}); trying for up to {limit} …")
-        if sent := waiting.insist(queue, destination):
+        if sent := waiting.insist(queue, destination, self.patience):
             self.say(f"{title}: {plural(len(sent), 'run')} stored now")
 
     def close(self, queue: Queue, destination: Destination) -> None:
         """Write how the sweep has ended, and what its searches have chosen."""
         self.all_ended = True
         self._write_searched(queue, destination)
+        insist = self.patience.insist
         with suppress(BadInput):  # what failed is said in any case
-            self._mark_failed(queue, destination)
-        status = "FAILED" if queue.unstored or queue.failures else "FINISHED"
-        close_parent(self.site.store, str(destination.parent), status)
+            insist(lambda: self._mark_failed(queue, destination))
+        self._close_parent(destination, "FAILED" if queue.unstored or queue.failures else DONE)
+        with suppress(BadInput):  # whoever looks after that marks them
+            insist(lambda: stop_runs(self.site.store, destination.experiment, self.driver))
+
+    def _close_parent(self, destination: Destination, status: str) -> None:
+        """Set the status of the sweep's run; where the store stays away, whoever looks after that
+        sets it.
+        """
+        store, parent = self.site.store, str(destination.parent)
+        with suppress(BadInput):
+            self.patience.insist(lambda: close_parent(store, parent, status))
 
     def _mark_failed(self, queue: Queue, destination: Destination) -> None:
         """Mark as FAILED the runs whose trials were ended before they could."""
@@ -269,7 +291,7 @@ class _OpenSweep:
     def close_finished(self, queue: Queue, destination: Destination) -> None:
         """Write and say that there was nothing left to run."""
         self._write_searched(queue, destination)
-        close_parent(self.site.store, str(destination.parent), "FINISHED")
+        self._close_parent(destination, DONE)
         where = f"in experiment {self.site.experiment!r}"
         self.say(f"{self.plan.title}: all {queue.expected} runs are finished already {where}")
 
@@ -284,11 +306,15 @@ class _OpenSweep:
 
         chosen = [reports.searched_by(search) for search in searches]
         parent, store = str(destination.parent), self.site.store
-        with suppress(BadInput):  # what is not stored is said run by run
+        values, note = reports.best_values(searches), reports.searches_note(searches)
+
+        def write() -> None:
             write_searched(store, parent, [item for item in chosen if item is not None])
-            values, note = reports.best_values(searches), reports.searches_note(searches)
             write_best(store, parent, values, note)
             write_view(store, destination.experiment, queue.specs.values())
+
+        with suppress(BadInput):  # what is not stored is said run by run
+            self.patience.insist(write)
 
     def _check_origin(self, queue: Queue, finished: Sequence[Run]) -> None:
         """Before anything is trained: the data of stored and of half-done runs are those of today,

@@ -197,13 +197,14 @@ class Session:
             self.log = self.destination().open_log(self.spec, origin, self.records)
         return self.log
 
-    def save(self) -> str:
+    def save(self, *, patient: bool = False) -> str:
         """Save the checkpoint; why that was not possible, else empty.
 
-        A disk that is full costs what a kill would lose, not the run.
+        A disk that is full costs what a kill would lose, not the run. With ``patient`` an object
+        store that is away is waited for.
         """
         try:
-            self.checkpointed.save()
+            self.checkpointed.save(patient=patient)
         except OSError as error:
             return error.strerror or str(error)
         return ""
@@ -224,4 +225,5 @@ class Session:
             outcome = store_run(log, self.checkpoint, self.records, model)
         if outcome.stored:
             return outcome
-        return outcome._replace(lost=self.save())
+        # what neither store has is all there is of the run
+        return outcome._replace(lost=self.save(patient=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backstop.platform.experiment import Experiment
@@ -43,8 +43,9 @@ def open_single(
         try:
             yield single
         finally:
-            new = not single.experiment_id
-            if new or stop_runs(store, single.experiment_id, driver):
+            with suppress(BadInput):  # whoever looks after that marks them
+                if single.experiment_id:
+                    stop_runs(store, single.experiment_id, driver)
                 drivers.forget(home, driver)
 
 

@@ -365,7 +365,8 @@ class Log:
             return
         with _outbox(self._id()) as outbox:
             _fill(outbox, contents)
-            self._client.log_artifacts(self._id(), str(outbox))
+            with _naming_artifacts(self._artifact_uri):
+                self._client.log_artifacts(self._id(), str(outbox))
 
 
 def _points(values: Mapping[str, float], step: int) -> list[Point]:
@@ -432,6 +433,20 @@ def _fill_artifacts(folder: Path, contents: Mapping[str, bytes]) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"artifacts in {folder.parents[1]}: {reason}") from error
+
+
+@contextmanager
+def _naming_artifacts(uri: str) -> Iterator[None]:
+    """What an object store's own library raises becomes an OSError: the run can be sent later."""
+    client_class()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError):
+        raise
+    except Exception as error:
+        raise OSError(f"artifacts in {uri}: {one_line(error)}") from error
 
 
 def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -27,10 +27,15 @@ ARTIFACTS = "mlartifacts"  # the folder of the artifacts, beside the database
 OWN_ARTIFACTS = ("http://", "https://", "sqlite:", "sqlite+")
 LINE_LIMIT = 400  # characters that say which run is meant
 PAGE = 1000  # runs per request
+# MLflow's codes for what is no fault of the request: those of a proxy's 5xx, of a database that is
+# away, and of a connection that broke with it
+PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "BAD_REQUEST"}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # else each run's end on a server is an address on stdout, which is ours
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's own defaults let one call hang for minutes when the server is gone; the buffer makes
     # waiting needless.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -150,9 +155,17 @@ def mlflow_client(uri: str) -> MlflowClient:
     return client_class()(uri)
 
 
+class Away(BadInput):
+    """A tracking server, or what it needs itself, does not answer now; the same may go through
+    later.
+    """
+
+
 @contextmanager
 def refusing(store: Store) -> Iterator[None]:
-    """Errors of the store become BadInput: one line."""
+    """Errors of the store become BadInput: one line. Those that may pass by themselves are
+    :class:`Away`.
+    """
     client_class()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -162,7 +175,16 @@ def refusing(store: Store) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise BadInput(f"tracking store {store.uri}: {one_line(error)}") from error
+        kind = Away if _may_pass(store, error) else BadInput
+        raise kind(f"tracking store {store.uri}: {one_line(error)}") from error
+
+
+def _may_pass(store: Store, error: Exception) -> bool:
+    """Whether an error is that of a server, of its database or of its artifacts that are away."""
+    if not store.uri.startswith(("http://", "https://")):
+        return False
+    code = getattr(error, "error_code", None)  # MLflow's own; others have none
+    return code is None or code in PASSING
 
 
 def one_line(error: BaseException) -> str:

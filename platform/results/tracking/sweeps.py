@@ -155,15 +155,13 @@ def close_parent(
     store: Store,
     run_id: str,
     status: str,
-) -> bool:
-    """Set a run's status (FINISHED, FAILED, KILLED); False when the store cannot be reached."""
-    try:
-        with refusing(store):
-            check_still_there(store)
-            mlflow_client(store.uri).set_terminated(run_id, status)
-    except BadInput:
-        return False
-    return True
+) -> None:
+    """Set a run's status (FINISHED, FAILED, KILLED). Raises BadInput when the store cannot be
+    reached.
+    """
+    with refusing(store):
+        check_still_there(store)
+        mlflow_client(store.uri).set_terminated(run_id, status)
 
 
 def drivers_home(store: Store, folder: Location) -> Path:
@@ -178,15 +176,13 @@ def stop_runs(
     store: Store,
     experiment_id: str,
     driver: str,
-) -> bool:
-    """Mark what a driver leaves unfinished as KILLED; False when the store cannot be reached."""
-    try:
-        with refusing(store):
-            check_still_there(store)
-            _kill(store, _runs_of(store, experiment_id, driver, "RUNNING"))
-    except BadInput:
-        return False
-    return True
+) -> None:
+    """Mark what a driver leaves unfinished as KILLED. Raises BadInput when the store cannot be
+    reached.
+    """
+    with refusing(store):
+        check_still_there(store)
+        _kill(store, _runs_of(store, experiment_id, driver, "RUNNING"))
 
 
 def failed_ids(
@@ -252,9 +248,26 @@ def _driver(run: StoredRun) -> str:
 
 
 def _kill(store: Store, runs: Iterable[StoredRun]) -> None:
+    """Mark runs as KILLED, or delete them where their driver has finished the spec in another one.
+
+    A server that dies may have made a run and not said so; asked again, it makes a second one.
+    """
     client = mlflow_client(store.uri)
     for run in runs:
         client.set_terminated(run.info.run_id, "KILLED")
+        if _is_double(store, run):
+            client.delete_run(run.info.run_id)
+
+
+def _is_double(store: Store, run: StoredRun) -> bool:
+    """Whether the driver of a run has finished its spec in another run."""
+    tags = run.data.tags
+    if "backstop.id" not in tags:
+        return False
+    finished = "attributes.status = 'FINISHED' AND tags.`backstop.kind` = 'trial'"
+    same = f"tags.`backstop.id` = '{tags['backstop.id']}' AND tags.`{DRIVER}` = '{_driver(run)}'"
+    found = search_runs(store, run.info.experiment_id, f"{finished} AND {same}")
+    return next(found, None) is not None
 
 
 def _died(
