@@ -24,7 +24,7 @@ from backstop.platform.results.figures.wording import mean_alone
 from backstop.platform.results.report import pictures
 from backstop.platform.results.report.by_knobs import Knobs, knobs_of
 from backstop.platform.results.report.by_round import mean_curve
-from backstop.platform.results.tables.columns import ranked_rows
+from backstop.platform.results.tables.columns import RankedRow, name_rows
 from backstop.platform.results.tracking.runs import Run, read_runs, with_curves
 from backstop.platform.results.tracking.store import Store, locate_store
 
@@ -104,8 +104,8 @@ def row(*columns: str) -> str:
 
 
 def table(document: Document) -> list[str]:
-    """One task: defenses by rank, accuracy without an attack, attack success under each, accuracy
-    under the strong edge case.
+    """One task after the warm-up: defenses by score, accuracy without an attack, attack success
+    under each, accuracy under the strong edge case.
     """
     cells, names = by_attack(document), attacks(document)
     successes = [f"success: {name}" for name in names]
@@ -114,7 +114,7 @@ def table(document: Document) -> list[str]:
         "accuracy, no attack",
         *successes,
         "accuracy under strong edge case",
-        "learning retained",
+        "score",
     ]
     twins = [rates(cells[name, FEDAVG]["natural_success"]) for name in names]
     lines = [
@@ -124,14 +124,14 @@ def table(document: Document) -> list[str]:
         row(":---", *["---:"] * (len(heads) - 1)),
         row("*clean twin: what the inputs do without a backdoor*", "", *twins, "", ""),
     ]
-    for ranked in ranked_rows(document):
+    for ranked in rows_of(document, warm=True):
         defense = ranked.defense.text
         name = ranked.defense._replace(mark="")
         successes = [rates(cells[attack, defense]["attack_success_rate"]) for attack in names]
         accuracy = rates(cells[NO_ATTACK, defense]["clean_accuracy"])
         strong = rates(cells[STRONG_EDGE, defense]["clean_accuracy"])
-        retained = mean_alone(cells[NO_ATTACK, defense]["learning_retained"])
-        lines.append(row(f"`{name}`", accuracy, *successes, strong, retained))
+        score = mean_alone(ranked.fields["score"])
+        lines.append(row(f"`{name}`", accuracy, *successes, strong, score))
     return [*lines, ""]
 
 
@@ -168,28 +168,46 @@ def from_the_start(documents: Sequence[Document]) -> list[str]:
     kinds = ("accuracy", "retained", "success", "excess")
     heads = [f"{task(document)}: {kind}" for document in documents for kind in kinds]
     lines = [row("defense", *heads), row(":---", *["---:"] * len(heads))]
-    cells = [by_attack(document, warm=False) for document in documents]
-    defenses = {defense: None for known in cells for _, defense in known}
-    names = {
-        ranked.defense.text: ranked.defense._replace(mark="")
-        for document in documents
-        for ranked in ranked_rows(document)
-    }
-    for defense in sorted(defenses, key=lambda text: _mean_retained(text, cells), reverse=True):
-        columns = [column for known in cells for column in _learning(known, defense)]
-        lines.append(row(f"`{names[defense]}`", *columns))
+    tasks = [learning(document) for document in documents]
+    names = {name: None for known in tasks for name in known}  # in order, each once
+    for name in sorted(names, key=lambda name: _mean_retained(name, tasks), reverse=True):
+        columns = [column for known in tasks for column in _learning(known.get(name))]
+        lines.append(row(f"`{name}`", *columns))
     return [*lines, ""]
 
 
-def _mean_retained(defense: str, cells: Sequence[Mapping[tuple[str, str], Cell]]) -> float:
-    known = [each[NO_ATTACK, defense] for each in cells if (NO_ATTACK, defense) in each]
-    return sum(cell["learning_retained"]["mean"] for cell in known) / len(known)
+def rows_of(document: Document, *, warm: bool) -> list[RankedRow]:
+    """The rows of the setting after the clean warm-up, or of the one from the start."""
+    settings = document["settings"]
+    (board,) = (
+        board for board in document["boards"] if bool(settings[board["setting"]]["warmup"]) == warm
+    )
+    return name_rows(document, board["rows"])
 
 
-def _learning(cells: Mapping[tuple[str, str], Cell], defense: str) -> list[str]:
-    if (NO_ATTACK, defense) not in cells:
+def learning(document: Document) -> dict[str, tuple[Cell, Cell]]:
+    """Defense as the page calls it, whatever norm the task takes → its cells from the start:
+    without an attack, under edge cases.
+    """
+    cells = by_attack(document, warm=False)
+    return {
+        str(ranked.defense._replace(mark="")): (
+            cells[NO_ATTACK, ranked.defense.text],
+            cells[EDGE, ranked.defense.text],
+        )
+        for ranked in rows_of(document, warm=False)
+    }
+
+
+def _mean_retained(name: str, tasks: Sequence[Mapping[str, tuple[Cell, Cell]]]) -> float:
+    known = [task[name][0]["learning_retained"]["mean"] for task in tasks if name in task]
+    return sum(known) / len(known)
+
+
+def _learning(cells: tuple[Cell, Cell] | None) -> list[str]:
+    if cells is None:
         return ["–"] * 4
-    calm, attacked = cells[NO_ATTACK, defense], cells[EDGE, defense]
+    calm, attacked = cells
     return [
         rates(calm["clean_accuracy"]),
         mean_alone(calm["learning_retained"]),
@@ -366,11 +384,11 @@ def draw_knobs(document: Document, out: Path) -> None:
 
 
 def cells_by_knobs(document: Document) -> dict[str, dict[Knobs, Cell]]:
-    """Task → (threshold τ, trim fraction) → the cell of ``invariant``."""
+    """Task → (threshold τ, trim fraction) → the cell of ``invariant`` under attack."""
     tasks: dict[str, dict[Knobs, Cell]] = {}
     for cell in document["cells"]:
         knobs = knobs_of(chain_of(cell["defense_stages"]))
-        if knobs is not None:
+        if knobs is not None and cell["attack_stages"]:
             tasks.setdefault(dataset(cell), {})[knobs] = cell
     return tasks
 

@@ -13,8 +13,8 @@ from backstop.platform.contract import BrokenStage, Spec
 from backstop.platform.specs.spec import spec_to_json
 from backstop.platform.sweeps.queues import Fixed, Queue
 from backstop.platform.sweeps.trials import (
-    Report,
     Retrying,
+    Told,
     Trial,
     Watching,
     prepared_processes,
@@ -89,7 +89,7 @@ def watching(tmp_path: Path, told: list[Any]) -> Watching:
 def test_a_broken_stage_is_told_as_a_failure_of_its_run(
     watching: Watching, told: list[Any]
 ) -> None:
-    result = {"rounds": 0, "report": Report(), "done": True, "failure": "defense krum: no luck"}
+    result = {"rounds": 0, "report": Told(), "done": True, "failure": "defense krum: no luck"}
     trial = SimpleNamespace(config={"id": SPEC.id}, last_result=result)
     watching.on_trial_result(1, [], trial, result)
     watching.on_trial_complete(1, [], trial)

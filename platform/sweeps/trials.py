@@ -61,7 +61,7 @@ class Placement(NamedTuple):
     alike: Alike = Alike("", None)  # the nodes
 
 
-class Report(NamedTuple):
+class Told(NamedTuple):
     """What a trial tells in one piece: of each figure by itself Tune would keep means, extremes and
     the last ten values for as long as the sweep lasts, 100 kB a trial.
     """
@@ -119,7 +119,7 @@ class Trial(tune.Trainable):
             self.idle_since = time.perf_counter()
             return {
                 "rounds": 0,
-                "report": Report(),
+                "report": Told(),
                 "done": True,
                 "failure": str(error),
             }
@@ -139,7 +139,7 @@ class Trial(tune.Trainable):
         return {
             "id": session.spec.id,
             "rounds": session.experiment.state.round,
-            "report": Report(dict(last), outcome),
+            "report": Told(dict(last), outcome),
             "done": session.done,
         }
 
@@ -379,7 +379,7 @@ class Watching(tune.Callback):
     ) -> None:
         """A trial is done, or has failed for good. Tune keeps it, so what it told is dropped."""
         reason = self.retrying.reasons.get(trial.config["id"], "")
-        report = trial.last_result.pop("report", Report())
+        report = trial.last_result.pop("report", Told())
         if failure := reason or trial.last_result.get("failure"):
             self._failed(trial, failure)
             return
@@ -428,15 +428,15 @@ def saved_once() -> Iterator[None]:
     from ray.tune.execution.tune_controller import TuneController
 
     save = TuneController.checkpoint
-    saved: list[TuneController] = []
+    saved: list[Any] = []
 
-    def save_first(controller: TuneController, force: bool = False, wait: bool = False) -> None:
+    def save_first(controller: Any, force: bool = False, wait: bool = False) -> Any:
         del force, wait
         if controller not in saved:
             saved.append(controller)
-            save(controller, force=True, wait=True)
+            save(controller, True, True)
 
-    TuneController.checkpoint = save_first  # type: ignore[method-assign]
+    TuneController.checkpoint = save_first  # type: ignore[assignment]
     try:
         yield
     finally:

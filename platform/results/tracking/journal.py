@@ -23,7 +23,7 @@ MOUNTS = Path("/proc/self/mounts")
 # file systems of one machine, as Linux names them
 OF_ONE_MACHINE = {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 LOG = "-wal"  # behind the file's name
-PATIENCE_S = 2.0  # that a change of mode waits for other connections
+OTHERS_S = 2.0  # seconds that a change of mode waits for other connections
 
 
 def write_ahead(store: Store) -> None:
@@ -84,5 +84,5 @@ def _leave(store: Store) -> None:
 
 
 def _set_mode(file: Path, mode: str) -> None:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=OTHERS_S)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}").fetchone()
