@@ -58,7 +58,8 @@ def check(command: Command, before: Before, undisturbed: Undisturbed) -> None:
     assert "dissent" not in {run.kind for run in runs}, runs
     assert board(command) == undisturbed.board, said
     _check_processes(command)
-    assert list(left_behind(command, before)) == [], said
+    left = list(left_behind(command, before))
+    assert not left, f"{left} are left; {said}"
 
 
 def _check_processes(command: Command) -> None:
