@@ -25,6 +25,7 @@ DISKS = """\
 server:/home /home nfs4 rw 0 0
 /dev/sdb1 /home/me/my\\040disk xfs rw 0 0
 share /mnt/share fuse.sshfs rw 0 0
+server:/büro /mnt/büro nfs4 rw 0 0
 """
 
 
@@ -53,13 +54,14 @@ def add_run(store: Store) -> str:
         ("/home/me/store/mlflow.db", False),
         ("/home/me/my disk/store/mlflow.db", True),
         ("/mnt/share/mlflow.db", False),
+        ("/mnt/büro/mlflow.db", False),
     ],
 )
 def test_only_disks_of_this_machine_alone_are_written_ahead(
     file: str, alone: bool, tmp_path: Path
 ) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text(DISKS)
+    mounts.write_text(DISKS, encoding="utf-8")
     assert journal.of_one_machine(Path(file), mounts) is alone
 
 

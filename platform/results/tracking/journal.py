@@ -11,15 +11,23 @@ nothing can be written. https://sqlite.org/wal.html
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from backstop.platform.results.tracking.store import Store, database_file, mlflow_client
+from backstop.platform.params import BadInput
+from backstop.platform.results.tracking.store import (
+    Store,
+    database_file,
+    mlflow_client,
+    refusing,
+)
 
 MOUNTS = Path("/proc/self/mounts")
+ESCAPED = re.compile(r"\\([0-7]{3})")  # there: a space is \040
 # file systems of one machine, as Linux names them
 OF_ONE_MACHINE = {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 LOG = "-wal"  # behind the file's name
@@ -55,17 +63,21 @@ def _settle(store: Store) -> None:
 def of_one_machine(file: Path, mounts: Path = MOUNTS) -> bool:
     """Whether the file's disk is known to belong to this machine alone."""
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return False
     kinds: dict[str, str] = {}
     for line in lines:
         _, mounted, kind, *_ = line.split()
-        kinds[mounted.encode().decode("unicode_escape")] = kind  # a space is \040
+        kinds[ESCAPED.sub(_unescaped, mounted)] = kind
     for folder in file.resolve().parents:
         if str(folder) in kinds:
             return kinds[str(folder)] in OF_ONE_MACHINE
     return False
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 8))
 
 
 def written_ahead(file: Path) -> bool:
@@ -78,9 +90,12 @@ def written_ahead(file: Path) -> bool:
 
 
 def _leave(store: Store) -> None:
-    """Close this process's idle connections."""
-    connections: Any = mlflow_client(store.uri)._tracking_client.store  # noqa: SLF001 -- no other way
-    connections.engine.dispose()
+    """Close this process's idle connections; where that fails the log stays, and is no fault of the
+    sweep.
+    """
+    with suppress(BadInput), refusing(store):
+        client: Any = mlflow_client(store.uri)
+        client._tracking_client.store.engine.dispose()  # noqa: SLF001 -- there is no public way
 
 
 def _set_mode(file: Path, mode: str) -> None:
