@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sqlite3
 import subprocess
@@ -66,6 +67,14 @@ def space(tmp_path: Path) -> str:
     return "little.py"
 
 
+def left_by_a_killed_sweep(store: Path) -> Path:
+    """The folder of a Ray whose sweep on the store was killed as its last run ended."""
+    session = store.parent.resolve() / "session_2026-01-01_00-00-00_000000_1"
+    session.mkdir()
+    (store / "ray" / "record").write_text(f"{platform.node()}\n{session}\n")
+    return session
+
+
 def board(folder: Path, store: str) -> bytes:
     return (folder / store / "leaderboards" / "little" / "leaderboard.json").read_bytes()
 
@@ -81,8 +90,10 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
         f"a quiet run, no wall of log lines:\n{first.stderr}"
     )
     before = board(tmp_path, "one")
+    session = left_by_a_killed_sweep(tmp_path / "one")
     again = sweep(tmp_path, space, "--store", "one")
     assert "all 12 runs are finished already" in again.stderr
+    assert not session.exists(), "no Ray starts, and yet what a killed sweep has left goes"
     assert board(tmp_path, "one") == before
     sweep(tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1")
     assert board(tmp_path, "two") == before

@@ -46,6 +46,7 @@ from backstop.platform.sweeps.session import LOGS, Destination
 from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training.device import choose_device
 from backstop.platform.workers.limits import log_path
+from backstop.platform.workers.sessions import remove_leftovers
 
 FAILED = "failed"
 DONE = "FINISHED"  # as MLflow has it
@@ -289,7 +290,10 @@ class _OpenSweep:
             destination.open_log(spec, made, ()).fail(queue.failures[spec_id])
 
     def close_finished(self, queue: Queue, destination: Destination) -> None:
-        """Write and say that there was nothing left to run."""
+        """Write and say that there was nothing left to run. No back end starts, so what a sweep
+        has left that was killed as its last run ended is removed here.
+        """
+        remove_leftovers(storage.local_folder(self.site.folder))
         self._write_searched(queue, destination)
         self._close_parent(destination, DONE)
         where = f"in experiment {self.site.experiment!r}"

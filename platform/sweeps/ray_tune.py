@@ -79,8 +79,7 @@ class RayTune:
         It starts a process for each core; they prepare for a trial where each will get one.
         """
         if self.precautions.store is not None:
-            for leftover in sessions.leftovers(self.precautions.store):
-                leftover.remove()
+            sessions.remove_leftovers(self.precautions.store)
         together = min(self.runs, self.at_once or self.runs)
         return local_ray(
             self.address,

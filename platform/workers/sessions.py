@@ -111,6 +111,12 @@ def leftovers(store: Path) -> list[Leftover]:
     return left
 
 
+def remove_leftovers(store: Path) -> None:
+    """Remove what sweeps on the store that have died have left on this machine."""
+    for leftover in leftovers(store):
+        leftover.remove()
+
+
 def _dead_session(record: Path) -> Path | None:
     """The earliest session of a record that nobody holds; None for another machine's, or none at
     all.
