@@ -26,10 +26,13 @@ needs_moto = pytest.mark.skipif(
 )
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens at."""
+LOOPBACK = "127.0.0.1"
+
+
+def free_port(host: str = LOOPBACK) -> int:
+    """A port that nobody listens at."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         port: int = free.getsockname()[1]
         return port
 
@@ -37,9 +40,10 @@ def free_port() -> int:
 class ObjectStore:
     """A server that can be killed, and has its objects when it is started again."""
 
-    def __init__(self, folder: Path) -> None:
-        """``folder`` takes its objects and its log."""
-        self.port = free_port()
+    def __init__(self, folder: Path, host: str = LOOPBACK) -> None:
+        """``folder`` takes its objects and its log; ``host`` is one of this machine's addresses."""
+        self.host = host
+        self.port = free_port(host)
         self.folder = folder
         self.log = folder / "moto.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,7 +51,7 @@ class ObjectStore:
     @property
     def options(self) -> str:
         """What makes an address lead to this server."""
-        return f"region=us-east-1&scheme=http&endpoint_override=127.0.0.1:{self.port}"
+        return f"region=us-east-1&scheme=http&endpoint_override={self.host}:{self.port}"
 
     def address(self, path: str) -> str:
         """The address of a path in the one bucket."""
@@ -59,7 +63,7 @@ class ObjectStore:
         objects = str(self.folder / "objects")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*server, str(self.port), objects], stdout=log, stderr=log
+                [*server, self.host, str(self.port), objects], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 60
         while not self._answers():
@@ -73,7 +77,7 @@ class ObjectStore:
             secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
             region="us-east-1",
             scheme="http",
-            endpoint_override=f"127.0.0.1:{self.port}",
+            endpoint_override=f"{self.host}:{self.port}",
             allow_bucket_creation=True,
         ).create_dir("bucket")
 
@@ -85,15 +89,15 @@ class ObjectStore:
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
 
 @contextmanager
-def object_store(folder: Path) -> Iterator[ObjectStore]:
+def object_store(folder: Path, host: str = LOOPBACK) -> Iterator[ObjectStore]:
     """A running server whose keys are in the environment while the block lasts."""
     before = {name: os.environ.get(name) for name in KEYS}
     os.environ.update(KEYS)
-    server = ObjectStore(folder)
+    server = ObjectStore(folder, host)
     server.start()
     try:
         yield server

@@ -1,4 +1,4 @@
-"""moto's object store with a memory: ``python remembering_moto.py PORT FOLDER``.
+"""moto's object store with a memory: ``python remembering_moto.py HOST PORT FOLDER``.
 
 moto keeps its objects in memory, so one that is killed would come back empty, as no object store
 does. What changes something is kept in the folder before it is answered, a file for each request,
@@ -93,12 +93,12 @@ if __name__ == "__main__":
     from werkzeug.serving import run_simple
 
     os.urandom = mock_random.randbytes  # of which it makes the ids of uploads
-    port, folder = sys.argv[1:]
+    host, port, folder = sys.argv[1:]
     application = Remembering(
         DomainDispatcherApplication(create_backend_app), Path(folder), mock_random.seed
     )
     run_simple(
-        "127.0.0.1",
+        host,
         int(port),
         application,
         threaded=True,

@@ -45,10 +45,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield running
 
 
-def sweep(folder: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+def sweep(
+    folder: Path, *options: str, space: str = SPACE, **environment: str
+) -> subprocess.Popen[bytes]:
     """A sweep two at a time, in a folder of its own; what it says is in its file ``said``."""
     folder.mkdir()
-    (folder / "few.py").write_text(SPACE)
+    (folder / "few.py").write_text(space)
     line = [sys.executable, "-m", "backstop.platform.cli", "sweep", "few.py", "--device", "cpu"]
     own = {"HOME": str(folder), "BACKSTOP_CACHE": str(folder / "cache")}
     with (folder / "said").open("wb") as said:
@@ -71,11 +73,11 @@ def ended(running: subprocess.Popen[bytes]) -> Iterator[None]:
         running.wait(60)
 
 
-def stored(cluster: Services, experiment: str) -> list[tuple[str, str, str]]:
+def stored(uri: str, experiment: str) -> list[tuple[str, str, str]]:
     """Kind, spec id and status of every run in an experiment, deleted ones too."""
     from mlflow.entities import ViewType
 
-    client = mlflow_client(cluster.server.uri)
+    client = mlflow_client(uri)
     known = client.get_experiment_by_name(experiment)
     if known is None:
         return []
@@ -88,9 +90,17 @@ def stored(cluster: Services, experiment: str) -> list[tuple[str, str, str]]:
 
 def await_stored(cluster: Services, running: subprocess.Popen[bytes], count: int) -> None:
     """Return when so many runs of the sweep are finished."""
-    while [status for _, _, status in stored(cluster, "few")].count("FINISHED") < count:
+    while [status for _, _, status in stored(cluster.server.uri, "few")].count("FINISHED") < count:
         assert running.poll() is None, "the sweep has ended before its services were killed"
         time.sleep(0.2)
+
+
+def check_stored(uri: str, count: int) -> None:
+    """Check that so many trials are in the experiment: none lost, none doubled, none RUNNING."""
+    runs = stored(uri, "few")
+    kinds = Counter((kind, status) for kind, _, status in runs)
+    assert kinds == {("sweep", "FINISHED"): 1, ("trial", "FINISHED"): count}
+    assert len({key for kind, key, _ in runs if kind == "trial"}) == count
 
 
 @pytest.mark.timeout(3000)
@@ -110,7 +120,5 @@ def test_a_sweep_outlives_the_death_of_each_service(cluster: Services, tmp_path:
     assert running.returncode == 0, (disturbed / "said").read_text()
     assert "Traceback" not in (disturbed / "said").read_text()
     assert (disturbed / BOARD).read_bytes() == (tmp_path / "whole" / BOARD).read_bytes()
-    kinds = Counter((kind, status) for kind, _, status in stored(cluster, "few"))
-    assert kinds == {("sweep", "FINISHED"): 1, ("trial", "FINISHED"): RUNS}
-    assert len({key for kind, key, _ in stored(cluster, "few") if kind == "trial"}) == RUNS
+    check_stored(cluster.server.uri, RUNS)
     assert saved_ids(storage.locate(address) / "checkpoints") == set()

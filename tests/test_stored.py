@@ -61,6 +61,7 @@ from backstop.platform.sweeps.session import Destination
 from backstop.platform.sweeps.twins import with_twins
 from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training import loading
+from tests.buckets import LOOPBACK, free_port
 
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
@@ -319,11 +320,9 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 class Server:
     """MLflow's own server on this machine."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+    def __init__(self, folder: Path, host: str = LOOPBACK) -> None:
+        self.host, self.port = host, free_port(host)
+        self.uri, self.folder = f"http://{host}:{self.port}", folder
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -342,6 +341,8 @@ class Server:
             "--serve-artifacts",
             "--workers",
             "1",
+            "--host",
+            self.host,
             "--port",
             str(self.port),
         ]
