@@ -202,19 +202,21 @@ class Log:
         self.error, self._retry_at = "", 0.0
         return True
 
-    def _id(self) -> str:
-        """The run's MLflow id: an unfinished one of the spec and of the same origin, made when
-        there is none.
+    def _begin(self, stored: Sequence[StoredRun]) -> None:
+        """Go on with an unfinished run of the spec and of the same origin, or make one.
 
         A run of another origin is not gone on with: MLflow keeps the larger of two values of a
         round.
         """
-        if self.run_id is None:
-            run = self._begun() or self._create()
-            self._write_to(run)
-            self._leave_out(run.data.params)
-            self._dataset_sent = bool(run.inputs and run.inputs.dataset_inputs)
-            self.run_id = str(run.info.run_id)
+        run = self._begun(stored) or self._create()
+        self._write_to(run)
+        self._leave_out(run.data.params)
+        self._dataset_sent = bool(run.inputs and run.inputs.dataset_inputs)
+        self.run_id = str(run.info.run_id)
+
+    def _id(self) -> str:
+        """The id of the run that :meth:`_send` has begun or found."""
+        assert self.run_id is not None
         return self.run_id
 
     def _leave_out(self, stored: Mapping[str, str]) -> None:
@@ -222,10 +224,10 @@ class Log:
         for key in stored:
             self._params.pop(key, None)
 
-    def _begun(self) -> StoredRun | None:
+    def _begun(self, stored: Sequence[StoredRun]) -> StoredRun | None:
         """The run that an earlier process has begun, taken up; None without one."""
         made = of_tags(self._tags)
-        for run in self._stored():
+        for run in stored:
             if of_tags(run.data.tags) == made:
                 self._take_up(run)
                 return run
@@ -250,10 +252,10 @@ class Log:
         self._artifact_uri = run.info.artifact_uri
         self._status = "RUNNING"
 
-    def _stored(self) -> Iterator[StoredRun]:
+    def _stored(self) -> list[StoredRun]:
         """The spec's runs in the experiment, those that count, the oldest first."""
         condition = f"tags.`backstop.id` = '{self.spec.id}' AND tags.`backstop.kind` = 'trial'"
-        return search_runs(self.store, self.experiment_id, condition)
+        return list(search_runs(self.store, self.experiment_id, condition))
 
     @property
     def _separate(self) -> bool:
@@ -264,8 +266,12 @@ class Log:
         """Send what is not sent yet, and ``more``; nothing where another process has finished the
         spec.
         """
-        if not self._separate and self._is_finished():
-            return
+        if not self._separate:
+            stored = self._stored()
+            if self._is_finished(stored):
+                return
+            if self.run_id is None:
+                self._begin(stored)
         run_id = self._id()
         points = [*self._metrics[self._sent :], *more]
         if not self._dataset_sent:
@@ -280,9 +286,11 @@ class Log:
             self._client.log_inputs(run_id, [read])
         self._dataset_sent = True
 
-    def _is_finished(self) -> bool:
-        """Whether the spec has a finished run; from now on that is the one to speak of."""
-        finished = self._first_finished()
+    def _is_finished(self, stored: Sequence[StoredRun]) -> bool:
+        """Whether the spec has a finished run, whoever made it; from now on the oldest of them is
+        the one to speak of.
+        """
+        finished = next((run for run in stored if run.info.status == "FINISHED"), None)
         if finished is None:
             return False
         started = self.run_id
@@ -292,13 +300,6 @@ class Log:
         if started not in (None, self.run_id):
             self._client.set_terminated(started, "KILLED")
         return True
-
-    def _first_finished(self) -> StoredRun | None:
-        """The oldest finished run of the spec, whoever made it."""
-        for run in self._stored():
-            if run.info.status == "FINISHED":
-                return run
-        return None
 
     def _send_batch(self, run_id: str, points: Sequence[Point]) -> None:
         """Send points and the parameters that are not stored yet, with one call."""
