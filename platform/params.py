@@ -13,6 +13,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 RATIO = re.compile(r"([0-9]{1,9})/([1-9][0-9]{0,8})")  # of two counts, as 8/33
@@ -123,7 +124,8 @@ def declare(
     )
 
 
-def schema(factory: Callable[..., Any]) -> dict[str, Parameter]:
+@cache
+def schema(factory: Callable[..., Any]) -> Mapping[str, Parameter]:
     """The parameters of a factory, in the order of its signature.
 
     All are keyword-only, annotated and have defaults.

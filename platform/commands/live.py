@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
@@ -46,7 +47,9 @@ class Watch:
         self.console = Console(stderr=True, force_terminal=None if to_terminal else False)
         self.drawn = to_terminal and not self.console.is_dumb_terminal
         self.running: dict[str, tuple[Spec, int, Mapping[str, float]]] = {}
-        self.finished: list[tuple[Spec, Finals]] = []
+        self.finished = 0
+        self.last: deque[tuple[Spec, Finals]] = deque(maxlen=SHOWN)  # of the finished ones
+        self.best: tuple[Spec, Finals] | None = None
         self.failed: list[Spec] = []
         self.unstored: list[Spec] = []  # done, but not in the store
         self.ends: list[float] = []  # when runs ended
@@ -103,9 +106,20 @@ class Watch:
         if finals is None:
             self.failed.append(spec)
         else:
-            self.finished.append((spec, finals))
+            self._note(spec, finals)
             self.unstored += [spec] * (not stored)
         self.log()
+
+    def _note(self, spec: Spec, finals: Finals) -> None:
+        """Count a finished run. The best is an attacked one with the largest accuracy minus attack
+        success, the first of equal ones.
+        """
+        self.finished += 1
+        self.last.appendleft((spec, finals))
+        if "final/attack_success_rate" not in finals or spec.dormant:
+            return
+        if self.best is None or _score(finals) > _score(self.best[1]):
+            self.best = (spec, finals)
 
     def log(self) -> None:
         """A line for a log file, now and then."""
@@ -127,8 +141,8 @@ class Watch:
         line.append(f" · {clock(time.monotonic() - self.began)} elapsed")
         if (seconds_left := self.seconds_left(self._runs_left())) is not None:
             line.append(f" · about {clock(seconds_left)} left")
-        if (best := self.best()) is not None:
-            line.append_text(_best_so_far(*best))
+        if self.best is not None:
+            line.append_text(_best_so_far(*self.best))
         return line
 
     def _counts(self) -> Text:
@@ -144,7 +158,7 @@ class Watch:
 
     def _ended(self) -> int:
         """Runs that have finals, now or from earlier."""
-        return self.queue.skipped + len(self.finished)
+        return self.queue.skipped + self.finished
 
     def _runs_left(self) -> int:
         return self.queue.expected - self._ended() - len(self.failed)
@@ -154,15 +168,6 @@ class Watch:
         pace = seconds_per_run(self.ends)
         return None if pace is None or runs <= 0 else pace * runs
 
-    def best(self) -> tuple[Spec, Finals] | None:
-        """The attacked and finished run with the largest accuracy minus attack success."""
-        attacked = [
-            (spec, finals)
-            for spec, finals in self.finished
-            if "final/attack_success_rate" in finals and not spec.dormant
-        ]
-        return max(attacked, key=lambda item: _score(item[1]), default=None)
-
     def draw(self) -> Group:
         """The live table: running trials above the last finished ones."""
         table = _empty_table()
@@ -171,7 +176,7 @@ class Watch:
             table.add_row(*_columns(spec, progress, last, "round"), style="cyan")
         for spec in self.failed[-SHOWN:]:
             table.add_row(*_columns(spec, "failed", {}, "final"), style="red")
-        for spec, finals in self.finished[: -SHOWN - 1 : -1]:
+        for spec, finals in self.last:
             progress = str(spec.rounds)
             table.add_row(*_columns(spec, progress, finals, "final"))
         return Group(self.headline(), table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -36,6 +37,7 @@ def fingerprint(where: torch.device) -> str:
     return f"backstop {__version__}, torch {torch.__version__}, {others}, {where.type} ({kind})"
 
 
+@cache  # it is read from a file, and asked for by every experiment
 def _version(package: str) -> str:
     """The installed version; a round needs neither, a few defenses do."""
     try:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# runs by whose ends the pace is reckoned: the last so many, at least so many
-WINDOW, AT_LEAST = 20, 4
+# runs by whose ends the pace is reckoned: the last quarter, or the last so many; at least so many
+QUARTER, WINDOW, AT_LEAST = 4, 20, 4
 HOUR, DAY = 3600, 86400
 
 
 def seconds_per_run(ends: Sequence[float]) -> float | None:
     """Seconds between the ends of the last runs, given in order; None for too few of them.
 
-    What came before the first end, start-up and warm-ups, says nothing about the rest.
+    What came before the first end, start-up and warm-ups, says nothing about the rest. Where runs
+    are unlike each other a few would say little.
 
     >>> seconds_per_run([100.0, 102.0, 104.0, 106.0])
     2.0
     """
-    recent = ends[-WINDOW:]
+    recent = ends[-max(WINDOW, len(ends) // QUARTER) :]
     if len(recent) < AT_LEAST:
         return None
     return (recent[-1] - recent[0]) / (len(recent) - 1)
