@@ -290,7 +290,7 @@ def _leaderboard_options(to: Parser) -> None:
 
 
 def _verify_options(to: Parser) -> None:
-    to.add_argument("file", metavar="FILE", help="a leaderboard.json")
+    to.add_argument("file", metavar="FILE", help="a leaderboard.json or its folder")
     to.add_argument(
         "--sample",
         type=int,

@@ -288,7 +288,7 @@ def runs(store: str | Path, experiment: str) -> DataFrame:
 
 
 def load(file: str | Path) -> Leaderboard:
-    """The leaderboard of a ``leaderboard.json``."""
+    """The leaderboard of a ``leaderboard.json`` or its folder."""
     from backstop.platform.results.leaderboard.reading import load_document
 
     return Leaderboard(load_document(Path(file)))

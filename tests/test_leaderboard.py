@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
@@ -269,6 +270,25 @@ def test_files(tmp_path: Path) -> None:
             load_document(tmp_path / "file")
     with pytest.raises(BadInput, match="No such file"):
         load_document(tmp_path / "absent")
+
+
+def test_a_document_that_gzip_has_compressed_is_read_by_its_content(tmp_path: Path) -> None:
+    document = ranking.build_document(runs(), "x")
+    packed = gzip.compress(encode_document(document).encode())
+    (tmp_path / "leaderboard.json.gz").write_bytes(packed)
+    assert load_document(tmp_path) == load_document(tmp_path / "leaderboard.json.gz") == document
+    (tmp_path / "other").write_bytes(packed)
+    assert load_document(tmp_path / "other") == document
+    (tmp_path / "leaderboard.json").write_text("{")
+    with pytest.raises(BadInput, match="is not JSON"):
+        load_document(tmp_path)
+    for cut in (packed[:-1], packed[: len(packed) // 2], packed[:4]):
+        (tmp_path / "other").write_bytes(cut)
+        with pytest.raises(BadInput, match="is cut short"):
+            load_document(tmp_path / "other")
+    (tmp_path / "other").write_bytes(packed[:-8] + bytes(8))
+    with pytest.raises(BadInput, match=r"leaderboard .*other: "):
+        load_document(tmp_path / "other")
 
 
 def test_the_terminal_table_fits_100_columns() -> None:

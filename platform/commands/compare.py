@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from backstop.platform.results.figures.names import Json
     from backstop.platform.results.leaderboard.document import Document
 
-BOARD = "leaderboard.json"
-
 
 class Findings(NamedTuple):
     """A comparison as a JSON document, and for people."""
@@ -122,11 +120,9 @@ def _ranked(options: argparse.Namespace) -> Document:
 
 def named_board(given: str) -> Document:
     """A leaderboard file, or the one in a folder. Raises BadInput with the nearest name."""
-    from backstop.platform.results.leaderboard.reading import load_document
+    from backstop.platform.results.leaderboard.reading import document_file, load_document
 
-    path = Path(given)
-    if path.is_dir():
-        path /= BOARD
+    path = document_file(Path(given))
     if not path.exists():
         raise BadInput(
             f"leaderboard {given}: there is no such file; {_near(path)}"

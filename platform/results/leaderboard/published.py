@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.leaderboard.document import Document
-from backstop.platform.results.leaderboard.reading import load_document
+from backstop.platform.results.leaderboard.reading import document_file, load_document
 from backstop.platform.results.leaderboard.verification import logged_runs
 from backstop.platform.results.tracking.log import TOTALS
 from backstop.platform.results.tracking.runs import Run
@@ -45,7 +45,7 @@ def read_published(path: Path) -> Published:
     """The board of a folder, or of a ``leaderboard.json`` and the ``runs.csv`` beside it, where
     there is one. Raises BadInput for what is none.
     """
-    file = path / "leaderboard.json" if path.is_dir() else path
+    file = document_file(path)
     document = load_document(file)
     rows = _rows(file.with_name("runs.csv"))
     return Published(str(path), document, list(_runs(document, rows)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 
 from backstop.platform.params import BadInput
 from backstop.platform.results.leaderboard.document import SCHEMA, Document
 from backstop.platform.results.leaderboard.verification import recompute
 
+NAMES = ("leaderboard.json", "leaderboard.json.gz")  # in a folder of results
+COMPRESSED = b"\x1f\x8b"  # how the content of a gzip file begins, whatever its name
 FIRST_SCHEMA = 1  # whose rows followed another rule
 HELD = {  # of a document, some fields that each of its items has
     "rows": {"defense", "defense_stages", "score"},
@@ -17,10 +21,26 @@ HELD = {  # of a document, some fields that each of its items has
 }
 
 
+def document_file(path: Path) -> Path:
+    """The file of a leaderboard: itself, or the one in a folder of results."""
+    if not path.is_dir():
+        return path
+    plain, compressed = (path / name for name in NAMES)
+    return compressed if compressed.exists() and not plain.exists() else plain
+
+
 def read_document(path: Path) -> Document:
-    """A leaderboard.json as it stands. Raises BadInput when it cannot be read."""
+    """A leaderboard.json, or one that gzip has compressed, as it stands. Raises BadInput when it
+    cannot be read.
+    """
+    path = document_file(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if content.startswith(COMPRESSED):
+            content = gzip.decompress(content)
+        document = json.loads(content.decode())
+    except (EOFError, zlib.error):
+        raise BadInput(f"leaderboard {path} is cut short: gzip cannot read all of it") from None
     except OSError as error:
         raise BadInput(f"leaderboard {path}: {error.strerror or error}") from None
     except ValueError as error:
