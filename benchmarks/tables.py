@@ -2,7 +2,7 @@
 leaderboards of their sweeps.
 
     backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability,
-                                             worst_case)
+                                             worst_case, suite_laptop_1)
     python benchmarks/tables.py [STORE]
 
 Each table stands between two marks, ``<!-- table: NAME -->`` and ``<!-- end -->``; a sweep whose
@@ -337,6 +337,42 @@ def worst_cases(document: Document) -> str:
     return markdown(heads, rows, 4)
 
 
+def suite(document: Document) -> str:
+    """Every defense of a suite: its rank, and its largest excess success in each setting."""
+    settings = {board["setting"]: board["rows"] for board in document["boards"]}
+    names = {key: document["settings"][key]["dataset"]["name"] for key in settings}
+    heads = (
+        "#",
+        "defense",
+        "needs",
+        *names.values(),
+        "accuracy cost",
+        "cost without attack",
+        "score",
+    )
+    worst = {
+        (setting, row["defense"]): row["worst_excess"]
+        for setting, rows in settings.items()
+        for row in rows
+    }
+    rows = []
+    for row in document["rows"]:
+        name = bare_name(row["defense_stages"], "fedavg")
+        each = (spread(worst.get((setting, row["defense"]))) for setting in settings)
+        rows.append(
+            (
+                rank(row),
+                code(name),
+                ", ".join(row["needs"]) or "–",
+                *each,
+                mean(row["cost_under_attack"]),
+                mean(row["cost_without_attack"]),
+                spread(row["score"]),
+            )
+        )
+    return markdown(heads, rows, 3)
+
+
 def rank(row: Cell) -> str:
     """The rank, and the ranks that are left open."""
     if row["rank"] is None:
@@ -352,6 +388,7 @@ TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
     "untargeted": ("docs/attacks.md", "all_attacks", untargeted),
     "photographs": ("docs/attacks.md", "attacks_on_cifar10", on_photographs),
     "lifetimes": ("docs/attacks.md", "durability", lifetimes),
+    "suite": ("docs/findings.md", "suite_laptop_1", suite),
     "worst cases": ("docs/findings.md", "worst_case", worst_cases),
 }
 

@@ -89,3 +89,12 @@ def test_a_run_is_over_when_no_experiment_has_it_planned_or_begun(
         ],
     )
     assert leftovers.removable(Store("", "")) == {"a", "e"}
+
+
+def test_clean_says_that_there_is_no_such_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["clean", "--store", str(tmp_path / "absent")]) == 0
+    assert capsys.readouterr().err == f"nothing can go: there is no folder {tmp_path / 'absent'}\n"
+    assert not (tmp_path / "absent").exists()

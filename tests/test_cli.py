@@ -542,6 +542,16 @@ def test_run_prints_one_document_and_logs_the_run(capsys: pytest.CaptureFixture[
     } | {"runs.csv", "cells.parquet"}
 
 
+def test_a_board_without_an_attack_says_that_it_ranks_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = "no run is attacked, so there is nothing to rank the defenses by"
+    for attack, expected in (("none", True), ("badnets", False)):
+        printed(capsys, "run", *RUN, "--attack", attack, "--json")
+        assert cli.main(["leaderboard", "--experiment", "runs", "--out", "board"]) == 0
+        assert (said in capsys.readouterr().err) == expected
+
+
 def test_verify_agrees_until_a_digit_changes(capsys: pytest.CaptureFixture[str]) -> None:
     for defense in ("fedavg", "median"):
         printed(capsys, "run", *RUN, "--attack", "badnets", "--defense", defense, "--json")

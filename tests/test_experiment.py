@@ -363,6 +363,18 @@ def test_the_server_learning_rate_scales_the_step() -> None:
     torch.testing.assert_close(half, whole / 2, rtol=1e-5, atol=1e-7)
 
 
+def test_a_copy_of_the_defense_takes_no_rows_that_are_not_finite_either() -> None:
+    """Where the model diverges under an adversary who tries the defense, the run goes on."""
+    diverging = TINY.replace(
+        dataset=Part("synthetic"),
+        model=Part("mlp"),
+        attack=to_chain("feature_value+adaptive(steps=0)", "attack"),
+        defense=to_chain("rlr", "defense"),
+        optimizer=Part("sgd", {"lr": 1e6}),
+    )
+    assert finals.final(records(diverging))["final/diverged"] == 1.0
+
+
 def test_rows_that_are_not_finite_lose_their_weight_and_are_counted() -> None:
     found = metrics(
         TINY.replace(

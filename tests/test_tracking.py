@@ -349,6 +349,31 @@ def test_a_dead_store_is_left_alone_for_a_while(
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(("code", "stored"), [("BAD_REQUEST", True), ("INTERNAL_ERROR", False)])
+def test_data_that_two_processes_name_at_once_is_named_by_both(
+    code: str, stored: bool, experiment: tuple[Store, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos import databricks_pb2
+
+    client = mlflow_client(experiment[0].uri)
+    log_inputs = client.log_inputs
+    refused: list[tuple[Any, ...]] = []
+
+    def refuse_once(*given: Any) -> None:
+        if not refused:
+            refused.append(given)
+            raise MlflowException("UNIQUE constraint failed", getattr(databricks_pb2, code))
+        log_inputs(*given)
+
+    monkeypatch.setattr(client, "log_inputs", refuse_once)
+    one = log(experiment)
+    one.log(record(0))
+    assert one.flush() == stored
+    assert len(refused) == 1
+    assert ("UNIQUE" in one.error) != stored
+
+
 def test_our_own_mistakes_are_not_taken_for_a_dead_store(
     experiment: tuple[Store, str, str],
 ) -> None:

@@ -58,6 +58,8 @@ def write_board(
         _show(board.document, patience, name, files)
     print_board(options, board.document)
     _say_written(files)
+    if not any(cell["attack_stages"] for cell in board.document["cells"]):
+        say("backstop: no run is attacked, so there is nothing to rank the defenses by")
     return board
 
 

@@ -22,7 +22,7 @@ def clean(options: argparse.Namespace) -> int:
             kind.remove()
     total = f"{sum(kind.size for kind in kinds) / MB:.1f} MB"
     if not kinds:
-        say("nothing can go")
+        say("nothing can go" + ("" if folder.is_dir() else f": there is no folder {folder}"))
     elif options.yes:
         say(f"freed {total}")
     else:

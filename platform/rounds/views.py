@@ -15,6 +15,7 @@ from backstop.platform import seeds
 from backstop.platform.contract import AttackView, RoundView, Samples, ServerView, Updates
 from backstop.platform.training import loading, local_sgd, partition
 from backstop.platform.training.federation import Federation
+from backstop.platform.training.mean import finite_rows
 from backstop.platform.training.network import to_unit_interval
 
 
@@ -118,8 +119,15 @@ class Views:
         memory: Any = None,
         at: tuple[int, Tensor] | None = None,
     ) -> tuple[Updates, Any]:
-        """As :class:`~backstop.platform.contract.RunDefense`."""
+        """As :class:`~backstop.platform.contract.RunDefense`. Rows that are not finite do not come
+        to the defense, as they do not in a round.
+        """
         spec, defense = self.built.spec, self.built.defense
+        finite = finite_rows(updates.rows)
+        if not finite.all():
+            updates = Updates(*(column[finite] for column in updates))
+        if not finite.any():
+            return updates, memory
         if at is not None:
             round_index, params = at
             state = state._replace(round=round_index, params=params)

@@ -41,6 +41,7 @@ Point = tuple[str, float, int]  # metric, value, round
 
 TOTALS = ("time/total_", "memory/peak_")
 MODEL = "model.safetensors"  # artifact
+REFUSED = "BAD_REQUEST"  # MLflow's word where its database takes a row not twice
 DISSENT = "dissent"  # kind of a run whose figures are not those of a finished run of its spec
 TRACE = "failure.txt"  # the artifact that holds what a failed run raised
 DRIVER = "backstop.driver"  # the tag that says who works on a run
@@ -280,10 +281,19 @@ class Log:
             self._send_batch(run_id, points)
 
     def _send_dataset(self, run_id: str) -> None:
-        """Name what the run has read; sent twice it is stored once."""
+        """Name what the run has read; sent twice it is stored once. Of two processes that name the
+        same data for the first time at once, MLflow refuses one, which finds it there at once.
+        """
+        from mlflow.exceptions import MlflowException
+
         read = dataset_input(self.spec, self._origin)
         if read is not None:
-            self._client.log_inputs(run_id, [read])
+            try:
+                self._client.log_inputs(run_id, [read])
+            except MlflowException as error:
+                if error.error_code != REFUSED:
+                    raise
+                self._client.log_inputs(run_id, [read])
         self._dataset_sent = True
 
     def _is_finished(self, stored: Sequence[StoredRun]) -> bool:
