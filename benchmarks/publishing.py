@@ -6,9 +6,9 @@ python benchmarks/publishing.py STORE SPACE...
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,22 @@ from backstop.platform.results.report import pictures
 RESULTS = Path("docs/results")
 
 
-def publish(store: Path, space: str) -> Mapping[str, Any]:
-    """Copy a leaderboard's files, draw its picture, and return the document."""
-    source, target = store / "leaderboards" / space, RESULTS / space
+def publish(
+    store: Path,
+    space: str,
+    *,
+    page: bool = False,
+) -> Mapping[str, Any]:
+    """Copy a leaderboard's files, draw its picture, and return the document. The folder of a suite
+    has its name as people write it, suite-laptop-1.
+    """
+    folder = space.replace("_", "-") if space.startswith("suite_") else space
+    source, target = store / "leaderboards" / space, RESULTS / folder
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source / "leaderboard.md", target)
+    for name in ("leaderboard.md", *["leaderboard.html"] * page):
+        shutil.copy(source / name, target)
     content = (source / "leaderboard.json").read_bytes()
-    packed = target / "leaderboard.json.gz"  # `backstop merge FOLDER --out` makes the page of it
+    packed = target / "leaderboard.json.gz"
     packed.write_bytes(gzip.compress(content, mtime=0))
     document = load_document(packed)
     (target / "leaderboard.png").write_bytes(pictures.ranking_picture(document))
@@ -33,5 +42,10 @@ def publish(store: Path, space: str) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        publish(Path(sys.argv[1]), name)
+    parser = argparse.ArgumentParser(description="Copy leaderboards to docs/results.")
+    parser.add_argument("store", type=Path)
+    parser.add_argument("spaces", nargs="+", metavar="space")
+    parser.add_argument("--page", action="store_true", help="else backstop merge makes it")
+    options = parser.parse_args()
+    for name in options.spaces:
+        publish(options.store, name, page=options.page)

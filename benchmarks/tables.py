@@ -12,6 +12,7 @@ leaderboard is not in the store leaves its tables as they are, and that is said.
 from __future__ import annotations
 
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,11 +115,14 @@ def defenses(document: Document) -> str:
         "accuracy without attack",
     )
     rows = []
+    place = 0  # among those that are told the truth; a board ranks one variant of each
     for row in filter(told_the_truth, document["rows"]):
         name = bare_name(row["defense_stages"], "fedavg")
+        ranked = row["rank"] is not None or row["variant"]
+        place += ranked
         rows.append(
             (
-                str(row["rank"]),
+                str(place) if ranked else "–",
                 code(name),
                 origin(plugins.find("defenses", name).source),
                 ", ".join(row["needs"]) or "–",
@@ -338,39 +342,32 @@ def worst_cases(document: Document) -> str:
 
 
 def suite(document: Document) -> str:
-    """Every defense of a suite: its rank, and its largest excess success in each setting."""
-    settings = {board["setting"]: board["rows"] for board in document["boards"]}
-    names = {key: document["settings"][key]["dataset"]["name"] for key in settings}
-    heads = (
-        "#",
-        "defense",
-        "needs",
-        *names.values(),
-        "accuracy cost",
-        "cost without attack",
-        "score",
-    )
-    worst = {
-        (setting, row["defense"]): row["worst_excess"]
-        for setting, rows in settings.items()
-        for row in rows
-    }
-    rows = []
-    for row in document["rows"]:
-        name = bare_name(row["defense_stages"], "fedavg")
-        each = (spread(worst.get((setting, row["defense"]))) for setting in settings)
-        rows.append(
-            (
-                rank(row),
-                code(name),
-                ", ".join(row["needs"]) or "–",
-                *each,
-                mean(row["cost_under_attack"]),
-                mean(row["cost_without_attack"]),
-                spread(row["score"]),
-            )
+    """Every defense of a suite in each of its settings, where it is told what it has to be told
+    there: its largest excess success, and its score, whose mean orders the rows.
+    """
+    boards = document["boards"]
+    titles = [document["settings"][board["setting"]]["dataset"]["name"] for board in boards]
+    found: dict[str, list[Cell | None]] = {}
+    for place, board in enumerate(boards):
+        for row in board["rows"]:
+            name = bare_name(row["defense_stages"], "fedavg")
+            found.setdefault(name, [None] * len(boards))[place] = row
+    rows = [
+        (
+            code(name),
+            *(spread(row["worst_excess"]) if row else "–" for row in each),
+            *(mean(row["score"]) if row else "–" for row in each),
+            percent(mean_score(each)),
         )
-    return markdown(heads, rows, 3)
+        for name, each in sorted(found.items(), key=lambda item: -mean_score(item[1]))
+    ]
+    heads = ["defense", *(f"{title}, excess" for title in titles), *titles, "mean score"]
+    return markdown(heads, rows, 1)
+
+
+def mean_score(rows: Sequence[Cell | None]) -> float:
+    """The mean of the scores in the settings in which a defense is."""
+    return statistics.mean(row["score"]["mean"] for row in rows if row)
 
 
 def rank(row: Cell) -> str:
