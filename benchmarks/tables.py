@@ -115,14 +115,12 @@ def defenses(document: Document) -> str:
         "accuracy without attack",
     )
     rows = []
-    place = 0  # among those that are told the truth; a board ranks one variant of each
-    for row in filter(told_the_truth, document["rows"]):
+    # places among those that are told the truth: a board ranks one variant of each
+    for place, row in enumerate(filter(told_the_truth, document["rows"]), 1):
         name = bare_name(row["defense_stages"], "fedavg")
-        ranked = row["rank"] is not None or row["variant"]
-        place += ranked
         rows.append(
             (
-                str(place) if ranked else "–",
+                str(place),
                 code(name),
                 origin(plugins.find("defenses", name).source),
                 ", ".join(row["needs"]) or "–",

@@ -16,6 +16,7 @@ import torch
 from backstop.platform import cli, plugins
 from backstop.platform.commands import run
 from backstop.platform.params import BadInput
+from backstop.platform.results.leaderboard.reading import document_file
 from backstop.platform.rounds import starts
 from backstop.platform.specs.part import complete_part, parse_chain, parse_part
 
@@ -124,7 +125,7 @@ def test_commands_are_right(
         assert cli.main(arguments) == 0
         assert capsys.readouterr().out
     elif verb == "verify":
-        assert (ROOT / options.file).is_file()
+        assert document_file(ROOT / options.file).is_file()
     elif verb == "compare":
         assert options.experiment or (ROOT / (options.board or options.first)).exists()
     elif verb in ("merge", "submit"):

@@ -90,9 +90,11 @@ def test_a_broken_stage_is_told_as_a_failure_of_its_run(
     watching: Watching, told: list[Any]
 ) -> None:
     result = {"rounds": 0, "report": Told(), "done": True, "failure": "defense krum: no luck"}
-    trial = SimpleNamespace(config={"id": SPEC.id}, last_result=result)
+    kept = SimpleNamespace(metric_analysis={"rounds": {"min": 0}}, metric_n_steps={"rounds": {}})
+    trial = SimpleNamespace(config={"id": SPEC.id}, last_result=result, run_metadata=kept)
     watching.on_trial_result(1, [], trial, result)
     watching.on_trial_complete(1, [], trial)
+    assert kept == SimpleNamespace(metric_analysis={}, metric_n_steps={})
     assert watching.queue.failures == {SPEC.id: "defense krum: no luck"}
     assert told == [(SPEC, None, False)]
 
@@ -118,6 +120,7 @@ class FailedTrial:
         self.watching = watching
         self.config: dict[str, Any] = {"id": SPEC.id}
         self.last_result: dict[str, Any] = {"rounds": 4}
+        self.run_metadata = SimpleNamespace(metric_analysis={"rounds": {}}, metric_n_steps={})
         self.num_failures = 0
         self.error: Exception = ValueError()
         self.stopped = False

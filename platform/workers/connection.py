@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from backstop.platform import collector
 from backstop.platform.params import BadInput
 from backstop.platform.workers import loss, rays, sessions
 
@@ -76,12 +77,22 @@ def local_ray(
         except Exception as error:  # a start that takes too long is one of no class of its own
             problem = str(error).partition("\n")[0]
             raise BadInput(f"Ray at {address or 'local'} cannot be used: {problem}") from error
-        held.callback(ray.shutdown)
+        held.callback(_shut_down)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would abort the process
         if isinstance(endpoint_or_folder, Path) and when_lost is not None:
             held.enter_context(_watched(when_lost))
         yield ray
+
+
+def _shut_down() -> None:
+    """End Ray while nobody collects garbage: where another thread, in the midst of this, lets go of
+    what Ray had given out, Ray ends the process with exit code 1.
+    """
+    import ray
+
+    with collector.resting():
+        ray.shutdown()
 
 
 def take_back_sigterm() -> None:
