@@ -345,11 +345,11 @@ def suite(document: Document) -> str:
     """
     boards = document["boards"]
     titles = [document["settings"][board["setting"]]["dataset"]["name"] for board in boards]
-    found: dict[str, list[Cell | None]] = {}
+    placed: dict[str, list[Cell | None]] = {}
     for place, board in enumerate(boards):
         for row in board["rows"]:
             name = bare_name(row["defense_stages"], "fedavg")
-            found.setdefault(name, [None] * len(boards))[place] = row
+            placed.setdefault(name, [None] * len(boards))[place] = row
     rows = [
         (
             code(name),
@@ -357,7 +357,7 @@ def suite(document: Document) -> str:
             *(mean(row["score"]) if row else "–" for row in each),
             percent(mean_score(each)),
         )
-        for name, each in sorted(found.items(), key=lambda item: -mean_score(item[1]))
+        for name, each in sorted(placed.items(), key=lambda item: -mean_score(item[1]))
     ]
     heads = ["defense", *(f"{title}, excess" for title in titles), *titles, "mean score"]
     return markdown(heads, rows, 1)

@@ -76,6 +76,13 @@ def _stage_of(name: str, params: Json) -> dict[str, Any]:
     return {"name": name, "params": dict(params)}
 
 
+def row_of(document: Json, spec: Json) -> str:
+    """The defense of a run's spec as a leaderboard's rows and cells call it."""
+    defense = chain_label(spec["defense"], "defense")
+    joined: Mapping[str, str] = document.get("joined", {})
+    return joined.get(defense, defense)
+
+
 def document_chains(document: Json) -> dict[str, Chain]:
     """The chains of a leaderboard by their texts."""
     chains = {}
@@ -116,6 +123,16 @@ def attack_names(document: Json) -> dict[str, ChainName]:
         if attack != NOTHING["attack"]:
             attacks[attack] = chains[attack]
     return chain_names(attacks)
+
+
+def variant_names(document: Json) -> dict[str, ChainName]:
+    """Names of the defenses that a leaderboard has joined to others, by their full texts."""
+    chains = {}
+    for run in document["runs"]:
+        defense = chain_label(run["spec"]["defense"], "defense")
+        if defense in document.get("joined", {}):
+            chains[defense] = chain_of(run["spec"]["defense"])
+    return chain_names(chains)
 
 
 def short_names(*documents: Json) -> dict[str, ChainName]:

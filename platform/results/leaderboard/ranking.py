@@ -22,6 +22,7 @@ from backstop.platform.results.figures.cells import (
     run_order,
     setting_fields,
 )
+from backstop.platform.results.figures.joined import join_cell, joined_key, joined_variants
 from backstop.platform.results.figures.names import Json, chain_label, part_label
 from backstop.platform.results.figures.scored import score_cells
 from backstop.platform.results.figures.twins import twins_by_cell
@@ -95,6 +96,7 @@ def ranking_document(
         "rule": RULE,
         "missing_runs": [dict(item) for item in missing],
         "settings": settings,
+        "joined": dict(sorted(board.joined.items())),
         "rows": _rows(board),
         "boards": _setting_boards(board, settings),
         "untargeted": untargeted_rows(board.cells),
@@ -105,7 +107,9 @@ def ranking_document(
 
 
 def scored_board(runs: Sequence[Logged], searched: Sequence[Json]) -> Board:
-    """The scored cells: those under the attacks that a search has chosen stand by themselves."""
+    """The scored cells, those of joined variants under one name: those under the attacks that a
+    search has chosen stand by themselves.
+    """
     chosen = _trials_by_run(searched, "attack")
     tuned = _trials_by_run(searched, "defense")
     active = without_dormant(runs)
@@ -114,13 +118,16 @@ def scored_board(runs: Sequence[Logged], searched: Sequence[Json]) -> Board:
     worst_cases = gather_cells(confirming)
     by_key = {cell.key: cell for cell in (*worst_cases, *ordinary)}
     twins_of = twins_by_cell(runs)
+    best = {chain_label(run.spec["defense"], "defense") for run in active if run.id in tuned}
+    joined = joined_variants((*ordinary, *worst_cases), apart=best)
+    cells = score_cells(ordinary, by_key, twins_of)
+    searched_cells = score_cells(worst_cases, by_key, twins_of)
     return Board(
-        cells=score_cells(ordinary, by_key, twins_of),
-        searched=score_cells(worst_cases, by_key, twins_of),
-        trials={cell_key(run.spec): chosen[run.id] for run in confirming},
-        tuned=frozenset(
-            chain_label(run.spec["defense"], "defense") for run in active if run.id in tuned
-        ),
+        cells=[join_cell(item, joined) for item in cells],
+        searched=[join_cell(item, joined) for item in searched_cells],
+        trials={joined_key(cell_key(run.spec), joined): chosen[run.id] for run in confirming},
+        tuned=frozenset(best),
+        joined={variant: chain_label(stages, "defense") for variant, stages in joined.items()},
     )
 
 

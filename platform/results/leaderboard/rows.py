@@ -59,6 +59,7 @@ class Board(NamedTuple):
     searched: Sequence[ScoredCell] = ()  # under the attacks that a search has chosen
     trials: Mapping[CellKey, int] = {}  # of the searches, by the searched cells
     tuned: frozenset[str] = frozenset()  # defenses whose parameters a search has chosen
+    joined: Mapping[str, str] = {}  # variant → the defense as which it stands with others
 
     def defenses(self) -> list[str]:
         """Those that met an attack that says what a success is."""

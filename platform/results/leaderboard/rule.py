@@ -21,6 +21,8 @@ RULE = (
     " (paired tests of all pairs, Holm-corrected at 5 %), so that those that cannot be told apart"
     " share a rank; under six it is the position by score. Beside it stand the first and the last"
     " rank that the tests, or the single seeds, leave open."
+    " Variants of a defense that never meet in one setting, such as those that are told its number"
+    " of attackers, are one defense, whose parameters vary."
     " Not ranked, but shown: FedAvg and frozen (references), all variants of a defense but one (the"
     " one tuned on other data, else the one at its defaults, else the first by name), rows without"
     " a score, and from a warm start rows that learn less than half of what FedAvg learns there."

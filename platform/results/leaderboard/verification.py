@@ -17,7 +17,7 @@ from backstop.platform.results.figures.cells import (
     cell_key,
     run_order,
 )
-from backstop.platform.results.figures.names import Json
+from backstop.platform.results.figures.names import Json, row_of
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.ranking import ranking_document
 
@@ -144,7 +144,8 @@ def sample_runs(
     doubted = _cells_named(document.get("cells", ()), wrong)
 
     def doubted_first(run: Document) -> tuple[bool, str]:
-        return cell_key(run["spec"]) not in doubted, str(run["id"])
+        key = cell_key(run["spec"])._replace(defense=row_of(document, run["spec"]))
+        return key not in doubted, str(run["id"])
 
     return sorted(document["runs"], key=doubted_first)[: max(0, count)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from backstop.platform.results.figures.cells import SUCCESS, setting
-from backstop.platform.results.figures.names import Json, chain_label
+from backstop.platform.results.figures.names import Json, chain_label, row_of
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.report.marks import (
     UNATTACKED,
@@ -78,8 +78,7 @@ def _ids_by_defense(document: Document, scene: Scene | None) -> dict[str, list[s
     for run in document["runs"]:
         spec = run["spec"]
         if scene is not None and _belongs(spec, scene):
-            defense = chain_label(spec["defense"], "defense")
-            ids.setdefault(defense, []).append(run["id"])
+            ids.setdefault(row_of(document, spec), []).append(run["id"])
     return ids
 
 

@@ -18,7 +18,14 @@ from backstop.platform.results.figures.cells import (
     CellKey,
     cell_key,
 )
-from backstop.platform.results.figures.names import ChainName, Json, attack_names
+from backstop.platform.results.figures.names import (
+    ChainName,
+    Json,
+    attack_names,
+    chain_label,
+    row_of,
+    variant_names,
+)
 from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.sheets import DataSheet, data_sheets, newest_year
@@ -70,6 +77,7 @@ class CellLine(NamedTuple):
 
     fields: Json
     attack: ChainName | None  # None without attack
+    variant: ChainName | None  # the defense as it ran here, where the row's parameters vary
     sparks: Mapping[str, str]  # "success", "accuracy" → points by round in :data:`SPARK`
     telemetry: Mapping[str, float]  # metric → mean over the cell's runs
     command: str  # that runs its first seed again; empty where the spec cannot be read here
@@ -161,6 +169,7 @@ def details(
     """
     known = _Known(
         attacks=attack_names(document),
+        variants=variant_names(document),
         runs=_runs_by_cell(document),
         run_ids={run.id: run.run_id for run in stored},
         server=server_address(store_uri),
@@ -175,6 +184,7 @@ class _Known(NamedTuple):
     """What the lines of all cells are made of."""
 
     attacks: Mapping[str, ChainName]
+    variants: Mapping[str, ChainName]
     runs: Mapping[CellKey, Sequence[Json]]  # as the document holds them, by seed
     run_ids: Mapping[str, str]  # spec id → MLflow's
     server: str
@@ -186,7 +196,7 @@ def _runs_by_cell(document: Document) -> dict[CellKey, list[Json]]:
     """
     by_seed: dict[CellKey, dict[int, Json]] = {}
     for run in sorted(document["runs"], key=_is_dormant):
-        key = cell_key(run["spec"])
+        key = cell_key(run["spec"])._replace(defense=row_of(document, run["spec"]))
         if _is_dormant(run):
             key = key._replace(attack=UNATTACKED)
         by_seed.setdefault(key, {}).setdefault(run["spec"]["seed"], run)
@@ -225,12 +235,14 @@ def _detail(row: RankedRow, lines: Sequence[CellLine]) -> Detail:
 def _line(cell: Json, known: _Known) -> CellLine:
     key = CellKey(cell["setting"], cell["attack"], cell["defense"])
     runs = known.runs.get(key, ())
+    spec = runs[0]["spec"] if runs else None
     return CellLine(
         fields=cell,
         attack=known.attacks.get(cell["attack"]),
+        variant=spec and known.variants.get(chain_label(spec["defense"], "defense")),
         sparks=_sparks(runs, attacked=cell["attack"] != UNATTACKED),
         telemetry=_telemetry(runs),
-        command=_command(runs[0]["spec"]) if runs else "",
+        command=_command(spec) if spec else "",
         runs=[_link(run, known) for run in runs[:MOST_RUNS]],
         more_runs=max(0, len(runs) - MOST_RUNS),
     )
