@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backstop.platform.specs import notation
@@ -148,6 +148,24 @@ def short_names(*documents: Json) -> dict[str, ChainName]:
 def part_label(part: Json) -> str:
     """The text form of one plug-in in JSON."""
     return str(Part(part["name"], part["params"]))
+
+
+def part_names(settings: Iterable[Json]) -> dict[str, ChainName]:
+    """The text of each plug-in in the settings → its name among the others there."""
+    values = [value for setting in settings for value in setting.values()]
+    parts = [value for value in values if isinstance(value, Mapping)]
+    return chain_names({part_label(part): chain_of([part]) for part in parts})
+
+
+def task_names(document: Json) -> dict[str, str]:
+    """Setting → its data and model, among the leaderboard's others."""
+    settings: Mapping[str, Json] = document["settings"]
+    names = part_names(settings.values())
+    tasks = {}
+    for setting, fields in settings.items():
+        data, model = (names[part_label(fields[role])] for role in ("dataset", "model"))
+        tasks[setting] = f"{data} ({model})"
+    return tasks
 
 
 def chain_names(chains: Mapping[str, Chain]) -> dict[str, ChainName]:

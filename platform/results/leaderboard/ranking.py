@@ -23,7 +23,13 @@ from backstop.platform.results.figures.cells import (
     setting_fields,
 )
 from backstop.platform.results.figures.joined import join_cell, joined_key, joined_variants
-from backstop.platform.results.figures.names import Json, chain_label, part_label
+from backstop.platform.results.figures.names import (
+    ChainName,
+    Json,
+    chain_label,
+    part_label,
+    part_names,
+)
 from backstop.platform.results.figures.scored import score_cells
 from backstop.platform.results.figures.twins import twins_by_cell
 from backstop.platform.results.leaderboard.document import SCHEMA, Document
@@ -165,10 +171,11 @@ def _setting_boards(board: Board, settings: Mapping[str, Json]) -> list[Document
         return []
     parts = board.by_setting()
     varied = _varied_fields([settings[name] for name in names])
+    called = part_names(settings[name] for name in names)
     return [
         {
             "setting": name,
-            "title": _title(settings[name], varied),
+            "title": _title(settings[name], varied, called),
             "share": settings[name]["malicious"],
             "rows": _without_shares(board_rows(parts[name])),
         }
@@ -192,11 +199,16 @@ def _varied_fields(settings: Sequence[Json]) -> list[str]:
     return varied
 
 
-def _title(setting: Json, varied: Sequence[str]) -> str:
+def _title(
+    setting: Json,
+    varied: Sequence[str],
+    called: Mapping[str, ChainName],
+) -> str:
     """A setting in words: its dataset and what else it has of its own."""
-    words = [part_label(setting["dataset"])]
+    words = [str(called[part_label(setting["dataset"])])]
     for field in varied:
         if field != "dataset":
             value = setting.get(field)
-            words.append(f"{field}={part_label(value) if isinstance(value, Mapping) else value}")
+            text = called[part_label(value)] if isinstance(value, Mapping) else value
+            words.append(f"{field}={text}")
     return ", ".join(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from backstop.platform.results.figures.names import Json, attack_names
+from backstop.platform.results.figures.names import attack_names, task_names
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.report.details import Detail
 from backstop.platform.results.report.marks import UNATTACKED
@@ -53,9 +53,4 @@ def setting_titles(document: Document) -> dict[str, str]:
     """Setting → what people call it: its board's title, or its data and model where there is no
     choice.
     """
-    titles = {cell["setting"]: _task(cell) for cell in document["cells"]}
-    return titles | {board["setting"]: board["title"] for board in document["boards"]}
-
-
-def _task(cell: Json) -> str:
-    return f"{cell['dataset']} ({cell['model']})"
+    return task_names(document) | {board["setting"]: board["title"] for board in document["boards"]}

@@ -19,6 +19,7 @@ from typing import Protocol
 import jinja2
 from markupsafe import Markup
 
+from backstop.platform.results.figures.names import task_names
 from backstop.platform.results.figures.wording import percent, plural, spread
 from backstop.platform.results.leaderboard.document import Document, write_text
 from backstop.platform.results.report import illustrations
@@ -125,7 +126,7 @@ def _template() -> jinja2.Template:
 def _facts(document: Document) -> dict[str, str]:
     """Where the figures come from, in words."""
     cells = document["cells"]
-    tasks = sorted({f"{cell['dataset']} ({cell['model']})" for cell in cells})
+    tasks = sorted(set(task_names(document).values()))
     seeds = {seed for cell in cells for seed in cell["seeds"]}
     attacks = {cell["attack"] for cell in cells} - {UNATTACKED}
     counts = (
