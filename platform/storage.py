@@ -75,10 +75,10 @@ def locate(given: str | Path) -> Location:
     if "@" in parts.netloc:
         raise BadInput(
             f"--store {parts.scheme}://…@{parts.hostname}{parts.path} holds a password; keys come "
-            f"from the environment, such as AWS_ACCESS_KEY_ID; allowed is {allowed}"
+            f"from the environment, such as AWS_ACCESS_KEY_ID; a store is {allowed}"
         )
     if parts.scheme not in SCHEMES or not parts.netloc or parts.fragment:
-        raise BadInput(f"--store {given!r} is not allowed; {allowed}")
+        raise BadInput(f"--store {given!r} is not allowed; a store is {allowed}")
     bucket = f"{parts.scheme}://{parts.netloc}"
     return Remote(bucket, parts.path.strip("/"), parts.query)
 

@@ -79,7 +79,7 @@ def test_an_object_store_takes_what_is_written(server: ObjectStore) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("ftp://host/path", "allowed; a folder, s3://bucket/path or gs://bucket/path"),
+        ("ftp://host/path", "allowed; a store is a folder, s3://bucket/path or gs://bucket/path"),
         ("s3:///path", "is not allowed"),
         ("file:///tmp/store", "is not allowed"),
         ("s3://key:secret@bucket/path", r"--store s3://…@bucket/path holds a password"),

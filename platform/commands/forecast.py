@@ -34,8 +34,8 @@ def print_forecast(
     stored = _stored(options, name)
     left = [spec for spec in plan.specs if spec.id not in stored]
     say(f"{plan.title}: measuring some runs for up to {SECONDS:.0f} s …")
-    where, have, found = _look(options, left, data_folder(options.data_dir).resolve(), device)
-    document = forecast(options, plan, left, where, have, found, device)
+    where, have, measured = _look(options, left, data_folder(options.data_dir).resolve(), device)
+    document = forecast(options, plan, left, where, have, measured, device)
     _keep(name, plan, document)
     if options.json:
         print_json(document)
@@ -76,8 +76,8 @@ def _look(
     address = options.ray_address
     if not address or address == "local":
         have = machine_resources(device)
-        found = calibration.calibrate(left, data, device) if left else []
-        return [f"this machine: {resource_words(have)}"], have, found
+        measured = calibration.calibrate(left, data, device) if left else []
+        return [f"this machine: {resource_words(have)}"], have, measured
     from backstop.platform.workers.cluster import measured_resources, node_words, on_a_node
     from backstop.platform.workers.connection import local_ray
     from backstop.platform.workers.machine import gpu_mib
@@ -85,8 +85,8 @@ def _look(
     with local_ray(address):
         chosen = calibration.representatives(left)
         seconds = calibration.SECONDS
-        found = on_a_node(calibration.measure, device, chosen, data, device, seconds)
-        return node_words(), measured_resources(gpu_mib(device)), found
+        measured = on_a_node(calibration.measure, device, chosen, data, device, seconds)
+        return node_words(), measured_resources(gpu_mib(device)), measured
 
 
 def forecast(
@@ -95,7 +95,7 @@ def forecast(
     left: Sequence[Spec],
     where: Sequence[str],
     have: Resources,
-    found: Sequence[Measured],
+    measured: Sequence[Measured],
     device: str,
 ) -> Mapping[str, Any]:
     """All that is known of a sweep beforehand, as a document."""
@@ -106,7 +106,7 @@ def forecast(
     expected = plan.source.expected()
     runs = expected - (len(plan.specs) - len(left)) if not plan.searches else expected
     asked = options.max_concurrent or runs
-    load = worst_load(found)
+    load = worst_load(measured)
     workers = share_processors(
         parse_actors(options.client_actors),
         min(runs, asked),
@@ -130,13 +130,13 @@ def forecast(
         "memory_holds": held(workers, have, load),
         "store_free_mib": _free_mib(storage.local_folder(storage.locate(options.store))),
     }
-    if not found or load is None:
+    if not measured or load is None:
         return document
-    rates = RunRates(found)
+    rates = RunRates(measured)
     guess = scaled(outlook(left, rates, workers, at_once), runs)
     return document | {
-        "measured_runs": len(found),
-        "measured_rounds": sum(item.rounds for item in found),
+        "measured_runs": len(measured),
+        "measured_rounds": sum(item.rounds for item in measured),
         "guessed_runs": guess.guessed,
         "settings": [
             {"setting": words, "runs": count, "run_s": seconds}

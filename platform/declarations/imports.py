@@ -37,8 +37,8 @@ def defined(module: str, package: Path) -> frozenset[str]:
     file = _place(module, package)
     if file is None or file.is_dir():
         return frozenset()
-    found = DEFINED.findall(file.read_text(encoding="utf-8"))
-    return frozenset(name for groups in found for name in groups if name)
+    groups_of_names = DEFINED.findall(file.read_text(encoding="utf-8"))
+    return frozenset(name for groups in groups_of_names for name in groups if name)
 
 
 def _is_ours(module: str) -> bool:

@@ -94,8 +94,8 @@ def squared_distances(count: int, pair: Callable[[int], tuple[Any, Any]]) -> lis
         return np.array([(one != other).any() for one, other in map(pair, range(count))])
 
     squared = [0.0] * count
-    found = section.ask("any", differ) if count else np.empty(0)
-    for index in found.nonzero()[0].tolist():
+    apart = section.ask("any", differ) if count else np.empty(0)
+    for index in apart.nonzero()[0].tolist():
         squared[index] = section.ask("pair", partial(_stacked, pair, index))
     return squared
 

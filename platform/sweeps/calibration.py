@@ -116,15 +116,15 @@ def measure(
     import_module(PREPARED)  # it holds the memory of a trial's process then
     torch.set_num_threads(1)
     deadline = time.monotonic() + seconds
-    found: list[Measured] = []
+    measured: list[Measured] = []
     for index, spec in enumerate(specs):
         now = time.monotonic()
-        if found and now >= deadline:
+        if measured and now >= deadline:
             break
         until = now + (deadline - now) / (len(specs) - index)
         with suppress(BrokenStage):  # its trial will say so
-            found.append(_measured(spec, folder, device, until))
-    return found
+            measured.append(_measured(spec, folder, device, until))
+    return measured
 
 
 def _measured(
@@ -191,11 +191,11 @@ def _load(
     )
 
 
-def worst_load(found: Iterable[Measured]) -> Load | None:
+def worst_load(measured: Iterable[Measured]) -> Load | None:
     """What any trial may need: the most memory of all, and of the rounds the one that gains least
     from being spread.
     """
-    loads = [item.load for item in found]
+    loads = [item.load for item in measured]
     if not loads:
         return None
     shortest = min(loads, key=lambda load: load.train_s)

@@ -38,17 +38,17 @@ class Costs(NamedTuple):
 class RunRates:
     """What rounds take by setting, attack and defense; the mean of what is there for the rest."""
 
-    def __init__(self, found: Sequence[Measured]) -> None:
+    def __init__(self, measured: Sequence[Measured]) -> None:
         """Take what was measured, of at least one run."""
-        self.found = list(found)
+        self.measured = list(measured)
 
     def costs(self, spec: Spec) -> Costs:
         """What a run of the spec takes, without a warm-up."""
         of = run_kind(spec)
-        in_setting = [item for item in self.found if item.kind.setting == of.setting]
+        in_setting = [item for item in self.measured if item.kind.setting == of.setting]
         attacked = [item for item in in_setting if item.kind.attack == of.attack]
         defended = [item for item in in_setting if item.kind.defense == of.defense]
-        any_run = in_setting or self.found
+        any_run = in_setting or self.measured
         evaluations = math.ceil(spec.rounds / spec.eval_every)
         points = fmean(item.points for item in any_run)
         model = fmean(item.model_mib for item in any_run)
@@ -101,8 +101,8 @@ def outlook(
 
 def _speedups(rates: RunRates, workers: TrialWorkers) -> float:
     """How many times as fast the workers train, in the mean over what was measured."""
-    alone = [round_seconds(item.load, 0, 1) for item in rates.found]
-    spread = [round_seconds(item.load, workers.actors, workers.threads) for item in rates.found]
+    alone = [round_seconds(item.load, 0, 1) for item in rates.measured]
+    spread = [round_seconds(item.load, workers.actors, workers.threads) for item in rates.measured]
     return sum(alone) / sum(spread) if sum(spread) else 1.0
 
 

@@ -48,7 +48,7 @@ def ask_nodes(nodes: Sequence[Mapping[str, Any]], device: str) -> list[Node]:
     for node in able:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked.append(remote.options(num_cpus=0, scheduling_strategy=here).remote(device))
-    found = []
+    alike = []
     for node, answer in zip(able, asked, strict=True):
         try:
             told = str(ray.get(answer, timeout=ANSWER_S))
@@ -56,10 +56,10 @@ def ask_nodes(nodes: Sequence[Mapping[str, Any]], device: str) -> list[Node]:
             problem = str(error).strip().rpartition("\n")[2]
             address = node["NodeManagerAddress"]
             raise BadInput(f"node {address} of the cluster cannot run trials: {problem}") from error
-        found.append(
+        alike.append(
             Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"][kind], told)
         )
-    return found
+    return alike
 
 
 def choose_alike(nodes: Sequence[Node], stored: Collection[str]) -> Alike:

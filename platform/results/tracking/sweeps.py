@@ -266,8 +266,8 @@ def _is_double(store: Store, run: StoredRun) -> bool:
         return False
     finished = "attributes.status = 'FINISHED' AND tags.`backstop.kind` = 'trial'"
     same = f"tags.`backstop.id` = '{tags['backstop.id']}' AND tags.`{DRIVER}` = '{_driver(run)}'"
-    found = search_runs(store, run.info.experiment_id, f"{finished} AND {same}")
-    return next(found, None) is not None
+    finished_twins = search_runs(store, run.info.experiment_id, f"{finished} AND {same}")
+    return next(finished_twins, None) is not None
 
 
 def _died(
