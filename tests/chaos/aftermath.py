@@ -13,7 +13,6 @@ from tests.chaos.command import Command
 from tests.chaos.processes import open_elsewhere
 from tests.chaos.stored import stored_runs
 
-SHARED_MEMORY = Path("/dev/shm")
 EVERYBODYS = Path("/tmp/ray")  # where Rays keep their files that have no folder of their own
 ENDS_WITHIN_S = 30.0  # that Ray's processes take to end after their driver
 
@@ -31,8 +30,8 @@ class Before(NamedTuple):
     files: frozenset[Path]  # in shared memory, and sessions of everybody's Rays
 
     @classmethod
-    def now(cls) -> Before:
-        return cls(frozenset([*SHARED_MEMORY.iterdir(), *EVERYBODYS.glob("session_*")]))
+    def now(cls, command: Command) -> Before:
+        return cls(frozenset([*command.memory.iterdir(), *EVERYBODYS.glob("session_*")]))
 
 
 def board(command: Command) -> bytes:
@@ -80,6 +79,6 @@ def left_behind(command: Command, before: Before) -> Iterator[Path]:
     yield from command.store.glob("mlflow.db-*")  # the database is whole by itself
     for driver in command.drivers:  # Ray names a session by the process
         yield from set(EVERYBODYS.glob(f"session_*_{driver}")) - before.files
-    for path in set(SHARED_MEMORY.iterdir()) - before.files:
+    for path in set(command.memory.iterdir()) - before.files:
         if not open_elsewhere(path):
             yield path

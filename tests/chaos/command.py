@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.processes import DRIVER, Process, processes_of, send
+from tests.chaos.shared_memory import EVERYBODYS, with_memory
 from tests.chaos.stored import finished
 from tests.test_sweep import command
 
@@ -33,13 +34,18 @@ class Command:
         store: str = "store",
         database: str = "store/mlflow.db",
         environment: Mapping[str, str] | None = None,
+        memory: Path = EVERYBODYS,
     ) -> None:
-        """``database`` is where the runs are, as seen from the folder."""
+        """``database`` is where the runs are, as seen from the folder; ``memory`` is what its
+        processes have as shared memory.
+        """
         self.folder = folder
         self.temporary = temporary
         self.store = folder / store
         self.database = folder / database
-        self.line = command("sweep", "little.py", "--store", store, "--device", "cpu", *options)
+        self.memory = memory
+        line = command("sweep", "little.py", "--store", store, "--device", "cpu", *options)
+        self.line = with_memory(memory, line)
         self.environment = {
             **os.environ,
             **(environment or {}),

@@ -198,7 +198,7 @@ WHOLE = Undisturbed(b"{}", ["a", "b"])
 
 
 def test_a_sweep_that_has_ended_as_it_should_passes(ended: Command) -> None:
-    aftermath.check(ended, Before.now(), WHOLE)
+    aftermath.check(ended, Before.now(ended), WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_sweep_that_has_ended_as_it_should_passes(ended: Command) -> None:
 )
 def test_other_bytes_and_lost_runs_are_seen(ended: Command, whole: Undisturbed) -> None:
     with pytest.raises(AssertionError):
-        aftermath.check(ended, Before.now(), whole)
+        aftermath.check(ended, Before.now(ended), whole)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +218,11 @@ def test_doubled_running_and_dissenting_runs_are_seen(
 ) -> None:
     add_run(ended, spec_id, status, kind)
     with pytest.raises(AssertionError):
-        aftermath.check(ended, Before.now(), WHOLE)
+        aftermath.check(ended, Before.now(ended), WHOLE)
 
 
 def test_what_is_left_behind_is_seen(ended: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Before.now()
+    before = Before.now(ended)
     assert list(aftermath.left_behind(ended, before)) == []
     left = [
         ended.temporary / "ray" / "session_1",
@@ -230,7 +230,7 @@ def test_what_is_left_behind_is_seen(ended: Command, monkeypatch: pytest.MonkeyP
         ended.store / "ray" / "record",
         ended.store / "checkpoints" / "a.pt",
         ended.store / "mlflow.db-wal",
-        aftermath.SHARED_MEMORY / f"chaos-{os.getpid()}",
+        ended.memory / f"chaos-{os.getpid()}",
     ]
     for path in left:
         path.parent.mkdir(exist_ok=True)
@@ -251,7 +251,7 @@ def test_a_process_that_is_left_is_seen(ended: Command, monkeypatch: pytest.Monk
         assert process.stdout is not None
         process.stdout.readline()
         with pytest.raises(AssertionError, match="processes are left"):
-            aftermath.check(ended, Before.now(), WHOLE)
+            aftermath.check(ended, Before.now(ended), WHOLE)
         process.kill()
 
 

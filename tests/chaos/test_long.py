@@ -27,6 +27,7 @@ from tests.chaos.disturbances import (
     drawn,
 )
 from tests.chaos.series import disturb
+from tests.chaos.shared_memory import own_memory
 from tests.chaos.spaces import grid, search
 from tests.chaos.tally import Tally
 from tests.chaos.tracking import DATABASE, tracking
@@ -110,17 +111,18 @@ def _one_sweep(
     (folder / "little.py").write_text(series.space)
     now = waiting[:AT_A_TIME]
     with ExitStack() as held:
-        temporary = held.enter_context(temporary_folder())
-        around = _surroundings(series, folder, temporary, held)._replace(total=len(whole.ids))
-        before = Before.now()
+        around = _surroundings(series, folder, held)._replace(total=len(whole.ids))
+        before = Before.now(around.command)
         happened = disturb(around, now)
         check(around.command, before, whole)
         waiting[:AT_A_TIME] = now
     return len(around.command.codes), happened
 
 
-def _surroundings(series: Series, folder: Path, temporary: Path, held: ExitStack) -> Surroundings:
+def _surroundings(series: Series, folder: Path, held: ExitStack) -> Surroundings:
     """What the sweep of a series runs on."""
+    temporary = held.enter_context(temporary_folder())
+    memory = held.enter_context(own_memory(temporary))
     if series.needs == "tracking server":
         behind = held.enter_context(tracking(folder))
         environment = {**PATIENCE, "MLFLOW_TRACKING_URI": behind.proxy.uri}
@@ -130,6 +132,7 @@ def _surroundings(series: Series, folder: Path, temporary: Path, held: ExitStack
             series.options,
             database=DATABASE,
             environment=environment,
+            memory=memory,
         )
         return Surroundings(command, 0, tracking=behind)
     if series.needs == "disk":
@@ -140,9 +143,10 @@ def _surroundings(series: Series, folder: Path, temporary: Path, held: ExitStack
             series.options,
             store="disk/store",
             database="disk/store/mlflow.db",
+            memory=memory,
         )
         return Surroundings(command, 0, disk=disk)
-    return Surroundings(Command(folder, temporary, series.options), 0)
+    return Surroundings(Command(folder, temporary, series.options, memory=memory), 0)
 
 
 def test_what_has_happened(tally: Tally, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tests.chaos.aftermath import Before, check
 from tests.chaos.command import Command, temporary_folder
 from tests.chaos.disturbances import Surroundings, drawn
 from tests.chaos.series import disturb
+from tests.chaos.shared_memory import own_memory
 from tests.chaos.spaces import grid
 from tests.chaos.undisturbed import undisturbed
 
@@ -23,9 +24,9 @@ def test_a_few_disturbances_change_no_byte_and_leave_nothing_behind(tmp_path: Pa
     space = grid(rounds=100, seeds=1)
     whole = undisturbed(space)
     (tmp_path / "little.py").write_text(space)
-    with temporary_folder() as temporary:
-        command = Command(tmp_path, temporary)
-        before = Before.now()
+    with temporary_folder() as temporary, own_memory(temporary) as memory:
+        command = Command(tmp_path, temporary, memory=memory)
+        before = Before.now(command)
         waiting = list(drawn(SEED, KINDS, len(KINDS)))
         happened = disturb(Surroundings(command, len(whole.ids)), waiting)
         assert len(happened) > 2, f"the sweep was over before {waiting}"

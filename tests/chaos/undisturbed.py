@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from tests.chaos.aftermath import Before, Undisturbed, board, check, trial_ids
 from tests.chaos.command import Command, temporary_folder
+from tests.chaos.shared_memory import own_memory
 
 
 @cache
@@ -15,10 +16,14 @@ def undisturbed(space: str) -> Undisturbed:
     """How the sweep of a space ends that nothing has happened to. It is held to the same: it has
     left nothing behind either.
     """
-    with TemporaryDirectory() as folder, temporary_folder() as temporary:
+    with (
+        TemporaryDirectory() as folder,
+        temporary_folder() as temporary,
+        own_memory(temporary) as memory,
+    ):
         (Path(folder) / "little.py").write_text(space)
-        command = Command(Path(folder), temporary)
-        before = Before.now()
+        command = Command(Path(folder), temporary, memory=memory)
+        before = Before.now(command)
         command.start()
         assert command.wait() == 0, command.log.read_text()
         found = Undisturbed(board(command), trial_ids(command))
