@@ -302,14 +302,19 @@ def mix(
     """Weighted sums (k, n) @ (n, d), added in float64 row by row, each into its line of out.
 
     Two sums and four rows go together, so that a value is read once for both; each sum still adds
-    its rows one after the other, and rows that weigh nothing in both are passed over. The last of
-    an odd number of sums is made alone.
+    its rows one after the other, and rows of weight 0 add nothing. The last of an odd number of
+    sums is made alone.
     """
     lines, n = weight.shape
     paired = lines - lines % 2
-    used, places = _used_rows(weight)
-    tile, total = _aligned(n + 1), _aligned(2)  # the last row of the tile is of zeros
-    share = np.zeros((2, 4))
+    fours = n + -n % 4
+    share = np.zeros((lines, fours))
+    share[:, :n] = weight
+    used = np.zeros((lines, fours // 4), np.bool_)
+    for line in range(lines):
+        for i in range(n):
+            used[line // 2, i // 4] |= weight[line, i] != 0.0
+    tile, total = _aligned(fours), _aligned(2)
     for start in range(first, last, RUN):
         here = slice(start, min(start + RUN, last))
         width = here.stop - start
@@ -317,14 +322,11 @@ def mix(
             for i in range(n):
                 _move(rows[i, here], tile[i])
         for line in range(0, paired, 2):
+            two = share[line : line + 2]
             total[:] = 0.0
-            for four in range(0, used[line // 2], 4):
-                a, b, c, d = places[line // 2, four : four + 4]
-                for one in range(2):
-                    for k in range(4):
-                        i = places[line // 2, four + k]
-                        share[one, k] = weight[line + one, i] if i < n else 0.0
-                _add_four(share, tile[a], tile[b], tile[c], tile[d], total)
+            for i in range(0, n, 4):
+                if used[line // 2, i // 4]:
+                    _add_four(two[:, i : i + 4], tile[i : i + 4], total)
             _move(total[0, :width], out[lines_out[line], here])
             _move(total[1, :width], out[lines_out[line + 1], here])
         if paired < lines:
@@ -333,22 +335,6 @@ def mix(
                 if weight[paired, i] != 0.0:
                     _add(weight[paired, i], rows[i, here], total[0])
             _move(total[0, :width], out[lines_out[paired], here])
-
-
-@ordered
-def _used_rows(weight: Doubles) -> tuple[Ints, Ints]:
-    """For each pair of lines how many rows weigh something in one of the two, and which, in order;
-    n stands for none in what fills them up to fours.
-    """
-    lines, n = weight.shape
-    used = np.zeros(lines // 2, np.int32)
-    places = np.full((lines // 2, n + -n % 4), n, np.int32)
-    for pair in range(lines // 2):
-        for i in range(n):
-            if weight[2 * pair, i] != 0.0 or weight[2 * pair + 1, i] != 0.0:
-                places[pair, used[pair]] = i
-                used[pair] += 1
-    return used, places
 
 
 @ordered
@@ -382,13 +368,11 @@ def _add(
 @ordered
 def _add_four(
     share: Doubles,
-    a: Doubles,
-    b: Doubles,
-    c: Doubles,
-    d: Doubles,
+    rows: Doubles,
     total: Doubles,
 ) -> None:
-    """Add four rows, by their shares (2, 4), to two sums, from left to right."""
+    """Add four rows to two sums, from left to right."""
+    a, b, c, d = rows[0], rows[1], rows[2], rows[3]
     one, other = total[0], total[1]
     p, q, r, s = share[0, 0], share[0, 1], share[0, 2], share[0, 3]
     t, u, v, w = share[1, 0], share[1, 1], share[1, 2], share[1, 3]
