@@ -20,6 +20,7 @@ from tests.test_sweep import command
 
 HANGS_S = 480.0  # seconds after which a command that nobody disturbs has to have ended
 LOOKS_S = 0.1  # seconds between two looks
+PICK_S = 15.0  # that a process of a kind is waited for
 
 
 class Command:
@@ -103,10 +104,11 @@ class Command:
         return [one for one in found if kind != DRIVER or one.pid == self.driver.pid]
 
     def pick(self, kind: str, draw: float) -> Process | None:
-        """One of its processes of a kind, waited for; None where the command ends before. ``draw``
-        from [0, 1) says which of several.
+        """One of its processes of a kind, waited for a while; None where there is none or the
+        command ends before. ``draw`` from [0, 1) says which of several.
         """
-        while not self.over:
+        deadline = time.monotonic() + PICK_S
+        while not self.over and time.monotonic() < deadline:
             if there := self.processes(kind):
                 return there[int(draw * len(there))]
             time.sleep(LOOKS_S)

@@ -11,7 +11,8 @@ from tests.chaos.disturbances import ALL, BEGUN, ONE_MORE, RAY, Disturbance, Sur
 
 def disturb(around: Surroundings, waiting: list[Disturbance]) -> list[Disturbance]:
     """Give the command, let happen what waits, and give the command again where it has ended with
-    anything but 0. What has happened; what the sweep has left no time for goes on waiting.
+    anything but 0. What has happened; what the sweep has left no time for goes on waiting, what it
+    has not had the process for behind all others.
 
     A command that nothing happens to ends with 0.
     """
@@ -22,10 +23,13 @@ def disturb(around: Surroundings, waiting: list[Disturbance]) -> list[Disturbanc
         before = len(happened)
         while waiting and _reached(around, waiting[0]):
             command.note(str(waiting[0]))
-            if waiting[0].happen(around):
-                happened.append(waiting.pop(0))
-                if happened[-1].ends_command:
-                    break
+            disturbance = waiting.pop(0)
+            if not disturbance.happen(around):
+                waiting.append(disturbance)
+                continue
+            happened.append(disturbance)
+            if disturbance.ends_command:
+                break
         if command.wait() == 0:
             return happened
         assert len(happened) > before, command.log.read_text()
