@@ -246,10 +246,7 @@ class Experiment:
 
     def _weights(self, clients: Tensor) -> Tensor:
         """How many samples each client has."""
-        sizes = []
-        for client in clients.tolist():
-            shard = self.built.shards[client]
-            sizes.append(float(len(shard)))
+        sizes = [float(self.built.sizes[client]) for client in clients.tolist()]
         return torch.tensor(sizes, device=self.built.device)
 
     def _train(self, state: State, cohort: Tensor) -> tuple[State, Trained, Matrix]:
@@ -260,8 +257,8 @@ class Experiment:
         attackers = self.built.attackers(state.round)
         present = torch.isin(cohort, attackers)
         attacked = bool(present.any()) and self.built.scheduled(state.round)
-        presence = self._presence(cohort, present)
-        if attacked:
+        presence = self._presence(cohort, present) if attacked else None
+        if presence is not None:
             state = self._after_plan(state, presence)
         trained = self.clients.train(
             state.round,
@@ -273,7 +270,7 @@ class Experiment:
         matrix = self.clients.matrix(trained)
         if trained.rows.is_cpu and trained.rows.nbytes >= memory.LARGE:
             memory.give_back()
-        if attacked:
+        if presence is not None:
             self._crafted(state, trained, matrix, present, presence)
             state = self._after_sending(state, matrix, present, presence)
         return state, trained, matrix

@@ -25,6 +25,7 @@ class Federation(NamedTuple):
     spec: Spec  # validated, defaults filled in
     data: Data  # on the device
     shards: tuple[Tensor, ...]  # for each client the indices of its training samples, ascending
+    sizes: tuple[int, ...]  # of the shards
     malicious: Tensor  # (m,) ids of malicious clients, ascending
     net: network.Network
     # the loop engine's working copy; every client loads the global vectors into it
@@ -179,6 +180,7 @@ def build_federation(
         spec=spec,
         data=_move(data, where),
         shards=tuple(shards),
+        sizes=tuple(map(len, shards)),
         malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
         net=net,
         replica=network.Replica(net),
@@ -267,7 +269,7 @@ def _trainable(built: Federation) -> None:
     spec = built.spec
     if spec.batch == 1:
         raise BadInput(built.lonely("batch=1", "set batch to 2 or more"))
-    single = [client for client, shard in enumerate(built.shards) if len(shard) == 1]
+    single = [client for client, size in enumerate(built.sizes) if size == 1]
     if single:
         where = f"client {single[0]} has one sample"
         if len(single) > 1:

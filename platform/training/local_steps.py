@@ -27,7 +27,7 @@ def batches(
     order = federation.draws("batches", round_index, client)
     steps: Batches = []
     for _ in range(_epochs(federation, attacking)):
-        epoch = shard[torch.randperm(len(shard), generator=order)]
+        epoch = shard[torch.randperm(federation.sizes[client], generator=order)]
         steps += cut(federation, epoch)
     return steps
 
@@ -38,10 +38,11 @@ def cut(federation: Federation, epoch: Tensor) -> Batches:
     Where the model cannot be trained on one sample, a single last one is part of the step before
     it, so that none is left out. Raises BadInput where there is no step before it.
     """
-    if 1 < len(epoch) <= federation.spec.batch:
+    samples, batch = epoch.shape[0], federation.spec.batch
+    if 1 < samples <= batch:
         return [epoch]
-    steps = [step for step in epoch.split(federation.spec.batch) if len(step)]
-    single_last = bool(steps) and len(steps[-1]) == 1
+    steps = list(epoch.split(batch)) if samples else []
+    single_last = samples == 1 or samples % batch == 1
     if not (federation.net.pairs and single_last):
         return steps
     if len(steps) == 1:
@@ -74,7 +75,7 @@ def blocks(
     if attacked:
         attackers.update(federation.attackers(round_index).tolist())
     steps = {client: _step_count(federation, client, client in attackers) for client in cohort}
-    sizes = {client: len(federation.shards[client]) for client in cohort}
+    sizes = {client: federation.sizes[client] for client in cohort}
     longest = sorted(cohort, key=lambda client: (-steps[client], -sizes[client], client))
     if not federation.net.vectorized:
         return [[client] for client in longest]
@@ -87,7 +88,7 @@ def _step_count(
     client: int,
     attacking: bool,
 ) -> int:
-    per_epoch = -(-len(federation.shards[client]) // federation.spec.batch)
+    per_epoch = -(-federation.sizes[client] // federation.spec.batch)
     return per_epoch * _epochs(federation, attacking)
 
 
