@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import LOOPBACK, free_port
+
 KEYS = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -24,17 +26,6 @@ needs_moto = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("flask") is None,
     reason="there is no object store: pip install -c constraints.txt -e '.[test-s3]' brings one",
 )
-
-
-LOOPBACK = "127.0.0.1"
-
-
-def free_port(host: str = LOOPBACK) -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as free:
-        free.bind((host, 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 class ObjectStore:

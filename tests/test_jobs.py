@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.buckets import free_port
+from benchmarks.servers import free_port
 
 RAY = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts"]
 BACKSTOP = [sys.executable, "-W", "ignore", "-m", "backstop.platform.cli"]

@@ -18,7 +18,8 @@ import pytest
 from backstop.platform import storage
 from backstop.platform.results.tracking.store import mlflow_client
 from backstop.platform.rounds.checkpoint import saved_ids
-from tests.services import Service, Services, needs_services, services
+from benchmarks.servers import Service
+from tests.services import Services, needs_services, services
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow, needs_services]
 SPACE = """

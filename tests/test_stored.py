@@ -61,7 +61,7 @@ from backstop.platform.sweeps.session import Destination
 from backstop.platform.sweeps.twins import with_twins
 from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training import loading
-from tests.buckets import LOOPBACK, free_port
+from benchmarks.servers import LOOPBACK, free_port
 
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
