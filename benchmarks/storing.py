@@ -155,7 +155,7 @@ def places(folder: Path, server_workers: int) -> Iterator[Mapping[str, Place]]:
     local = locate_store(folder / "local")
     with ExitStack() as stack:
         database = stack.enter_context(postgres())
-        found = {LOCAL: Place(local, local, Path(local.artifacts))}
+        stores = {LOCAL: Place(local, local, Path(local.artifacts))}
         tables = {ON_SQLITE: f"sqlite:///{folder / 'server.db'}", ON_POSTGRES: database.uri}
         for name, uri in tables.items():
             own = folder / name
@@ -165,8 +165,8 @@ def places(folder: Path, server_workers: int) -> Iterator[Mapping[str, Place]]:
             stack.enter_context(started(server))
             serving = [server.process, database.process if name == ON_POSTGRES else None]
             processes = tuple(process.pid for process in serving if process is not None)
-            found[name] = Place(Store(server.uri, ""), Store(uri, ""), artifacts, processes)
-        yield found
+            stores[name] = Place(Store(server.uri, ""), Store(uri, ""), artifacts, processes)
+        yield stores
 
 
 def store_all(
@@ -258,15 +258,15 @@ def faults(place: Place, experiment: str, trained: Trained) -> list[str]:
         others = sorted(key for key in specs.keys() | counts if counts[key] != (key in specs))
         return [f"{key} is there {counts[key]} times" for key in others]
     params = {item.data.tags["backstop.id"]: item.data.params for item in items}
-    found = []
+    stores = []
     sent = {key: trained.saved(spec) for key, spec in specs.items()}
     metrics = sorted({name for saved in sent.values() for name in _curves(saved)})
     for run in with_curves(place.tables, read_runs(place.tables, experiment), specs, metrics):
         spec = specs.pop(run.id)
         wrong = [*_differing(place, run, sent[run.id])]
         wrong += ["parameters"] * (params[run.id] != run_params(spec))
-        found += [f"{run.id}: other {', '.join(wrong)}"] * bool(wrong)
-    return found + [f"{key} is not finished" for key in specs]
+        stores += [f"{run.id}: other {', '.join(wrong)}"] * bool(wrong)
+    return stores + [f"{key} is not finished" for key in specs]
 
 
 def _differing(place: Place, run: Run, sent: Saved) -> Iterator[str]:
@@ -307,13 +307,13 @@ def board(store: Store, experiment: str) -> str:
     return encode_document(rank_runs(store, experiment, read_runs(store, experiment)).document)
 
 
-def check(found: Mapping[str, Place], experiment: str, trained: Trained) -> None:
+def check(stores: Mapping[str, Place], experiment: str, trained: Trained) -> None:
     """Exit where a store does not hold what was sent, or leaderboards differ."""
-    wrong = {name: faults(place, experiment, trained) for name, place in found.items()}
+    wrong = {name: faults(place, experiment, trained) for name, place in stores.items()}
     for name, lines in wrong.items():
         if lines:
             raise SystemExit("\n  ".join([f"{name}, {experiment}:", *lines]))
-    texts = {board(place.store, experiment) for place in found.values()}
+    texts = {board(place.store, experiment) for place in stores.values()}
     if len(texts) > 1:
         raise SystemExit(f"{experiment}: the leaderboards differ")
 
@@ -347,20 +347,20 @@ def measure(
     points = sum(map(len, _curves(first).values()))
     print(f"{len(trained.plan.specs)} runs of {ROUNDS} rounds, {points} points each", flush=True)
     made: dict[tuple[str, int], list[Try]] = {}
-    with places(folder, server_workers) as found:
+    with places(folder, server_workers) as stores:
         for turn, processes in product(range(tries), PROCESSES):
             experiment = f"{processes} at once {turn}"
-            for name, place in found.items():
+            for name, place in stores.items():
                 load = os.getloadavg()[0]
                 own = folder / f"{name} {experiment}"
                 attempt = store_all(place, experiment, trained, own, processes)
                 made.setdefault((name, processes), []).append(attempt)
                 speed = f"{attempt.a_second:.2f} runs/s, load {load:.1f} before"
                 print(f"{name}, {experiment}: {speed}", file=sys.stderr, flush=True)
-            check(found, experiment, trained)
+            check(stores, experiment, trained)
     print("| store | processes | ms a run | runs/s | processor ms, here + server |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for name, processes in product(found, PROCESSES):
+    for name, processes in product(stores, PROCESSES):
         print(_row(name, processes, made[name, processes]))
     print("every run is there once, whole; the leaderboards of the three stores are equal bytes")
 
