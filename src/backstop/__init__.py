@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from backstop.platform.contract import Part as Part
     from backstop.platform.contract import Search as Search
     from backstop.platform.contract import Spec as Spec
+    from backstop.platform.library.aggregation import defense as defense
+    from backstop.platform.library.triggers import trigger as trigger
     from backstop.platform.notebook import Comparison as Comparison
     from backstop.platform.notebook import Leaderboard as Leaderboard
     from backstop.platform.notebook import compare as compare
@@ -46,6 +48,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "Spec": "contract",
     "change_spec": "specs.change",
     "compare": "notebook",
+    "defense": "library.aggregation",
     "grid": "specs.change",
     "leaderboard": "notebook",
     "load": "notebook",
@@ -58,6 +61,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "search": "notebook",
     "search_all": "notebook",
     "sweep": "notebook",
+    "trigger": "library.triggers",
 }
 
 
