@@ -614,6 +614,11 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "a parameter": (lambda: backstop.defense("krum(g=2)"), "unknown parameter 'g'"),
     "a range": (lambda: backstop.defense("norm_clip(norm=-1)"), "norm=-1"),
     "a chain": (lambda: backstop.defense("median+krum"), "put krum first"),
+    "no chain": (lambda: backstop.defense(None), "defense: None is no stage"),  # type: ignore[arg-type]
+    "a pair": (
+        lambda: backstop.defense(("krum", {"f": 2})),  # type: ignore[arg-type]
+        "{'f': 2} is no stage",
+    ),
     "a seed": (lambda: backstop.defense("median", seed=-1), "defense: seed=-1 is not allowed"),
     "an optimizer": (lambda: backstop.defense("fltrust", optimizer="sdg"), "did you mean 'sgd'"),
     "nothing": (lambda: backstop.defense("median").aggregate([]), "updates is empty"),
@@ -650,6 +655,10 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "complex numbers": (
         lambda: backstop.defense("median").aggregate([{"w": np.ones(3, np.complex64)}]),
         "updates[0]['w'] is of complex64",
+    ),
+    "no values": (
+        lambda: backstop.defense("median").aggregate(np.ones((3, 0))),
+        "updates hold no value at all",
     ),
     "unequal lengths": (
         lambda: backstop.defense("median").aggregate([np.ones(3), np.ones(4)]),
@@ -901,6 +910,7 @@ def test_rare_words_are_those_of_the_attackers_documents() -> None:
 
 WRONG_INPUTS: dict[str, tuple[Callable[[], object], str]] = {
     "a name": (lambda: backstop.trigger("badnet"), "did you mean 'badnets'"),
+    "no stage": (lambda: backstop.trigger(None), "trigger: None is no stage"),  # type: ignore[arg-type]
     "a chain": (lambda: backstop.trigger("badnets+pgd"), "names 2 plug-ins"),
     "channels": (
         lambda: backstop.trigger("badnets", channels="middle"),  # type: ignore[arg-type]

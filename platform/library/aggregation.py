@@ -66,7 +66,7 @@ def defense(
     for a defense that is no aggregation: one that changes how clients train, or only repairs the
     final model.
     """
-    parts = to_chain(stages, "defense")
+    parts = _read_chain(stages)
     check_defense([complete_part(part, "defenses") for part in parts], root_size=1)
     for part in parts:
         _check_aggregates(part)
@@ -77,6 +77,17 @@ def defense(
     }
     trained = complete_optimizer(parse_part(optimizer))
     return Aggregator(Spec(defense=parts, optimizer=trained, **scalars))
+
+
+def _read_chain(stages: Any) -> tuple[Part, ...]:
+    several = isinstance(stages, list | tuple) and not isinstance(stages, Part)
+    for stage in stages if several else [stages]:
+        if not isinstance(stage, str | Part):
+            raise BadInput(
+                f"defense: {stage!r} is no stage; give a chain as text, norm_clip(norm=1)+median, a"
+                " backstop.Part, or a list of them"
+            )
+    return to_chain(stages, "defense")
 
 
 def _check_aggregates(part: Part) -> None:

@@ -57,10 +57,14 @@ def places_of(form: UpdateForm, net: Network | None) -> Places:
     Raises BadInput where the arrays are not the model's.
     """
     if net is None:
-        return _by_name(form)
-    if form.kind == "vector":
-        return _whole(form, net)
-    return _by_model(form, net)
+        places = _by_name(form)
+    elif form.kind == "vector":
+        places = _whole(form, net)
+    else:
+        places = _by_model(form, net)
+    if not size(places.layout):
+        raise BadInput("updates hold no value at all; their parameters are empty")
+    return places
 
 
 def _by_name(form: UpdateForm) -> Places:

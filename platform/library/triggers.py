@@ -52,6 +52,10 @@ def trigger(
     Raises :class:`BadInput` for a stage without a trigger, and for one whose trigger is learned
     while it attacks a federation.
     """
+    if not isinstance(stage, str | Part):
+        raise BadInput(
+            f"trigger: {stage!r} is no stage; give one as text, badnets(size=3), or a backstop.Part"
+        )
     part = parse_part(stage)
     complete_part(part, "attacks")  # BadInput for a parameter that is not allowed
     if channels not in get_args(Channels):

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backstop.platform.contract import BrokenStage as BrokenStage
     from backstop.platform.contract import Part as Part
     from backstop.platform.contract import Search as Search
     from backstop.platform.contract import Spec as Spec
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
     "BadInput": "params",
+    "BrokenStage": "contract",
     "Comparison": "notebook",
     "Leaderboard": "notebook",
     "Part": "contract",
