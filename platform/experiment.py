@@ -33,7 +33,7 @@ from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.training.matrix import Matrix
-from backstop.platform.training.mean import finite_rows, weighted_mean
+from backstop.platform.training.server_step import keep_finite, server_step
 from backstop.platform.training.stage_errors import located
 from backstop.platform.workers import memory
 from backstop.platform.workers.clients import Clients, InProcess, one_thread
@@ -168,9 +168,8 @@ class Experiment:
             cohort = self.built.cohort(self.state.round)
             state, trained, matrix = self._train(self.state, cohort)
         with self._measured("check"):
-            finite = matrix.finite() & finite_rows(trained.buffers)
+            finite = keep_finite(matrix, trained.buffers)
             sent = self._sent(trained, finite)
-            matrix.keep(finite)
         if not state.round:
             memory.give_back()  # the largest of all rounds counts, and one is measured in full
         with self._measured("aggregate", peak=True):
@@ -355,10 +354,11 @@ class Experiment:
         if not len(sent.client):
             return state, dict
         server = self.views.server(state)
-        defended = matrix.defended(sent, self.built.defense, state.defense, server)
+        step = server_step(matrix, sent, changes, self.built.defense, state.defense, server)
+        defended = step.defended
         moved = state._replace(
-            params=state.params + defended.aggregate * self.spec.server_lr,
-            buffers=_moved_buffers(state.buffers, changes, sent, defended.shares),
+            params=step.moved(state.params, self.spec.server_lr),
+            buffers=step.moved_buffers(state.buffers),
             defense=defended.state,
         )
         judged = self._judged(state.round)
@@ -445,23 +445,6 @@ def _sees_honest(spec: Spec) -> bool:
     """Whether a stage of the attack is shown the honest rows, a copy of which is made for it."""
     stages = [plugins.attack_facts(part.name) for part in spec.attack]
     return any(stage.knows == "all" for stage in stages)
-
-
-def _moved_buffers(
-    buffers: Tensor,
-    changes: Tensor,
-    sent: Shares,
-    shares: Shares,
-) -> Tensor:
-    """The global buffers (e,) after the clients' changes (n, e) to them. A client's count as much
-    as the defense lets the client count.
-    """
-    if not len(buffers):
-        return buffers
-    row = torch.searchsorted(sent.client, shares.client)
-    none = torch.zeros_like(sent.weight)
-    kept = none.index_add(0, row, shares.weight)
-    return buffers + weighted_mean(changes, kept)
 
 
 def _defended_figures(

@@ -328,10 +328,10 @@ def test_all_the_time_of_a_round_stands_in_a_figure(monkeypatch: pytest.MonkeyPa
     for name in steps:
         ticking(ticked, name)
     ticking(evaluate, "masked")
-    ticking(experiment, "finite_rows")
+    ticking(experiment, "keep_finite")
     record = ticked.round()
     assert record is not None
-    assert set(ticks) == {*steps, "masked", "finite_rows"}
+    assert set(ticks) == {*steps, "masked", "keep_finite"}
     taken = [value for name, value in record.costs.items() if name.startswith("time/")]
     assert sum(taken) == len(ticks)
 

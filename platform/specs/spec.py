@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property, lru_cache
@@ -179,7 +179,7 @@ def _resolve(spec: Spec) -> Spec:
             f" start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
         )
     _check_kinds(spec)
-    _check_defense(spec)
+    check_defense(spec.defense, spec.root_size)
     _check_triggers(spec)
     return spec
 
@@ -294,16 +294,16 @@ def _check_attackers(spec: Spec) -> None:
         )
 
 
-def _check_defense(spec: Spec) -> None:
-    """What a chain of defenses needs: a root set where a stage asks for one, and rows of the kind
-    that each stage takes.
+def check_defense(stages: Sequence[Part], root_size: int) -> None:
+    """What a chain of defenses, with all parameters filled in, needs: a root set where a stage asks
+    for one, and rows of the kind that each stage takes. Raises BadInput.
     """
-    _check_predictions(spec)
-    chain = "+".join(stage.name for stage in spec.defense)
+    _check_predictions(stages)
+    chain = "+".join(stage.name for stage in stages)
     rows, by = "clients", ""  # what the stages so far leave, and the last that changed it
-    for name in (stage.name for stage in spec.defense):
+    for name in (stage.name for stage in stages):
         facts = plugins.defense_facts(name)
-        if "root" in facts.needs and not spec.root_size:
+        if "root" in facts.needs and not root_size:
             raise BadInput(
                 f"defense {name} needs the server's root set;"
                 " root_size=0 leaves none, allowed is at least 1"
@@ -322,15 +322,15 @@ def _check_defense(spec: Spec) -> None:
             rows, by = facts.gives, name
 
 
-def _check_predictions(spec: Spec) -> None:
+def _check_predictions(stages: Sequence[Part]) -> None:
     """At most one stage says how the final model predicts."""
     predicting: list[str] = []
-    for stage in spec.defense:
+    for stage in stages:
         switch = plugins.defense_facts(stage.name).predicts
         if switch and stage.params[switch]:
             predicting.append(stage.name)
         if len(predicting) > 1:
-            chain = "+".join(stage.name for stage in spec.defense)
+            chain = "+".join(stage.name for stage in stages)
             raise BadInput(
                 f"defense {chain}: {' and '.join(predicting)} both say how the final model"
                 f" predicts; keep one of them, or turn that off: {stage.name}({switch}=0)"

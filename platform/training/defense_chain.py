@@ -4,7 +4,6 @@ next one sees it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
             if stage.send:
                 params, after[index] = stage.send(states[index], view)
                 params = _finite(labels[index], "model that it sends", view.params, params)
-                view = dataclasses.replace(view, params=params)
+                view = _at(view, params)
         return view.params, tuple(after)
 
     return Defense(
@@ -201,6 +200,11 @@ def _named(label: str, stage: Defense) -> Defense:
     return name_errors(label, stage)._replace(local=local)
 
 
+def _at(view: ServerView, params: Tensor) -> ServerView:
+    """The view from another model. Nothing else of it is looked at."""
+    return type(view)(**{**vars(view), "params": params})
+
+
 def _repaired(
     labels: Sequence[str],
     stages: Sequence[Defense],
@@ -212,7 +216,7 @@ def _repaired(
         if stage.finish:
             params = stage.finish(state, view)
             params = _finite(label, "repaired model", view.params, params)
-            view = dataclasses.replace(view, params=params)
+            view = _at(view, params)
     return view.params
 
 

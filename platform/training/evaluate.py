@@ -40,14 +40,15 @@ def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
     """
     pieces = [trigger(network.to_unit_interval(piece)) for piece in x.split(BATCH)]
     if x.dtype == torch.uint8:
-        stored = [_to_bytes(piece) for piece in pieces]
+        stored = [to_bytes(piece) for piece in pieces]
         pairs = zip(stored, pieces, strict=True)
         if all(torch.equal(network.to_unit_interval(one), piece) for one, piece in pairs):
             pieces = stored
     return torch.cat(pieces)
 
 
-def _to_bytes(images: Tensor) -> Tensor:
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8, rounded."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 

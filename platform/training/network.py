@@ -306,7 +306,7 @@ def _dropout_keys(module: nn.Module) -> tuple[str, ...]:
 
 def _pairs(net: Network, sample: Tensor) -> bool:
     """Whether one sample (1, …) leaves some BatchNorm layer one value a channel, which has no
-    variance to divide by.
+    variance to divide by; no where there is no sample (0, …) to look at.
     """
     counts: list[int] = []
 
@@ -318,7 +318,7 @@ def _pairs(net: Network, sample: Tensor) -> bool:
     norms = [part for part in net.module.modules() if isinstance(part, NORMS)]
     hooks = [part.register_forward_pre_hook(count) for part in norms]
     try:
-        if norms:
+        if norms and len(sample):
             # two, because a layer without running averages would refuse one here, too
             with torch.no_grad():
                 net.logits(net.params, torch.cat([sample, sample]))

@@ -14,9 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from backstop.platform.contract import BrokenStage as BrokenStage
     from backstop.platform.contract import Part as Part
     from backstop.platform.contract import Search as Search
     from backstop.platform.contract import Spec as Spec
+    from backstop.platform.library.aggregation import defense as defense
+    from backstop.platform.library.triggers import trigger as trigger
     from backstop.platform.notebook import Comparison as Comparison
     from backstop.platform.notebook import Leaderboard as Leaderboard
     from backstop.platform.notebook import compare as compare
@@ -39,6 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
     "BadInput": "params",
+    "BrokenStage": "contract",
     "Comparison": "notebook",
     "Leaderboard": "notebook",
     "Part": "contract",
@@ -46,6 +50,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "Spec": "contract",
     "change_spec": "specs.change",
     "compare": "notebook",
+    "defense": "library.aggregation",
     "grid": "specs.change",
     "leaderboard": "notebook",
     "load": "notebook",
@@ -58,6 +63,7 @@ _HOMES = {  # name → the module below backstop.platform that holds it; the imp
     "search": "notebook",
     "search_all": "notebook",
     "sweep": "notebook",
+    "trigger": "library.triggers",
 }
 
 
