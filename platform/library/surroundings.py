@@ -154,6 +154,7 @@ def federation_of(
         spec=spec.replace(model=called),
         data=data,
         shards=(),
+        sizes=(),
         malicious=torch.zeros(0, dtype=torch.int64),
         net=net,
         replica=Replica(net),
