@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,6 +35,7 @@ OPENED = (
     "results/suite-laptop-1/leaderboard/index.html",
     "tutorials/read_a_leaderboard/index.html",
 )
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 needs_mkdocs = pytest.mark.skipif(
     find_spec("material") is None, reason="MkDocs is not installed: make docs brings it"
 )
@@ -178,3 +182,62 @@ def test_pages_open_in_a_browser_without_a_complaint_or_a_foreign_request(
             time.sleep(0.2)
         assert tab.complaints() == []
         assert [url for url in tab.requests() if not url.startswith((address, "blob:"))] == []
+
+
+@needs_mkdocs
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_a_notebook_runs_and_says_what_it_is_stored_with(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / file.name
+    shutil.copy(file, copy)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "_build" / "execute.py"), str(copy)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stored, again = (said(json.loads(one.read_text(encoding="utf-8"))) for one in (file, copy))
+    assert stored
+    if file.stem == "read_a_leaderboard":  # nothing is trained: the same on every machine
+        assert again == stored
+    else:
+        assert len(again) == len(stored)
+
+
+def said(notebook: dict[str, Any]) -> list[str]:
+    """The texts of a notebook's outputs."""
+    texts = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            texts.append("".join(text))
+    return texts
+
+
+def test_notebooks_are_stored_with_the_outputs_of_a_whole_run_and_are_small() -> None:
+    assert NOTEBOOKS
+    for file in NOTEBOOKS:
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        counts = [cell["execution_count"] for cell in code]
+        assert counts == list(range(1, len(counts) + 1)), file.name
+        assert not [
+            output
+            for cell in code
+            for output in cell["outputs"]
+            if output["output_type"] == "error"
+        ]
+        assert file.stat().st_size < 100_000
+
+
+def test_drawings_are_those_of_their_script(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "_build" / "drawings.py"))
+    drawings = script["DRAWINGS"]
+    assert {file.name for file in (ROOT / "docs" / "drawings").glob("*.svg")} == set(drawings)
+    for name, draw in drawings.items():
+        text = (ROOT / "docs" / "drawings" / name).read_text(encoding="utf-8")
+        assert text == draw(), "run: python docs/_build/drawings.py"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
+COLORS = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 STYLE = re.compile(r"<style.*?</style>\s*", re.DOTALL)
 
 
@@ -54,10 +55,15 @@ def _blocks(cell: Mapping[str, Any]) -> Iterator[str]:
 
 def _output(output: Mapping[str, Any]) -> str:
     if output["output_type"] == "stream":
-        return f"```text\n{''.join(output['text']).rstrip()}\n```"
+        return _verbatim("".join(output["text"]))
     held = output.get("data", {})
     if "text/html" in held:
         return STYLE.sub("", "".join(held["text/html"]))
     if "image/png" in held:
         return f"![](data:image/png;base64,{''.join(held['image/png']).strip()})"
-    return f"```text\n{''.join(held.get('text/plain', '')).rstrip()}\n```"
+    return _verbatim("".join(held.get("text/plain", "")))
+
+
+def _verbatim(text: str) -> str:
+    lines = [line.rstrip() for line in COLORS.sub("", text).rstrip().split("\n")]
+    return "\n".join(["```text", *lines, "```"])
