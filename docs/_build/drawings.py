@@ -23,11 +23,13 @@ STYLE = """
   path { fill: none; stroke: #607d8b; stroke-width: 1.5; }
   path.bad { stroke: #d84315; }
   .head { fill: #607d8b; stroke: none; }
-  .head.bad { fill: #d84315; }
+  .head.bad { fill: #d84315; stroke: none; }
+  rect.frame { fill: none; stroke-dasharray: 5 4; }
   @media (prefers-color-scheme: dark) {
     text { fill: #eceff1; }
     .small { fill: #b0bec5; }
     rect { fill: #37474f; stroke: #78909c; }
+    rect.frame { fill: none; }
     rect.bad { fill: #4e2a20; stroke: #ff8a65; }
     rect.guard { fill: #17395c; stroke: #64b5f6; }
     path { stroke: #90a4ae; }
@@ -55,6 +57,11 @@ def text(x: int, y: int, words: str, style: str = "") -> str:
     return f'<text class="{style}" x="{x}" y="{y}">{escape(words)}</text>'
 
 
+def frame(x: int, y: int, width: int, height: int) -> str:
+    """A dashed line around what belongs together."""
+    return f'<rect class="frame" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
+
+
 def arrow(points: Sequence[tuple[int, int]], kind: str = "") -> str:
     """A line through points, straight along an axis at its end, with a head."""
     way = " L".join(f"{x} {y}" for x, y in points)
@@ -78,6 +85,7 @@ def svg(width: int, height: int, title: str, parts: Lines) -> str:
 
 def round_() -> str:
     """One round of a federation under attack."""
+    frames = [frame(10, 60, 210, 242), frame(290, 60, 130, 242)]
     clients = [
         box(20, 70, 190, ("honest client", "local steps on its data")),
         box(20, 150, 190, ("honest client", "local steps on its data")),
@@ -87,16 +95,16 @@ def round_() -> str:
         arrow([(210, 99), (300, 99)]),
         arrow([(210, 179), (300, 179)]),
         arrow([(210, 259), (300, 259)], "bad"),
-        arrow([(410, 179), (460, 179)]),
+        arrow([(420, 179), (460, 179)]),
         arrow([(610, 179), (660, 179)]),
-        arrow([(740, 208), (740, 330), (115, 330), (115, 292)]),
+        arrow([(740, 208), (740, 330), (115, 330), (115, 302)]),
         arrow([(740, 150), (740, 96)]),
     ]
     rows = [
         box(300, 80, 110, ("row",), height=38),
         box(300, 160, 110, ("row",), height=38),
         box(300, 240, 110, ("crafted row",), "bad", height=38),
-        text(355, 62, "(n, d): local − global", "middle small"),
+        text(355, 48, "(n, d): local − global", "middle small"),
     ]
     server = [
         box(460, 140, 150, ("defense", "rows → rows, weights", "stage + stage"), "guard", 78),
@@ -107,7 +115,10 @@ def round_() -> str:
         text(20, 48, "the cohort is drawn by name", "small"),
     ]
     return svg(
-        840, 350, "One round of a federation under attack", [*arrows, *clients, *rows, *server]
+        840,
+        350,
+        "One round of a federation under attack",
+        [*frames, *arrows, *clients, *rows, *server],
     )
 
 

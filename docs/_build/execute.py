@@ -29,6 +29,7 @@ def executed(file: Path) -> nbformat.NotebookNode:
     programs = Path(sys.executable).parent  # its own `backstop` for what begins with !
     os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
     os.environ["NO_COLOR"] = "1"
+    os.environ.pop("MPLBACKEND", None)  # figures are to stand in the notebook
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "results").symlink_to(DOCS / "results")
         resources = {"metadata": {"path": folder}}

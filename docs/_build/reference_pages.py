@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, ForwardRef
@@ -18,6 +18,7 @@ MODULES = {  # what a plug-in or a search space imports, by its page
     "robust": "backstop.platform.robust",
     "examples": "backstop.platform.examples",
 }
+MARKS: Mapping[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 PLAIN = {"count", "index"}  # what every tuple has
 
 
@@ -107,8 +108,7 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _text(parameter: inspect.Parameter) -> str:
-    marks = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
-    text = marks.get(parameter.kind, "") + parameter.name
+    text = MARKS.get(parameter.kind, "") + parameter.name
     if parameter.annotation is not parameter.empty:
         text += f": {_annotation(parameter.annotation)}"
     if parameter.default is not parameter.empty:
@@ -118,7 +118,7 @@ def _text(parameter: inspect.Parameter) -> str:
 
 def _annotation(annotation: object) -> str:
     if isinstance(annotation, ForwardRef):
-        return annotation.__forward_arg__
+        return str(annotation.__forward_arg__)
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
