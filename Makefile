@@ -49,7 +49,7 @@ bench: $(VENV)/.installed ## measure rounds beside other projects, start-up, a s
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 	@$(BIN)/python benchmarks/aggregators.py
 
-setup: $(VENV)/.installed-test $(VENV)/.installed-lint ## everything that the other targets install
+setup: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-docs ## everything that the other targets install
 
 clean: ## remove caches and builds; results, stores and $(VENV) stay
 	@rm -rf build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -35,6 +36,8 @@ OPENED = (
     "results/suite-laptop-1/leaderboard/index.html",
     "tutorials/read_a_leaderboard/index.html",
 )
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.MULTILINE | re.DOTALL
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 needs_mkdocs = pytest.mark.skipif(
     find_spec("material") is None, reason="MkDocs is not installed: make docs brings it"
@@ -232,6 +235,13 @@ def test_notebooks_are_stored_with_the_outputs_of_a_whole_run_and_are_small() ->
             if output["output_type"] == "error"
         ]
         assert file.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_goes_on_with_an_entry_of_a_list_is_indented_by_four(page: Path) -> None:
+    # with fewer columns the repository's host takes it for a part of the entry, MkDocs does not
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"\n\n( {1,3}\S.*)", re.sub(r"^```.*?^```", "", text, flags=FENCED)) == []
 
 
 def test_drawings_are_those_of_their_script(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ BORROWED = {  # file of the repository → page of the site
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
     "CONTRIBUTING.md": "contributing.md",
-    "deploy/README.md": "deploy/README.md",
+    "deploy/README.md": "deploy.md",
     "benchmarks/results.md": "benchmarks/results.md",
     "benchmarks/aggregators.md": "benchmarks/aggregators.md",
 }
-FOLDERS = {"docs/decisions": "decisions/index.md", "deploy": "deploy/README.md"}
+FOLDERS = {"docs/decisions": "decisions/index.md", "deploy": "deploy.md"}
 PAGES = {page: file for file, page in BORROWED.items()}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^()\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
