@@ -1,4 +1,4 @@
-# docker build -t backstop:0.1.0 -t backstop .
+# docker build -t backstop:0.2.0 -t backstop .
 # docker run --rm --shm-size=2g \
 #     -v backstop-store:/home/backstop/store -v "$PWD/data:/data" backstop list
 

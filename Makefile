@@ -1,4 +1,4 @@
-# make demo | test | test-all | lint | format | bench | setup | clean. The virtual environment is made
+# make demo | test | test-all | lint | format | docs | bench | setup | clean. The virtual environment is made
 # when it is missing and renewed when pyproject.toml or constraints.txt change; otherwise these
 # targets start at once.
 
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench setup clean
+.PHONY: help demo test test-all lint format docs bench setup clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two pips in one environment harm each other
 
@@ -41,14 +41,18 @@ format: $(VENV)/.installed-lint ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs ## build the site of docs/ into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site: $(BIN)/mkdocs serve shows it; site/ holds it for any web server."
+
 bench: $(VENV)/.installed ## measure rounds beside other projects, start-up, a sweep, the rules (BENCH='--before COMMIT')
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 	@$(BIN)/python benchmarks/aggregators.py
 
-setup: $(VENV)/.installed-test $(VENV)/.installed-lint ## everything that the other targets install
+setup: $(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-docs ## everything that the other targets install
 
 clean: ## remove caches and builds; results, stores and $(VENV) stay
-	@rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@rm -rf build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	@find platform attacks defenses search_spaces tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for what a run needs and one for each extra: `make demo` does not wait for the linters.
@@ -57,7 +61,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-lint: $(VENV)/.installed-%: $(VENV)/.installed
+$(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-docs: $(VENV)/.installed-%: $(VENV)/.installed
 	@echo "Installing what $* needs …"
 	@$(INSTALL) --editable '.[$*]'
 	@touch $@

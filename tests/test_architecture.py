@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-
-import backstop
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = ("platform", "attacks", "defenses", "search_spaces")
@@ -541,68 +536,3 @@ def test_the_readers_of_the_source_see_what_they_look_for() -> None:
     }
     assert len(PLUGINS) > 10
     assert len(PLATFORM) > 5
-
-
-# -- what is built
-
-
-@pytest.mark.slow
-def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_path: Path) -> None:
-    copy, out = tmp_path / "copy", tmp_path / "out"
-    copy.mkdir()
-    out.mkdir()
-    for item in (*LINKS, "src"):
-        shutil.copytree(
-            ROOT / item,
-            copy / item,
-            symlinks=True,
-            ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
-        )
-    for item in (
-        "pyproject.toml",
-        "MANIFEST.in",
-        "README.md",
-        "LICENSE",
-        "CHANGELOG.md",
-        "constraints.txt",
-    ):
-        shutil.copy(ROOT / item, copy / item)
-    script = (
-        # b changes argv
-        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; "
-        "b.build_sdist(out); b.build_wheel(out)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(out)],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-    page = {
-        f"backstop/platform/results/report/{file}"
-        for file in ("page.html", "page_detail.html", "page.css", "page.js")
-    }
-    page |= {f"backstop/{name(file)}" for file in (ROOT / "platform").rglob("triggers/*.png")}
-    expected = {"backstop/__init__.py", "backstop/py.typed"} | page
-    expected |= {f"backstop/{name(file)}" for file in SOURCES}
-    (wheel,) = out.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        held = {entry for entry in archive.namelist() if ".dist-info/" not in entry}
-        metadata = archive.read(f"backstop-{backstop.__version__}.dist-info/METADATA").decode()
-        entry_points = archive.read(
-            f"backstop-{backstop.__version__}.dist-info/entry_points.txt"
-        ).decode()
-    assert held == expected
-    assert f"\nVersion: {backstop.__version__}\n" in metadata
-    assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    assert "backstop = backstop.platform.cli:main" in entry_points
-
-    (source,) = out.glob("*.tar.gz")
-    with tarfile.open(source) as archive_:
-        members = {member.name.partition("/")[2]: member for member in archive_.getmembers()}
-    assert {f"src/{entry}" for entry in expected} <= set(members)
-    assert not any(member.issym() for member in members.values())  # real files: unpacks anywhere
-    assert "constraints.txt" in members

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from backstop.platform.specs.part import parse_chain as parse_chain
     from backstop.platform.sweeps.plan import load_space as load_space
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {  # name → the module below backstop.platform that holds it; the imports above, once more
     "BadInput": "params",
