@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from backstop import __version__
 from backstop.platform.params import BadInput
 
 
@@ -24,7 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def fingerprint(where: torch.device) -> str:
-    """What besides the spec decides the bytes: the versions and the kind of device.
+    """What besides the spec decides the bytes: the libraries' versions and the kind of device. What
+    this package's version changes, the engine or a plug-in, has a number in the spec's id.
 
     Runs of different ones are not ranked together.
     """
@@ -34,7 +34,7 @@ def fingerprint(where: torch.device) -> str:
         kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     # defenses compute with them
     others = ", ".join(f"{name} {_version(name)}" for name in ("numba", "scikit-learn"))
-    return f"backstop {__version__}, torch {torch.__version__}, {others}, {where.type} ({kind})"
+    return f"torch {torch.__version__}, {others}, {where.type} ({kind})"
 
 
 @cache  # it is read from a file, and asked for by every experiment
