@@ -112,12 +112,25 @@ def list_(options: argparse.Namespace) -> int:
     listed = {}
     for group in groups:
         listed[group] = [_look_up(group, name) for name in plugins.names(group)]
+    for group, name in _given(options.plugin):
+        if group in listed:
+            listed[group].append(_look_up(group, name))
     if options.json:
         print_json([item for items in listed.values() for item in items])
         return DONE
     for group, items in listed.items():
         open_console().print(_group_table(group, items))
     return DONE
+
+
+def _given(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Group and name of each loose file. Raises BadInput for one that is no plug-in."""
+    from backstop.platform import plugins
+    from backstop.platform.laws.groups import group_of
+
+    for path in paths:
+        group = group_of(path)
+        yield group, plugins.full_name(group, path)
 
 
 def _group_table(group: str, items: Sequence[Item]) -> Any:
@@ -144,10 +157,15 @@ def _group_table(group: str, items: Sequence[Item]) -> Any:
 
 def show(options: argparse.Namespace) -> int:
     """``backstop show``: the data sheet and the parameters of a plug-in."""
-    from backstop.platform import plugins
+    from backstop.platform import loose, plugins
 
     name = options.name.replace("-", "_")
     group = plugins.owner(name)
+    if group is None and (reference := loose.reference(options.name)):
+        from backstop.platform.laws.groups import group_of
+
+        group = group_of(reference)
+        name = plugins.full_name(group, reference)
     if group is None:
         known = [name for group in plugins.PACKAGES for name in plugins.names(group)]
         raise BadInput(f"unknown plug-in {options.name!r}; {nearest(name, known)}")
