@@ -33,7 +33,7 @@ from backstop.platform.commands.sweep import sweep
 from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
-from backstop.platform.plugins import give
+from backstop.platform.plugins import give_file
 
 LISTED_GROUPS = ("attacks", "defenses", "datasets", "models", "search-spaces")
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.arguments = sys.argv[1:] if arguments is None else list(arguments)
         options.alone = arguments is None  # in its process, which is then its own to begin again
         for path in getattr(options, "plugin", None) or ():
-            give(path)
+            give_file(path)
         code: int = options.command(options)
     except BadInput as error:
         print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
@@ -433,6 +433,13 @@ def _data_options(to: Parser) -> None:
         help="download what is missing, where the dataset can and a network allows it",
     )
     _plugin_option(to)
+    for name, text in (
+        ("clients", "show how its samples are dealt to so many clients (default: natural ones)"),
+        ("alpha", "as in run: a number, none, shards or natural"),
+        ("root-size", "samples that the server holds out first, as in run"),
+        ("seed", "of the split, as in run"),
+    ):
+        to.add_argument(f"--{name}", metavar="VALUE", help=text)
     _json_option(to, "an array of objects on stdout")
     _data_dir_option(to)
 

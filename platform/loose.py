@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 from backstop.platform.params import BadInput
 
-DIGITS = 12  # of the sha256 that a name holds, as `sha256sum my_defense.py | cut -c1-12` prints
-FULL_NAME = re.compile(rf"([^\W\d]\w*)(?::([^\W\d]\w*))?@([0-9a-f]{{{DIGITS}}})")
-REFERENCE = re.compile(r"(.+\.py)(?::([^\W\d]\w*))?")
-LARGEST = 2**20  # bytes of a file: it is kept with every run
+# of the sha256 that a name holds, as `sha256sum my_defense.py | cut -c1-12` prints
+NAME_DIGITS = 12
+FULL_NAME = re.compile(rf"([^\W\d]\w*)(?::([^\W\d]\w*))?@([0-9a-f]{{{NAME_DIGITS}}})")
+PATH_FORM = re.compile(r"(.+\.py)(?::([^\W\d]\w*))?")
+MOST_BYTES = 2**20  # bytes of a file: it is kept with every run
 
 
 class LooseFile(NamedTuple):
@@ -34,7 +35,7 @@ class LooseFile(NamedTuple):
     @property
     def digest(self) -> str:
         """The first digits of the sha256 of its bytes."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:DIGITS]
+        return hashlib.sha256(self.text.encode()).hexdigest()[:NAME_DIGITS]
 
     @property
     def key(self) -> str:
@@ -52,9 +53,9 @@ def is_full_name(name: str) -> bool:
     return "@" in name and FULL_NAME.fullmatch(name) is not None
 
 
-def is_reference(name: str) -> bool:
+def is_path(name: str) -> bool:
     """Whether a name is a path of a Python file: ``./mine.py``, ``mine.py:Net``."""
-    return ".py" in name and REFERENCE.fullmatch(name) is not None
+    return ".py" in name and PATH_FORM.fullmatch(name) is not None
 
 
 def short_name(name: str) -> str:
@@ -65,24 +66,24 @@ def short_name(name: str) -> str:
     """
     if is_full_name(name):
         return name.partition("@")[0]
-    if not is_reference(name):
+    if not is_path(name):
         return name
-    path, attribute = split_reference(name)
+    path, attribute = split_path(name)
     return _joined(Path(path).stem, attribute)
 
 
-def split_reference(name: str) -> tuple[str, str]:
+def split_path(name: str) -> tuple[str, str]:
     """The path in a reference, and what is meant in the file: empty for its namesake."""
-    match = REFERENCE.fullmatch(name)
+    match = PATH_FORM.fullmatch(name)
     assert match is not None, name
     return match[1], match[2] or ""
 
 
-def reference(name: str) -> str:
+def path_of(name: str) -> str:
     """The path of what is named, where that is in a loose file: given by its path, or by its name
     after --plugin. Empty for any other name.
     """
-    if is_reference(name):
+    if is_path(name):
         return name
     stem, _, attribute = short_name(name).partition(":")
     key = GIVEN.get(stem)
@@ -91,7 +92,7 @@ def reference(name: str) -> str:
     return f"{FILES[key].place}:{attribute}" if attribute else FILES[key].place
 
 
-def full_name(file: LooseFile, attribute: str = "") -> str:
+def name_of(file: LooseFile, attribute: str = "") -> str:
     """The name in a spec of what a file holds."""
     return f"{_joined(file.stem, attribute)}@{file.digest}"
 
@@ -108,7 +109,7 @@ def given_name(name: str) -> str:
         return name
     stem, _, attribute = name.partition(":")
     key = GIVEN.get(stem)
-    return full_name(FILES[key], attribute) if key else name
+    return name_of(FILES[key], attribute) if key else name
 
 
 def read_file(path: str) -> LooseFile:
@@ -117,7 +118,9 @@ def read_file(path: str) -> LooseFile:
     stem = place.stem
     if not place.is_file():
         missing = "is a folder" if place.is_dir() else "does not exist"
-        raise BadInput(f"plug-in {path}: the file {missing} (looked for in {place.parent.resolve()})")
+        raise BadInput(
+            f"plug-in {path}: the file {missing} (looked for in {place.parent.resolve()})"
+        )
     if not stem.isidentifier() or place.suffix != ".py":
         raise BadInput(
             f"plug-in {path}: the file has to be called as a function can be, letters, digits and _"
@@ -130,8 +133,8 @@ def read_file(path: str) -> LooseFile:
         raise BadInput(f"plug-in {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadInput(f"plug-in {path} is no UTF-8 text") from None
-    if len(content) > LARGEST:
-        raise BadInput(f"plug-in {path} has {len(content)} bytes; at most {LARGEST}")
+    if len(content) > MOST_BYTES:
+        raise BadInput(f"plug-in {path} has {len(content)} bytes; at most {MOST_BYTES}")
     return LooseFile(stem, text, str(place))
 
 

@@ -130,15 +130,15 @@ def full_name(group: str, name: str) -> str:
     """The name of a plug-in in a spec: that of a loose file says what the file holds. Raises
     BadInput where a path leads to no file that can be one.
     """
-    if loose.is_reference(name):
-        path, attribute = loose.split_reference(name)
+    if loose.is_path(name):
+        path, attribute = loose.split_path(name)
         if _own_name(group, path):
             return Path(path).stem
-        return loose.full_name(loose.know(_loose_file(path)), attribute)
+        return loose.name_of(loose.know(_loose_file(path)), attribute)
     return loose.given_name(name) if loose.GIVEN else name
 
 
-def give(path: str) -> None:
+def give_file(path: str) -> None:
     """Let a loose file go by its name in this process. Raises BadInput where it cannot."""
     loose.give(_loose_file(path))
 

@@ -68,10 +68,11 @@ def _adopted(path: str) -> _Subject:
     from backstop.platform.laws.groups import group_of
 
     group = group_of(path)
+    name = plugins.full_name(group, path)
     try:
-        return _Subject(group, plugins.find(group, path).name)
+        return _Subject(group, plugins.find(group, name).name)
     except BadInput as error:
-        return _Subject(group, Path(path).stem, str(error))
+        return _Subject(group, name, str(error))
 
 
 def _check(subject: _Subject) -> list[str]:

@@ -71,7 +71,7 @@ def _declared(
     taken: list[inspect.Parameter],
 ) -> dict[str, Parameter]:
     """The parameters that a spec can hold; others keep their defaults."""
-    of = make.__init__ if inspect.isclass(make) else make  # type: ignore[misc]
+    of = make.__init__ if inspect.isclass(make) else make
     hints = get_type_hints(of, include_extras=True)
     declared = {}
     for item in taken:

@@ -18,8 +18,8 @@ def group_of(reference: str) -> str:
     (``nets.py:Net``). Raises BadInput for what is none.
     """
     path, attribute = reference, ""
-    if loose.is_reference(reference):
-        path, attribute = loose.split_reference(reference)
+    if loose.is_path(reference):
+        path, attribute = loose.split_path(reference)
     file = Path(path).expanduser()
     if attribute:
         return _group_of_part(loose.know(loose.read_file(path)), attribute)

@@ -4,8 +4,8 @@
     stage   = name ["(" [key "=" value {"," key "=" value}] ")"]
             | "(" chain ")" for the first, "(" stage ")" for the others
     name    = letters, digits and _, no digit first; a word that Python reserves is no exception;
-              or of a loose file: its path (mine.py, ../nets.py:Small), quoted where it holds blanks,
-              + = , or parentheses; or what a spec calls it (mine@3f2a9c1be04d, nets:Small@…)
+              or of a loose file: its path (mine.py, ../nets.py:Small), quoted where it holds
+              blanks, + = , or parentheses; or its name in a spec (mine@3f2a9c1be04d)
     value   = quoted | bare
     quoted  = '…' or "…", in which a backslash starts an escape as in Python; r'…': no escapes
     bare    = anything up to the next comma or closing parenthesis, without blanks, = and quotes;
@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
+from backstop.platform import loose
 from backstop.platform.params import BadInput
 
 Value = bool | int | float | str | None
@@ -155,7 +156,9 @@ class _Reader:
         if not rest:
             return "it breaks off"
         if ".py" in self.text:
-            return f"quote a path that holds blanks, + or commas; it leaves that form at {rest[:40]!r}"
+            return (
+                f"quote a path that holds blanks, + or commas; it leaves that form at {rest[:40]!r}"
+            )
         return f"it leaves that form at {rest[:40]!r}"
 
     def refuse_loose(self) -> NoReturn:
@@ -203,15 +206,15 @@ class _Reader:
     def plugin(self) -> str:
         """The name of a plug-in, the path of a file among others."""
         self.blanks()
-        match = QUOTED.match(self.text, self.position)
-        if match is not None:
-            self.position = match.end()
-            return _unquoted(match[0]) or self.refuse("a path is empty")
-        for form in (LOOSE_PATH, LOOSE_NAME):
-            if match := form.match(self.text, self.position):
-                self.position = match.end()
-                return match[0]
-        self.refuse()
+        forms = (QUOTED, LOOSE_PATH, LOOSE_NAME)
+        match = next(filter(None, (form.match(self.text, self.position) for form in forms)), None)
+        if match is None:
+            self.refuse()
+        name = _unquoted(match[0]) or match[0]
+        if name != match[0] and not loose.is_path(name):
+            self.refuse("only the path of a .py file stands in quotation marks")
+        self.position = match.end()
+        return name
 
     def name(self) -> str:
         self.blanks()

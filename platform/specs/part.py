@@ -87,8 +87,8 @@ def _all_stages(given: str | Part | Sequence[Part | str]) -> tuple[Part, ...]:
 
 
 def complete_part(given: Part, group: str) -> Part:
-    """The part with defaults filled in and every parameter checked; a loose file is named by what it
-    holds.
+    """The part with defaults filled in and every parameter checked; a loose file is named by what
+    it holds.
     """
     plugin = plugins.find(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"

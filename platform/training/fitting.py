@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -105,7 +107,7 @@ def _check_draws(
 ) -> None:
     """Nothing may draw from the global generators while it trains: a run would not be repeated."""
     before = torch.get_rng_state()
-    state = np.random.get_state()[1]  # noqa: NPY002 -- only looked at
+    numbers = _numpy_state()
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         with torch.no_grad():
@@ -115,10 +117,13 @@ def _check_draws(
     for name, buffer in module.named_buffers():
         buffer.copy_(buffers[name])
     drew = not torch.equal(before, torch.get_rng_state())
-    drew |= not np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002 -- only looked at
     torch.set_rng_state(before)
-    if drew:
+    if drew or numbers != _numpy_state():
         raise BadInput(
             f"{where} draws from the global random generator while it trains, so no run could be"
             " repeated; torch.nn.Dropout is drawn by name, other random layers are not possible"
         )
+
+
+def _numpy_state() -> bytes:
+    return pickle.dumps(np.random.get_state())  # noqa: NPY002 -- only looked at

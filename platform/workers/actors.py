@@ -65,12 +65,12 @@ class Worker:
     def open(
         self,
         spec: Spec,
-        files: Sequence[LooseFile],
         key: str,
         arrays: dict[str, Any],
+        files: Sequence[LooseFile] = (),
     ) -> None:
-        """Take up an experiment. ``files`` are the loose files that its plug-ins may be in;
-        ``arrays`` is the dataset as numpy arrays in shared memory, read once per node.
+        """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
+        once per node; ``files`` are the loose files that its plug-ins may be in.
         """
         loose.receive(files)
         self.guard.begin(spec.id)
@@ -328,7 +328,7 @@ class OnActors:
         own federation.
         """
         self.built = built
-        self.experiment = (built.spec, loose.sent(), *self._put_dataset(built.spec, folder))
+        self.experiment = (built.spec, *self._put_dataset(built.spec, folder), loose.sent())
         self.published_probe = None
         self.kept = {}
         self.apart = self._stays_apart(built)
