@@ -33,6 +33,7 @@ from backstop.platform.commands.sweep import sweep
 from backstop.platform.commands.verify import verify
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput, nearest
+from backstop.platform.plugins import give_file
 
 LISTED_GROUPS = ("attacks", "defenses", "datasets", "models", "search-spaces")
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         options.arguments = sys.argv[1:] if arguments is None else list(arguments)
         options.alone = arguments is None  # in its process, which is then its own to begin again
+        for path in getattr(options, "plugin", None) or ():
+            give_file(path)
         code: int = options.command(options)
     except BadInput as error:
         print(f"backstop: {' '.join(str(error).split())}", file=sys.stderr)
@@ -202,6 +205,7 @@ def parser() -> Parser:
 
 
 def _run_options(to: Parser) -> None:
+    _plugin_option(to)
     _spec_options(to)
     _compute_options(to, actors="0")
     to.add_argument(
@@ -224,6 +228,7 @@ def _sweep_options(to: Parser) -> None:
     to.add_argument(
         "space", metavar="SPACE", help="a name in search_spaces/, or the path of a .py file"
     )
+    _plugin_option(to)
     to.add_argument(
         "--experiment", metavar="NAME", help="MLflow experiment (default: the space's name)"
     )
@@ -283,6 +288,7 @@ def _leaderboard_options(to: Parser) -> None:
         metavar="NAME",
         help="MLflow experiment",
     )
+    _plugin_option(to)
     _out_option(to)
     _mix_option(to)
     _json_option(to, "the leaderboard as one JSON document on stdout")
@@ -298,6 +304,7 @@ def _verify_options(to: Parser) -> None:
         metavar="N",
         help="how many runs to do again (default: 3)",
     )
+    _plugin_option(to)
     _device_options(to)
 
 
@@ -320,13 +327,14 @@ def _merge_options(to: Parser) -> None:
         metavar="NAME",
         help="what the board is called (default: as those that are joined, where they agree)",
     )
+    _plugin_option(to)
     _mix_option(to)
     _json_option(to, "the leaderboard as one JSON document on stdout")
 
 
 def _check_options(to: Parser) -> None:
     to.add_argument(
-        "plugin",
+        "subject",
         metavar="FILE_OR_PACKAGE",
         help="a .py file, a folder of them, an installed package, or the name of a plug-in",
     )
@@ -376,6 +384,7 @@ def _submit_options(to: Parser) -> None:
         action="store_true",
         help="write the entry although some reported figures were not run",
     )
+    _plugin_option(to)
 
 
 def _status_options(to: Parser) -> None:
@@ -396,13 +405,17 @@ def _list_options(to: Parser) -> None:
         metavar="GROUP",
         help=" | ".join(LISTED_GROUPS),
     )
+    _plugin_option(to)
     _json_option(to, "an array of objects on stdout")
 
 
 def _show_options(to: Parser) -> None:
     to.add_argument(
-        "name", metavar="NAME", help="an attack, defense, dataset, model or search space"
+        "name",
+        metavar="NAME",
+        help="an attack, defense, dataset, model or search space, or the path of a file",
     )
+    _plugin_option(to)
     _json_option(to, "one JSON document on stdout")
 
 
@@ -419,6 +432,14 @@ def _data_options(to: Parser) -> None:
         action="store_true",
         help="download what is missing, where the dataset can and a network allows it",
     )
+    _plugin_option(to)
+    for name, text in (
+        ("clients", "show how its samples are dealt to so many clients (default: natural ones)"),
+        ("alpha", "as in run: a number, none, shards or natural"),
+        ("root-size", "samples that the server holds out first, as in run"),
+        ("seed", "of the split, as in run"),
+    ):
+        to.add_argument(f"--{name}", metavar="VALUE", help=text)
     _json_option(to, "an array of objects on stdout")
     _data_dir_option(to)
 
@@ -442,6 +463,18 @@ def _ui_options(to: Parser) -> None:
         help="port on this machine (default: 5000)",
     )
     _store_option(to)
+
+
+def _plugin_option(to: Parser) -> None:
+    to.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=_path,
+        metavar="FILE",
+        help="a .py file with a plug-in of your own, which goes by its file's name then; the path"
+        " in place of a name does the same",
+    )
 
 
 def _path(text: str) -> str:

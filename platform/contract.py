@@ -79,6 +79,7 @@ class Reading(NamedTuple):
     columns: tuple[Column, ...] = ()
     form: str = ""  # of one input, e.g. ``5 features``
     notes: tuple[str, ...] = ()  # what may not be meant
+    clients: tuple[str, ...] = ()  # names of the natural clients, by their numbers
 
 
 class Data(NamedTuple):
@@ -107,7 +108,7 @@ class Data(NamedTuple):
 
 
 class File(NamedTuple):
-    """One file or folder that a dataset reads from the data folder."""
+    """One file or folder that a dataset reads from the data folder, or several by one pattern."""
 
     path: str  # relative to the data folder
     md5: str | None  # of the file's bytes, None where it is a folder or has no published checksum

@@ -2,7 +2,8 @@
 search_spaces/ is a plug-in.
 
 Other packages add theirs through the entry-point groups ``backstop.attacks`` and so on; the entry
-point names the factory.
+point names the factory. A loose file anywhere goes by its path, or by its name where it was given
+(:mod:`backstop.platform.loose`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from backstop.platform import loose
 from backstop.platform.declarations.facts import (
     KNOWS,
     NEEDS,
@@ -42,10 +44,7 @@ PACKAGES = {
     "search_spaces": "backstop.search_spaces",
 }
 SINGULAR = {group: group.removesuffix("s").replace("_", " ") for group in PACKAGES}
-
-
-# group → name → where it comes from, of plug-ins that this process has been given as files
-ADOPTED: dict[str, dict[str, str]] = {group: {} for group in PACKAGES}
+EMPTY_CHAINS = ("none", "fedavg")  # no file may be called so either
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -110,7 +109,7 @@ def sources(group: str) -> Mapping[str, str]:
             twice = f"{origins[point.name]} and {point.value}"
             raise BadInput(f"{SINGULAR[group]} {point.name!r} is defined twice: {twice}")
         origins[point.name] = point.value
-    return dict(sorted({**origins, **ADOPTED[group]}.items()))
+    return dict(sorted(origins.items()))
 
 
 def names(group: str) -> list[str]:
@@ -118,12 +117,69 @@ def names(group: str) -> list[str]:
     return list(sources(group))
 
 
-@lru_cache
 def find(group: str, name: str) -> Plugin:
-    """Import one plug-in. Raises BadInput where the name is unknown or the file cannot be used."""
+    """Import one plug-in, which is named as in a list, by the path of a loose file, or as a spec
+    names such a file.
+
+    Raises BadInput where the name is unknown or the file cannot be used.
+    """
+    return _find(group, full_name(group, name))
+
+
+def full_name(group: str, name: str) -> str:
+    """The name of a plug-in in a spec: that of a loose file says what the file holds. Raises
+    BadInput where a path leads to no file that can be one.
+    """
+    if loose.is_path(name):
+        path, attribute = loose.split_path(name)
+        if _own_name(group, path):
+            return Path(path).stem
+        return loose.name_of(loose.know(_loose_file(path)), attribute)
+    return loose.given_name(name) if loose.GIVEN else name
+
+
+def give_file(path: str) -> None:
+    """Let a loose file go by its name in this process. Raises BadInput where it cannot."""
+    loose.give(_loose_file(path))
+
+
+def _loose_file(path: str) -> loose.LooseFile:
+    """A file at a path. Raises BadInput where it has the name of a plug-in that is there without
+    it.
+    """
+    file = loose.read_file(path)
+    if file.stem in EMPTY_CHAINS:
+        raise BadInput(
+            f"plug-in {path}: {file.stem!r} is no stage at all; give the file and its function"
+            " another name"
+        )
+    group = owner(file.stem)
+    if group is not None:
+        module, _, _ = sources(group)[file.stem].partition(":")
+        raise BadInput(
+            f"plug-in {path}: there is a {SINGULAR[group]} {file.stem!r} already ({module});"
+            " give the file and its function another name"
+        )
+    return file
+
+
+def _own_name(group: str, path: str) -> bool:
+    """Whether a path leads to a file of this package, which goes by its name."""
+    place = Path(path).expanduser()
+    try:
+        return own_file(group, place.stem).samefile(place)
+    except OSError:
+        return False
+
+
+@lru_cache
+def _find(group: str, name: str) -> Plugin:
+    """What :func:`find` finds, by its full name."""
+    if loose.is_full_name(name):
+        return _find_loose(group, name)
     known = sources(group)
     if name not in known:
-        raise BadInput(f"unknown {SINGULAR[group]} {name!r}; {nearest(name, known)}")
+        raise BadInput(f"unknown {SINGULAR[group]} {name!r}; {_near(name, known)}")
     module, _, attribute = known[name].partition(":")
     try:
         return read_plugin(importlib.import_module(module), group, attribute or name, name)
@@ -133,6 +189,59 @@ def find(group: str, name: str) -> Plugin:
         raise BadInput(
             f"{SINGULAR[group]} {name!r} ({module}) cannot be used: {type(error).__name__}: {error}"
         ) from error
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """What may be meant by a name that is not known."""
+    stem, _, attribute = name.partition(":")
+    if Path(f"{stem}.py").is_file():
+        return f"if it is the file, say ./{stem}.py{':' * bool(attribute)}{attribute}"
+    return nearest(name, known)
+
+
+def _find_loose(group: str, name: str) -> Plugin:
+    """A plug-in from a loose file that this process knows."""
+    what = SINGULAR[group]
+    file = loose.file_of(name, what)
+    short = loose.short_name(name)
+    where = f"{what} {file.place or short}"
+    module = loose.import_file(file, where)
+    attribute = short.partition(":")[2] or file.stem
+    if not callable(getattr(module, attribute, None)):
+        hint = ", named as the file" if attribute == file.stem else ""
+        raise BadInput(f"{where} has no function {attribute}(){hint}{_others(module)}")
+    try:
+        if group == "models" and ":" in short:
+            return _own_model(module, attribute, name)
+        return read_plugin(module, group, attribute, name)
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{where} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _own_model(
+    module: ModuleType,
+    attribute: str,
+    name: str,
+) -> Plugin:
+    """A module of torch, or a function that makes one, as a model."""
+    from backstop.platform.declarations import own_models
+
+    made = own_models.read_model(getattr(module, attribute), loose.short_name(name))
+    sheet = inspect.getdoc(getattr(module, attribute)) or inspect.getdoc(module) or ""
+    facts = read_facts("models", vars(module), made.parameters, str(module.__file__))
+    return Plugin(name, made.factory, made.parameters, sheet, facts)
+
+
+def _others(module: ModuleType) -> str:
+    """What of a loose file may be meant instead, in words; empty where there is nothing."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
+    return f"; it has {', '.join(own)}: say FILE:NAME" if own else ""
 
 
 def read_plugin(
@@ -212,9 +321,13 @@ def digest(group: str, name: str) -> str:
 
     Comments, docstrings and layout do not count. Empty where the source is not there.
     """
-    module = inspect.getmodule(find(group, name).factory)
+    plugin = find(group, name)
     try:
-        source = Path(str(getattr(module, "__file__", ""))).read_bytes()
+        if loose.is_full_name(plugin.name):
+            source = loose.file_of(plugin.name, SINGULAR[group]).text.encode()
+        else:
+            module = inspect.getmodule(plugin.factory)
+            source = Path(str(getattr(module, "__file__", ""))).read_bytes()
         text = "".join(_syntax(ast.parse(source)))
     except (OSError, SyntaxError, ValueError):
         return ""
@@ -253,8 +366,8 @@ def needs(stages: Iterable[str]) -> list[str]:
     """What a chain of defenses needs to know, in words; stages that are not there any more say
     nothing.
     """
-    known = sources("defenses")
-    needed = {need for name in stages if name in known for need in defense_facts(name).needs}
+    there = (name for name in stages if is_there("defenses", name))
+    needed = {need for name in there for need in defense_facts(name).needs}
     return [words for need, words in NEEDS.items() if need in needed]
 
 
@@ -262,8 +375,9 @@ def knows(stages: Iterable[str]) -> str:
     """What a chain of attacks knows, in words: the most that any of its stages does; empty without
     stages.
     """
-    known, levels = sources("attacks"), list(KNOWS)
-    reached = [levels.index(attack_facts(name).knows) for name in stages if name in known]
+    levels = list(KNOWS)
+    there = (name for name in stages if is_there("attacks", name))
+    reached = [levels.index(attack_facts(name).knows) for name in there]
     return KNOWS[levels[max(reached)]] if reached else ""
 
 
@@ -271,34 +385,18 @@ def aims(stages: Iterable[str]) -> bool:
     """Whether a chain of attacks says what a success is; stages that are not there any more say
     nothing.
     """
-    known = sources("attacks")
-    return any(name in known and attack_facts(name).trigger for name in stages)
+    there = (name for name in stages if is_there("attacks", name))
+    return any(attack_facts(name).trigger for name in there)
+
+
+def is_there(group: str, name: str) -> bool:
+    """Whether a plug-in of a stored spec is there; a loose file may not be."""
+    return loose.is_here(name) if loose.is_full_name(name) else name in sources(group)
 
 
 def owner(name: str) -> str | None:
     """The group that holds a name, or None."""
     return next((group for group in PACKAGES if name in sources(group)), None)
-
-
-def adopt(path: str, group: str) -> str:
-    """Make a file outside the package a plug-in of this process, as if it stood in the group's
-    folder; its name. Raises BadInput where it cannot be one.
-    """
-    file = Path(path)
-    if file.stem in names(group):
-        module, _, _ = sources(group)[file.stem].partition(":")
-        known = importlib.import_module(module).__file__
-        if known is not None and Path(known).resolve() == file.resolve():
-            return file.stem
-        raise BadInput(
-            f"{SINGULAR[group]} {path}: there is a {file.stem!r} already ({module});"
-            " give the file and its function another name"
-        )
-    plugin = load_file(path, group)
-    ADOPTED[group][plugin.name] = f"{plugin.factory.__module__}:{plugin.name}"
-    for cache in (sources, find, digest):
-        cache.cache_clear()
-    return plugin.name
 
 
 def load_file(path: str, group: str) -> Plugin:

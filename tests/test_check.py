@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backstop.platform import cli, plugins
+from backstop.platform import cli, loose
 from tests.conftest import forget
 
 SHEET = '''"""{title}
@@ -67,9 +67,9 @@ def {name}() -> Attack:
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test adopts is forgotten after it."""
+    """The files that a test reads are forgotten after it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "ADOPTED", {group: {} for group in plugins.PACKAGES})
+    monkeypatch.setattr(loose, "FILES", {})
     yield
     forget()
 
@@ -212,4 +212,4 @@ def test_what_is_no_plugin_is_bad_input(
 
 def test_a_name_that_is_taken_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", defense("median", KEEP)]) == 2
-    assert "there is a 'median' already" in capsys.readouterr().err
+    assert "there is a defense 'median' already" in capsys.readouterr().err

@@ -42,6 +42,7 @@ def write_board(
     caller has read already.
     """
     from backstop.platform.results.leaderboard.boards import rank_runs
+    from backstop.platform.results.leaderboard.sheets import absence_line
     from backstop.platform.results.tracking.runs import read_runs
     from backstop.platform.results.tracking.soundness import read_only
     from backstop.platform.results.tracking.sweeps import mark_interrupted
@@ -58,6 +59,8 @@ def write_board(
         _show(board.document, patience, name, files)
     print_board(options, board.document)
     _say_written(files)
+    if absent := absence_line(run["spec"] for run in board.document["runs"]):
+        say(f"backstop: {absent}")
     if not any(cell["attack_stages"] for cell in board.document["cells"]):
         say("backstop: no run is attacked, so there is nothing to rank the defenses by")
     return board

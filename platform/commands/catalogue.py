@@ -28,10 +28,13 @@ from backstop.platform.declarations.facts import (
 from backstop.platform.params import BadInput, nearest
 
 if TYPE_CHECKING:
+    from backstop.platform.commands.holdings import Holdings
+    from backstop.platform.contract import Data
     from backstop.platform.plugins import Plugin
     from backstop.platform.specs.part import Part
 
 Item = Mapping[str, Any]  # a plug-in as one plain object
+SPLIT_KEYS = ("clients", "alpha", "root_size", "seed")  # of a spec: how samples are dealt out
 SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
 
 
@@ -112,12 +115,25 @@ def list_(options: argparse.Namespace) -> int:
     listed = {}
     for group in groups:
         listed[group] = [_look_up(group, name) for name in plugins.names(group)]
+    for group, name in _given(options.plugin):
+        if group in listed:
+            listed[group].append(_look_up(group, name))
     if options.json:
         print_json([item for items in listed.values() for item in items])
         return DONE
     for group, items in listed.items():
         open_console().print(_group_table(group, items))
     return DONE
+
+
+def _given(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Group and name of each loose file. Raises BadInput for one that is no plug-in."""
+    from backstop.platform import plugins
+    from backstop.platform.laws.groups import group_of
+
+    for path in paths:
+        group = group_of(path)
+        yield group, plugins.full_name(group, path)
 
 
 def _group_table(group: str, items: Sequence[Item]) -> Any:
@@ -144,10 +160,15 @@ def _group_table(group: str, items: Sequence[Item]) -> Any:
 
 def show(options: argparse.Namespace) -> int:
     """``backstop show``: the data sheet and the parameters of a plug-in."""
-    from backstop.platform import plugins
+    from backstop.platform import loose, plugins
 
     name = options.name.replace("-", "_")
     group = plugins.owner(name)
+    if group is None and (reference := loose.path_of(options.name)):
+        from backstop.platform.laws.groups import group_of
+
+        group = group_of(reference)
+        name = plugins.full_name(group, reference)
     if group is None:
         known = [name for group in plugins.PACKAGES for name in plugins.names(group)]
         raise BadInput(f"unknown plug-in {options.name!r}; {nearest(name, known)}")
@@ -209,9 +230,10 @@ def _parameter_table(parameters: Sequence[Item]) -> Any:
 
 def data(options: argparse.Namespace) -> int:
     """``backstop data``: for every dataset what is there, what is missing and how to get it; for
-    one that is there also what is read.
+    one that is there also what is read, and which client holds what.
     """
     from backstop.platform.commands import inventory
+    from backstop.platform.commands.holdings import holding_lines
     from backstop.platform.intake import readings
     from backstop.platform.training import loading
 
@@ -220,10 +242,18 @@ def data(options: argparse.Namespace) -> int:
     if options.download:
         _download(parts, folder, all_of_them=bool(options.name))
     items = [inventory.look(part, folder) for part in parts]
-    reading = None
+    reading = held = None
+    asked = _split_asked(options)
+    if asked and not options.name:
+        raise BadInput(f"{asked[0]} is about the clients of one dataset; name it")
     if options.name and items[0]["usable"]:
-        reading = inventory.read_dataset(parts[0], folder)
+        loaded = inventory.read_dataset(parts[0], folder)
+        reading = loaded.reading
+        assert reading is not None
         items[0] |= {"reading": readings.document(reading)}
+        if asked or loaded.client is not None:
+            held = _held(options, loaded, asked=bool(asked))
+            items[0] |= {"split": held}
     width = max(open_console().width, 60)
     if options.json:
         print_json(items)
@@ -233,7 +263,41 @@ def data(options: argparse.Namespace) -> int:
         _print_lines(inventory.overview_lines(items, folder, width))
     if reading is not None and not options.json:
         _print_lines(f"    {line}" for line in readings.sheet(reading))
+    if held is not None and not options.json:
+        _print_lines(f"    {line}" for line in holding_lines(held))
     return DONE
+
+
+def _split_asked(options: argparse.Namespace) -> list[str]:
+    """The options that say how the samples are dealt out, those that were given."""
+    given = [key for key in SPLIT_KEYS if getattr(options, key) is not None]
+    return [f"--{key.replace('_', '-')}" for key in given]
+
+
+def _held(
+    options: argparse.Namespace,
+    loaded: Data,
+    *,
+    asked: bool,
+) -> Holdings:
+    """The split that is asked for, as a run with these options has it; without any the natural
+    clients with all that they have.
+    """
+    from backstop.platform.commands.holdings import holdings
+    from backstop.platform.params import check
+    from backstop.platform.specs.part import parse_value
+    from backstop.platform.specs.spec import Spec, scalar_fields
+
+    usual = Spec()
+    split = {key: getattr(usual, key) for key in SPLIT_KEYS}
+    if loaded.client is not None and options.alpha is None:
+        split |= {"alpha": "natural", "clients": None}
+    if not asked:
+        split["root_size"] = 0
+    for key in SPLIT_KEYS:
+        if (text := getattr(options, key)) is not None:
+            split[key] = check(scalar_fields()[key], parse_value(text), f"--{key}")
+    return holdings(loaded, **split)
 
 
 def _datasets(text: str | None) -> list[Part]:

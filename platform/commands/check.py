@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def check_plugin(options: argparse.Namespace) -> int:
     """``backstop check``: facts, data sheet, example, laws and effect of each plug-in named."""
-    lines = [line for subject in _named(options.plugin) for line in _check(subject)]
+    lines = [line for subject in _named(options.subject) for line in _check(subject)]
     return FAILED if lines else DONE
 
 
@@ -41,7 +41,7 @@ def _named(text: str) -> list[_Subject]:
             raise BadInput(f"folder {text} holds no Python file")
         return [_adopted(str(file)) for file in files]
     if text.endswith(".py"):
-        if not path.is_file():
+        if not path.expanduser().is_file():
             raise BadInput(f"check {text}: there is no such Python file")
         return [_adopted(text)]
     group = plugins.owner(text)
@@ -68,18 +68,18 @@ def _adopted(path: str) -> _Subject:
     from backstop.platform.laws.groups import group_of
 
     group = group_of(path)
+    name = plugins.full_name(group, path)
     try:
-        plugins.load_file(path, group)
+        return _Subject(group, plugins.find(group, name).name)
     except BadInput as error:
-        return _Subject(group, Path(path).stem, str(error))
-    return _Subject(group, plugins.adopt(path, group))
+        return _Subject(group, name, str(error))
 
 
 def _check(subject: _Subject) -> list[str]:
     """Print what is found; the lines that say what is wrong."""
-    from backstop.platform import plugins
+    from backstop.platform import loose, plugins
 
-    title = f"{plugins.SINGULAR[subject.group]} {subject.name}"
+    title = f"{plugins.SINGULAR[subject.group]} {loose.short_name(subject.name)}"
     lines = []
     for line in _wrong(subject, title):
         print(f"  ✗ {line}", flush=True)

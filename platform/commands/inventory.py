@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from backstop.platform import plugins
-from backstop.platform.contract import Dataset, File, Reading
+from backstop.platform.contract import Data, Dataset, File
 from backstop.platform.intake import readings
 from backstop.platform.intake.files import file_status, find_file
+from backstop.platform.intake.own_files import in_working_folder
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.specs.part import Part
@@ -50,7 +51,7 @@ def _row(
         "role": role,
         "state": "missing",
         "md5": file.md5,
-        "hint": file.hint,
+        "hint": in_working_folder(folder, file) or file.hint,
         "found": None,
     }
     path_or_problem = find_file(folder, file)
@@ -123,9 +124,10 @@ def _edge_rows(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def read_dataset(part: Part, folder: Path) -> Reading:
-    """What the dataset makes of its files. Raises BadInput where they cannot be read."""
-    return readings.of(_dataset(part).load(folder), part.name)
+def read_dataset(part: Part, folder: Path) -> Data:
+    """The dataset with what it makes of its files. Raises BadInput where they cannot be read."""
+    loaded = _dataset(part).load(folder)
+    return loaded._replace(reading=readings.of(loaded, part.name))
 
 
 def download(part: Part, folder: Path) -> None:

@@ -5,6 +5,7 @@ their specs give?
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,10 @@ from backstop.platform.commands.output import DONE, FAILED, say
 if TYPE_CHECKING:
     from backstop.platform.rounds.origin import Origin
     from backstop.platform.specs.spec import Spec
+
+
+# differences in what loose files say of themselves, which nobody knows without them
+SAID_BY_FILES = re.compile(r"[.\] ](?:needs|knows)[:\[]")
 
 
 class Rerun(NamedTuple):
@@ -52,11 +57,16 @@ def _wrong_figures(document: Mapping[str, Any]) -> list[str]:
     followed another rule: only the runs of such a file can be held against anything.
     """
     from backstop.platform.results.leaderboard.document import SCHEMA
+    from backstop.platform.results.leaderboard.sheets import absence_line
     from backstop.platform.results.leaderboard.verification import differences, recompute
 
     again = recompute(document)
+    absent = absence_line(run["spec"] for run in document["runs"])
+    if absent:
+        say(f"note: {absent}, nor compared")
     if document["schema"] == SCHEMA:
-        return differences(document, again)
+        wrong = differences(document, again)
+        return [line for line in wrong if not absent or not SAID_BY_FILES.search(line)]
     schema = document["schema"]
     say(f"note: the file has schema {schema}: its runs are checked, not its tables")
     return []
@@ -103,8 +113,13 @@ def _refusal(
     folder: Path,
 ) -> Rerun | None:
     """Why a run of the document is not done again: it would be another experiment."""
+    from backstop.platform import loose
     from backstop.platform.rounds.origin import other_data
+    from backstop.platform.specs.spec import loose_names
 
+    absent = [name for name in loose_names(spec) if not loose.is_here(name)]
+    if absent:
+        return Rerun(f"not run again, as {' and '.join(absent)} is not here", [])
     if spec.id != entry["id"]:
         cause = "the spec was changed or this is another version of Backstop"
         return Rerun("another id", [f": the spec's id is {spec.id[:12]}, so {cause}"])

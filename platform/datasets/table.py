@@ -1,4 +1,4 @@
-"""Anyone's table: a csv file with a header line and a column of labels.
+"""Anyone's table: a csv file with a header line and a column of labels, or one for each client.
 
 Numbers stay as they are, true and false become 1 and 0, any other column becomes one 0/1 feature
 for each of its values. Labels are the distinct texts of the label column, in order as numbers where
@@ -41,6 +41,10 @@ training part. In detail:
   seen), one that is the label in other words, a header line that looks like data, classes that
   differ in case only, and the like.
 
+Clients: the values of column ``client``, or, where ``path`` is a pattern such as
+``clients/hospital_*.csv``, the files: all have the same columns, in any order, and are read as one
+table; ``alpha=natural`` keeps its clients.
+
 Files: ``path``, relative to the data folder or absolute; UTF-8 or as a byte-order mark or
 ``encoding`` says, as it is or packed by gzip, bzip2, xz or zip. The id of a spec holds the path and
 the other parameters, not the content of the file: who changes the file has to give it another name.
@@ -72,15 +76,20 @@ from backstop.platform.intake.columns import (
     take_column,
 )
 from backstop.platform.intake.features import like_labels, make_features, summary, with_units
-from backstop.platform.intake.files import locate_file, naming_file, read_text
+from backstop.platform.intake.files import naming_file, read_text
 from backstop.platform.intake.grid import SEPARATORS, CsvLayout, Grid, read_grid
 from backstop.platform.intake.labels import (
     Labels,
+    Owners,
     check_trained,
+    number_clients,
     read_clients,
     read_labels,
     untested,
 )
+from backstop.platform.intake.own_files import locate_own
+from backstop.platform.intake.patterns import is_pattern
+from backstop.platform.intake.per_client import Joined, join_files
 from backstop.platform.intake.tables import held_out, parted, repeats
 from backstop.platform.params import BadInput, Range, nearest
 from backstop.platform.seeds import generator
@@ -119,14 +128,17 @@ class _Rows(NamedTuple):
 
     inputs: list[TakenColumn]
     labels: Labels
-    client: torch.Tensor | None
+    owners: Owners | None
     source: RowLines
     total: int
 
 
 def table(
     *,
-    path: Annotated[str, "the csv file, relative to the data folder or absolute"] = "table.csv",
+    path: Annotated[
+        str,
+        "the csv file, relative to the data folder or absolute; clients/*.csv: one for each client",
+    ] = "table.csv",
     label: Annotated[str | None, "column of the labels; none: the last one"] = None,
     test: Annotated[
         float,
@@ -134,7 +146,8 @@ def table(
         "share of the distinct rows that are tested, with all copies",
     ] = 0.2,
     client: Annotated[
-        str | None, "column that names the natural client of a row; no feature"
+        str | None,
+        "column that names the natural client of a row; no feature; none: a pattern's files",
     ] = None,
     drop: Annotated[str | None, "columns to leave out, joined by +, e.g. row numbers"] = None,
     text: Annotated[
@@ -177,11 +190,16 @@ def table(
     form = NumberForm(MARKS[decimal], MARKS.get(thousands or "", ""), words, categories)
 
     def load(folder: Path) -> Data:
-        _check_folder(folder, path)
-        located = locate_file(folder, file)
-        with naming_file(located, HINT):
-            content = read_text(located, encoding, hint=ENCODING_HINT)
-        grid = read_grid(content, located, layout, HINT)
+        def read(located: Path) -> Grid:
+            with naming_file(located, HINT):
+                content = read_text(located, encoding, hint=ENCODING_HINT)
+            return read_grid(content, located, layout, HINT)
+
+        paths, located = locate_own(folder, file), folder / path
+        joined = None
+        if is_pattern(located):
+            joined = join_files(paths, read)
+        grid = read(located) if joined is None else joined.grid
         roles = _Roles(
             grid.names[-1] if label is None else label,
             client,
@@ -189,7 +207,7 @@ def table(
             set(_names(text, grid.names, located)),
         )
         _check_columns(grid.names, roles.no_inputs, located)
-        rows = _rows(grid, roles, form, located)
+        rows = _rows(grid, roles, form, located, joined)
         tested = held_out(_codes(rows.inputs), test, generator(seed, "table", "test"))
         check_trained(rows.labels, tested.numpy(), located)
         x, columns = make_features(rows.inputs, ~tested.numpy(), categories, rows.source)
@@ -198,7 +216,7 @@ def table(
             torch.from_numpy(rows.labels.y),
             tested,
             classes=len(rows.labels.classes),
-            client=rows.client,
+            client=None if rows.owners is None else rows.owners.client,
         )
         dropped = [Column(name, "left out", 0, "named in drop") for name in roles.dropped]
         reading = _reading(rows, data, [*columns, *dropped, *grid.left_out])
@@ -222,15 +240,6 @@ def _check_options(
     if decimal == thousands:
         raise BadInput(
             f"dataset table: decimal and thousands are both {decimal}; one mark has one meaning"
-        )
-
-
-def _check_folder(folder: Path, path: str) -> None:
-    """Raise BadInput where the file is in the working folder instead of the data folder."""
-    if not (folder / path).exists() and Path(path).is_file():
-        raise BadInput(
-            f"{folder / path} is missing, and {Path(path).resolve()} is there: paths are relative"
-            " to the data folder; say --data-dir ., or name the file by its whole path"
         )
 
 
@@ -291,6 +300,7 @@ def _rows(
     roles: _Roles,
     form: NumberForm,
     path: Path,
+    joined: Joined | None,
 ) -> _Rows:
     """The rows that have a label, column by column."""
     fields = dict(zip(grid.names, grid.columns, strict=True))
@@ -298,8 +308,11 @@ def _rows(
     labeled = np.array([word not in absent for word in fields[roles.label]], dtype=np.bool_)
     source = RowLines(path, grid.lines[labeled])
 
+    def of_labeled(column: list[str]) -> list[str]:
+        return [field for field, keep in zip(column, labeled, strict=True) if keep]
+
     def kept(name: str) -> list[str]:
-        return [field for field, keep in zip(fields[name], labeled, strict=True) if keep]
+        return of_labeled(fields[name])
 
     labels = read_labels(kept(roles.label), roles.label, source)
     inputs = [
@@ -307,10 +320,12 @@ def _rows(
         for name in fields
         if name not in roles.no_inputs
     ]
-    client = None
+    owners = None
     if roles.client is not None:
-        client = read_clients(kept(roles.client), roles.client, form.missing, source)
-    return _Rows(inputs, labels, client, source, len(labeled))
+        owners = read_clients(kept(roles.client), roles.client, form.missing, source)
+    elif joined is not None:
+        owners = number_clients(of_labeled(joined.owner), joined.clients)
+    return _Rows(inputs, labels, owners, source, len(labeled))
 
 
 def _codes(inputs: Sequence[TakenColumn]) -> torch.Tensor:
@@ -338,6 +353,7 @@ def _reading(
         across=across,
         columns=tuple(columns),
         form=summary(data.train.x.shape[1], columns),
+        clients=() if rows.owners is None else rows.owners.names,
     )
 
 

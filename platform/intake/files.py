@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backstop.platform.contract import File
+from backstop.platform.intake.patterns import matches
 from backstop.platform.params import BadInput
 
 PACKED = {
@@ -79,14 +80,14 @@ def locate_file(folder: Path, file: File) -> Path:
 
 
 def find_file(folder: Path, file: File) -> Path | str:
-    """The path of the file or of the first that serves as well; else what is wrong with the first
-    that is there; nothing where none is.
+    """The path of the file or of the first that serves as well, a pattern as it stands; else what
+    is wrong with the first that is there; nothing where none is.
     """
     problem = ""
     for option in (file, *file.instead):
         path = folder / option.path
         try:
-            if not path.exists():
+            if not matches(path):
                 continue
             md5 = option.md5 and md5_of(path)
         except OSError as error:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Grid(NamedTuple):
 
     names: list[str]
     columns: list[list[str]]
-    lines: npt.NDArray[np.int64]  # the line in which each row begins
+    lines: npt.NDArray[Any]  # the line in which each row begins
     left_out: list[Column]
     notes: list[str]
 

@@ -28,6 +28,13 @@ class Labels(NamedTuple):
     notes: list[str]
 
 
+class Owners(NamedTuple):
+    """The natural client of each row by its number, (N,) int64, and the names of the clients."""
+
+    client: torch.Tensor
+    names: tuple[str, ...]
+
+
 def read_labels(
     words: list[str],
     name: str,
@@ -138,7 +145,7 @@ def read_clients(
     name: str,
     missing: frozenset[str],
     source: RowLines,
-) -> torch.Tensor:
+) -> Owners:
     """The number of each row's natural client. BadInput where a row has none."""
     absent = [row for row, word in enumerate(words) if word in missing or word == ""]
     if absent:
@@ -146,4 +153,10 @@ def read_clients(
             f"{source.path}: client column {name!r} is empty in {len(absent)} rows,"
             f" first in line {source.lines[absent[0]]}; every row has a client"
         )
-    return torch.from_numpy(_numbered(words, _ordered(words)))
+    names = _ordered(words)
+    return Owners(torch.from_numpy(_numbered(words, names)), tuple(names))
+
+
+def number_clients(owner: Sequence[str], names: Sequence[str]) -> Owners:
+    """The clients of rows whose names are known, in the order of these."""
+    return Owners(torch.from_numpy(_numbered(owner, names)), tuple(names))

@@ -64,6 +64,7 @@ def line(reading: Reading) -> str:
         _rows_line(reading),
         _classes(reading.classes),
         reading.form,
+        _clients(reading),
         _parts(reading),
         _repeated(reading),
     ]
@@ -105,12 +106,16 @@ def _fate(column: Column) -> str:
 
 
 def document(reading: Reading) -> dict[str, Any]:
-    """All of it as a plain object."""
-    return {
+    """All of it as a plain object; clients where there are natural ones."""
+    plain = {
         **reading._asdict(),
         "columns": [column._asdict() for column in reading.columns],
         "notes": list(reading.notes),
+        "clients": list(reading.clients),
     }
+    if not reading.clients:
+        del plain["clients"]
+    return plain
 
 
 def tag(reading: Reading, limit: int) -> str:
@@ -124,6 +129,8 @@ def tag(reading: Reading, limit: int) -> str:
         "columns": dict(kinds),
         "notes": full["notes"][:MOST_LISTED],
     }
+    if reading.clients:
+        shorter["clients"] = len(reading.clients)
     for option in (full, shorter, {**shorter, "classes": len(reading.classes)}):
         text = json.dumps(option, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= limit:
@@ -149,6 +156,12 @@ def _classes(classes: Mapping[str, int], most: int = MOST_LISTED) -> str:
 
 def _parts(reading: Reading) -> str:
     return f"{reading.train} to train on, {reading.test} to test"
+
+
+def _clients(reading: Reading) -> str:
+    """How many natural clients there are."""
+    count = len(reading.clients)
+    return f"{count} natural client{'s' * (count != 1)}" if count else ""
 
 
 def _repeated(reading: Reading) -> str:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from itertools import product
 from typing import Any
 
-from backstop.platform import plugins
+from backstop.platform import loose, plugins
 from backstop.platform.params import BadInput, check, nearest
 from backstop.platform.specs.part import (
     GROUPS,
@@ -100,7 +100,7 @@ def _change_stage(
 ) -> tuple[Part, ...]:
     named = named_parameter(chain, role, rest)
     if named is None:
-        known = [f"{role}.{stage.name}.…" for stage in chain]
+        known = [f"{role}.{loose.short_name(stage.name)}.…" for stage in chain]
         raise BadInput(
             f"unknown key {key!r} for {role} {chain_text(chain, role)}; {nearest(key, known)}"
         )
@@ -120,13 +120,16 @@ def named_parameter(
     rest: Sequence[str],
 ) -> tuple[str, str] | None:
     """The stage and the parameter that a key names after its role (``attack.strength`` is that of
-    the last stage that declares one); None where the chain has no such stage.
+    the last stage that declares one); None where the chain has no such stage. A loose file goes by
+    its name without digits too.
     """
     if role == "attack" and list(rest) == ["strength"]:
         declared = strength_stage(chain)
         return (declared[0].name, declared[1]) if declared else None
-    if len(rest) == 2 and rest[0] in {stage.name for stage in chain}:
-        return rest[0], rest[1]
+    if len(rest) == 2:
+        for stage in chain:
+            if rest[0] in (stage.name, loose.short_name(stage.name)):
+                return stage.name, rest[1]
     return None
 
 

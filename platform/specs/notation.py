@@ -3,7 +3,9 @@
     chain   = [stage {"+" stage}]
     stage   = name ["(" [key "=" value {"," key "=" value}] ")"]
             | "(" chain ")" for the first, "(" stage ")" for the others
-    name    = letters, digits and _, no digit first; a word that Python reserves is no exception
+    name    = letters, digits and _, no digit first; a word that Python reserves is no exception;
+              or of a loose file: its path (mine.py, ../nets.py:Small), quoted where it holds
+              blanks, + = , or parentheses; or its name in a spec (mine@3f2a9c1be04d)
     value   = quoted | bare
     quoted  = '…' or "…", in which a backslash starts an escape as in Python; r'…': no escapes
     bare    = anything up to the next comma or closing parenthesis, without blanks, = and quotes;
@@ -21,6 +23,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
+from backstop.platform import loose
 from backstop.platform.params import BadInput
 
 Value = bool | int | float | str | None
@@ -40,6 +43,8 @@ ESCAPE = re.compile(
     r"""|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})"""
 )
 NAME = re.compile(r"[^\W\d]\w*")
+LOOSE_PATH = re.compile(r"""[^\s()+,='"]+\.py(?::[^\W\d]\w*)?(?![^\s()+,='"])""")
+LOOSE_NAME = re.compile(r"[^\W\d]\w*(?::[^\W\d]\w*)?(?:@[0-9a-f]+)?")
 NEXT_KEY = re.compile(r"\s([^\W\d]\w*)\s*=(?!=)")
 FRACTION = re.compile(
     r"[+-]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9][0-9_]*)?", re.ASCII
@@ -92,6 +97,16 @@ def _stands_bare(text: str) -> bool:
     return read(text) == text and text.lower() not in ("none", "true", "false")
 
 
+def write_name(name: str) -> str:
+    """The text form of a plug-in's name: a path is quoted where it would not be read as it stands.
+
+    >>> write_name("krum"), write_name("a b.py")
+    ('krum', "'a b.py'")
+    """
+    whole = any(form.fullmatch(name) for form in (LOOSE_NAME, LOOSE_PATH))
+    return name if whole else repr(name)
+
+
 def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
     """The stages of a chain, each a name and its parameters. BadInput for anything else, with the
     text as it should stand where quotes are all that is missing.
@@ -140,6 +155,10 @@ class _Reader:
         rest = self.text[self.position :].strip()
         if not rest:
             return "it breaks off"
+        if ".py" in self.text:
+            return (
+                f"quote a path that holds blanks, + or commas; it leaves that form at {rest[:40]!r}"
+            )
         return f"it leaves that form at {rest[:40]!r}"
 
     def refuse_loose(self) -> NoReturn:
@@ -180,9 +199,22 @@ class _Reader:
             if not self.take(")"):
                 self.refuse()
             return inner
-        name = self.name()
+        name = self.plugin()
         parameters = self.parameters() if self.take("(") else {}
         return [(name, parameters)]
+
+    def plugin(self) -> str:
+        """The name of a plug-in, the path of a file among others."""
+        self.blanks()
+        forms = (QUOTED, LOOSE_PATH, LOOSE_NAME)
+        match = next(filter(None, (form.match(self.text, self.position) for form in forms)), None)
+        if match is None:
+            self.refuse()
+        name = _unquoted(match[0]) or match[0]
+        if name != match[0] and not loose.is_path(name):
+            self.refuse("only the path of a .py file stands in quotation marks")
+        self.position = match.end()
+        return name
 
     def name(self) -> str:
         self.blanks()

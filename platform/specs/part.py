@@ -22,12 +22,13 @@ class Part(NamedTuple):
         """The text form, parameters in alphabetical order; text that would not be read back as it
         stands is quoted.
         """
+        name = notation.write_name(self.name)
         if not self.params:
-            return self.name
+            return name
         written = []
         for key, value in sorted(self.params.items()):
             written.append(f"{key}={notation.write(value)}")
-        return f"{self.name}({', '.join(written)})"
+        return f"{name}({', '.join(written)})"
 
 
 NOTHING = {"attack": "none", "defense": "fedavg"}  # the names of the empty chains
@@ -86,7 +87,9 @@ def _all_stages(given: str | Part | Sequence[Part | str]) -> tuple[Part, ...]:
 
 
 def complete_part(given: Part, group: str) -> Part:
-    """The part with defaults filled in and every parameter checked."""
-    declared = plugins.find(group, given.name).parameters
+    """The part with defaults filled in and every parameter checked; a loose file is named by what
+    it holds.
+    """
+    plugin = plugins.find(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"
-    return Part(given.name, fill(declared, given.params, where))
+    return Part(plugin.name, fill(plugin.parameters, given.params, where))

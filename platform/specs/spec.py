@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from backstop.platform import plugins
+from backstop.platform import loose, plugins
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import (
     BadInput,
@@ -214,6 +214,11 @@ def _parts_by_group(spec: Spec) -> list[tuple[str, Part]]:
         *(("attacks", stage) for stage in spec.attack),
         *(("defenses", stage) for stage in spec.defense),
     ]
+
+
+def loose_names(spec: Spec) -> list[str]:
+    """The names of a spec's plug-ins that are loose files."""
+    return [part.name for _, part in _parts_by_group(spec) if loose.is_full_name(part.name)]
 
 
 def _check_schedule(spec: Spec) -> None:

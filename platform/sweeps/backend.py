@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from backstop.platform import loose
 from backstop.platform.experiment import Experiment
+from backstop.platform.loose import LooseFile
 from backstop.platform.specs.spec import Spec
 from backstop.platform.sweeps.queues import Finals, Queue
 from backstop.platform.sweeps.session import Destination, Session
@@ -20,9 +22,11 @@ class Task(NamedTuple):
     destination: Destination
     data: Path  # data folder
     device: str
+    files: tuple[LooseFile, ...] = ()  # loose plug-ins, which no other machine has
 
     def session(self, spec: Spec, clients: Clients | None = None) -> Session:
         """A spec's experiment, taken up where its checkpoint left off; its MLflow run is open."""
+        loose.receive(self.files)
         experiment = Experiment(spec, self.data, self.device, clients)
         session = Session(experiment, self.destination.checkpoints, lambda: self.destination)
         session.open_log()

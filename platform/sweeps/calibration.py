@@ -22,8 +22,10 @@ from typing import NamedTuple
 
 import torch
 
+from backstop.platform import loose
 from backstop.platform.contract import BrokenStage
 from backstop.platform.experiment import Experiment
+from backstop.platform.loose import LooseFile
 from backstop.platform.rounds import costs
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import Spec, spec_to_json
@@ -99,7 +101,7 @@ def calibrate(
     chosen = representatives(specs)
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            return process.submit(measure, chosen, folder, device, seconds).result()
+            return process.submit(measure, chosen, folder, device, seconds, loose.sent()).result()
     except BrokenProcessPool:
         return []
 
@@ -109,10 +111,12 @@ def measure(
     folder: Path,
     device: str,
     seconds: float,
+    files: Sequence[LooseFile] = (),
 ) -> list[Measured]:
     """Measure the specs in this process, as many as the seconds allow and at least one that does
     not break.
     """
+    loose.receive(files)
     import_module(PREPARED)  # it holds the memory of a trial's process then
     torch.set_num_threads(1)
     deadline = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from backstop.platform import storage
+from backstop.platform import loose, storage
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.wording import plural
 from backstop.platform.results.tracking import drivers, journal, signs_of_life
@@ -107,7 +107,7 @@ def conduct(
             backend.check()
             finished = f"{queue.skipped} of {queue.expected} runs are finished already"
             sweep.start(queue.waiting, f"; {finished}")
-        task = Task(destination, site.data.resolve(), site.device)
+        task = Task(destination, site.data.resolve(), site.device, loose.sent())
         with watch(queue) as observer, sweep.reporter(queue, destination, observer) as reporter:
             backend.run(queue, task, reporter)
         sweep.insist(queue, destination)

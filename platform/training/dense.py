@@ -80,8 +80,8 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
     """A chain of flattening, linear layers, rectifiers and dropout whose last layer is linear; None
     for any other model. ``slots`` say where its parameters stand in the flat vector.
     """
-    if type(module) is not nn.Sequential:
-        return None
+    if type(module) is not nn.Sequential or len(module) != len(list(module.children())):
+        return None  # children are each named once, even those that are there twice
     wider = _widened(slots)
     layers = _layers(module, {slot.name: slot for slot in wider})
     rectified = [layer.rectified for layer in layers]

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backstop.platform import plugins, seeds
+from backstop.platform import loose, plugins, seeds
 from backstop.platform.contract import Attack, Data, Defense, RoundView, Samples
 from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec
-from backstop.platform.training import network, partition
+from backstop.platform.training import fitting, network, partition
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
 from backstop.platform.training.defense_chain import chain
 
@@ -175,7 +175,8 @@ def build_federation(
     )
     module = _model(spec, data)
     attack, stages = _attack(spec)
-    net = network.network(module, data, where, spec.batch, spec.precision)
+    own = loose.is_full_name(spec.model.name)
+    net = network.network(module, data, where, spec.batch, spec.precision, one_by_one=own)
     built = Federation(
         spec=spec,
         data=_move(data, where),
@@ -230,6 +231,8 @@ def _model(spec: Spec, data: Data) -> nn.Module:
     shape = tuple(data.train.x.shape[1:])
     with seeds.seeded(spec.seed, "model"):
         module: nn.Module = make(shape, data.classes)
+    if loose.is_full_name(spec.model.name):
+        module = fitting.fit(module, data, loose.short_name(spec.model.name))
     if data.vectors is not None:
         _embed(module, data.vectors, spec)
     return module

@@ -231,8 +231,12 @@ def network(
     device: torch.device,
     batch: int,
     precision: Precision = "float32",
+    *,
+    one_by_one: bool = False,
 ) -> Network:
-    """Flatten a freshly built module; ``batch`` is the size of a local step."""
+    """Flatten a freshly built module; ``batch`` is the size of a local step. ``one_by_one``: nobody
+    knows whether its bits are the same under vmap.
+    """
     module = module.to(device).eval()
     parameters = list(module.named_parameters())
     buffers = _averaged(module)
@@ -247,7 +251,7 @@ def network(
         buffers=_join(buffers).to(device),
         shift=shift,
         scale=scale,
-        vectorized=dense is not None or vectorized(module, device, batch),
+        vectorized=dense is not None or (not one_by_one and vectorized(module, device, batch)),
         convolutional=convolutional(module),
         head=_head(module),
         keys=_dropout_keys(module),

@@ -247,7 +247,7 @@ def _natural(
     if len(known) < clients:
         raise BadInput(
             f"spec: alpha=natural with clients={clients} is not allowed;"
-            f" this dataset has {len(known)} clients of its own"
+            f" this dataset has {len(known)} clients of its own; at most clients={len(known)}"
         )
     drawn = torch.randperm(len(known), generator=generator(seed, "partition"))
     chosen = drawn[:clients].sort().values

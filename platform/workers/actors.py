@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backstop.platform import loose
 from backstop.platform.contract import BrokenStage, Data, Prediction, Samples
+from backstop.platform.loose import LooseFile
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import federation, loading, local_sgd
 from backstop.platform.training.device import choose_device
@@ -65,10 +67,12 @@ class Worker:
         spec: Spec,
         key: str,
         arrays: dict[str, Any],
+        files: Sequence[LooseFile] = (),
     ) -> None:
         """Take up an experiment. ``arrays`` is the dataset as numpy arrays in shared memory, read
-        once per node.
+        once per node; ``files`` are the loose files that its plug-ins may be in.
         """
+        loose.receive(files)
         self.guard.begin(spec.id)
         data = self._dataset(key, arrays)
         self.built = federation.build_federation(spec, data, self.device)
@@ -324,7 +328,7 @@ class OnActors:
         own federation.
         """
         self.built = built
-        self.experiment = (built.spec, *self._put_dataset(built.spec, folder))
+        self.experiment = (built.spec, *self._put_dataset(built.spec, folder), loose.sent())
         self.published_probe = None
         self.kept = {}
         self.apart = self._stays_apart(built)

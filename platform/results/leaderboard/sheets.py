@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from backstop.platform import plugins
+from backstop.platform import loose, plugins
 from backstop.platform.params import BadInput
+from backstop.platform.results.figures.names import Json
 
 # a year and not the number of a preprint, which is a year and a month: arXiv 1911.07963
 YEAR = re.compile(r"(?<!\.)\b(?:19|20)\d\d\b(?!\.\d)")
@@ -27,13 +28,33 @@ class DataSheet(NamedTuple):
 @lru_cache
 def data_sheet(group: str, name: str) -> DataSheet | None:
     """The data sheet of a plug-in; None of one that is not installed here or cannot be read."""
-    if name not in plugins.names(group):
+    if not plugins.is_there(group, name):
         return None
     try:
         described = plugins.describe(group, name)
     except BadInput:
         return None
     return DataSheet(name, described.summary, described.sheet, paper_year(described.source))
+
+
+def absent_files(specs: Iterable[Json]) -> list[str]:
+    """The loose files of stored specs that are not here, as the specs name them."""
+    names: dict[str, None] = {}
+    for spec in specs:
+        parts = [spec["dataset"], spec["model"], *spec["attack"], *spec["defense"]]
+        names |= dict.fromkeys(part["name"] for part in parts)
+    return [name for name in names if loose.is_full_name(name) and not loose.is_here(name)]
+
+
+def absence_line(specs: Iterable[Json]) -> str:
+    """What is lost where loose files of stored specs are not here; empty where all are."""
+    absent = absent_files(specs)
+    if not absent:
+        return ""
+    return (
+        f"{', '.join(absent)}: not here, so what it says of itself (data sheet, needs, knowledge)"
+        " is not shown; --plugin FILE names it"
+    )
 
 
 def data_sheets(group: str, names: Iterable[str]) -> list[DataSheet]:

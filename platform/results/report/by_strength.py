@@ -65,7 +65,7 @@ def _strength_parameter(attack: str) -> str | None:
     """The parameter that says how strong the attack is; None of an attack without one, and of one
     that is not installed here.
     """
-    if attack not in plugins.names("attacks"):
+    if not plugins.is_there("attacks", attack):
         return None
     return plugins.attack_facts(attack).strength
 

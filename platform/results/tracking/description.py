@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from backstop import __version__
+from backstop.platform import loose
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.change import attack_strength
 from backstop.platform.specs.part import Part, chain_text
 from backstop.platform.specs.spec import (
     DORMANT,
     Spec,
+    loose_names,
     scalar_fields,
     spec_title,
     spec_to_json,
@@ -80,9 +82,10 @@ def stage_prefixes(role: str, chain: tuple[Part, ...]) -> list[str]:
     prefixes = []
     times: dict[str, int] = {}
     for stage in chain:
-        times[stage.name] = times.get(stage.name, 0) + 1
-        again = f".{times[stage.name]}" * (times[stage.name] > 1)
-        prefixes.append(f"{role}.{stage.name}{again}")
+        name = loose.short_name(stage.name)  # MLflow's keys take no @
+        times[name] = times.get(name, 0) + 1
+        again = f".{times[name]}" * (times[name] > 1)
+        prefixes.append(f"{role}.{name}{again}")
     return prefixes
 
 
@@ -92,7 +95,7 @@ def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
 
 def run_command(spec: Spec) -> str:
     """The command line that runs one spec again."""
-    return _command_line(_run_options(spec))
+    return _command_line(_run_options(spec), _plugin_files(spec))
 
 
 def rerun_command(
@@ -105,7 +108,7 @@ def rerun_command(
     """
     usual = _run_options(validate(Spec()))
     options = {name: text for name, text in _run_options(spec).items() if usual.get(name) != text}
-    return _command_line({**options, "experiment": experiment, "store": store})
+    return _command_line({**options, "experiment": experiment, "store": store}, _plugin_files(spec))
 
 
 def _run_options(spec: Spec) -> dict[str, str]:
@@ -117,9 +120,17 @@ def _run_options(spec: Spec) -> dict[str, str]:
     return options
 
 
-def _command_line(options: Mapping[str, str]) -> str:
+def _plugin_files(spec: Spec) -> list[str]:
+    """The options that name the loose files of a spec, as they are called; where they lie is for
+    the reader to say.
+    """
+    stems = [loose.short_name(name).partition(":")[0] for name in loose_names(spec)]
+    return [f"--plugin {stem}.py" for stem in dict.fromkeys(stems)]
+
+
+def _command_line(options: Mapping[str, str], files: Sequence[str]) -> str:
     words = [f"--{name} {shlex.quote(text)}" for name, text in options.items()]
-    return " ".join(["backstop run", *words])
+    return " ".join(["backstop run", *files, *words])
 
 
 def run_tags(

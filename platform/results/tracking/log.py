@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backstop.platform import loose
 from backstop.platform.contract import Record
 from backstop.platform.disk import write_atomically
 from backstop.platform.results.tracking.dataset_inputs import dataset_input
@@ -30,7 +31,7 @@ from backstop.platform.results.tracking.titles import run_title
 from backstop.platform.rounds import costs
 from backstop.platform.rounds.finals import comparable
 from backstop.platform.rounds.origin import Origin, of_tags
-from backstop.platform.specs.spec import Spec, spec_title, spec_to_json, validate
+from backstop.platform.specs.spec import Spec, loose_names, spec_title, spec_to_json, validate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -162,6 +163,7 @@ class Log:
     ) -> dict[str, bytes]:
         """File name → content."""
         texts = {"spec.json": _spec_file(self.spec), **files}
+        texts |= loose.texts_of(loose_names(self.spec))
         contents = {name: text.encode() for name, text in texts.items()}
         if tensors is not None:
             contents[MODEL] = _model_file(tensors)
@@ -462,4 +464,5 @@ def _naming_artifacts(uri: str) -> Iterator[None]:
 
 def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
