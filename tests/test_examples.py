@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from backstop.platform import cli, plugins
+from backstop.platform import cli, loose, plugins
 from backstop.platform.commands import run
 from backstop.platform.params import BadInput
 from backstop.platform.results.leaderboard.reading import document_file
@@ -31,8 +31,29 @@ CODE = re.compile(r"^ *```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SMALL = {"--rounds": "2", "--clients": "8", "--per-round": "4"}
 
 
+MY_DEFENSE = '''"""Halving."""
+
+from typing import Annotated
+
+from backstop.platform.contract import Defense, stateless
+from backstop.platform.params import Range
+
+
+def my_defense(*, share: Annotated[float, Range(0, 1), "what is kept"] = 0.5) -> Defense:
+    """Every row times a share."""
+    return stateless(lambda updates: updates._replace(rows=updates.rows * share))
+'''
+MY_SPACE = """from backstop.platform.contract import Part, Spec
+
+
+def my_space():
+    return [Spec(defense=(Part("my_defense"),))]
+"""
+
+
 def read(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+    """A page, a command that goes on in the next line as one line."""
+    return page.read_text(encoding="utf-8").replace(" \\\n", " ")
 
 
 def name(page: Path) -> str:
@@ -61,17 +82,22 @@ CHAINS = [(page, form) for page, form in FORMS if "=" in form and not PLACEHOLDE
 
 def words(line: str) -> list[str]:
     """The arguments as a shell gives them; what follows # is a remark."""
-    return shlex.split(line, comments=True)[1:]
+    digest = loose.LooseFile("my_defense", MY_DEFENSE).digest
+    return shlex.split(line.replace("@3f2a9c1be04d", f"@{digest}"), comments=True)[1:]
 
 
 def written_files() -> dict[str, str]:
-    """The plug-ins that the pages write down, by the names that their commands give them."""
-    files = {}
+    """The plug-ins that the pages write down, by the names that their commands give them, and those
+    that are the reader's.
+    """
+    files = {"my_defense.py": MY_DEFENSE, "work/my_defense.py": MY_DEFENSE, "my_space.py": MY_SPACE}
     for page in PAGES:
         for block in CODE.findall(read(page)):
             code = textwrap.dedent(block)
             for function in re.findall(r"^def ([a-z]\w*)\(", code, re.MULTILINE):
                 files[f"{function}.py"] = code
+            if "class Net(" in code:
+                files["nets.py"] = code
     return files
 
 
@@ -79,14 +105,19 @@ def written_files() -> dict[str, str]:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in with the files that the examples name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(loose, "FILES", {})
+    monkeypatch.setattr(loose, "GIVEN", {})
     monkeypatch.setenv("BACKSTOP_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "cache"))
     for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     starts.save_start(tmp_path / "model.safetensors", {"weight": torch.zeros(2, 2)})
-    (tmp_path / "data").mkdir()
+    for folder in ("data", "work", "clients"):
+        (tmp_path / folder).mkdir()
     for file, code in written_files().items():
         (tmp_path / file).write_text(code, encoding="utf-8")
+    write_hospitals(tmp_path)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(3000, 3)).round(3)
     lines = [
@@ -95,6 +126,19 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (tmp_path / "data/mine.csv").write_text("\n".join(["age,income,color,class", *lines]) + "\n")
     return tmp_path
+
+
+def write_hospitals(folder: Path) -> None:
+    """A csv file for each of eight hospitals, and one with all of them."""
+    draws = np.random.default_rng(1)
+    together = ["age,dose,hospital,outcome"]
+    for hospital in range(8):
+        rows = draws.normal(size=(20 + 5 * hospital, 2)).round(2).tolist()
+        lines = [(f"{age},{dose}", "yes" if age > dose else "no") for age, dose in rows]
+        own = ["age,dose,outcome", *(f"{inputs},{outcome}" for inputs, outcome in lines)]
+        (folder / f"clients/hospital_{hospital}.csv").write_text("\n".join(own) + "\n")
+        together += [f"{inputs},h{hospital},{outcome}" for inputs, outcome in lines]
+    (folder / "all.csv").write_text("\n".join(together) + "\n")
 
 
 def test_there_are_examples() -> None:
@@ -115,6 +159,8 @@ def test_commands_are_right(
 ) -> None:
     arguments = words(line)
     options = cli.parser().parse_args(arguments)
+    for file in getattr(options, "plugin", None) or ():
+        plugins.give_file(file)
     verb = arguments[0]
     if verb == "run":
         assert run._requested_spec(options).id
@@ -125,13 +171,14 @@ def test_commands_are_right(
         assert cli.main(arguments) == 0
         assert capsys.readouterr().out
     elif verb == "verify":
-        assert document_file(ROOT / options.file).is_file()
+        of_ones_own = options.file.startswith("leaderboards/")
+        assert of_ones_own or document_file(ROOT / options.file).is_file()
     elif verb == "compare":
         assert options.experiment or (ROOT / (options.board or options.first)).exists()
     elif verb in ("merge", "submit"):
         assert options.out  # parsed; the boards are the reader's
     elif verb == "check":
-        assert (desk / options.plugin).exists()  # what check says is in tests/test_check.py
+        assert (desk / options.subject).exists()  # what check says is in tests/test_check.py
     elif verb == "status":
         assert cli.main(arguments) in (0, 2)  # there is no store yet
     elif verb == "leaderboard":
