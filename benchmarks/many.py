@@ -1,9 +1,9 @@
 """What a sweep of many short trials costs beside the trials themselves:
-``python benchmarks/many.py TRIALS [--seconds S] [--store STORE]``.
+``python benchmarks/many.py TRIALS [--seconds S] [--asleep N] [--store STORE]``.
 
 All trials are one small experiment under different seeds, with as many rounds as take about S
 seconds on one thread. Beside the sweep, Ray Tune's own scheduler with trials that only sleep as
-long, on the same Ray version and cores. Prints a table and one JSON object:
+long (N of them), on the same Ray version and cores. Prints a table and one JSON object:
 
 * wall / (sum of the trials' own seconds / trials at once), from the command to the leaderboard;
 * seconds between two trials of one process, at the beginning, in the middle and at the end;
@@ -151,7 +151,13 @@ def parts(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def measure(trials: int, seconds: float, store: Path, at_once: int) -> dict[str, Any]:
+def measure(
+    trials: int,
+    seconds: float,
+    asleep: int,
+    store: Path,
+    at_once: int,
+) -> dict[str, Any]:
     """All figures of a sweep."""
     folder = store / "space"
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +168,7 @@ def measure(trials: int, seconds: float, store: Path, at_once: int) -> dict[str,
     ended, memory, wall = sweep(space, store)
     own = sum(trial.seconds for trial in ended)
     mean = own / len(ended)
-    slept = sleeping(mean, trials, at_once)
+    slept = sleeping(mean, asleep, at_once)
     return {
         "trials": len(ended),
         "rounds": rounds,
@@ -171,7 +177,7 @@ def measure(trials: int, seconds: float, store: Path, at_once: int) -> dict[str,
         "ratio": wall / (own / at_once),
         "ratio without start and end": (ended[-1].at - ended[0].at)
         / (sum(trial.seconds for trial in ended[1:]) / at_once),
-        "ratio of Ray Tune asleep": slept / (mean * trials / at_once),
+        "ratio of Ray Tune asleep": slept / (mean * asleep / at_once),
         "waited": parts([trial.waited for trial in ended]),
         "driver MiB": parts(memory),
     }
@@ -181,11 +187,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Many short trials.")
     parser.add_argument("trials", type=int)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a trial")
+    parser.add_argument("--asleep", type=int, help="trials of Ray Tune's own (default: as many)")
     parser.add_argument("--store", type=Path, help="a new store; else one that is thrown away")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         store = options.store or Path(temporary, "store")
-        figures = measure(options.trials, options.seconds, store, os.cpu_count() or 1)
+        asleep = options.asleep or options.trials
+        cores = os.cpu_count() or 1
+        figures = measure(options.trials, options.seconds, asleep, store, cores)
     for name, figure in figures.items():
         print(f"{name:28} {figure}")
     print(json.dumps(figures))
