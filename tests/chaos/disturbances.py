@@ -22,6 +22,7 @@ from tests.chaos.tracking import Tracking
 # stages of a command, and how often something happens at each of them
 BEGUN, RAY, TRIAL, ONE_MORE, ALL = "begun", "Ray starts", "a trial runs", "a run ends", "all ended"
 WEIGHTS = {BEGUN: 0.1, RAY: 0.15, TRIAL: 0.25, ONE_MORE: 0.45, ALL: 0.05}
+TRIALS_OWN = ("a trial", "a client actor")  # processes that are gone once all have ended
 AFTER_S = 1.5  # seconds after a stage, at most
 SHORT_S, LONG_S = 1.0, 8.0  # seconds that what is mended again lasts
 
@@ -63,9 +64,12 @@ def drawn(seed: int, kinds: Sequence[str], count: int) -> Iterator[Disturbance]:
     deck: list[str] = []
     for _ in range(count):
         deck = deck or random.permutation(kinds).tolist()
+        kind = deck.pop()
+        stage = str(random.choice(list(WEIGHTS), p=list(WEIGHTS.values())))
+        gone = stage == ALL and kind.endswith(TRIALS_OWN)
         yield Disturbance(
-            kind=deck.pop(),
-            stage=str(random.choice(list(WEIGHTS), p=list(WEIGHTS.values()))),
+            kind=kind,
+            stage=ONE_MORE if gone else stage,
             after_s=random.uniform(0, AFTER_S),
             lasts_s=random.uniform(SHORT_S, LONG_S),
             draw=random.uniform(),
