@@ -176,6 +176,18 @@ def test_what_waits_is_sent_without_training(
     assert not list(Path("cut", "checkpoints").glob("*.pt"))
 
 
+def test_the_checkpoint_of_a_stored_run_goes_with_the_next_sweep(elsewhere: Path) -> None:
+    """Whoever stored it was killed before it was removed."""
+    file = space(elsewhere)
+    stored_by_hand("whole", file, elsewhere)
+    checkpoints = Path("whole", "checkpoints")
+    first, *_ = planned(file)
+    done(first, elsewhere, checkpoints)
+    done(first.replace(seed=99), elsewhere, checkpoints)  # another sweep's
+    assert cli.main(["sweep", file, "--store", "whole", "--device", "cpu"]) == 0
+    assert [path.stem for path in checkpoints.glob("*.pt")] == [first.replace(seed=99).id]
+
+
 def test_a_board_that_lacks_planned_runs_says_so_everywhere(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -221,6 +221,7 @@ class _OpenSweep:
 
     def send_waiting(self, queue: Queue, destination: Destination) -> bool:
         """Store what an earlier sweep has trained; whether something is left to run."""
+        waiting.drop_stored({run.id for run in queue.finished}, destination.checkpoints)
         sent = waiting.send(queue.waiting, queue, destination)
         if sent:
             runs = plural(len(sent), "run")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from threading import Event
 from typing import TypeVar
@@ -17,6 +17,7 @@ from backstop.platform.results.tracking.soundness import check_reachable
 from backstop.platform.results.tracking.store import Away, Store, database_file
 from backstop.platform.rounds.checkpoint import Checkpoint, saved_ids
 from backstop.platform.specs.spec import Spec
+from backstop.platform.storage import Location
 from backstop.platform.sweeps.queues import Queue
 from backstop.platform.sweeps.session import Destination, store_run
 
@@ -54,6 +55,12 @@ def send(
         else:
             queue.note(spec, outcome)
     return stored
+
+
+def drop_stored(finished: Collection[str], checkpoints: Location) -> None:
+    """Remove the checkpoints of runs that are finished: who stored them was killed before that."""
+    for spec_id in saved_ids(checkpoints).intersection(finished):
+        Checkpoint(checkpoints, spec_id).drop()
 
 
 def patience(store: Store) -> float:
