@@ -98,6 +98,12 @@ ONLY_IN = {
         "platform/workers/fingerprints.py",
         "platform/workers/rays.py",
     },
+    "flwr": {
+        "platform/stacks/flower_classic.py",
+        "platform/stacks/flower_mod.py",
+        "platform/stacks/flower_strategy.py",
+    },
+    "nvflare": {"platform/stacks/nvflare_aggregator.py"},
     "optuna": {
         "platform/sweeps/ranges.py",
         "platform/sweeps/samplers.py",
@@ -586,7 +592,9 @@ def test_wheel_and_source_distribution_hold_the_package_and_nothing_else(tmp_pat
         for file in ("page.html", "page_detail.html", "page.css", "page.js")
     }
     page |= {f"backstop/{name(file)}" for file in (ROOT / "platform").rglob("triggers/*.png")}
-    expected = {"backstop/__init__.py", "backstop/py.typed"} | page
+    expected = {f"backstop/{file.name}" for file in (ROOT / "src/backstop").glob("*.py")} | page
+    assert {"backstop/__init__.py", "backstop/flower.py", "backstop/nvflare.py"} <= expected
+    expected |= {"backstop/py.typed"}
     expected |= {f"backstop/{name(file)}" for file in SOURCES}
     (wheel,) = out.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
