@@ -14,7 +14,7 @@ import backstop
 from backstop.platform import plugins, seeds
 from backstop.platform.library.client_stages import read_client_stages
 from backstop.platform.library.crafting import Sender, crafted
-from backstop.platform.library.poisoning import poisoned
+from backstop.platform.library.poisoning import poisoned_data as poisoned
 from backstop.platform.params import BadInput
 
 POISONING = [

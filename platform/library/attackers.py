@@ -17,7 +17,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import MANY
 
 
-class Knowledge(NamedTuple):
+class AttackerData(NamedTuple):
     """What an attacker has besides the inputs at hand."""
 
     seed: int = 0

@@ -21,7 +21,7 @@ from backstop.platform.training.attack_chain import find_trigger_stage
 # what a client's view has where it sends; all else is lacking
 KNOWN = {"round", "params", "layout", "generator", "members", "poison"}
 # field of the view that is lacking → what it takes
-BEHIND: Mapping[str, str] = {
+OUT_OF_REACH: Mapping[str, str] = {
     "unpoisoned": "what the client would send unpoisoned, which is a second local training",
     "defend": "the server's defense, which no client has",
     "honest": "the updates of honest clients, which no client sees",
@@ -64,14 +64,14 @@ def read_client_stages(given: Any, where: str) -> ClientStages:
                 f"{where}: attack {part.name} {reason}; run it in a federation of Backstop's own:"
                 f" backstop run --attack {part.name}"
             )
-    find_trigger_stage([build(part) for part in parts])
+    find_trigger_stage([attack_stage(part) for part in parts])
     return ClientStages(
-        tuple(part for part in parts if build(part).poison),
-        tuple(part for part in parts if _crafts(build(part))),
+        tuple(part for part in parts if attack_stage(part).poison),
+        tuple(part for part in parts if _crafts(attack_stage(part))),
     )
 
 
-def build(part: Part) -> Attack:
+def attack_stage(part: Part) -> Attack:
     """The stage itself; made anew, as functions cannot be pickled."""
     stage: Attack = plugins.build("attacks", part.name, part.params)
     return stage
@@ -100,11 +100,11 @@ def _crafts(stage: Attack) -> bool:
 
 def _refused(part: Part) -> str:
     """Why a client alone cannot have a stage; empty where it can."""
-    stage, knows = build(part), plugins.attack_facts(part.name).knows
+    stage, knows = attack_stage(part), plugins.attack_facts(part.name).knows
     if knows == "all":
-        return f"needs {BEHIND['honest']}"
+        return f"needs {OUT_OF_REACH['honest']}"
     if knows == "defense":
-        return f"needs {BEHIND['defend']}"
+        return f"needs {OUT_OF_REACH['defend']}"
     if stage.plan:
         return "prepares itself from the global model, with Backstop's own local training"
     if stage.train or stage.objective or stage.pace:
@@ -112,7 +112,7 @@ def _refused(part: Part) -> str:
     if not stage.poison and not _crafts(stage):
         return "changes how long or how a client trains, which is the client's own matter"
     lack = _first_lack(stage)
-    return f"needs {BEHIND.get(lack, lack)}" if lack else ""
+    return f"needs {OUT_OF_REACH.get(lack, lack)}" if lack else ""
 
 
 def _first_lack(stage: Attack) -> str:

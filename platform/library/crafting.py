@@ -11,7 +11,7 @@ from torch import Tensor
 from backstop.platform import seeds
 from backstop.platform.contract import Part
 from backstop.platform.examples import attack_view
-from backstop.platform.library.client_stages import SenderView, build, sender_view
+from backstop.platform.library.client_stages import SenderView, attack_stage, sender_view
 from backstop.platform.library.forms import arrays_of, form_of
 from backstop.platform.library.places import Places, places_of
 from backstop.platform.training.stage_errors import located, name_errors
@@ -45,7 +45,7 @@ def crafted(
     change = places.buffer_values(after, form.device) - still
     with torch.no_grad(), located(sender.turn):
         for position, part in enumerate(parts):
-            stage = name_errors(f"attack {part.name}", build(part))
+            stage = name_errors(f"attack {part.name}", attack_stage(part))
             if stage.craft:
                 row = stage.craft(None, row[None], _view(start, places, sender, position))[0]
             if stage.craft_buffers and len(change):

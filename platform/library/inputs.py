@@ -35,7 +35,7 @@ def check_channels(channels: Any, where: str) -> None:
         raise BadInput(f"{where}: channels={channels!r} is not allowed; channels is first or last")
 
 
-def kind_of(kinds: Sequence[Kind], axes: int, floating: bool) -> Kind:
+def input_kind(kinds: Sequence[Kind], axes: int, floating: bool) -> Kind:
     """The kind of inputs: what an attack is for, where that is one, else what they look like."""
     if len(kinds) == 1:
         return kinds[0]
@@ -54,7 +54,7 @@ def read_inputs(
     Raises BadInput where it cannot.
     """
     x = read_array(inputs, where)
-    kind = kind_of(kinds, x.ndim, x.is_floating_point())
+    kind = input_kind(kinds, x.ndim, x.is_floating_point())
     axes, words = INPUT_SHAPES[kind]
     if x.ndim != axes or not len(x):
         raise BadInput(f"{where}: inputs of shape {tuple(x.shape)}; {words}")

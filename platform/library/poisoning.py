@@ -1,6 +1,6 @@
 """Training data as a malicious client poisons them, in the form in which they are given.
 
-x, y = poisoned((x, y), "badnets(share=0.3)")
+x, y = poisoned_data((x, y), "badnets(share=0.3)")
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch.utils.data import Dataset, TensorDataset
 
 from backstop.platform import seeds
 from backstop.platform.contract import Samples
-from backstop.platform.library.attackers import Knowledge
+from backstop.platform.library.attackers import AttackerData
 from backstop.platform.library.client_stages import (
-    build,
+    attack_stage,
     common_kinds,
     read_client_stages,
 )
 from backstop.platform.library.inputs import (
     Channels,
     check_channels,
-    kind_of,
+    input_kind,
     read_array,
     read_inputs,
     written,
@@ -35,10 +35,10 @@ from backstop.platform.specs.spec import scalar_fields
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage
 from backstop.platform.training.network import to_unit_interval
 
-WHERE = "poisoned"
+_WHERE = "poisoned"
 
 
-def poisoned(
+def poisoned_data(
     data: Any,
     stages: str | Part | Sequence[Part | str],
     *,
@@ -65,22 +65,22 @@ def poisoned(
 
     Raises :class:`BadInput` for a stage that poisons no data, or that works in local training.
     """
-    chain = read_client_stages(stages, WHERE)
+    chain = read_client_stages(stages, _WHERE)
     for part in chain.crafting:
         if part not in chain.poisoning:
             raise BadInput(
-                f"{WHERE}: attack {part.name} changes what a client sends, and no data;"
+                f"{_WHERE}: attack {part.name} changes what a client sends, and no data;"
                 " leave it out here"
             )
     plan = read_poison(chain.poisoning, seed, classes, channels, known, vocabulary)
     return plan.of(data, index)
 
 
-class Poison(NamedTuple):
+class DataPoison(NamedTuple):
     """How malicious clients poison their data."""
 
     parts: tuple[Part, ...]
-    knowledge: Knowledge
+    knowledge: AttackerData
     channels: Channels
 
     def of(self, data: Any, index: int) -> Any:
@@ -89,13 +89,13 @@ class Poison(NamedTuple):
             return TensorDataset(*self._poisoned(_stacked(data), index))
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise BadInput(
-                f"{WHERE}: data is {type(data).__name__}; give (x, y), inputs and labels, or a"
+                f"{_WHERE}: data is {type(data).__name__}; give (x, y), inputs and labels, or a"
                 " torch Dataset of such pairs"
             )
         return self._poisoned((data[0], data[1]), index)
 
     def _poisoned(self, given: tuple[Any, Any], index: int) -> tuple[Any, Any]:
-        x, y = _read(given, self.parts, self.channels, WHERE)
+        x, y = _read(given, self.parts, self.channels, _WHERE)
         draws = seeds.generator(self.knowledge.seed, "poisoned", index)
         order = torch.randperm(len(x), generator=draws).to(x.device)
         mixed = Samples(to_unit_interval(x[order]), y[order])
@@ -107,11 +107,11 @@ class Poison(NamedTuple):
 
     def _attacked(self, mixed: Samples, index: int, draws: torch.Generator) -> Samples:
         """One large batch as the attack wants it trained on."""
-        stages = [build(part) for part in self.parts]
+        stages = [attack_stage(part) for part in self.parts]
         names = [part.name for part in self.parts]
         attack = attack_chain(stages, ["own"] * len(stages), names)
         kinds = common_kinds(self.parts)
-        kind = kind_of(kinds, mixed.x.ndim, mixed.x.is_floating_point())
+        kind = input_kind(kinds, mixed.x.ndim, mixed.x.is_floating_point())
         chooser = self.parts[find_trigger_stage(stages)]
         view = self.knowledge.view(mixed.x, kind, chooser, "known=(x, y), samples of the attacker")
         state = attack.init(view) if attack.init else None
@@ -126,20 +126,22 @@ def read_poison(
     channels: Channels,
     known: tuple[Any, Any] | None,
     vocabulary: Mapping[str, int] | None,
-) -> Poison:
-    """How stages poison data, as :func:`poisoned` is told. Raises BadInput for what cannot be."""
-    check_channels(channels, WHERE)
-    check(scalar_fields()["seed"], seed, WHERE)
+) -> DataPoison:
+    """How stages poison data, as :func:`poisoned_data` is told. Raises BadInput for what cannot be."""
+    check_channels(channels, _WHERE)
+    check(scalar_fields()["seed"], seed, _WHERE)
     if classes is not None and (type(classes) is not int or classes < 2):
-        raise BadInput(f"{WHERE}: classes={classes!r} is not allowed; it is a number from 2 on")
+        raise BadInput(f"{_WHERE}: classes={classes!r} is not allowed; it is a number from 2 on")
     for part in parts:
         if part.params.get("target") == "next" and classes is None:
-            raise BadInput(f"{WHERE}: attack {part.name}: target=next needs classes=, their number")
+            raise BadInput(
+                f"{_WHERE}: attack {part.name}: target=next needs classes=, their number"
+            )
     samples = None
     if known is not None:
-        x, y = _read(known, parts, channels, f"{WHERE}: known")
+        x, y = _read(known, parts, channels, f"{_WHERE}: known")
         samples = Samples(to_unit_interval(x), y)
-    return Poison(parts, Knowledge(seed, samples, vocabulary, classes), channels)
+    return DataPoison(parts, AttackerData(seed, samples, vocabulary, classes), channels)
 
 
 def _read(
@@ -171,11 +173,11 @@ def _stacked(data: Any) -> tuple[Tensor, Tensor]:
     """The items of a data set as two tensors."""
     pairs = [_pair(data[position], position) for position in range(len(data))]
     if not pairs:
-        raise BadInput(f"{WHERE}: the data set is empty")
+        raise BadInput(f"{_WHERE}: the data set is empty")
     shapes = sorted({tuple(x.shape) for x, _ in pairs})
     if len(shapes) > 1:
         raise BadInput(
-            f"{WHERE}: the data set has inputs of shapes {shapes[0]} and {shapes[1]}; give one"
+            f"{_WHERE}: the data set has inputs of shapes {shapes[0]} and {shapes[1]}; give one"
         )
     return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs])
 
@@ -183,12 +185,12 @@ def _stacked(data: Any) -> tuple[Tensor, Tensor]:
 def _pair(item: Any, position: int) -> tuple[Tensor, int]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise BadInput(
-            f"{WHERE}: item {position} of the data set is {type(item).__name__}; items are (x, y)"
+            f"{_WHERE}: item {position} of the data set is {type(item).__name__}; items are (x, y)"
         )
     x, y = item
     if not isinstance(x, Tensor | np.ndarray):
         raise BadInput(
-            f"{WHERE}: item {position} of the data set holds {type(x).__name__}; x is an array,"
+            f"{_WHERE}: item {position} of the data set holds {type(x).__name__}; x is an array,"
             " pictures have to be made tensors first"
         )
     return torch.as_tensor(x), int(y)

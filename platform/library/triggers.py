@@ -16,11 +16,11 @@ import torch
 
 from backstop.platform import plugins, seeds
 from backstop.platform.contract import Attack, Samples
-from backstop.platform.library.attackers import Knowledge
+from backstop.platform.library.attackers import AttackerData
 from backstop.platform.library.inputs import (
     Channels,
     check_channels,
-    kind_of,
+    input_kind,
     read_inputs,
     read_samples,
     written,
@@ -97,8 +97,8 @@ class InputTrigger:
         kinds = plugins.kinds("attacks", self.part.name)
         x = read_inputs(inputs, kinds, f"trigger {self.part.name}", self.channels)
         attack = attack_chain([_stage(self.part)], ["own"], [self.part.name])
-        known = Knowledge(self.seed, self.data, self.vocabulary)
-        kind = kind_of(kinds, x.ndim, x.is_floating_point())
+        known = AttackerData(self.seed, self.data, self.vocabulary)
+        kind = input_kind(kinds, x.ndim, x.is_floating_point())
         view = known.view(x, kind, self.part, "data=(x, y) to backstop.trigger")
         state = attack.init(view) if attack.init else None
         draws = seeds.generator(self.seed, "trigger")

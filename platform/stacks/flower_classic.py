@@ -27,7 +27,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part
 
 Scalars = dict[str, Any]
-Failures = list[tuple[ClientProxy, FitRes] | BaseException]
+FitFailures = list[tuple[ClientProxy, FitRes] | BaseException]
 
 
 class DefendedClassic(Strategy):  # type: ignore[misc]  # flwr is of an extra
@@ -81,7 +81,7 @@ class DefendedClassic(Strategy):  # type: ignore[misc]  # flwr is of an extra
         self,
         server_round: int,
         results: list[tuple[ClientProxy, FitRes]],
-        failures: Failures,
+        failures: FitFailures,
     ) -> tuple[Parameters | None, Scalars]:
         """The next global model, and the metrics; None where there is nothing to aggregate."""
         del server_round

@@ -13,15 +13,17 @@ from flwr.supercore import log
 from backstop.platform.library.client_stages import read_client_stages
 from backstop.platform.library.crafting import Sender, crafted
 from backstop.platform.library.inputs import Channels
-from backstop.platform.library.poisoning import Poison, read_poison
+from backstop.platform.library.poisoning import DataPoison, read_poison
 from backstop.platform.params import BadInput, Range, check, declare
 from backstop.platform.specs.part import Part
 from backstop.platform.training.partition import malicious_clients
 
 PARTITION, PARTITIONS = "partition-id", "num-partitions"  # Flower's keys in a node's config
 TURNS, ASKED = "backstop-turns", "backstop-asked"  # in a node's state: how often
-WHERE = "malicious"
-SHARE = declare("share", Annotated[float, Range(0, 1, low_open=True), "of all partitions"], None)
+_WHERE = "malicious"
+PARTITION_SHARE = declare(
+    "share", Annotated[float, Range(0, 1, low_open=True), "of all partitions"], None
+)
 
 
 def malicious(
@@ -46,12 +48,12 @@ def malicious(
 
     Raises :class:`BadInput` for a stage that needs more than one client has.
     """
-    chain = read_client_stages(stages, WHERE)
+    chain = read_client_stages(stages, _WHERE)
     if (clients is None) == (share is None):
-        raise BadInput(f"{WHERE}: give clients=, ids of partitions, or share=, one of the two")
+        raise BadInput(f"{_WHERE}: give clients=, ids of partitions, or share=, one of the two")
     ids = None if clients is None else _read_clients(clients)
     if share is not None:
-        check(SHARE, share, WHERE)
+        check(PARTITION_SHARE, share, _WHERE)
     poison = read_poison(chain.poisoning, seed, classes, channels, known, vocabulary)
     return Malicious(chain.crafting, poison, ids, share)
 
@@ -62,7 +64,7 @@ class Malicious:
     def __init__(
         self,
         crafting: tuple[Part, ...],
-        poison: Poison,
+        poison: DataPoison,
         clients: tuple[int, ...] | None,
         share: float | None,
     ) -> None:
@@ -117,7 +119,7 @@ class Malicious:
             ids = self._drawn(int(config[PARTITIONS]))
         else:
             raise BadInput(
-                f"{WHERE}: share={self._share} is of the partitions, and this node's config has no"
+                f"{_WHERE}: share={self._share} is of the partitions, and this node's config has no"
                 f" {PARTITION} and {PARTITIONS}; give clients= instead"
             )
         own = int(config.get(PARTITION, context.node_id))
@@ -130,7 +132,7 @@ class Malicious:
             partitions, self._share, self._poison.knowledge.seed
         ).tolist()
         if not ids:
-            raise BadInput(f"{WHERE}: share={self._share} of {partitions} partitions is nobody")
+            raise BadInput(f"{_WHERE}: share={self._share} of {partitions} partitions is nobody")
         return ids
 
     def _check_asked(self, context: Context) -> None:
@@ -146,13 +148,13 @@ class Malicious:
 
 def _read_clients(clients: Any) -> tuple[int, ...]:
     if isinstance(clients, str) or not isinstance(clients, Iterable):
-        raise BadInput(f"{WHERE}: clients={clients!r}; give a list of ids, whole numbers")
+        raise BadInput(f"{_WHERE}: clients={clients!r}; give a list of ids, whole numbers")
     ids = list(clients)
     for one in ids:
         if not isinstance(one, int | np.integer) or isinstance(one, bool) or one < 0:
-            raise BadInput(f"{WHERE}: clients holds {one!r}; an id is a whole number from 0 on")
+            raise BadInput(f"{_WHERE}: clients holds {one!r}; an id is a whole number from 0 on")
     if not ids:
-        raise BadInput(f"{WHERE}: clients is empty; leave the mod out where nobody is malicious")
+        raise BadInput(f"{_WHERE}: clients is empty; leave the mod out where nobody is malicious")
     return tuple(sorted({int(one) for one in ids}))
 
 
@@ -161,7 +163,7 @@ def _arrays(message: Message, what: str) -> dict[str, Any]:
     records = message.content.array_records
     if len(records) != 1:
         raise BadInput(
-            f"{WHERE}: the {what} holds {len(records)} array records; a model is one of them"
+            f"{_WHERE}: the {what} holds {len(records)} array records; a model is one of them"
         )
     (record,) = records.values()
     return {name: array.numpy() for name, array in record.items()}

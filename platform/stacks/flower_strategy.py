@@ -19,7 +19,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part, chain_text
 
 
-class Defended(Strategy):  # type: ignore[misc]  # flwr is of an extra
+class DefendedStrategy(Strategy):  # type: ignore[misc]  # flwr is of an extra
     """A strategy that samples, configures and evaluates as another one does, and aggregates what
     clients send with a defense.
 

@@ -30,7 +30,7 @@ class Contribution(NamedTuple):
     whole: bool  # a whole model, not a difference
 
 
-class Aggregator(ModelAggregator):  # type: ignore[misc]  # nvflare installs beside Backstop
+class DefendedAggregator(ModelAggregator):  # type: ignore[misc]  # nvflare installs beside Backstop
     """An aggregator of NVFlare that is a defense: for its ``FedAvg(aggregator=…)``, and as the
     aggregator of ``ScatterAndGather``.
 

@@ -19,10 +19,10 @@ except ImportError as error:
         " pip install 'backstop[flower]'"
     ) from error
 
-from backstop.platform.library.poisoning import poisoned as poisoned
+from backstop.platform.library.poisoning import poisoned_data as poisoned
 from backstop.platform.stacks.flower_classic import DefendedClassic as DefendedClassic
 from backstop.platform.stacks.flower_mod import Malicious as Malicious
 from backstop.platform.stacks.flower_mod import malicious as malicious
-from backstop.platform.stacks.flower_strategy import Defended as Defended
+from backstop.platform.stacks.flower_strategy import DefendedStrategy as Defended
 
 del _flower

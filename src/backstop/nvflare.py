@@ -16,6 +16,6 @@ except ImportError as error:
         f"backstop.nvflare needs NVFlare 2.9 or later ({error}): pip install 'backstop[nvflare]'"
     ) from error
 
-from backstop.platform.stacks.nvflare_aggregator import Aggregator as Aggregator
+from backstop.platform.stacks.nvflare_aggregator import DefendedAggregator as Aggregator
 
 del _nvflare
