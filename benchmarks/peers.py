@@ -26,9 +26,11 @@ MODULES = {
     "flower": "flwr.simulation, ray, torch",
     "pfl": "pfl.aggregate, torch",
     "byzfl": "byzfl, torch",
+    "nvflare": "nvflare.app_common.aggregators.model_aggregator, torch",
 }
 # the distribution whose version names the peer
 NAMES = {"flower": "flwr", "pfl": "pfl", "byzfl": "byzfl"}
+TESTED = {"nvflare": "nvflare"}  # nobody measures it; tests/test_flower.py runs in it
 
 
 def last_line(text: str) -> str:
@@ -39,7 +41,9 @@ def last_line(text: str) -> str:
 
 def pinned(name: str) -> str:
     """The version of a peer: 1.42.0."""
-    found = re.search(rf"^{NAMES[name]}==(\S+)", (PINS / f"{name}.txt").read_text(), re.MULTILINE)
+    found = re.search(
+        rf"^{(NAMES | TESTED)[name]}==(\S+)", (PINS / f"{name}.txt").read_text(), re.MULTILINE
+    )
     assert found is not None
     return found[1]
 

@@ -93,6 +93,12 @@ ONLY_IN = {
         "platform/workers/fingerprints.py",
         "platform/workers/rays.py",
     },
+    "flwr": {
+        "platform/stacks/flower_classic.py",
+        "platform/stacks/flower_mod.py",
+        "platform/stacks/flower_strategy.py",
+    },
+    "nvflare": {"platform/stacks/nvflare_aggregator.py"},
     "optuna": {
         "platform/sweeps/ranges.py",
         "platform/sweeps/samplers.py",

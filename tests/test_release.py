@@ -103,7 +103,8 @@ def package_files() -> set[str]:
                 f"backstop/{file.relative_to(ROOT).as_posix()}"
                 for file in (ROOT / folder).rglob(pattern)
             }
-    return files | {"backstop/__init__.py", "backstop/py.typed"}
+    files |= {f"backstop/{file.name}" for file in (ROOT / "src/backstop").glob("*.py")}
+    return files | {"backstop/py.typed"}
 
 
 def build(kind: str, folder: Path, out: Path) -> Path:

@@ -10,7 +10,8 @@ import torch
 from backstop.platform import plugins, seeds
 from backstop.platform.contract import BrokenStage, Defense, Part, Updates
 from backstop.platform.laws.views import plain_server_view
-from backstop.platform.library.surroundings import Lacking, PartialView
+from backstop.platform.library.lacking import Lacking
+from backstop.platform.library.surroundings import PartialView
 from backstop.platform.params import BadInput
 
 # what is needed, in the order in which it is named → how to give it

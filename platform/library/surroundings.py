@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from backstop.platform import seeds
 from backstop.platform.contract import Attack, Data, Kind, Part, Samples, ServerView
+from backstop.platform.library.lacking import Partial
 from backstop.platform.params import BadInput
 from backstop.platform.rounds.views import State, Views
 from backstop.platform.specs.spec import Spec
@@ -25,27 +26,11 @@ from backstop.platform.training.network import Layout, Network, Replica, network
 NOBODY = Samples(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 
-class Lacking(Exception):  # noqa: N818 -- it names what happened
-    """A stage asked for a field of its view that the caller has not given."""
-
-    def __init__(self, field: str) -> None:
-        """``field`` is that of the view."""
-        super().__init__(field)
-        self.field = field
-
-
 @dataclass(frozen=True, kw_only=True)
-class PartialView(ServerView):
-    """A server's view that lacks some fields: asking for one raises :class:`Lacking`."""
+class PartialView(Partial, ServerView):
+    """A server's view that lacks some fields."""
 
     lacking: frozenset[str]
-
-    def __getattribute__(self, name: str) -> Any:
-        """The field, where it is known."""
-        known = object.__getattribute__(self, "__dict__")
-        if name in known.get("lacking", ()):
-            raise Lacking(name)
-        return object.__getattribute__(self, name)
 
 
 class Surroundings(NamedTuple):
