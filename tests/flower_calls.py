@@ -90,8 +90,8 @@ def check_a_client_cannot_end_a_federation() -> None:
     replies.append(answer(messages[4], 9.0, {"other": 3}))
     empty = Message(content=RecordDict(), reply_to=messages[5])
     after, metrics = strategy.aggregate_train(1, [*replies, empty])
+    assert after is not None and metrics is not None
     assert (after["w"].numpy() == 2).all()
-    assert metrics is not None
     assert len(strategy.defense.kept) == 3
     assert strategy.aggregate_train(2, [empty]) == (None, None)
     assert strategy.aggregate_train(3, []) == (None, None)
@@ -115,6 +115,7 @@ def check_a_root_set_serves_a_defense() -> None:
     content = RecordDict({"arrays": start, "metrics": MetricRecord({"num-examples": 9})})
     replies = [Message(content=content, reply_to=message) for message in messages]
     after, _ = strategy.aggregate_train(1, replies)
+    assert after is not None
     assert list(after) == ["weight", "bias"]
 
 

@@ -59,7 +59,7 @@ def train(net: nn.Module, partition: int) -> int:
     return len(x)
 
 
-@client_app.train()
+@client_app.train()  # type: ignore[untyped-decorator]
 def local(message: Message, context: Context) -> Message:
     """One client's round."""
     net, partition = network(), int(context.node_config["partition-id"])
@@ -106,6 +106,7 @@ class Compared(Defended):
         chained = backstop.parse_chain(BY_HAND)
         if self.library.spec.defense == chained:
             self.compare("step", numpy(after), by_hand(models, weights, nodes, self.before))
+        assert metrics is not None
         assert abs(metrics["loss"] - 1) < 1e-6  # the strategy's own mean
         return after, metrics
 
@@ -160,7 +161,7 @@ def by_hand(
     return after
 
 
-@server_app.main()
+@server_app.main()  # type: ignore[untyped-decorator]
 def serve(grid: Grid, context: Context) -> None:
     """Each defense for a few rounds."""
     del context
@@ -177,7 +178,7 @@ def serve(grid: Grid, context: Context) -> None:
 # -- the classic API
 
 
-class Classic(NumPyClient):
+class Classic(NumPyClient):  # type: ignore[misc]
     """A client of the classic API."""
 
     def __init__(self, partition: int) -> None:

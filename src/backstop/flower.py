@@ -20,9 +20,9 @@ except ImportError as error:
     ) from error
 
 from backstop.platform.library.poisoning import poisoned_data as poisoned
-from backstop.platform.stacks.flower_classic import DefendedClassic as DefendedClassic
-from backstop.platform.stacks.flower_mod import Malicious as Malicious
-from backstop.platform.stacks.flower_mod import malicious as malicious
+from backstop.platform.stacks.flower_classic import DefendedClassic
+from backstop.platform.stacks.flower_mod import Malicious, malicious
 from backstop.platform.stacks.flower_strategy import DefendedStrategy as Defended
 
 del _flower
+__all__ = ["Defended", "DefendedClassic", "Malicious", "malicious", "poisoned"]

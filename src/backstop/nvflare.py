@@ -19,3 +19,4 @@ except ImportError as error:
 from backstop.platform.stacks.nvflare_aggregator import DefendedAggregator as Aggregator
 
 del _nvflare
+__all__ = ["Aggregator"]
