@@ -16,6 +16,7 @@ from backstop.platform.results.figures.names import Json, short_names
 from backstop.platform.results.figures.wording import percent, plural
 
 SCHEMA = 1
+FEW = 100  # inputs, below which one is more than a point
 Answer = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ def make_answer(
     cells = _cells(evidence)
     return {
         "schema": SCHEMA,
-        "verdict": [*_cautions(origin, near, document), *findings.verdict],
+        "verdict": [*_cautions(origin, near, document), *findings.verdict, *_coarse(cells)],
         "situation": answers(said),
         "meaning": {name: question.text for name, question in questions().items()},
         "federation": None if trial is None else _federation(trial),
@@ -80,7 +81,7 @@ def _cautions(
 ) -> Iterator[str]:
     """What a reader has to know before the figures."""
     if origin.quick:
-        yield "A quick look: a third of the rounds and two seeds. It sorts out, it does not rank."
+        yield "A quick look, of a third of the rounds: it sorts out, it does not rank."
     if origin.read:
         other = [aspect.name for aspect in near if not aspect.near]
         same = len(near) - len(other)
@@ -92,6 +93,16 @@ def _cautions(
         yield (
             f"{plural(len(document['missing_runs']), 'planned run')} did not finish, so some"
             " figures are of fewer cells than others; the same command does the rest."
+        )
+
+
+def _coarse(cells: Sequence[Json]) -> Iterator[str]:
+    """How coarse the figures are, where the test set is small."""
+    samples = min((cell["success_samples"] or FEW for cell in cells), default=FEW)
+    if samples < FEW:
+        yield (
+            f"Attack success is measured on as few as {samples} inputs, so that one of them is"
+            f" {percent(1 / samples)} points: small differences mean nothing."
         )
 
 
@@ -124,7 +135,7 @@ def _grouped(unusable: Sequence[Unusable]) -> list[Mapping[str, Any]]:
     place = {reason: number for number, reason in enumerate(order)}
     listed = sorted(unusable, key=lambda item: place[item.reason])
     return [
-        {"reason": reason, "defenses": [item.name for item in items]}
+        {"reason": reason, "defenses": [item._asdict() for item in items]}
         for reason, items in groupby(listed, key=lambda item: item.reason)
     ]
 

@@ -44,10 +44,11 @@ class Candidate(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """A defense that cannot be used, and why."""
+    """A defense that is not advised, and why."""
 
     name: str
     reason: str
+    figure: str = ""  # that goes with the reason
 
 
 def sort_out(means: Means, only: str | None = None) -> tuple[list[Candidate], list[Unusable]]:
@@ -94,6 +95,7 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
         yield "needs clean samples on the server, and there are none"
     if "clients" in facts.needs and not means.clients_change:
         yield "needs honest clients to train another way, which they cannot be asked to"
+    # the law "sums" holds TAKES to it
     if means.sums_only and facts.takes != "row":
         yield "looks at single updates, and under secure aggregation the server sees sums only"
     if facts.takes == "clients" and means.turns < TWICE:

@@ -13,15 +13,15 @@ from backstop.platform.advice.candidates import Means, Unusable, reason_against
 from backstop.platform.advice.situation import Situation
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.names import Json, short_names
-from backstop.platform.results.figures.wording import percent, plural, told
+from backstop.platform.results.figures.wording import mean_alone, percent, plural, told
 from backstop.platform.results.leaderboard.document import Document
-from backstop.platform.results.leaderboard.standings import REFERENCE, VARIANT
+from backstop.platform.results.leaderboard.standings import REFERENCE
 from backstop.platform.results.tracking.runs import Run
 
 LISTED = 5  # in a short list
 CERTAIN_SEEDS = 6  # from which on a figure has a confidence interval
 FEDAVG = ""  # the family of the empty chain
-NOT_RANKED = (REFERENCE, VARIANT)
+HOLDING = ("yes", "in the mean")
 
 
 class Evidence(NamedTuple):
@@ -53,25 +53,27 @@ def find(
     seconds = _seconds(evidence)
     entries = [_entry(row, names, seconds, said) for row in evidence.rows]
     references = [entry for entry in entries if entry["reference"]]
-    fedavg = next((entry for entry in references if entry["family"] == FEDAVG), None)
+    fedavg = _of_family(references, FEDAVG)
     fit: list[dict[str, Any]] = []
     left_out = list(unusable)
     known = {item.name for item in unusable}
-    for entry in entries:
-        if entry["reference"] or entry["stages"][0] in known:
-            continue
-        reason = _against(entry, fedavg, said, means)
+    usable = [
+        entry for entry in entries if not entry["reference"] and known.isdisjoint(entry["stages"])
+    ]
+    for entry in usable:
+        reason, figure = _against(entry, fedavg, said, means)
         if reason:
-            left_out.append(Unusable(entry["defense"], reason))
+            left_out.append(Unusable(entry["defense"], reason, figure))
         else:
             fit.append(entry)
+    verdict = list(_verdict(usable, fit, references, said))
+    if any(entry["holds"] in HOLDING for entry in fit):
+        left_out += [_broken(entry, said) for entry in fit if entry["holds"] not in HOLDING]
+        fit = [entry for entry in fit if entry["holds"] in HOLDING]
     for place, entry in enumerate(fit[:LISTED], 1):
         entry["place"] = place
-    left_out += [
-        Unusable(entry["defense"], f"fits, but stands below the first {LISTED}")
-        for entry in fit[LISTED:]
-    ]
-    verdict = list(_verdict(entries, fit, fedavg, said))
+    below = f"suits too, with a lower score than the first {LISTED}"
+    left_out += [Unusable(entry["defense"], below) for entry in fit[LISTED:]]
     return Findings(verdict, fit[:LISTED], left_out, references)
 
 
@@ -112,6 +114,20 @@ def _entry(
         "missing": row["missing"],
         "seeds": row["seeds"],
     }
+
+
+def _broken(entry: Json, said: Situation) -> Unusable:
+    """A row that is broken where others hold."""
+    borne = percent(said.success_to_bear, 0)
+    return Unusable(
+        entry["defense"],
+        f"broken, where others hold: what the worst attack gets, in %; you can bear {borne}",
+        mean_alone(entry["worst_excess"]),
+    )
+
+
+def _of_family(entries: Sequence[Json], family: str) -> Json | None:
+    return next((entry for entry in entries if entry["family"] == family), None)
 
 
 def _what(name: str) -> str:
@@ -161,71 +177,79 @@ def _against(
     fedavg: Json | None,
     said: Situation,
     means: Means,
-) -> str:
-    """Why a row is not on the short list; empty where it may be."""
-    reasons = filter(None, (reason_against(name, means) for name in entry["stages"]))
-    return next(reasons, "") or next(_misses(entry, fedavg, said), "")
+) -> tuple[str, str]:
+    """Why a row is not on the short list, and a figure with that; empty where it may be."""
+    for name in entry["stages"]:
+        if reason := reason_against(name, means):
+            return reason, ""
+    return next(_misses(entry, fedavg, said), ("", ""))
 
 
 def _misses(
     entry: Json,
     fedavg: Json | None,
     said: Situation,
-) -> Iterator[str]:
-    if entry["unranked"] in NOT_RANKED:
-        yield str(entry["unranked"])
-    if entry["score"] is None:
-        yield f"no score: {entry['unranked'] or 'its runs are missing'}"
-        return
+) -> Iterator[tuple[str, str]]:
     if entry["unranked"]:
-        yield str(entry["unranked"])
+        yield str(entry["unranked"]), ""
+    if entry["score"] is None:
+        yield "no score: its runs are missing", ""
+        return
     if entry["cost"] and entry["cost"]["mean"] > said.accuracy_to_lose:
+        most = percent(said.accuracy_to_lose)
         yield (
-            f"costs {percent(entry['cost']['mean'])} points of accuracy, and you can lose"
-            f" {percent(said.accuracy_to_lose)}; worst attack"
-            f" {percent(entry['worst_excess']['mean'])} %"
+            f"costs more accuracy than the {most} points that you can lose: the cost in points",
+            mean_alone(entry["cost"]),
         )
     if said.server_seconds and entry["seconds"] and entry["seconds"] > said.server_seconds:
         yield (
-            f"takes the server {entry['seconds']:.2g} s a round, and it has {said.server_seconds:g}"
+            f"takes the server longer than its {said.server_seconds:g} s a round: in s",
+            f"{entry['seconds']:.2g}",
         )
     if fedavg and fedavg["score"] and entry["score"]["mean"] <= fedavg["score"]["mean"]:
+        undefended = mean_alone(fedavg["score"])
         yield (
-            f"no better than no defense: score {percent(entry['score']['mean'])}, FedAvg"
-            f" {percent(fedavg['score']['mean'])}"
+            f"no better than no defense, whose score is {undefended}: its score",
+            mean_alone(entry["score"]),
         )
 
 
 def _verdict(
-    entries: Sequence[Json],
+    usable: Sequence[Json],
     fit: Sequence[Json],
-    fedavg: Json | None,
+    references: Sequence[Json],
     said: Situation,
 ) -> Iterator[str]:
     """What a hurried reader has to know, a sentence each."""
     limit = percent(said.success_to_bear, 0)
-    scored = [entry for entry in entries if entry["score"] and not entry["reference"]]
+    scored = [entry for entry in usable if entry["score"]]
     if not scored:
         yield "Nothing can be said: no attack did anything here, or too many runs are missing."
         return
-    harmless = fedavg and fedavg["worst_excess"]
-    if harmless and fedavg and harmless["high"] <= said.success_to_bear:
-        yield (
-            f"Undefended FedAvg keeps the worst of these attacks at {told(harmless)} % itself, so"
-            " against them no defense is needed."
-        )
-    elif harmless:
-        yield f"Without a defense the worst attack turns {told(harmless)} % of its inputs."
+    fedavg = _of_family(references, FEDAVG)
+    if undefended := fedavg and fedavg["worst_excess"]:
+        yield _without_defense(undefended, said)
     if not fit:
         best = max(scored, key=lambda entry: entry["score"]["mean"])
         yield (
             "Nothing fits: no defense that can be used scores above FedAvg within your limits. The"
-            f" best score is that of {best['defense']}; why it is not listed stands under left out."
+            f" best score, {mean_alone(best['score'])}, is that of {best['defense']}; why it is not"
+            " listed stands under left out."
         )
         return
     yield from _holding(fit, limit)
-    yield from _ties(fit)
-    yield from _frozen(entries, fit)
+    holding = [entry for entry in fit if entry["holds"] in HOLDING]
+    yield from _ties(holding or fit)
+    yield from _frozen(references, fit)
+
+
+def _without_defense(excess: Json, said: Situation) -> str:
+    if excess["high"] <= said.success_to_bear:
+        return (
+            f"Undefended FedAvg keeps the worst of these attacks at {told(excess)} % itself, so"
+            " against them no defense is needed."
+        )
+    return f"Without a defense the worst attack turns {told(excess)} % of its inputs."
 
 
 def _holding(fit: Sequence[Json], limit: str) -> Iterator[str]:
@@ -233,8 +257,8 @@ def _holding(fit: Sequence[Json], limit: str) -> Iterator[str]:
     mean = [entry["defense"] for entry in fit if entry["holds"] == "in the mean"]
     if sure:
         yield (
-            f"{plural(len(sure), 'defense')} of those that fit your limits kept the worst attack"
-            f" below {limit} % over all that the seeds leave open: {_some(sure)}."
+            f"{plural(len(sure), 'defense')} within your limits held the worst attack below"
+            f" {limit} %, {_ends(fit[0])} included: {_some(sure)}."
         )
     elif mean:
         yield (
@@ -247,6 +271,11 @@ def _holding(fit: Sequence[Json], limit: str) -> Iterator[str]:
             f"Nothing holds: no defense that fits your limits keeps the worst attack below"
             f" {limit} %. The least is {told(least['worst_excess'])} %, behind {least['defense']}."
         )
+
+
+def _ends(entry: Json) -> str:
+    """What a figure's ends are, in words."""
+    return "the 95 % interval" if entry["score"]["kind"] == "95%" else "every seed"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -277,7 +306,7 @@ def _may_be_first(entry: Json, first: Json) -> bool:
     return low is not None and low <= first["rank"]
 
 
-def _frozen(entries: Sequence[Json], fit: Sequence[Json]) -> Iterator[str]:
-    frozen = next((entry for entry in entries if entry["family"] == "frozen"), None)
+def _frozen(references: Sequence[Json], fit: Sequence[Json]) -> Iterator[str]:
+    frozen = _of_family(references, "frozen")
     if frozen and frozen["score"] and frozen["score"]["mean"] >= fit[0]["score"]["mean"]:
         yield "A server that never moves its model scores as much: the price is not worth it."

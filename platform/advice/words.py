@@ -105,7 +105,8 @@ def federation_text(answer: Answer) -> str:
         f" labels {percent(tried['label_skew'], 0)} % off the whole in the mean,"
         f" {tried['per_round']} in a round, {tried['rounds']} rounds;"
         f" {tried['malicious']} malicious ({tried['selection']} cohorts);"
-        f" {plural(tried['root_size'], 'clean sample')} on the server. Without an attack and a defense its accuracy is {percent(tried['accuracy'])} %."
+        f" {plural(tried['root_size'], 'clean sample')} on the server."
+        f" Without an attack and a defense its accuracy is {percent(tried['accuracy'])} %."
     )
 
 
@@ -122,7 +123,11 @@ def attack_lines(answer: Answer) -> list[str]:
 
 def left_out_lines(answer: Answer) -> list[tuple[str, str]]:
     """The defenses that are not listed, and why."""
-    return [(", ".join(item["defenses"]), item["reason"]) for item in answer["left_out"]]
+    lines = []
+    for group in answer["left_out"]:
+        names = [f"{item['name']} {item['figure']}".strip() for item in group["defenses"]]
+        lines.append((", ".join(names), group["reason"]))
+    return lines
 
 
 def evidence_text(answer: Answer) -> str:
