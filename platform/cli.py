@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from backstop import __version__
 from backstop.platform import collector
 from backstop.platform.commands import plain
+from backstop.platform.commands.advise import advise
 from backstop.platform.commands.board import leaderboard
 from backstop.platform.commands.catalogue import data, list_, show, ui
 from backstop.platform.commands.check import check_plugin
@@ -169,6 +170,14 @@ def parser() -> Parser:
             "check", check_plugin, "Hold your own plug-in to the laws, and say what is missing."
         )
     )
+    _advise_options(
+        command(
+            "advise",
+            advise,
+            "Say which defense suits a federation, with reasons, costs, what breaks it, and what"
+            " was not tested.",
+        )
+    )
     _compare_options(
         command(
             "compare",
@@ -249,6 +258,21 @@ def _sweep_options(to: Parser) -> None:
         metavar="N",
         help="proposals of a search, in place of its own number",
     )
+    _machine_options(to)
+    to.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
+    to.add_argument(
+        "--plan",
+        action="store_true",
+        help="measure a few rounds and print what would go where and what it takes; start nothing",
+    )
+    _models_option(to, "none", "best", "all")
+    _mix_option(to)
+    _json_option(to, "the leaderboard (or the plan) as one JSON document on stdout")
+    _compute_options(to, actors="auto")
+
+
+def _machine_options(to: Parser) -> None:
+    """How much of a machine the trials of a sweep may take."""
     to.add_argument(
         "--max-concurrent",
         type=int,
@@ -269,16 +293,6 @@ def _sweep_options(to: Parser) -> None:
         help="end a trial with a process that has more than so many GiB for itself; it counts as"
         " failed (default: no limit)",
     )
-    to.add_argument("--dry-run", action="store_true", help="print the plan and start nothing")
-    to.add_argument(
-        "--plan",
-        action="store_true",
-        help="measure a few rounds and print what would go where and what it takes; start nothing",
-    )
-    _models_option(to, "none", "best", "all")
-    _mix_option(to)
-    _json_option(to, "the leaderboard (or the plan) as one JSON document on stdout")
-    _compute_options(to, actors="auto")
 
 
 def _leaderboard_options(to: Parser) -> None:
@@ -338,6 +352,60 @@ def _check_options(to: Parser) -> None:
         metavar="FILE_OR_PACKAGE",
         help="a .py file, a folder of them, an installed package, or the name of a plug-in",
     )
+
+
+def _advise_options(to: Parser) -> None:
+    to.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE.toml",
+        help="what your federation is like; --example prints one to fill in",
+    )
+    _situation_options(to)
+    to.add_argument("--example", action="store_true", help="print a file to fill in, and stop")
+    to.add_argument(
+        "--read",
+        type=_path,
+        metavar="BOARD",
+        help="read a leaderboard.json or its folder instead of running anything",
+    )
+    to.add_argument(
+        "--out",
+        type=_path,
+        metavar="DIR",
+        help="folder for advice.html, .md and .json, the space and its board (default:"
+        " advice/NAME in the store; with --read none)",
+    )
+    to.add_argument(
+        "--seeds", metavar="N|A,B,…", help="how many seeds, or which (default: 3; quick: 2)"
+    )
+    to.add_argument(
+        "--quick", action="store_true", help="a third of the rounds and two seeds, for a first look"
+    )
+    to.add_argument(
+        "--dry-run", action="store_true", help="print what would be tried; start no sweep"
+    )
+    _machine_options(to)
+    _plugin_option(to)
+    _json_option(to, "the answer as one JSON document on stdout")
+    _compute_options(to, actors="auto")
+
+
+def _situation_options(to: Parser) -> None:
+    """One option for every question of a situation; the data folder has its own."""
+    from backstop.platform.advice.situation import questions
+
+    group = to.add_argument_group("the federation, each as in FILE.toml")
+    for name, question in questions().items():
+        if name == "data_dir":
+            to.set_defaults(data_dir=None)
+            continue
+        default = "none" if question.default is None else question.default
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="VALUE",
+            help=f"{question.text}; {question.allowed} (default: {default})".replace("%", "%%"),
+        )
 
 
 def _compare_options(to: Parser) -> None:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from backstop.platform.sweeps.waiting import Patience
 
 
-def _parse_seeds(text: str | None) -> list[int] | None:
+def parse_seeds(text: str | None) -> list[int] | None:
+    """The value of ``--seeds``: how many, or which; None where it was not given."""
     if text is None:
         return None
     refused = f"--seeds {text!r} is not allowed"
@@ -199,7 +200,7 @@ def _plan(options: argparse.Namespace) -> SweepPlan:
     return make_plan(
         options.space,
         changes=_parse_changes(options.set),
-        seeds=_parse_seeds(options.seeds),
+        seeds=parse_seeds(options.seeds),
         trials=options.trials,
         say=_remark,
     )

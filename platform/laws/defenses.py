@@ -24,6 +24,7 @@ from backstop.platform.seeds import generator
 SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
 _D = 24
 FEW_ROWS = ((1, _D), (2, _D), (10, _D))  # for each of many parameters
+SAME_SUM = 1e-4  # the same, where the rows' own rounding differs
 NEAR = 1e-5  # relative difference of two sums that should be equal
 
 
@@ -222,6 +223,30 @@ def states_facts(name: str) -> None:
     )
 
 
+def sums_of_short_rows(name: str) -> None:
+    """A stage that takes a merged row as well as rows asks of short rows for their sum alone, as a
+    server under secure aggregation has it: what one row loses another may have.
+    """
+    if plugins.defense_facts(name).takes != "row":
+        return
+    rows = noise(10, _D) * 0.01
+    moved = rows.clone()
+    step = noise(1, _D, "step")[0] * 0.01
+    moved[2] += step
+    moved[7] -= step
+    clients, weight = torch.arange(10), torch.full((10,), 20.0)
+    first, second = (
+        aggregate(apply(build_defense(name), Updates(each, weight, clients)))
+        for each in (rows, moved)
+    )
+    apart = _apart(first, second)
+    hold(
+        apart <= SAME_SUM,
+        "what TAKES='row' says: the same aggregate of short rows with the same sum",
+        f"saw them {apart:.1e} apart",
+    )
+
+
 DEFENSE_LAWS: Mapping[str, Law] = {
     "any number of rows": any_number_of_rows,
     "huge rows": huge_rows,
@@ -233,5 +258,6 @@ DEFENSE_LAWS: Mapping[str, Law] = {
     "zero": zero,
     "adversarial": adversarial,
     "facts": states_facts,
+    "sums": sums_of_short_rows,
     "sections": goes_in_sections,
 }
