@@ -10,9 +10,9 @@ import pytest
 
 from backstop.platform import plugins
 from backstop.platform.advice import findings, nearness, situation, words
-from backstop.platform.advice.answer import Answer, Origin, make_answer
+from backstop.platform.advice.answer import Advice, AskedOf, make_answer
 from backstop.platform.advice.candidates import Means, reason_against, sort_out
-from backstop.platform.advice.page import page
+from backstop.platform.advice.page import advice_page
 from backstop.platform.advice.situation import Situation, read_situation
 from backstop.platform.advice.trial import alpha_for, attacks_on, make_trial
 from backstop.platform.cli import main
@@ -102,12 +102,12 @@ def test_the_example_says_nothing_but_defaults(tmp_path: Path) -> None:
     file = tmp_path / "ours.toml"
     file.write_text(situation.example())
     said = read_situation(str(file), {})
-    assert said.data == situation.EXAMPLE["data"]
+    assert said.data == situation.EXAMPLE_VALUES["data"]
     assert said.data_dir == str(tmp_path)
     spelled = [line.removeprefix("# ") for line in situation.example().splitlines()]
     lines = [line for line in spelled if line.partition(" = ")[0] in situation.questions()]
     assert len(lines) == len(situation.questions())
-    own = tuple(situation.EXAMPLE)
+    own = tuple(situation.EXAMPLE_VALUES)
     file.write_text("\n".join(line for line in lines if not line.startswith(own)))
     with pytest.raises(BadInput, match="neither data nor clients nor sizes"):
         read_situation(str(file), {})
@@ -195,13 +195,13 @@ def test_sizes_become_a_split(tmp_path: Path) -> None:
 # -- what a board says
 
 
-def board(said: Situation = SAID, **limits: Any) -> Answer:
+def board(said: Situation = SAID, **limits: Any) -> Advice:
     """An answer of made-up runs."""
     document = build_document(runs(), "demo")
     evidence = findings.Evidence(document, document["rows"], runs(), "")
     _, unusable = sort_out(ALL)
-    found = findings.find(evidence, Situation(**{**vars(said), **limits}), ALL, unusable)
-    origin = Origin("board", "backstop advise ours.toml", quick=True, read=False)
+    found = findings.verdicts(evidence, Situation(**{**vars(said), **limits}), ALL, unusable)
+    origin = AskedOf("board", "backstop advise ours.toml", quick=True, read=False)
     return make_answer(said, evidence, found, origin)
 
 
@@ -239,7 +239,7 @@ def test_seconds_of_the_server_are_a_limit() -> None:
     slow = [run._replace(costs={"time/total_aggregate_s": 100.0}) for run in runs()]
     document = build_document(runs(), "demo")
     evidence = findings.Evidence(document, document["rows"], slow, "")
-    found = findings.find(evidence, Situation(clients=8, server_seconds=1.0), ALL, [])
+    found = findings.verdicts(evidence, Situation(clients=8, server_seconds=1.0), ALL, [])
     assert not found.short_list
     late = [item for item in found.left_out if "longer than its 1 s a round" in item.reason]
     assert late
@@ -275,12 +275,12 @@ def test_a_published_board_is_read(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_the_page_escapes_what_it_shows() -> None:
     answer = {**board(), "verdict": ["<script>alert(1)</script>"]}
-    assert "<script>" not in page(answer)
+    assert "<script>" not in advice_page(answer)
 
 
 def test_every_form_has_the_short_list() -> None:
     answer = board(accuracy_to_lose=0.05, success_to_bear=0.5)
-    for text in (page(answer), words.markdown(answer)):
+    for text in (advice_page(answer), words.advice_markdown(answer)):
         for entry in answer["short_list"]:
             assert entry["defense"] in text
         assert "not tested" in text.lower()
@@ -290,7 +290,7 @@ def test_every_form_has_the_short_list() -> None:
 @pytest.mark.parametrize("width", [PHONE, 1200])
 def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
     file = tmp_path / "advice.html"
-    file.write_text(page(board(accuracy_to_lose=0.05, success_to_bear=0.5)))
+    file.write_text(advice_page(board(accuracy_to_lose=0.05, success_to_bear=0.5)))
     with open_browser(tmp_path / "profile") as browser:
         tab = open_tab(browser, file, width=width)
         assert tab.value("document.documentElement.scrollWidth") <= width

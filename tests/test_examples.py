@@ -81,7 +81,8 @@ CHAINS = [(page, form) for page, form in FORMS if "=" in form and not PLACEHOLDE
 
 
 def words(line: str) -> list[str]:
-    """The arguments as a shell gives them; what follows # is a remark."""
+    """The arguments as a shell gives them; what follows # is a remark, what follows > a file."""
+    line = line.partition(" > ")[0]
     digest = loose.LooseFile("my_defense", MY_DEFENSE).digest
     return shlex.split(line.replace("@3f2a9c1be04d", f"@{digest}"), comments=True)[1:]
 
@@ -183,6 +184,8 @@ def test_commands_are_right(
         assert cli.main(arguments) in (0, 2)  # there is no store yet
     elif verb == "leaderboard":
         assert options.experiment  # parsed; its runs are those of a sweep before it
+    elif verb == "advise":
+        assert options.example or options.clients or options.file  # parsed; the answers are theirs
     else:
         pytest.fail(f"{page}: nobody says how to try {line!r}")
 

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 from backstop.platform import plugins
 from backstop.platform.advice.candidates import Unusable
-from backstop.platform.advice.findings import Evidence, Findings
+from backstop.platform.advice.findings import Evidence, Verdicts
 from backstop.platform.advice.nearness import Aspect
-from backstop.platform.advice.situation import Situation, answers, questions
-from backstop.platform.advice.trial import Trial
+from backstop.platform.advice.situation import Situation, questions, said_values
+from backstop.platform.advice.trial import TriedFederation
 from backstop.platform.results.figures.names import Json, short_names
 from backstop.platform.results.figures.wording import percent, plural
 
-SCHEMA = 1
-FEW = 100  # inputs, below which one is more than a point
-Answer = dict[str, Any]
+ADVICE_SCHEMA = 1
+FEW_INPUTS = 100  # inputs, below which one is more than a point
+Advice = dict[str, Any]
 
 
-class Origin(NamedTuple):
+class AskedOf(NamedTuple):
     """Where the figures come from."""
 
     board: str  # its folder
@@ -32,19 +32,19 @@ class Origin(NamedTuple):
 def make_answer(
     said: Situation,
     evidence: Evidence,
-    findings: Findings,
-    origin: Origin,
+    findings: Verdicts,
+    origin: AskedOf,
     *,
-    trial: Trial | None = None,
+    trial: TriedFederation | None = None,
     near: Sequence[Aspect] = (),
-) -> Answer:
+) -> Advice:
     """The document."""
     document = evidence.document
     cells = _cells(evidence)
     return {
-        "schema": SCHEMA,
+        "schema": ADVICE_SCHEMA,
         "verdict": [*_cautions(origin, near, document), *findings.verdict, *_coarse(cells)],
-        "situation": answers(said),
+        "situation": said_values(said),
         "meaning": {name: question.text for name, question in questions().items()},
         "federation": None if trial is None else _federation(trial),
         "near": [aspect._asdict() for aspect in near],
@@ -75,7 +75,7 @@ def _cells(evidence: Evidence) -> list[Json]:
 
 
 def _cautions(
-    origin: Origin,
+    origin: AskedOf,
     near: Sequence[Aspect],
     document: Json,
 ) -> Iterator[str]:
@@ -98,15 +98,15 @@ def _cautions(
 
 def _coarse(cells: Sequence[Json]) -> Iterator[str]:
     """How coarse the figures are, where the test set is small."""
-    samples = min((cell["success_samples"] or FEW for cell in cells), default=FEW)
-    if samples < FEW:
+    samples = min((cell["success_samples"] or FEW_INPUTS for cell in cells), default=FEW_INPUTS)
+    if samples < FEW_INPUTS:
         yield (
             f"Attack success is measured on as few as {samples} inputs, so that one of them is"
             f" {percent(1 / samples)} points: small differences mean nothing."
         )
 
 
-def _federation(trial: Trial) -> Mapping[str, Any]:
+def _federation(trial: TriedFederation) -> Mapping[str, Any]:
     base = trial.base
     return {
         "dataset": str(base.dataset),
@@ -161,7 +161,7 @@ def _attacks(document: Json, cells: Sequence[Json]) -> list[Mapping[str, Any]]:
 def _not_tested(
     said: Situation,
     cells: Sequence[Json],
-    trial: Trial | None,
+    trial: TriedFederation | None,
 ) -> Iterator[str]:
     """What the figures say nothing about."""
     tried = {stage["name"] for cell in cells for stage in cell["attack_stages"]}

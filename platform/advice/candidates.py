@@ -11,7 +11,7 @@ from backstop.platform import plugins
 from backstop.platform.declarations.facts import NEEDS, Kind, Need
 from backstop.platform.params import BadInput, nearest
 
-REFERENCES = ("fedavg", "frozen")  # with which a defense is compared
+BESIDE = ("fedavg", "frozen")  # with which a defense is compared
 BEHIND_MIXTURES = "trimmed_mean"  # a robust rule: mixing alone is a mean
 # fewer steps than their defaults, which would take longer than all others
 SHORTENED = {
@@ -59,7 +59,7 @@ def sort_out(means: Means, only: str | None = None) -> tuple[list[Candidate], li
     usable: list[Candidate] = []
     unusable: list[Unusable] = []
     for name in plugins.names("defenses"):
-        if name in REFERENCES:
+        if name in BESIDE:
             continue
         reason = reason_against(name, means)
         if reason:
@@ -84,7 +84,7 @@ def _chosen(only: str | None) -> Sequence[str]:
 
 def reason_against(name: str, means: Means) -> str:
     """Why a defense cannot be used; empty where it can. The references can be read off any run."""
-    return "" if name in REFERENCES else next(_reasons(name, means), "")
+    return "" if name in BESIDE else next(_reasons(name, means), "")
 
 
 def _reasons(name: str, means: Means) -> Iterator[str]:

@@ -18,7 +18,7 @@ from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.standings import REFERENCE
 from backstop.platform.results.tracking.runs import Run
 
-LISTED = 5  # in a short list
+SHORT_LIST = 5  # in a short list
 CERTAIN_SEEDS = 6  # from which on a figure has a confidence interval
 FEDAVG = ""  # the family of the empty chain
 HOLDING = ("yes", "in the mean")
@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
     setting: str  # its key; empty: all of the board
 
 
-class Findings(NamedTuple):
+class Verdicts(NamedTuple):
     """What a board says to a situation."""
 
     verdict: list[str]
@@ -42,12 +42,12 @@ class Findings(NamedTuple):
     references: list[dict[str, Any]]
 
 
-def find(
+def verdicts(
     evidence: Evidence,
     said: Situation,
     means: Means,
     unusable: Sequence[Unusable],
-) -> Findings:
+) -> Verdicts:
     """The short list, and why all others are not on it."""
     names = {text: str(name) for text, name in short_names(evidence.document).items()}
     seconds = _seconds(evidence)
@@ -70,11 +70,11 @@ def find(
     if any(entry["holds"] in HOLDING for entry in fit):
         left_out += [_broken(entry, said) for entry in fit if entry["holds"] not in HOLDING]
         fit = [entry for entry in fit if entry["holds"] in HOLDING]
-    for place, entry in enumerate(fit[:LISTED], 1):
+    for place, entry in enumerate(fit[:SHORT_LIST], 1):
         entry["place"] = place
-    below = f"suits too, with a lower score than the first {LISTED}"
-    left_out += [Unusable(entry["defense"], below) for entry in fit[LISTED:]]
-    return Findings(verdict, fit[:LISTED], left_out, references)
+    below = f"suits too, with a lower score than the first {SHORT_LIST}"
+    left_out += [Unusable(entry["defense"], below) for entry in fit[SHORT_LIST:]]
+    return Verdicts(verdict, fit[:SHORT_LIST], left_out, references)
 
 
 def _entry(
@@ -279,8 +279,8 @@ def _ends(entry: Json) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - LISTED
-    listed = ", ".join(names[:LISTED])
+    more = len(names) - SHORT_LIST
+    listed = ", ".join(names[:SHORT_LIST])
     return f"{listed} and {more} more" if more > 0 else listed
 
 

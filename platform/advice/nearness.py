@@ -25,7 +25,7 @@ class Aspect(NamedTuple):
     near: bool
 
 
-def kind_of(said: Situation) -> Kind:
+def data_kind(said: Situation) -> Kind:
     """The kind of somebody's data: what its dataset declares, where that is one."""
     if said.data is None:
         return said.kind
@@ -37,7 +37,7 @@ def nearest_setting(document: Json, said: Situation) -> str:
     """The setting of a board that has most in common with a situation, the first of several. Raises
     BadInput where none is of its kind of data.
     """
-    kind = kind_of(said)
+    kind = data_kind(said)
     alike = {
         key: setting
         for key, setting in document["settings"].items()

@@ -9,16 +9,16 @@ from pathlib import Path
 import jinja2
 
 from backstop.platform.advice import words
-from backstop.platform.advice.answer import Answer
+from backstop.platform.advice.answer import Advice
 from backstop.platform.results.report import page as board_page
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent
 
 
-def page(answer: Answer) -> str:
+def advice_page(answer: Advice) -> str:
     """The whole page. All that comes from an answer is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([HERE, board_page.HERE]),
+        loader=jinja2.FileSystemLoader([TEMPLATES, board_page.HERE]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -16,9 +16,9 @@ from backstop.platform.declarations.facts import Kind
 from backstop.platform.params import BadInput, Parameter, Range, check, declare, nearest
 from backstop.platform.specs.part import Scalar, parse_value
 
-MANY = 10**9
-FRACTION = Range(0, 1)
-ABOVE_0 = Range(0, MANY, low_open=True)
+HUGE = 10**9
+SHARE_RANGE = Range(0, 1)
+ABOVE_0 = Range(0, HUGE, low_open=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Situation:
         str | None, "a model of the platform, or nets.py:Net; none: a small one for the data"
     ] = None
     clients: Annotated[
-        int | None, Range(2, MANY), "how many there are; none: as many as the data or sizes have"
+        int | None, Range(2, HUGE), "how many there are; none: as many as the data or sizes have"
     ] = None
     sizes: Annotated[
         str | None, "samples that each client has, joined by commas, where the data does not say"
@@ -50,23 +50,23 @@ class Situation:
         " or sizes say",
     ] = "auto"
     per_round: Annotated[
-        int | None, Range(1, MANY), "clients in a round; none: all, 20 at most"
+        int | None, Range(1, HUGE), "clients in a round; none: all, 20 at most"
     ] = None
-    rounds: Annotated[int, Range(1, MANY), "rounds of training"] = 30
-    local_epochs: Annotated[int, Range(1, MANY), "passes over its samples in a round"] = 2
-    batch: Annotated[int, Range(1, MANY), "samples in a step"] = 16
+    rounds: Annotated[int, Range(1, HUGE), "rounds of training"] = 30
+    local_epochs: Annotated[int, Range(1, HUGE), "passes over its samples in a round"] = 2
+    batch: Annotated[int, Range(1, HUGE), "samples in a step"] = 16
     learning_rate: Annotated[float | None, ABOVE_0, "of SGD; none: the kind's"] = None
-    attackers: Annotated[int, Range(1, MANY), "malicious clients that are feared, of all"] = 1
+    attackers: Annotated[int, Range(1, HUGE), "malicious clients that are feared, of all"] = 1
     server_samples: Annotated[
-        int, Range(0, MANY), "clean labeled samples on the server, held out of the data"
+        int, Range(0, HUGE), "clean labeled samples on the server, held out of the data"
     ] = 0
     clients_train_differently: Annotated[
         bool, "whether honest clients can be asked to train another way"
     ] = False
     secure_aggregation: Annotated[bool, "whether the server sees nothing but sums"] = False
-    accuracy_to_lose: Annotated[float, FRACTION, "accuracy that a defense may cost"] = 0.02
+    accuracy_to_lose: Annotated[float, SHARE_RANGE, "accuracy that a defense may cost"] = 0.02
     success_to_bear: Annotated[
-        float, FRACTION, "share of triggered inputs that the worst attack may turn"
+        float, SHARE_RANGE, "share of triggered inputs that the worst attack may turn"
     ] = 0.1
     server_seconds: Annotated[
         float | None, ABOVE_0, "seconds that the server has for a defense in a round; none: any"
@@ -177,7 +177,7 @@ def check_counts(said: Situation, clients: int) -> None:
         )
 
 
-EXAMPLE: dict[str, Scalar] = {  # what stands in the example instead of a default
+EXAMPLE_VALUES: dict[str, Scalar] = {  # what stands in the example instead of a default
     "data": "table(path=clients/hospital_*.csv, label=outcome)",
     "data_dir": ".",
     "server_seconds": 1.0,
@@ -195,8 +195,8 @@ def _example_lines() -> Iterator[str]:
     for name, question in questions().items():
         yield ""
         yield f"# {question.text}; {question.allowed}"
-        if name in EXAMPLE:
-            yield f"{name} = {_toml(EXAMPLE[name])}"
+        if name in EXAMPLE_VALUES:
+            yield f"{name} = {_toml(EXAMPLE_VALUES[name])}"
         else:
             yield f"# {name} = {_toml(question.default)}"
 
@@ -213,6 +213,6 @@ def _toml(value: Scalar) -> str:
             return str(value)
 
 
-def answers(situation: Situation) -> dict[str, Scalar]:
+def said_values(situation: Situation) -> dict[str, Scalar]:
     """What was said, or left at its default, by name."""
     return dataclasses.asdict(situation)

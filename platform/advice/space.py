@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from backstop.platform.advice.candidates import REFERENCES, Candidate
-from backstop.platform.advice.trial import Trial
+from backstop.platform.advice.candidates import BESIDE, Candidate
+from backstop.platform.advice.trial import TriedFederation
 from backstop.platform.contract import Part, Spec
 
-NAME = "advised"  # of the file and its function
+ADVISED = "advised"  # of the file and its function
 FILE = '''"""What `backstop advise` has run: {runs}.
 
 `backstop sweep {name}.py` runs it again; what is finished in its store is not run twice.
@@ -35,7 +35,7 @@ def {name}() -> list[Spec]:
 '''
 
 
-class Space(NamedTuple):
+class AdvisedSpace(NamedTuple):
     """A search space as text, and the experiment that takes its runs."""
 
     text: str
@@ -43,27 +43,27 @@ class Space(NamedTuple):
 
 
 def write_space(
-    trial: Trial,
+    trial: TriedFederation,
     candidates: Sequence[Candidate],
     seeds: Sequence[int],
-) -> Space:
+) -> AdvisedSpace:
     """The space of the candidates and the references. Its experiment is named by all of it but the
     seeds, so that more seeds join those that are there.
     """
-    defenses = [*REFERENCES, *(candidate.chain for candidate in candidates)]
+    defenses = [*BESIDE, *(candidate.chain for candidate in candidates)]
     base, attacks = _fields(trial.base), _listed(trial.attacks)
     kept = f"{base}\n{attacks}\n{_listed(defenses)}"
     digest = hashlib.sha256(kept.encode()).hexdigest()[:8]
     runs = f"{len(defenses)} defenses, {len(trial.attacks)} attacks, {len(seeds)} seeds"
     text = FILE.format(
-        name=NAME,
+        name=ADVISED,
         runs=runs,
         base=base,
         attacks=attacks,
         defenses=_listed(defenses),
         seeds=list(seeds),
     )
-    return Space(text, f"advice-{digest}")
+    return AdvisedSpace(text, f"advice-{digest}")
 
 
 def _fields(spec: Spec) -> str:

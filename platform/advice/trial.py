@@ -35,7 +35,7 @@ LEAST_ALPHA, MOST_ALPHA = 0.05, 100.0  # of a Dirichlet split that follows given
 DEFAULT_ALPHA = 0.5
 
 
-Skew = float | Literal["natural", "shards"] | None
+LabelSkew = float | Literal["natural", "shards"] | None
 
 
 class _Task(NamedTuple):
@@ -48,7 +48,7 @@ class _Task(NamedTuple):
     trigger: str
 
 
-TASKS: dict[Kind, _Task] = {
+KIND_TASKS: dict[Kind, _Task] = {
     "table": _Task("synthetic(separation=2)", "mlp", "mlp", 0.05, "feature_value(share=0.2)"),
     "image": _Task("digits", "mlp", "cnn", 0.05, "badnets(share=0.2)"),
     "text": _Task("topics", "bag_of_words", "bag_of_words", 0.5, "phrase(share=0.3)"),
@@ -56,7 +56,7 @@ TASKS: dict[Kind, _Task] = {
 SENT = ("", "model_replacement(strength=3)", "sign_aligned(strength=1)", "adaptive(steps=0)")
 
 
-class Trial(NamedTuple):
+class TriedFederation(NamedTuple):
     """A federation to try defenses in, and what was seen in it when nobody attacked."""
 
     base: Spec
@@ -70,11 +70,11 @@ class Trial(NamedTuple):
     notes: Sequence[str]  # where it differs from what was asked
 
 
-def make_trial(situation: Situation, folder: Path, device: str, *, quick: bool) -> Trial:
+def make_trial(situation: Situation, folder: Path, device: str, *, quick: bool) -> TriedFederation:
     """The federation for a situation, trained once without an attack or a defense. Raises BadInput
     where it cannot be made.
     """
-    dataset = parse_part(situation.data or TASKS[situation.kind].dataset)
+    dataset = parse_part(situation.data or KIND_TASKS[situation.kind].dataset)
     data = loading.load_dataset(dataset, folder)
     notes: list[str] = []
     base = _base(situation, dataset, data, notes, quick=quick)
@@ -93,7 +93,7 @@ def make_trial(situation: Situation, folder: Path, device: str, *, quick: bool) 
             " give a smaller learning_rate"
         )
     counts = counts_of([shard.cpu() for shard in built.shards], data.train.y.cpu(), data.classes)
-    return Trial(
+    return TriedFederation(
         base=base,
         means=means_of(situation, data.kind, base.clients)._replace(
             f=max(1, math.ceil(base.per_round * base.malicious - 1e-9)),
@@ -135,7 +135,7 @@ def attacks_on(kind: Kind) -> list[str]:
     """A trigger that suits the data, and what is done with the poisoned updates: nothing, scaled,
     with the majority's signs, and fitted to the defense.
     """
-    trigger = TASKS[kind].trigger
+    trigger = KIND_TASKS[kind].trigger
     return ["+".join(filter(None, (trigger, sent))) for sent in SENT]
 
 
@@ -167,7 +167,7 @@ def _base(
     *,
     quick: bool,
 ) -> Spec:
-    task = TASKS[data.kind]
+    task = KIND_TASKS[data.kind]
     asked = _client_count(said, data)
     check_counts(said, asked)
     alpha = _alpha(said, data, notes)
@@ -223,7 +223,7 @@ def _alpha(
     said: Situation,
     data: Data,
     notes: list[str],
-) -> Skew:
+) -> LabelSkew:
     skew = said.skew
     if skew != "auto":
         return skew

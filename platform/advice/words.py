@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from backstop.platform.advice.answer import Answer
+from backstop.platform.advice.answer import Advice
 from backstop.platform.results.figures.names import Json
 from backstop.platform.results.figures.wording import kind_of_ends, percent, plural, spread
 
@@ -21,14 +21,14 @@ HOLDS_NOTE = (
 )
 
 
-def short_rows(answer: Answer) -> list[tuple[str, ...]]:
+def short_rows(answer: Advice) -> list[tuple[str, ...]]:
     """The short list as cells of text, as in :data:`HEADS`."""
     return [_short_row(entry) for entry in answer["short_list"]]
 
 
 def _short_row(entry: Json) -> tuple[str, ...]:
     return (
-        rank_text(entry),
+        place_text(entry),
         entry["defense"],
         f"{spread(entry['worst_excess'])} %",
         "–" if entry["cost"] is None else spread(entry["cost"]),
@@ -38,7 +38,7 @@ def _short_row(entry: Json) -> tuple[str, ...]:
     )
 
 
-def rank_text(entry: Json) -> str:
+def place_text(entry: Json) -> str:
     """The place in the short list, and the ranks on the board that the seeds leave open."""
     low, high = entry["ranks"]
     open_ranks = f" ({low} to {high})" if low != high else ""
@@ -79,7 +79,7 @@ def _reasons(entry: Json) -> Iterator[tuple[str, str]]:
         yield "beware", f"{plural(entry['missing'], 'attack')} of the board did not meet it"
 
 
-def situation_rows(answer: Answer) -> list[tuple[str, str]]:
+def situation_rows(answer: Advice) -> list[tuple[str, str]]:
     """What was said, or left at its default."""
     return [
         (name.replace("_", " "), _value(value))
@@ -94,7 +94,7 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def federation_text(answer: Answer) -> str:
+def federation_text(answer: Advice) -> str:
     """The federation that was trained, in a sentence; empty where a board was read."""
     tried = answer["federation"]
     if tried is None:
@@ -110,7 +110,7 @@ def federation_text(answer: Answer) -> str:
     )
 
 
-def attack_lines(answer: Answer) -> list[str]:
+def attack_lines(answer: Advice) -> list[str]:
     """The attacks that were tried, and what each does without a defense."""
     lines = []
     for attack in answer["attacks"]:
@@ -121,7 +121,7 @@ def attack_lines(answer: Answer) -> list[str]:
     return lines
 
 
-def left_out_lines(answer: Answer) -> list[tuple[str, str]]:
+def left_out_lines(answer: Advice) -> list[tuple[str, str]]:
     """The defenses that are not listed, and why."""
     lines = []
     for group in answer["left_out"]:
@@ -130,7 +130,7 @@ def left_out_lines(answer: Answer) -> list[tuple[str, str]]:
     return lines
 
 
-def evidence_text(answer: Answer) -> str:
+def evidence_text(answer: Advice) -> str:
     """What the figures are of."""
     told = answer["evidence"]
     seeds = plural(len(told["seeds"]), "seed")
@@ -140,12 +140,12 @@ def evidence_text(answer: Answer) -> str:
     )
 
 
-def markdown(answer: Answer) -> str:
+def advice_markdown(answer: Advice) -> str:
     """The answer as Markdown."""
     return "\n".join(_markdown_lines(answer)) + "\n"
 
 
-def _markdown_lines(answer: Answer) -> Iterator[str]:
+def _markdown_lines(answer: Advice) -> Iterator[str]:
     yield f"# {TITLE}\n"
     for sentence in answer["verdict"]:
         yield f"* {sentence}"
@@ -174,7 +174,7 @@ def _markdown_lines(answer: Answer) -> Iterator[str]:
     yield f"{evidence_text(answer)}\n\n```\n{answer['evidence']['command']}\n```"
 
 
-def near_rows(answer: Answer) -> list[tuple[str, ...]]:
+def near_rows(answer: Advice) -> list[tuple[str, ...]]:
     """How near a board that was read is."""
     return [
         (item["name"], item["yours"], item["theirs"], "yes" if item["near"] else "no")
@@ -193,7 +193,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
     )
 
 
-def terminal(answer: Answer) -> Group:
+def terminal(answer: Advice) -> Group:
     """The answer on a terminal: verdict, short list, what broke each, what is not known."""
     from rich.console import Group
     from rich.table import Table
@@ -207,7 +207,7 @@ def terminal(answer: Answer) -> Group:
     return Group(*verdict, *([table] if answer["short_list"] else []), *map(Text, lines))
 
 
-def _terminal_lines(answer: Answer) -> Iterator[str]:
+def _terminal_lines(answer: Advice) -> Iterator[str]:
     for entry in answer["short_list"]:
         yield f"{entry['place']}. {entry['defense']}: broken most by {entry['worst_attack']}"
     yield "not tested:"

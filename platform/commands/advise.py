@@ -22,11 +22,11 @@ from backstop.platform.commands.output import (
 from backstop.platform.params import BadInput
 
 if TYPE_CHECKING:
-    from backstop.platform.advice.answer import Answer
+    from backstop.platform.advice.answer import Advice
     from backstop.platform.advice.candidates import Candidate, Unusable
     from backstop.platform.advice.situation import Situation
-    from backstop.platform.advice.space import Space
-    from backstop.platform.advice.trial import Trial
+    from backstop.platform.advice.space import AdvisedSpace
+    from backstop.platform.advice.trial import TriedFederation
 
 SEEDS, QUICK_SEEDS = "3", "2"
 
@@ -50,12 +50,12 @@ def advise(options: argparse.Namespace) -> int:
     return _try(options, said)
 
 
-def _read(options: argparse.Namespace, said: Situation) -> Answer:
+def _read(options: argparse.Namespace, said: Situation) -> Advice:
     """The answer of a board that is there."""
     from backstop.platform.advice import nearness
-    from backstop.platform.advice.answer import Origin, make_answer
+    from backstop.platform.advice.answer import AskedOf, make_answer
     from backstop.platform.advice.candidates import sort_out
-    from backstop.platform.advice.findings import Evidence, find
+    from backstop.platform.advice.findings import Evidence, verdicts
     from backstop.platform.advice.trial import means_of
     from backstop.platform.commands.compare import named_board
     from backstop.platform.results.leaderboard.published import read_published
@@ -73,13 +73,13 @@ def _read(options: argparse.Namespace, said: Situation) -> Answer:
         board.runs,
         setting,
     )
-    means = means_of(said, nearness.kind_of(said))
+    means = means_of(said, nearness.data_kind(said))
     _, unusable = sort_out(means, said.only)
     return make_answer(
         said,
         evidence,
-        find(evidence, said, means, unusable),
-        Origin(options.read, _command(options), quick=False, read=True),
+        verdicts(evidence, said, means, unusable),
+        AskedOf(options.read, _command(options), quick=False, read=True),
         near=nearness.aspects(board.document["settings"][setting], said),
     )
 
@@ -87,7 +87,7 @@ def _read(options: argparse.Namespace, said: Situation) -> Answer:
 def _try(options: argparse.Namespace, said: Situation) -> int:
     """Try the candidates in the federation, or the nearest stand-in, and show what comes out."""
     from backstop.platform.advice.candidates import sort_out
-    from backstop.platform.advice.space import NAME, write_space
+    from backstop.platform.advice.space import ADVISED, write_space
     from backstop.platform.advice.trial import make_trial
     from backstop.platform.commands.sweep import parse_seeds
     from backstop.platform.results.leaderboard.document import write_text
@@ -111,13 +111,13 @@ def _try(options: argparse.Namespace, said: Situation) -> int:
     if options.dry_run:
         return _print_plan(trial, usable, unusable, space)
     folder = _folder(options, space)
-    file = write_text(folder / f"{NAME}.py", space.text)
+    file = write_text(folder / f"{ADVISED}.py", space.text)
     code = _sweep(options, space, file)
     answer = _answer(options, said, trial, unusable, folder)
     return max(code, _show(options, answer, folder))
 
 
-def _folder(options: argparse.Namespace, space: Space) -> Path:
+def _folder(options: argparse.Namespace, space: AdvisedSpace) -> Path:
     """Where the answer's files go."""
     if options.out:
         return Path(options.out)
@@ -126,7 +126,7 @@ def _folder(options: argparse.Namespace, space: Space) -> Path:
 
 def _sweep(
     options: argparse.Namespace,
-    space: Space,
+    space: AdvisedSpace,
     file: Path,
 ) -> int:
     """Run the space as any other, its board beside it; the board's table goes to stderr, since the
@@ -153,13 +153,13 @@ def _sweep(
 def _answer(
     options: argparse.Namespace,
     said: Situation,
-    trial: Trial,
+    trial: TriedFederation,
     unusable: list[Unusable],
     folder: Path,
-) -> Answer:
+) -> Advice:
     """The answer of the board that the sweep has written."""
-    from backstop.platform.advice.answer import Origin, make_answer
-    from backstop.platform.advice.findings import Evidence, find
+    from backstop.platform.advice.answer import AskedOf, make_answer
+    from backstop.platform.advice.findings import Evidence, verdicts
     from backstop.platform.results.leaderboard.published import read_published
 
     board = folder / "board"
@@ -170,20 +170,20 @@ def _answer(
     return make_answer(
         said,
         evidence,
-        find(evidence, said, trial.means, unusable),
-        Origin(str(board), _command(options), quick=options.quick, read=False),
+        verdicts(evidence, said, trial.means, unusable),
+        AskedOf(str(board), _command(options), quick=options.quick, read=False),
         trial=trial,
     )
 
 
 def _show(
     options: argparse.Namespace,
-    answer: Answer,
+    answer: Advice,
     folder: Path | None,
 ) -> int:
     """Print the answer, and write its page where there is a folder for it."""
     from backstop.platform.advice import words
-    from backstop.platform.advice.page import page
+    from backstop.platform.advice.page import advice_page
     from backstop.platform.results.leaderboard.document import encode_document, write_text
 
     if options.json:
@@ -192,8 +192,8 @@ def _show(
         open_console().print(words.terminal(answer))
     if folder is not None:
         files = (
-            write_text(folder / "advice.html", page(answer)),
-            write_text(folder / "advice.md", words.markdown(answer)),
+            write_text(folder / "advice.html", advice_page(answer)),
+            write_text(folder / "advice.md", words.advice_markdown(answer)),
             write_text(folder / "advice.json", encode_document(answer)),
         )
         say(f"wrote {', '.join(map(str, files))}")
@@ -201,10 +201,10 @@ def _show(
 
 
 def _print_plan(
-    trial: Trial,
+    trial: TriedFederation,
     usable: list[Candidate],
     unusable: list[Unusable],
-    space: Space,
+    space: AdvisedSpace,
 ) -> int:
     """Print what would be tried, and why the others would not."""
     print(space.text, end="")

@@ -12,18 +12,18 @@ from torch import Tensor
 from backstop.platform.library.forms import Array
 from backstop.platform.library.identities import Id
 
-Arrays = Mapping[str, Array] | Sequence[Array]  # of a model or an update: a state dict, or layers
+ModelArrays = Mapping[str, Array] | Sequence[Array]  # a state dict, or layers
 
 
 class Reply(NamedTuple):
     """What one client sends."""
 
     client: Id
-    arrays: Arrays
+    arrays: ModelArrays
     weight: Any  # its sample count, as the client says
 
 
-def unusable(reply: Reply, like: Arrays) -> str:
+def unusable(reply: Reply, like: ModelArrays) -> str:
     """Why a reply cannot be used; empty where it can. ``like`` has the arrays that it should have.
 
     >>> layer = np.zeros((2, 3), "float32")
@@ -46,14 +46,14 @@ def unusable(reply: Reply, like: Arrays) -> str:
     return ""
 
 
-def of_types(arrays: Arrays, like: Arrays) -> Arrays:
+def of_types(arrays: ModelArrays, like: ModelArrays) -> ModelArrays:
     """What a client sends, with the number types of ``like``, and its counters."""
     own, known = _named(arrays), _named(like)
     typed = {name: _of_type(own[name], known[name]) for name in known}
     return typed if isinstance(like, Mapping) else list(typed.values())
 
 
-def _named(arrays: Arrays) -> dict[str, Array]:
+def _named(arrays: ModelArrays) -> dict[str, Array]:
     if isinstance(arrays, Mapping):
         return dict(arrays)
     return {str(position): array for position, array in enumerate(arrays)}

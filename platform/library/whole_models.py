@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from backstop.platform.library.aggregation import Aggregator, defense
 from backstop.platform.library.identities import Id
 from backstop.platform.library.needs import HOW
-from backstop.platform.library.replies import Arrays, Reply, of_types, unusable
+from backstop.platform.library.replies import ModelArrays, Reply, of_types, unusable
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part, chain_text
 
@@ -16,7 +16,7 @@ from backstop.platform.specs.part import Part, chain_text
 class Next(NamedTuple):
     """What a round ends with."""
 
-    model: Arrays | None  # None: nobody's could be used, the global model stays
+    model: ModelArrays | None  # None: nobody's could be used, the global model stays
     left_out: Mapping[Id, str]  # client → why what it sent could not be used
 
 
@@ -48,9 +48,9 @@ class WholeModels:
         check_needs(chosen, model, root)
         self.defense = chosen
         self._extras = {"model": model, "root": root}
-        self._sent: Arrays | None = None
+        self._sent: ModelArrays | None = None
 
-    def send(self, params: Arrays) -> Arrays:
+    def send(self, params: ModelArrays) -> ModelArrays:
         """What the clients of a round are sent in place of the global model, ``params``."""
         if self.defense.sends:
             params = self.defense.send(params, **self._extras)
@@ -72,7 +72,7 @@ class WholeModels:
                 used.append(reply)
         if not used:
             return Next(None, left_out)
-        after: Arrays = self.defense.aggregate_models(
+        after: ModelArrays = self.defense.aggregate_models(
             [of_types(reply.arrays, sent) for reply in used],
             [float(reply.weight) for reply in used],
             [reply.client for reply in used],

@@ -15,7 +15,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 
 from backstop.platform.library.aggregation import Aggregator as Defense
-from backstop.platform.library.replies import Arrays, Reply, of_types, unusable
+from backstop.platform.library.replies import ModelArrays, Reply, of_types, unusable
 from backstop.platform.library.whole_models import check_needs, read_defense
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part, chain_text
@@ -138,7 +138,7 @@ class DefendedAggregator(ModelAggregator):  # type: ignore[misc]  # nvflare inst
         self.warning(f"contribution of {name} is left out: {reason}")
         return False
 
-    def _like(self, reply: Reply) -> Arrays:
+    def _like(self, reply: Reply) -> ModelArrays:
         """Arrays as a contribution should have them: those of the global model, where the workflow
         says it, else of what came first.
         """
