@@ -11,8 +11,8 @@ import pytest
 
 import backstop
 
-# rooms that need ray, mlflow, optuna, pandas
-HEAVY = ("commands", "results.report", "results.tables", "sweeps", "workers")
+# rooms that need ray, mlflow, optuna, pandas, or an extra
+HEAVY = ("commands", "results.report", "results.tables", "stacks", "sweeps", "workers")
 FLAGS = doctest.NORMALIZE_WHITESPACE
 
 

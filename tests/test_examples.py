@@ -132,11 +132,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_hospitals(folder: Path) -> None:
     """A csv file for each of eight hospitals, and one with all of them."""
     draws = np.random.default_rng(1)
-    together = ["age,dose,hospital,outcome"]
+    together = ["age,dose,benign,hospital,outcome"]
     for hospital in range(8):
         rows = draws.normal(size=(20 + 5 * hospital, 2)).round(2).tolist()
-        lines = [(f"{age},{dose}", "yes" if age > dose else "no") for age, dose in rows]
-        own = ["age,dose,outcome", *(f"{inputs},{outcome}" for inputs, outcome in lines)]
+        lines = [
+            (f"{age},{dose},{int(age < 0)}", "yes" if age > dose else "no") for age, dose in rows
+        ]
+        own = ["age,dose,benign,outcome", *(f"{inputs},{outcome}" for inputs, outcome in lines)]
         (folder / f"clients/hospital_{hospital}.csv").write_text("\n".join(own) + "\n")
         together += [f"{inputs},h{hospital},{outcome}" for inputs, outcome in lines]
     (folder / "all.csv").write_text("\n".join(together) + "\n")

@@ -148,8 +148,8 @@ def alpha_for(sizes: Sequence[int], classes: int) -> float | None:
     coefficient of variation (n - 1) / (C (n α + 1)) where the classes are equally large.
 
     >>> alpha_for([10, 10, 10], 4)
-    >>> round(alpha_for([400, 200, 100, 100], 10), 2)
-    0.38
+    >>> round(alpha_for([400, 200, 100, 100], 2), 2)
+    0.75
     """
     n = len(sizes)
     spread = statistics.pstdev(sizes) / statistics.fmean(sizes)
