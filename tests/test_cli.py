@@ -587,7 +587,7 @@ def test_an_interrupted_run_goes_on_from_there(
         "--per-round",
         "5",
         "--rounds",
-        "200",
+        "40",
         "--local-epochs",
         "2",
         "--batch",
@@ -598,7 +598,7 @@ def test_an_interrupted_run_goes_on_from_there(
     ]
     command = [sys.executable, "-m", "backstop.platform.cli", *arguments]
     kept = elsewhere / "backstop-store" / "checkpoints"
-    for number, after in ((signal.SIGINT, "round   3/200"), (signal.SIGTERM, "round  12/200")):
+    for number, after in ((signal.SIGINT, "round  3/40"), (signal.SIGTERM, "round 12/40")):
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
