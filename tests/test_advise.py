@@ -10,7 +10,7 @@ import pytest
 
 from backstop.platform import plugins
 from backstop.platform.advice import findings, nearness, situation, words
-from backstop.platform.advice.answer import Advice, AskedOf, make_answer
+from backstop.platform.advice.answer import Advice, AdviceSource, make_answer
 from backstop.platform.advice.candidates import Means, reason_against, sort_out
 from backstop.platform.advice.page import advice_page
 from backstop.platform.advice.situation import Situation, read_situation
@@ -201,7 +201,7 @@ def board(said: Situation = SAID, **limits: Any) -> Advice:
     evidence = findings.Evidence(document, document["rows"], runs(), "")
     _, unusable = sort_out(ALL)
     found = findings.verdicts(evidence, Situation(**{**vars(said), **limits}), ALL, unusable)
-    origin = AskedOf("board", "backstop advise ours.toml", quick=True, read=False)
+    origin = AdviceSource("board", "backstop advise ours.toml", quick=True, read=False)
     return make_answer(said, evidence, found, origin)
 
 

@@ -20,7 +20,7 @@ FEW_INPUTS = 100  # inputs, below which one is more than a point
 Advice = dict[str, Any]
 
 
-class AskedOf(NamedTuple):
+class AdviceSource(NamedTuple):
     """Where the figures come from."""
 
     board: str  # its folder
@@ -33,7 +33,7 @@ def make_answer(
     said: Situation,
     evidence: Evidence,
     findings: Verdicts,
-    origin: AskedOf,
+    origin: AdviceSource,
     *,
     trial: TriedFederation | None = None,
     near: Sequence[Aspect] = (),
@@ -75,7 +75,7 @@ def _cells(evidence: Evidence) -> list[Json]:
 
 
 def _cautions(
-    origin: AskedOf,
+    origin: AdviceSource,
     near: Sequence[Aspect],
     document: Json,
 ) -> Iterator[str]:

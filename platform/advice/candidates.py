@@ -10,8 +10,10 @@ from typing import NamedTuple
 from backstop.platform import plugins
 from backstop.platform.declarations.facts import NEEDS, Kind, Need
 from backstop.platform.params import BadInput, nearest
+from backstop.platform.results.leaderboard.standings import REFERENCES
+from backstop.platform.specs.part import NOTHING
 
-BESIDE = ("fedavg", "frozen")  # with which a defense is compared
+COMPARED_WITH = tuple(family or NOTHING["defense"] for family in REFERENCES)
 BEHIND_MIXTURES = "trimmed_mean"  # a robust rule: mixing alone is a mean
 # fewer steps than their defaults, which would take longer than all others
 SHORTENED = {
@@ -59,7 +61,7 @@ def sort_out(means: Means, only: str | None = None) -> tuple[list[Candidate], li
     usable: list[Candidate] = []
     unusable: list[Unusable] = []
     for name in plugins.names("defenses"):
-        if name in BESIDE:
+        if name in COMPARED_WITH:
             continue
         reason = reason_against(name, means)
         if reason:
@@ -84,7 +86,7 @@ def _chosen(only: str | None) -> Sequence[str]:
 
 def reason_against(name: str, means: Means) -> str:
     """Why a defense cannot be used; empty where it can. The references can be read off any run."""
-    return "" if name in BESIDE else next(_reasons(name, means), "")
+    return "" if name in COMPARED_WITH else next(_reasons(name, means), "")
 
 
 def _reasons(name: str, means: Means) -> Iterator[str]:

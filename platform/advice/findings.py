@@ -12,6 +12,7 @@ from backstop.platform import plugins
 from backstop.platform.advice.candidates import Means, Unusable, reason_against
 from backstop.platform.advice.situation import Situation
 from backstop.platform.params import BadInput
+from backstop.platform.results.figures.intervals import LEAST_SEEDS
 from backstop.platform.results.figures.names import Json, short_names
 from backstop.platform.results.figures.wording import mean_alone, percent, plural, told
 from backstop.platform.results.leaderboard.document import Document
@@ -19,7 +20,6 @@ from backstop.platform.results.leaderboard.standings import REFERENCE
 from backstop.platform.results.tracking.runs import Run
 
 SHORT_LIST = 5  # in a short list
-CERTAIN_SEEDS = 6  # from which on a figure has a confidence interval
 FEDAVG = ""  # the family of the empty chain
 HOLDING = ("yes", "in the mean")
 
@@ -293,10 +293,12 @@ def _ties(fit: Sequence[Json]) -> Iterator[str]:
             " them by what they need and cost."
         )
     seeds = len(first["seeds"])
-    if seeds < CERTAIN_SEEDS:
+    if seeds == 1:
+        yield f"One seed does not say how sure a figure is (--seeds {LEAST_SEEDS})."
+    elif seeds < LEAST_SEEDS:
         yield (
-            f"{plural(seeds, 'seed')} give ranges, not confidence intervals; from"
-            f" {CERTAIN_SEEDS} on they do (--seeds {CERTAIN_SEEDS})."
+            f"{seeds} seeds give ranges, not confidence intervals; from {LEAST_SEEDS} on they do"
+            f" (--seeds {LEAST_SEEDS})."
         )
 
 

@@ -38,7 +38,9 @@ class Situation:
         str | None, "a model of the platform, or nets.py:Net; none: a small one for the data"
     ] = None
     clients: Annotated[
-        int | None, Range(2, HUGE), "how many there are; none: as many as the data or sizes have"
+        int | None,
+        Range(2, HUGE),
+        "how many there are; none: as many as the data or sizes have",
     ] = None
     sizes: Annotated[
         str | None, "samples that each client has, joined by commas, where the data does not say"

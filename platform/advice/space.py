@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from backstop.platform.advice.candidates import BESIDE, Candidate
+from backstop.platform.advice.candidates import COMPARED_WITH, Candidate
 from backstop.platform.advice.trial import TriedFederation
 from backstop.platform.contract import Part, Spec
 
@@ -50,7 +50,7 @@ def write_space(
     """The space of the candidates and the references. Its experiment is named by all of it but the
     seeds, so that more seeds join those that are there.
     """
-    defenses = [*BESIDE, *(candidate.chain for candidate in candidates)]
+    defenses = [*COMPARED_WITH, *(candidate.chain for candidate in candidates)]
     base, attacks = _fields(trial.base), _listed(trial.attacks)
     kept = f"{base}\n{attacks}\n{_listed(defenses)}"
     digest = hashlib.sha256(kept.encode()).hexdigest()[:8]

@@ -53,7 +53,7 @@ def advise(options: argparse.Namespace) -> int:
 def _read(options: argparse.Namespace, said: Situation) -> Advice:
     """The answer of a board that is there."""
     from backstop.platform.advice import nearness
-    from backstop.platform.advice.answer import AskedOf, make_answer
+    from backstop.platform.advice.answer import AdviceSource, make_answer
     from backstop.platform.advice.candidates import sort_out
     from backstop.platform.advice.findings import Evidence, verdicts
     from backstop.platform.advice.trial import means_of
@@ -79,7 +79,7 @@ def _read(options: argparse.Namespace, said: Situation) -> Advice:
         said,
         evidence,
         verdicts(evidence, said, means, unusable),
-        AskedOf(options.read, _command(options), quick=False, read=True),
+        AdviceSource(options.read, _command(options), quick=False, read=True),
         near=nearness.aspects(board.document["settings"][setting], said),
     )
 
@@ -158,7 +158,7 @@ def _answer(
     folder: Path,
 ) -> Advice:
     """The answer of the board that the sweep has written."""
-    from backstop.platform.advice.answer import AskedOf, make_answer
+    from backstop.platform.advice.answer import AdviceSource, make_answer
     from backstop.platform.advice.findings import Evidence, verdicts
     from backstop.platform.results.leaderboard.published import read_published
 
@@ -171,7 +171,7 @@ def _answer(
         said,
         evidence,
         verdicts(evidence, said, trial.means, unusable),
-        AskedOf(str(board), _command(options), quick=options.quick, read=False),
+        AdviceSource(str(board), _command(options), quick=options.quick, read=False),
         trial=trial,
     )
 

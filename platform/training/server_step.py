@@ -18,8 +18,22 @@ class ServerStep(NamedTuple):
     """A round's step of the server."""
 
     defended: Defended
-    kept: Tensor  # (n,) how much each client that sent a row counts
-    change: Tensor  # (e,) of the floating-point buffers
+    sent: Shares  # before the defense
+    changes: Tensor  # (n, e) of the floating-point buffers
+
+    @property
+    def kept(self) -> Tensor:
+        """How much each client that sent a row counts (n,), 0 where the defense left it nothing."""
+        shares = self.defended.shares
+        row = torch.searchsorted(self.sent.client, shares.client)
+        return torch.zeros_like(self.sent.weight).index_add(0, row, shares.weight)
+
+    @property
+    def change(self) -> Tensor:
+        """That of the global buffers (e,)."""
+        if not self.changes.shape[1]:
+            return self.changes.new_zeros(0)
+        return weighted_mean(self.changes, self.kept)
 
     def moved(self, params: Tensor, server_lr: float) -> Tensor:
         """The global parameters (d,) after it."""
@@ -50,14 +64,4 @@ def server_step(
     """Defend rows, of one client at least, and average them. A client's changes of buffers (n, e)
     count as much as the defense lets the client count.
     """
-    defended = matrix.defended(sent, defense, memory, view)
-    kept = _kept(sent, defended.shares)
-    if not changes.shape[1]:
-        return ServerStep(defended, kept, changes.new_zeros(0))
-    return ServerStep(defended, kept, weighted_mean(changes, kept))
-
-
-def _kept(sent: Shares, shares: Shares) -> Tensor:
-    """How much each client that sent something counts, 0 where the defense left it nothing."""
-    row = torch.searchsorted(sent.client, shares.client)
-    return torch.zeros_like(sent.weight).index_add(0, row, shares.weight)
+    return ServerStep(matrix.defended(sent, defense, memory, view), sent, changes)

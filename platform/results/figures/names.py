@@ -76,9 +76,8 @@ def _stage_of(name: str, params: Json) -> dict[str, Any]:
     return {"name": name, "params": dict(params)}
 
 
-def row_of(document: Json, spec: Json) -> str:
-    """The defense of a run's spec as a leaderboard's rows and cells call it."""
-    defense = chain_label(spec["defense"], "defense")
+def row_of(document: Json, defense: str) -> str:
+    """A run's defense as a leaderboard's rows and cells call it."""
     joined: Mapping[str, str] = document.get("joined", {})
     return joined.get(defense, defense)
 
@@ -127,12 +126,10 @@ def attack_names(document: Json) -> dict[str, ChainName]:
 
 def variant_names(document: Json) -> dict[str, ChainName]:
     """Names of the defenses that a leaderboard has joined to others, by their full texts."""
-    chains = {}
-    for run in document["runs"]:
-        defense = chain_label(run["spec"]["defense"], "defense")
-        if defense in document.get("joined", {}):
-            chains[defense] = chain_of(run["spec"]["defense"])
-    return chain_names(chains)
+    joined = document.get("joined", {})
+    stages = (run["spec"]["defense"] for run in document["runs"] if joined)
+    chains = {chain_label(each, "defense"): chain_of(each) for each in stages}
+    return chain_names({text: chain for text, chain in chains.items() if text in joined})
 
 
 def short_names(*documents: Json) -> dict[str, ChainName]:

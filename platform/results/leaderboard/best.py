@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from backstop.platform.results.figures.names import Json, row_of
+from backstop.platform.results.figures.names import Json, chain_label, row_of
 
 
 class Best(NamedTuple):
@@ -24,5 +24,9 @@ def best_runs(board: Json) -> Best:
     if first is None:
         return Best("", frozenset())
     defense = str(first["defense"])
-    ids = {run["id"] for run in board["runs"] if row_of(board, run["spec"]) == defense}
+    ids = {
+        run["id"]
+        for run in board["runs"]
+        if row_of(board, chain_label(run["spec"]["defense"], "defense")) == defense
+    }
     return Best(defense, ids)

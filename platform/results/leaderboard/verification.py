@@ -144,8 +144,9 @@ def sample_runs(
     doubted = _cells_named(document.get("cells", ()), wrong)
 
     def doubted_first(run: Document) -> tuple[bool, str]:
-        key = cell_key(run["spec"])._replace(defense=row_of(document, run["spec"]))
-        return key not in doubted, str(run["id"])
+        key = cell_key(run["spec"])
+        cell = key._replace(defense=row_of(document, key.defense))
+        return cell not in doubted, str(run["id"])
 
     return sorted(document["runs"], key=doubted_first)[: max(0, count)]
 

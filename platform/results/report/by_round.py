@@ -78,7 +78,8 @@ def _ids_by_defense(document: Document, scene: Scene | None) -> dict[str, list[s
     for run in document["runs"]:
         spec = run["spec"]
         if scene is not None and _belongs(spec, scene):
-            ids.setdefault(row_of(document, spec), []).append(run["id"])
+            defense = row_of(document, chain_label(spec["defense"], "defense"))
+            ids.setdefault(defense, []).append(run["id"])
     return ids
 
 

@@ -196,7 +196,8 @@ def _runs_by_cell(document: Document) -> dict[CellKey, list[Json]]:
     """
     by_seed: dict[CellKey, dict[int, Json]] = {}
     for run in sorted(document["runs"], key=_is_dormant):
-        key = cell_key(run["spec"])._replace(defense=row_of(document, run["spec"]))
+        key = cell_key(run["spec"])
+        key = key._replace(defense=row_of(document, key.defense))
         if _is_dormant(run):
             key = key._replace(attack=UNATTACKED)
         by_seed.setdefault(key, {}).setdefault(run["spec"]["seed"], run)
