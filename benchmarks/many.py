@@ -1,9 +1,12 @@
 """What a sweep of many short trials costs beside the trials themselves:
-``python benchmarks/many.py TRIALS [--seconds S] [--asleep N] [--store STORE]``.
+``python benchmarks/many.py TRIALS [--seconds S] [--idle] [--asleep N] [--store STORE]``.
 
 All trials are one small experiment under different seeds, with as many rounds as take about S
-seconds on one thread. Beside the sweep, Ray Tune's own scheduler with trials that only sleep as
-long (N of them), on the same Ray version and cores. Prints a table and one JSON object:
+seconds on one thread. With ``--idle`` they have one round and sleep for S seconds while they are
+evaluated: so do the trials of Ray's own test of its overhead, and other work on the machine hardly
+matters.
+Beside the sweep, Ray Tune's own scheduler with trials that only sleep as long (N of them), on the
+same Ray version and cores. Prints a table and one JSON object:
 
 * wall / (sum of the trials' own seconds / trials at once), from the command to the leaderboard;
 * seconds between two trials of one process, at the beginning, in the middle and at the end;
@@ -50,6 +53,35 @@ from backstop.platform.specs.change import grid
 def many():
     return grid({trial!r}, seed=range({trials}))
 """
+TESTED = 360  # samples in the test part of digits
+PAUSE = '''"""A linear model that sleeps when it is evaluated."""
+
+import math
+import time
+from typing import Annotated
+
+from torch import nn
+
+from backstop.platform.contract import Model
+from backstop.platform.params import Range
+
+
+class _Asleep(nn.Module):
+    def __init__(self, inputs, classes, seconds):
+        super().__init__()
+        self.linear = nn.Linear(inputs, classes)
+        self.seconds = seconds
+
+    def forward(self, x):
+        if not self.training:
+            time.sleep(self.seconds * len(x))
+        return self.linear(x.flatten(1))
+
+
+def pause(*, seconds: Annotated[float, Range(0, 60), "for each sample"] = 1e-3) -> Model:
+    """Linear, and late."""
+    return lambda shape, classes: _Asleep(math.prod(shape), classes, seconds)
+'''
 LOOK_S = 1.0  # between two looks at the driver's memory
 PARTS = 10  # of a sweep, of which the first, the middle and the last are told
 SLEEPS = """
@@ -87,6 +119,15 @@ def rounds_for(seconds: float) -> int:
         experiment.round()
         counted += 1
     return max(1, round(counted * seconds / (time.perf_counter() - started)))
+
+
+def idling(seconds: float, folder: Path) -> Spec:
+    """The trial with one round, whose two evaluations sleep for so many seconds together, by a
+    model in the folder.
+    """
+    model = folder / "pause.py"
+    model.write_text(PAUSE, encoding="utf-8")
+    return TRIAL.replace(model=Part(str(model), {"seconds": seconds / 2 / TESTED}))
 
 
 @contextmanager
@@ -154,6 +195,7 @@ def parts(values: Sequence[float]) -> dict[str, float]:
 def measure(
     trials: int,
     seconds: float,
+    idle: bool,
     asleep: int,
     store: Path,
     at_once: int,
@@ -162,8 +204,8 @@ def measure(
     folder = store / "space"
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "many.py"
-    rounds = rounds_for(seconds)
-    text = SPACE.format(trial=TRIAL.replace(rounds=rounds), trials=trials)
+    trial = idling(seconds, folder) if idle else TRIAL.replace(rounds=rounds_for(seconds))
+    text = SPACE.format(trial=trial, trials=trials)
     space.write_text(text, encoding="utf-8")
     ended, memory, wall = sweep(space, store)
     own = sum(trial.seconds for trial in ended)
@@ -171,7 +213,7 @@ def measure(
     slept = sleeping(mean, asleep, at_once)
     return {
         "trials": len(ended),
-        "rounds": rounds,
+        "rounds": trial.rounds,
         "seconds of a trial": mean,
         "wall": wall,
         "ratio": wall / (own / at_once),
@@ -187,6 +229,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Many short trials.")
     parser.add_argument("trials", type=int)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a trial")
+    parser.add_argument("--idle", action="store_true", help="trials sleep instead of training")
     parser.add_argument("--asleep", type=int, help="trials of Ray Tune's own (default: as many)")
     parser.add_argument("--store", type=Path, help="a new store; else one that is thrown away")
     options = parser.parse_args()
@@ -194,7 +237,7 @@ if __name__ == "__main__":
         store = options.store or Path(temporary, "store")
         asleep = options.asleep or options.trials
         cores = os.cpu_count() or 1
-        figures = measure(options.trials, options.seconds, asleep, store, cores)
+        figures = measure(options.trials, options.seconds, options.idle, asleep, store, cores)
     for name, figure in figures.items():
         print(f"{name:28} {figure}")
     print(json.dumps(figures))
