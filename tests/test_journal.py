@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -100,6 +102,23 @@ def test_while_somebody_else_works_on_it_the_log_stays(store: Store) -> None:
     with journal.settling(store):
         pass
     assert not journal.written_ahead(file)
+
+
+def test_a_process_that_is_just_ending_is_waited_for(store: Store) -> None:
+    file = file_of(store)
+    hold = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM runs')"
+    ending = [
+        sys.executable,
+        "-c",
+        f"{hold}; print('open', flush=True); import time; time.sleep(1)",
+    ]
+    journal.write_ahead(store)
+    with subprocess.Popen([*ending, str(file)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with journal.settling(store):
+            pass
+        assert not journal.written_ahead(file)
 
 
 def test_a_file_that_was_left_in_a_sweep_says_so_where_nothing_can_be_written(

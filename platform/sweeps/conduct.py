@@ -83,17 +83,17 @@ def conduct(
 ) -> Queue:
     """Run what is left of a plan; the queue, which knows how everything ended.
 
-    ``starting`` is the back end's start where the caller has begun it, who may go on while it ends;
-    ``watch`` opens what shows the trials as they go; ``patience`` is what the caller has with the
-    store. Raises BadInput before anything is trained.
+    ``starting`` is the back end's start where the caller has begun it, who may go on while it ends,
+    and settles the store after that; ``watch`` opens what shows the trials as they go;
+    ``patience`` is what the caller has with the store. Raises BadInput before anything is trained.
     """
     patience = patience or Patience(site.store, say)
     new_store = is_new(site.store)
     if new_store:
         backend.check()  # before a store is made
     with ExitStack() as stack:
-        stack.enter_context(journal.settling(site.store))
         if starting is None:
+            stack.enter_context(journal.settling(site.store))
             starting = stack.enter_context(Beside(backend.start))
         sweep = _OpenSweep(plan, site, backend, starting, patience, stack)
         if new_store:

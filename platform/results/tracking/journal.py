@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,8 @@ ESCAPED = re.compile(r"\\([0-7]{3})")  # there: a space is \040
 # file systems of one machine, as Linux names them
 OF_ONE_MACHINE = {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 LOG = "-wal"  # behind the file's name
-OTHERS_S = 2.0  # seconds that a change of mode waits for other connections
+OTHERS_S = 3.0  # seconds that the end of a sweep waits for processes that end, too
+AGAIN_S = 0.05  # between two tries; SQLite's own timeout does not hold for a change of mode
 
 
 def write_ahead(store: Store) -> None:
@@ -57,7 +59,9 @@ def _settle(store: Store) -> None:
     if file is None or not written_ahead(file):
         return
     _leave(store)
-    _set_mode(file, "DELETE")
+    deadline = time.monotonic() + OTHERS_S
+    while not _set_mode(file, "DELETE") and time.monotonic() < deadline:
+        time.sleep(AGAIN_S)
 
 
 def of_one_machine(file: Path, mounts: Path = MOUNTS) -> bool:
@@ -98,6 +102,9 @@ def _leave(store: Store) -> None:
         client._tracking_client.store.engine.dispose()  # noqa: SLF001 -- there is no public way
 
 
-def _set_mode(file: Path, mode: str) -> None:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(file, timeout=OTHERS_S)) as connection:
-        connection.execute(f"PRAGMA journal_mode={mode}").fetchone()
+def _set_mode(file: Path, mode: str) -> bool:
+    """Whether the file has the mode now: not where another connection is open or the disk full."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
+        (reached,) = connection.execute(f"PRAGMA journal_mode={mode}").fetchone()
+        return str(reached).upper() == mode
+    return False
