@@ -78,13 +78,29 @@ def curve(
     ]
 
 
+class Staying(OnActors):
+    """Actors that wait for the next experiment: each takes seconds to start."""
+
+    def close(self) -> None:
+        """They stay."""
+
+
+@pytest.fixture(scope="module")
+def crews(ray: Any) -> Iterator[list[Staying]]:
+    """One client actor, and three."""
+    staying = [Staying(count, share=ActorShare(cpus=0.5)) for count in (1, 3)]
+    yield staying
+    for crew in staying:
+        OnActors.close(crew)
+
+
 @pytest.mark.parametrize("name", SPECS)
-def test_any_number_of_actors_gives_the_same_digits(ray: Any, name: str) -> None:
+def test_any_number_of_actors_gives_the_same_digits(crews: list[Staying], name: str) -> None:
     spec = SPECS[name]
     alone = curve(spec)
     assert len(alone) == spec.rounds
-    for count in (1, 3):
-        assert curve(spec, OnActors(count, share=ActorShare(cpus=0.5))) == alone
+    for crew in crews:
+        assert curve(spec, crew) == alone
 
 
 @pytest.mark.parametrize("name", SPECS)
