@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Part, Spec
 from backstop.platform.training import block_engine, dense, dense_descent, network
-from backstop.platform.training.lock_free import lock_free
+from backstop.platform.training.lock_free import TURN, lock_free
 from tests.test_dense import TABLE, built, rows
 
 
@@ -105,10 +105,37 @@ def test_all_steps_together_have_the_bits_of_single_calls(
     calls = as_written(monkeypatch, dense_descent, "take_all_steps")
     assert torch.equal(rows(built(spec), list(range(20))), together)
     assert calls
-    monkeypatch.setattr(block_engine._Block, "_plain", lambda self: False)
+    monkeypatch.setattr(block_engine, "_plain", lambda *_: False)
     steps = as_written(monkeypatch, dense, "take_gradients")
     assert torch.equal(rows(built(spec), list(range(20))), together)
     assert steps
+
+
+def test_threads_take_turns_but_for_the_steps_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TABLE.replace(optimizer=Part("sgd", {"lr": 0.1}))
+    take_all_steps, feed = dense_descent.take_all_steps, block_engine._Feed
+    had: dict[str, bool] = {}
+
+    def steps(*given: Any) -> Any:
+        had["steps"] = TURN.locked()
+        return take_all_steps(*given)
+
+    def prepared(*given: Any) -> Any:
+        had["batches"] = TURN.locked()
+        return feed(*given)
+
+    monkeypatch.setattr(dense_descent, "take_all_steps", steps)
+    monkeypatch.setattr(block_engine, "_Feed", prepared)
+    rows(built(spec), list(range(20)))
+    assert had == {"batches": True, "steps": False}
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(dense_descent, "take_all_steps", broken)
+    with pytest.raises(RuntimeError, match="no luck"):
+        rows(built(spec), list(range(20)))
+    assert not TURN.locked(), "the next thread has its turn"
 
 
 def test_evaluation_has_the_labels_of_single_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ it keeps its width, up to which dead clients are masked, and one shape means one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from backstop.platform.training.client_rules import (
 )
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_steps import Batches, steps_differ, width
+from backstop.platform.training.lock_free import TURN, given_up
 from backstop.platform.training.network import split, to_unit_interval
 from backstop.platform.training.stage_errors import located
 
@@ -48,12 +50,32 @@ def train_block(
     sheet: Sheet,
 ) -> None:
     """Train the clients together."""
-    plans = {client: _Plan.of(here.batches(client)) for client in clients}
-    longest = sorted(clients, key=lambda client: plans[client].extent, reverse=True)
-    params, losses = _Block(here, longest, plans).train()
-    start, none = (here.params, here.buffers), here.buffers
-    for client, moved, loss in zip(longest, params, losses, strict=False):
-        sheet.write(client, (moved, none), start, loss)
+    kind = _kind(here, clients)
+    plain = _plain(here.federation, kind)
+    with TURN if plain else nullcontext():
+        plans = {client: _Plan.of(here.batches(client)) for client in clients}
+        longest = sorted(clients, key=lambda client: plans[client].extent, reverse=True)
+        block = _Block(here, longest, plans, kind)
+        params, losses = block.train(block.descend if plain else block.take_steps)
+        start, none = (here.params, here.buffers), here.buffers
+        for client, moved, loss in zip(longest, params, losses, strict=False):
+            sheet.write(client, (moved, none), start, loss)
+
+
+def _kind(here: Round, clients: Sequence[int]) -> StepKind:
+    """What the local steps of all of them are like."""
+    attacking = any(client in here.attackers for client in clients)
+    if attacking and steps_differ(here.federation):
+        return attacking_steps(here.federation, here.state)
+    return plain_steps(here.federation)
+
+
+def _plain(federation: Federation, kind: StepKind) -> bool:
+    """Whether local steps are nothing but SGD with gradients by hand."""
+    local = federation.defense.local
+    ruled = local is not None and local.gradient is not None
+    by_hand = federation.net.dense and kind.optimizer.rates
+    return bool(by_hand) and not ruled and kind.constrain is None
 
 
 class _Plan(NamedTuple):
@@ -88,6 +110,7 @@ class _Block:
         here: Round,
         clients: Sequence[int],
         plans: Mapping[int, _Plan],
+        kind: StepKind,
     ) -> None:
         self.here = here
         self.clients = clients
@@ -97,38 +120,24 @@ class _Block:
         self.shrinks = self.start.device.type == "cpu"
         self.width = len(clients) if self.shrinks else width(self.federation)
         self.rules = [Rules(here, client) for client in clients]
-        self.kind = self._kind()
+        self.kind = kind
         # (k, 1): whether a client follows the defense's rules
         protected = self._padded([rules.noise is not None for rules in self.rules])
         self.protected = torch.tensor(protected, device=self.start.device).bool()[:, None]
 
-    def _kind(self) -> StepKind:
-        """What the local steps of all of them are like."""
-        attackers = self.here.attackers
-        attacking = any(client in attackers for client in self.clients)
-        if attacking and steps_differ(self.federation):
-            return attacking_steps(self.federation, self.here.state)
-        return plain_steps(self.federation)
-
-    def train(self) -> tuple[Tensor, Tensor]:
-        """Take all local steps: parameters (k, d) and mean losses (k,)."""
+    def train(self, take_steps: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
+        """Take all local steps, in one of the two ways below: parameters (k, d) and mean losses
+        (k,).
+        """
         moved = self._rows()
         total = self.start.new_zeros(self.width)
-        take_steps = self._descend if self._plain() else self._take_steps
         take_steps(moved, total)
         seen = [plan.seen for plan in self.plans]
         return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
 
-    def _plain(self) -> bool:
-        """Whether local steps are nothing but SGD with gradients by hand."""
-        local = self.federation.defense.local
-        ruled = local is not None and local.gradient is not None
-        by_hand = self.federation.net.dense and self.kind.optimizer.rates
-        return bool(by_hand) and not ruled and self.kind.constrain is None
-
-    def _descend(self, moved: Tensor, total: Tensor) -> None:
-        """Take all local steps, many in a call; the losses of all samples are added to ``total``
-        (k,).
+    def descend(self, moved: Tensor, total: Tensor) -> None:
+        """Take plain steps, many in a call; the losses of all samples are added to ``total`` (k,).
+        Other threads have their turn meanwhile.
         """
         layers, rates = self.federation.net.dense, self.kind.optimizer.rates
         assert layers is not None
@@ -143,18 +152,21 @@ class _Block:
             for live in map(len, steps.sizes):
                 factors.append(gradients.factors(x.shape[2], self._keys(step, live)))
                 step += 1
-            velocity = dense_descent.take_all_steps(
-                dense_descent.ManySteps(x, steps.y, weight, steps.counts),
-                list(map(dense.neighbors, steps.sizes)),
-                factors,
-                moving,
-                velocity,
-                (*rates, self.kind.pace),
-                total,
-            )
+            samples = dense_descent.ManySteps(x, steps.y, weight, steps.counts)
+            groups = list(map(dense.neighbors, steps.sizes))
+            with given_up(TURN):
+                velocity = dense_descent.take_all_steps(
+                    samples,
+                    groups,
+                    factors,
+                    moving,
+                    velocity,
+                    (*rates, self.kind.pace),
+                    total,
+                )
 
-    def _take_steps(self, moved: Tensor, total: Tensor) -> None:
-        """Take all local steps one after another, whatever they are like."""
+    def take_steps(self, moved: Tensor, total: Tensor) -> None:
+        """Take local steps one after another, whatever they are like."""
         start = self.start
         kind = self.kind
         gradients = self._gradients(moved)

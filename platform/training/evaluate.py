@@ -270,7 +270,6 @@ def where_stopped(rows: Tensor, aggregate: Tensor) -> Tensor:
     stopped = aggregate == 0
     columns = rows.split(TELEMETRY_CHUNK, dim=1)
     for part, still in zip(columns, stopped.split(TELEMETRY_CHUNK), strict=True):
-        undecided = still & (part[0] == 0)
-        if undecided.any():  # else the first row tells
-            still.logical_and_((part.amax(0) != 0) | (part.amin(0) != 0))
+        undecided = (still & (part[0] == 0)).nonzero()[:, 0]  # of the others the first row tells
+        still[undecided] = (part[:, undecided] != 0).any(0)
     return stopped

@@ -3,19 +3,37 @@
 A call of torch gives the lock up and takes it back. Where kernels are short and another thread
 wants the lock as often, taking it back takes as long as a kernel. TorchScript runs all calls of a
 function with the lock given up once.
+
+What is left to the interpreter between such functions is many short calls again. Threads take turns
+with it: one has its turn while the others are in a function that needs no lock, and so nobody waits
+for every single call.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import torch
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+TURN = threading.Lock()  # of this process's threads, with what needs the interpreter
+
+
+@contextmanager
+def given_up(turn: threading.Lock) -> Iterator[None]:
+    """A turn that this thread has, left to the others while the block lasts."""
+    turn.release()
+    try:
+        yield
+    finally:
+        turn.acquire()
 
 
 def lock_free(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
