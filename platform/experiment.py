@@ -21,7 +21,7 @@ from torch import Tensor
 
 from backstop.platform import plugins
 from backstop.platform.contract import Prediction, Record, Shares
-from backstop.platform.rounds import costs, origin, starts
+from backstop.platform.rounds import costs, origin, starts, turnout
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.probes import build_probe
 from backstop.platform.rounds.views import Presence, Views
@@ -155,8 +155,10 @@ class Experiment:
             return evaluate.accuracy(predicted.label, clean.clean)
 
     def _of_the_run(self) -> dict[str, float]:
-        """What is told once: how the model started, and how many inputs its rates are of."""
-        told = evaluate.sizes(self.probe())
+        """What is told once: how the model started, how many inputs its rates are of, and where
+        clients drop out, how often that left no honest one.
+        """
+        told = evaluate.sizes(self.probe()) | turnout.figures(self.built)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}
 
@@ -164,8 +166,10 @@ class Experiment:
         """Train, defend and move the model; what is told of that where an evaluation is due. Nobody
         holds the round's rows when this returns, so the evaluation has their memory.
         """
+        cohort = self.built.cohort(self.state.round)
+        if not len(cohort):
+            return self._nobody_answered()
         with self._measured("train"):
-            cohort = self.built.cohort(self.state.round)
             state, trained, matrix = self._train(self.state, cohort)
         with self._measured("check"):
             finite = keep_finite(matrix, trained.buffers)
@@ -179,13 +183,27 @@ class Experiment:
         if not self._due():
             return None
         with self._measured("telemetry"):
-            told = {
-                "round/train_loss": self._honest_loss(trained, state.round),
-                "defense/nonfinite_rows": float((~finite).sum()),
-            }
+            told = self._honest_loss(trained, state.round)
+            told["defense/nonfinite_rows"] = float((~finite).sum())
             told |= telemetry()
-            if self.attack_turns:
-                told["attack/turns"] = float(self.attack_turns[state.round])
+            told |= self._attendance(state.round)
+        return told
+
+    def _nobody_answered(self) -> dict[str, float] | None:
+        """A round in which nothing is trained, attacked, defended or moved; what is told of it
+        where an evaluation is due.
+        """
+        round_index = self.state.round
+        self.state = self.state._replace(round=round_index + 1)
+        return self._attendance(round_index) if self._due() else None
+
+    def _attendance(self, round_index: int) -> dict[str, float]:
+        """How many clients answered, where not all do, and how often one has attacked so far."""
+        told = {}
+        if self.spec.client_dropout:
+            told["round/answered"] = float(len(self.built.cohort(round_index)))
+        if self.attack_turns:
+            told["attack/turns"] = float(self.attack_turns[round_index])
         return told
 
     def _measured(
@@ -209,20 +227,16 @@ class Experiment:
         weight = self._weights(trained.client)
         return Shares(clients[finite], weight[finite])
 
-    def _honest_loss(self, trained: Trained, round_index: int) -> float:
-        """The mean training loss of honest clients; NaN where none was there."""
-        malicious = self._judged(round_index)
-        honest = ~torch.isin(trained.client, malicious)
-        losses = trained.loss.cpu()[honest]
-        return losses.double().mean().item()
-
-    def _judged(self, round_index: int) -> Tensor:
-        """The clients of a round that telemetry takes for malicious: where attackers take turns,
-        those that wait train as honest ones.
+    def _honest_loss(self, trained: Trained, round_index: int) -> dict[str, float]:
+        """The mean training loss of honest clients. Where none was there it is NaN, but where that
+        is because none of them answered it is left out: nothing has diverged.
         """
-        if self.spec.attackers == "in_turn":
-            return self.built.attackers(round_index)
-        return self.built.malicious
+        malicious = self.built.judged(round_index)
+        honest = ~torch.isin(trained.client, malicious)
+        if self.spec.client_dropout and not honest.any():
+            return {}
+        losses = trained.loss.cpu()[honest]
+        return {"round/train_loss": losses.double().mean().item()}
 
     def _repaired(self) -> dict[str, float]:
         """Let the defense repair the final model, and label as it says: figures beside those of the
@@ -361,7 +375,7 @@ class Experiment:
             buffers=step.moved_buffers(state.buffers),
             defense=defended.state,
         )
-        judged = self._judged(state.round)
+        judged = self.built.judged(state.round)
         malicious = judged.to(sent.client.device)
 
         def telemetry() -> dict[str, float]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+STREAMS = 1 << 63  # how many there are
+
 
 def stream(seed: int, *path: str | int) -> int:
     """A 63-bit seed: the first bytes of the sha256 of the named coordinates.
@@ -21,6 +23,15 @@ def stream(seed: int, *path: str | int) -> int:
     """
     name = "/".join(f"{type(part).__name__}:{part}" for part in (seed, *path))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def chance(seed: int, *path: str | int) -> float:
+    """A draw from [0, 1) of the named stream, where one number is all that is wanted of it.
+
+    >>> 0 <= chance(0, "answer", 3, 5) < 1
+    True
+    """
+    return stream(seed, *path) / STREAMS
 
 
 def generator(seed: int, *path: str | int) -> torch.Generator:

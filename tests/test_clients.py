@@ -46,6 +46,7 @@ SPECS = {
     "vmap": SPEC,
     "loop": SPEC.replace(model=Part("cnn")),
     "bfloat16": SPEC.replace(precision="bfloat16"),
+    "client dropout": SPEC.replace(client_dropout=0.5),
     "validation": SPEC.replace(evaluate_on="validation"),
     "loop in bfloat16": SPEC.replace(model=Part("cnn"), precision="bfloat16"),
     "vote": SPEC.replace(defense=to_chain("crfl(norm=6, noise=0.05, draws=9)", "defense")),

@@ -482,7 +482,8 @@ def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("precision", "bfloat16"), ("evaluate_on", "validation")]
+    ("name", "value"),
+    [("precision", "bfloat16"), ("evaluate_on", "validation"), ("client_dropout", 0.25)],
 )
 def test_a_field_younger_than_the_ids_is_silent_at_its_default(
     toys: Path, name: str, value: str

@@ -64,7 +64,9 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     ``final/attack_turns``, where there is an attack, is how often a malicious client attacked in
     all: 0 says that the attack never happened. ``final/start_accuracy`` is the clean accuracy of
     the model before the first round, ``final/test_samples`` and ``final/success_samples`` are how
-    many inputs accuracy and attack success are shares of.
+    many inputs accuracy and attack success are shares of. Where clients drop out,
+    ``final/empty_rounds`` and ``final/malicious_only_rounds`` count the rounds in which nobody and
+    in which malicious clients alone answered.
 
     >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])

@@ -49,6 +49,11 @@ class Spec:
     selection: Annotated[
         Literal["random", "fixed"], "fixed: every cohort holds the same number of malicious clients"
     ] = "random"
+    client_dropout: Annotated[
+        float,
+        Range(0, 1, high_open=True),
+        "chance that a client of a cohort, honest or malicious, never answers in a round",
+    ] = 0.0
     alpha: Annotated[
         float | Literal["natural", "shards"] | None,
         Range(0, MANY, low_open=True),
@@ -126,7 +131,7 @@ class Spec:
 
 
 # fields younger than the ids of stored runs: written only where they differ from their default
-YOUNGER_FIELDS = frozenset({"precision", "evaluate_on"})
+YOUNGER_FIELDS = frozenset({"precision", "evaluate_on", "client_dropout"})
 ENGINE = 3  # raised when the platform's own numbers change; part of every id
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 

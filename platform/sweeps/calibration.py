@@ -181,7 +181,7 @@ def _load(
     peak: float,
 ) -> Load:
     built = experiment.built
-    cohort = built.cohort(0).tolist()
+    cohort = built.asked(0).tolist()
     blocks = local_sgd.blocks(built, 0, cohort, built.attacked(0))
     gpu_mib = 0.0
     if built.device.type == "cuda":

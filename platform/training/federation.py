@@ -90,8 +90,25 @@ class Federation(NamedTuple):
         pairs = zip(states, self.training_stages, strict=True)
         return tuple(state if needed else None for state, needed in pairs)
 
+    def judged(self, round_index: int) -> Tensor:
+        """Ascending ids of the clients of a round that telemetry takes for malicious: where
+        attackers take turns, those that wait train as honest ones.
+        """
+        if self.spec.attackers == "in_turn":
+            return self.attackers(round_index)
+        return self.malicious
+
     def cohort(self, round_index: int) -> Tensor:
-        """Ascending ids (int64) of the clients that train in a round.
+        """Ascending ids (int64) of the clients that train in a round: those asked that answer."""
+        return partition.answering(
+            self.asked(round_index),
+            dropout=self.spec.client_dropout,
+            seed=self.spec.seed,
+            round=self.draw_round(round_index),
+        )
+
+    def asked(self, round_index: int) -> Tensor:
+        """Ascending ids (int64) of the clients that the server asks to train in a round.
 
         They follow from the schedule, whatever the attack, so its clean twin has the same.
         """

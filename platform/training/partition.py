@@ -17,7 +17,7 @@ from backstop.platform.contract import Data, Kind
 from backstop.platform.intake.tables import held_out
 from backstop.platform.params import BadInput
 from backstop.platform.robust import floor_count
-from backstop.platform.seeds import generator, stream
+from backstop.platform.seeds import chance, generator, stream
 from backstop.platform.specs.spec import attacker_count, attackers_in_cohort
 
 # draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
@@ -179,6 +179,24 @@ def cohort(
     attacking = _draw(malicious, count, source)
     others = _draw(honest, per_round - count, source)
     return torch.cat([_holding(attacking, certain), others]).sort().values
+
+
+def answering(
+    asked: Tensor,
+    *,
+    dropout: float,
+    seed: int,
+    round: int,  # noqa: A002 -- the Record's name
+) -> Tensor:
+    """Which of the clients that are asked in a round (n,) answer: their ids, in the same order.
+
+    Each one stays away with chance ``dropout``, by a draw of its own, whoever else is asked: at a
+    larger chance those stay away that do at a smaller one, and others besides.
+    """
+    if not dropout:
+        return asked
+    draws = [chance(seed, "answer", round, client) for client in asked.tolist()]
+    return asked[torch.tensor(draws, dtype=torch.float64) >= dropout]
 
 
 def _draw(

@@ -46,6 +46,8 @@ from backstop.platform.results.leaderboard.selection import (
 )
 from backstop.platform.results.leaderboard.unattacked import without_dormant
 from backstop.platform.results.leaderboard.untargeted import untargeted_rows
+from backstop.platform.specs.part import Scalar
+from backstop.platform.specs.spec import YOUNGER_FIELDS, scalar_fields
 
 
 @collector.resting()  # what is made here stays: looking for garbage takes half of the time
@@ -199,6 +201,11 @@ def _varied_fields(settings: Sequence[Json]) -> list[str]:
     return varied
 
 
+def _usual(field: str) -> Scalar:
+    """What a field has that is not written down."""
+    return scalar_fields()[field].default if field in YOUNGER_FIELDS else None
+
+
 def _title(
     setting: Json,
     varied: Sequence[str],
@@ -208,7 +215,7 @@ def _title(
     words = [str(called[part_label(setting["dataset"])])]
     for field in varied:
         if field != "dataset":
-            value = setting.get(field)
+            value = setting.get(field, _usual(field))
             text = called[part_label(value)] if isinstance(value, Mapping) else value
             words.append(f"{field}={text}")
     return ", ".join(words)

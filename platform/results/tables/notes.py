@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from backstop.platform.results.tables.columns import footnote_marks, ranked_rows
 from backstop.platform.specs.part import NOTHING
 
 Cells = Sequence[Json]
+EMPTY, MALICIOUS_ONLY = "final/empty_rounds", "final/malicious_only_rounds"
 MARKED = {  # the marks of columns.MARKS
     "†": "† lacks attacks or settings that other rows have; its means are not over the same cells",
     "‡": "‡ holds diverged runs; a figure they lack counts as accuracy 0 and attack success 1",
@@ -43,6 +45,7 @@ def footnotes(document: Json) -> list[str]:
         *(text for mark, text in MARKED.items() if mark in marks),
         *_left_out(document, attacked),
         *_without_attackers(attacked),
+        *_without_answers(document["runs"]),
         *_uncounted(document["rows"]),
         *_collapsed(document, attacked),
         *_borrowed(document["rows"]),
@@ -158,6 +161,18 @@ def _without_attackers(attacked: Cells) -> list[str]:
     listed = ", ".join(map(str, sorted(seeds)))
     runs = f"in some runs of seed {listed}"
     return [f"{runs} no malicious client took part in an attacked round; they count nowhere"]
+
+
+def _without_answers(runs: Cells) -> list[str]:
+    """How often, where clients drop out, a round had no honest answer."""
+    counted = [run["metrics"] for run in runs if EMPTY in run["metrics"]]
+    if not counted:
+        return []
+    empty = statistics.fmean(metrics[EMPTY] for metrics in counted)
+    alone = statistics.fmean(metrics[MALICIOUS_ONLY] for metrics in counted)
+    nobody = f"nobody answered in {empty:.3g} rounds, which move nothing"
+    mean = f"in the mean of {plural(len(counted), 'run')}"
+    return [f"clients drop out: {mean} {nobody}, and malicious clients alone in {alone:.3g}"]
 
 
 def _not_judged(attacked: Cells) -> list[str]:
