@@ -40,7 +40,7 @@ Cost: in each attacked round an honest local training for each malicious client 
 Example: all weights are zero but the last bias, so T is 1 at every pixel, and ε is added to every
 pixel that has room for it.
 >>> import torch
->>> weights = tuple(torch.zeros(shape) for shape in _shapes(1))
+>>> weights = tuple(torch.zeros(shape) for shape in shapes(1))
 >>> weights[-1].fill_(20.0)
 tensor([20.])
 >>> _stamped(_Generator(weights, 0.25, 1, True), torch.tensor([[[[0.0, 0.5, 0.875]]]])).tolist()
@@ -49,20 +49,20 @@ tensor([20.])
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, cross_entropy, interpolate
+from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.optimizers import Optimizer, adam
 from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
 from backstop.platform.threats.collusion import own_samples
+from backstop.platform.threats.generators import Weights, descended, drawn, perturbation, shapes
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -74,33 +74,27 @@ _BATCH = 64
 
 
 class _Generator(NamedTuple):
-    weights: tuple[Tensor, ...]  # φ: weight and bias of three convolutions
+    weights: Weights  # φ: weight and bias of three convolutions
     eps: float  # ε_t
     rounds: int  # attacked rounds since the first success, that one included
     ready: bool  # whether batches are poisoned
 
 
-def _shapes(channels: int) -> tuple[tuple[int, ...], ...]:
-    return (8, channels, 3, 3), (8,), (16, 8, 3, 3), (16,), (channels, 24, 3, 3), (channels,)
-
-
-def _drawn(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
-    """Initial weights of variance 2 / fan-in (K. He et al., ICCV 2015), biases zero."""
-    if len(shape) == 1:
-        return torch.zeros(shape)
-    return torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:]))
-
-
-def _trigger(weights: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    """T_φ(x)."""
-    wide = conv2d(x, weights[0], weights[1], padding=1).relu()
-    deep = conv2d(wide, weights[2], weights[3], stride=2, padding=1).relu()
-    both = torch.cat([wide, interpolate(deep, x.shape[-2:])], 1)  # to the nearest pixel
-    return conv2d(both, weights[4], weights[5], padding=1).tanh()
-
-
 def _stamped(state: _Generator, x: Tensor) -> Tensor:
-    return (x + state.eps * _trigger(state.weights, x)).clamp(0, 1)
+    return (x + state.eps * perturbation(state.weights, x)).clamp(0, 1)
+
+
+def _loss(
+    state: _Generator,
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    goal: Tensor,
+    weights: Weights,
+) -> Tensor:
+    """How little a model gives samples with the trigger of these weights the label wanted."""
+    logits = model(_stamped(state._replace(weights=weights), x))
+    loss: Tensor = cross_entropy(logits, goal)
+    return loss
 
 
 def _succeeds(state: _Generator, model: Callable[[Tensor], Tensor], x: Tensor, goal: Tensor) -> int:
@@ -123,20 +117,16 @@ class _Local(NamedTuple):
 
 def _trained(
     state: _Generator, clients: list[_Local], optimizer: Optimizer, draws: torch.Generator
-) -> tuple[Tensor, ...]:
+) -> Weights:
     """The generator's weights after a pass over the samples of each client, one after another."""
-    weights = tuple(weight.clone() for weight in state.weights)
-    memory = [optimizer.start(weight) for weight in weights]
-    for model, x, goal in clients:
-        order = torch.randperm(len(goal), generator=draws).to(goal.device)
-        for batch in order.split(_BATCH):
-            leaves = tuple(weight.clone().requires_grad_() for weight in weights)
-            logits = model(_stamped(state._replace(weights=leaves), x[batch]))
-            grads = torch.autograd.grad(cross_entropy(logits, goal[batch]), leaves)
-            for index, (weight, grad) in enumerate(zip(weights, grads, strict=True)):
-                direction = grad.nan_to_num(0, 0, 0)  # none where the model has diverged
-                memory[index] = optimizer.step(weight, direction, memory[index], 1.0)
-    return weights
+
+    def losses() -> Iterator[Callable[[Weights], Tensor]]:
+        for model, x, goal in clients:
+            order = torch.randperm(len(goal), generator=draws).to(goal.device)
+            for batch in order.split(_BATCH):
+                yield partial(_loss, state, model, x[batch], goal[batch])
+
+    return descended(state.weights, losses(), optimizer)
 
 
 def iba(
@@ -175,8 +165,8 @@ def iba(
 
     def init(view: AttackView) -> _Generator:
         x = view.data.x
-        shapes = _shapes(x.shape[1])
-        weights = tuple(_drawn(shape, view.generator).to(x.device) for shape in shapes)
+        sizes = shapes(x.shape[1])
+        weights = tuple(drawn(shape, view.generator).to(x.device) for shape in sizes)
         return _Generator(weights, eps, rounds=0, ready=ready == 0)
 
     def clients(view: AttackView) -> list[_Local]:

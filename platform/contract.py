@@ -293,11 +293,16 @@ class Step(NamedTuple):
     poisoned: Samples
 
     @property
-    def changed(self) -> Samples:
-        """The poisoned samples among those of the batch: an input or a label is another one."""
+    def where(self) -> Tensor:
+        """Which samples of the batch (b,) are poisoned: an input or a label is another one."""
         (x, y), (attacked, target) = self
-        where = (attacked != x).flatten(1).any(1) | (target != y)
-        return Samples(attacked[where], target[where])
+        return (attacked != x).flatten(1).any(1) | (target != y)
+
+    @property
+    def changed(self) -> Samples:
+        """The poisoned samples among those of the batch."""
+        attacked, target = self.poisoned
+        return Samples(attacked[self.where], target[self.where])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -528,6 +533,8 @@ class TestSet(NamedTuple):
     x: Tensor  # (N, …)
     wanted: Tensor  # (N,) the label the attacker wants; -1: the sample is not attacked
     truth: Tensor  # (N,)
+    # its inputs are the clean ones of ``view.test`` under the trigger, in the same order
+    paired: bool = False
 
 
 TestSet.__test__ = False  # type: ignore[attr-defined]  # not a test class, whatever pytest thinks of its name
@@ -651,7 +658,9 @@ class Goal(Protocol[State_contra]):
 
 
 class BuildTestSet(Protocol[State_contra]):
-    """A triggered test set, instead of a trigger, for attacks with inputs of their own."""
+    """A triggered test set, instead of a trigger, for attacks with inputs of their own and for
+    those whose trigger needs more than the input: its label, the model, a target of its own.
+    """
 
     def __call__(self, state: State_contra, view: AttackView, /) -> TestSet:
         """``view.test`` holds the clean one."""

@@ -190,6 +190,8 @@ def triggered_inputs(name: str) -> None:
             f"labels from -1 to {LABEL_COUNT - 1}",
             f"saw {triggered.wanted.unique().tolist()}",
         )
+        as_given = torch.equal(triggered.truth, test.y) if triggered.paired else True
+        hold(as_given, "a paired test set in the order of the clean one", f"on {kind} saw another")
         if kind == "image":
             low, high = triggered.x.min().item(), triggered.x.max().item()
             hold(low >= 0 and high <= 1, "pixels from 0 to 1", f"saw {low:.3g} to {high:.3g}")

@@ -117,9 +117,9 @@ def _stage(part: Part) -> Attack:
 def _without_stamp(part: Part) -> str:
     """Why a stage has no trigger that can be stamped at once; empty where it has."""
     stage = _stage(part)
-    if stage.test_set:
+    if stage.test_set and not stage.plan:
         return "stamps nothing: it chooses rare inputs and has them trained as another class"
-    if stage.trigger is None:
+    if stage.trigger is None and not stage.test_set:
         return "has no trigger"
     if stage.plan:
         return (

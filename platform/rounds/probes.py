@@ -21,7 +21,8 @@ def build_probe(views: Views, state: State) -> Probe:
     if attack.test_set is not None:
         clean = Samples(to_unit_interval(test.x), test.y)
         view = replace(views.attack(state), test=clean)
-        return Probe(test, attack.test_set(state.attack, view))
+        triggered = attack.test_set(state.attack, view)
+        return Probe(test, triggered, triggered.paired)
     if attack.goal is None:
         return Probe(test, None, paired)
     wanted = attack.goal(state.attack, test.y)

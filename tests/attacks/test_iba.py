@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backstop.attacks.iba import _drawn, _shapes, _stamped, _trigger, iba
+from backstop.attacks.iba import _stamped, iba
 from backstop.platform.contract import AttackView, Samples
 from backstop.platform.experiment import Experiment
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.threats.backdoor import Planted, target_labels
+from backstop.platform.threats.generators import drawn, perturbation, shapes
 from tests.arena import ARENA, Claim
 from tests.patterns import model, view_of_patterns
+from tests.references import generators as references
 from tests.views import CLASSES, attack_view, samples, with_data
 
 CLAIM = Claim("iba(share=0.5, eps=0.2)", effect=0.25, weaker="iba(share=0.5, eps=0.05)", bend=0.25)
@@ -43,49 +45,18 @@ def states(rounds: int, seen: AttackView | None = None, **params: object) -> lis
     return found
 
 
-def reference(weights: tuple[Tensor, ...], x: Tensor) -> np.ndarray:
-    """The generator pixel by pixel in float64."""
-
-    def convolved(
-        image: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int
-    ) -> np.ndarray:
-        height, width = image.shape[1:]
-        found = np.zeros((len(weight), -(-height // stride), -(-width // stride)))
-        for o, i, j in np.ndindex(*found.shape):
-            found[o, i, j] = bias[o]
-            for c, a, b in np.ndindex(*weight.shape[1:]):
-                row, column = i * stride + a - 1, j * stride + b - 1
-                if 0 <= row < height and 0 <= column < width:
-                    found[o, i, j] += weight[o, c, a, b] * image[c, row, column]
-        return found
-
-    w = [weight.double().numpy() for weight in weights]
-    lines = []
-    for image in x.double().numpy():
-        wide = np.maximum(convolved(image, w[0], w[1], 1), 0)
-        deep = np.maximum(convolved(wide, w[2], w[3], 2), 0)
-        (_, height, width), (_, rows, columns) = wide.shape, deep.shape
-        up = np.array(
-            [
-                [
-                    [plane[i * rows // height, j * columns // width] for j in range(width)]
-                    for i in range(height)
-                ]
-                for plane in deep
-            ]
-        )
-        lines.append(np.tanh(convolved(np.concatenate([wide, up]), w[4], w[5], 1)))
-    return np.stack(lines)
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 5), (3, 5, 4)])
 def test_the_generator_is_its_formula(shape: tuple[int, ...]) -> None:
     draws = generator(0, "tests", "generator")
     weights = tuple(
-        _drawn(size, draws) + 0.1 * torch.randn(size, generator=draws) for size in _shapes(shape[0])
+        drawn(size, draws) + 0.1 * torch.randn(size, generator=draws) for size in shapes(shape[0])
     )
     x = torch.rand(2, *shape, generator=draws)
-    np.testing.assert_allclose(_trigger(weights, x).numpy(), reference(weights, x), atol=1e-5)
+    np.testing.assert_allclose(
+        perturbation(weights, x).numpy(),
+        references.perturbation([w.double().numpy() for w in weights], x.double().numpy()),
+        atol=1e-5,
+    )
 
 
 def test_strength_shrinks_with_each_attacked_round_down_to_the_least() -> None:
@@ -102,7 +73,7 @@ def test_strength_shrinks_with_each_attacked_round_down_to_the_least() -> None:
 
 def test_the_published_strength_is_a_step_of_the_pixel_scale() -> None:
     """0.3 in pixels of standard deviation 0.247: white noise of 1 brings 0.5 to 0.574."""
-    weights = tuple(torch.zeros(shape) for shape in _shapes(3))
+    weights = tuple(torch.zeros(shape) for shape in shapes(3))
     weights[-1].fill_(20.0)
     (state,) = states(0)
     own = state.own._replace(weights=weights)
@@ -124,7 +95,7 @@ def test_the_test_set_is_stamped_with_the_strength_and_generator_of_the_training
         triggered, own = experiment.probe().triggered, experiment.state.attack[0].own
         assert triggered is not None and own.eps == pytest.approx(eps)
         torch.testing.assert_close(
-            triggered.x, (clean + eps * _trigger(own.weights, clean)).clamp(0, 1)
+            triggered.x, (clean + eps * perturbation(own.weights, clean)).clamp(0, 1)
         )
         assert (triggered.x - clean).abs().max() > 0.5 * eps
         poison = experiment.built.attack.poison
@@ -154,7 +125,7 @@ def test_the_trained_generator_fools_the_model_more_than_one_of_the_same_strengt
     learned = loss(after.own.weights)
     assert learned < 0.8 * loss(before.own.weights)
     draws = generator(0, "tests", "other generators")
-    assert all(learned < loss(tuple(_drawn(size, draws) for size in _shapes(1))) for _ in range(20))
+    assert all(learned < loss(tuple(drawn(size, draws) for size in shapes(1))) for _ in range(20))
     assert learned < loss(after.own.weights, sign=-1)  # as many bits changed, the other way
 
 
