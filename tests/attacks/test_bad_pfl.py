@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -50,6 +50,10 @@ def planned(seen: AttackView | None = None, rounds: int = 1, **params: object) -
     return found
 
 
+def linear(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1) @ weight
+
+
 @pytest.mark.parametrize("case", ["random", "tied", "zero", "single"])
 def test_disruption_is_a_projected_signed_step_away_from_the_true_class(case: str) -> None:
     draws = generator(0, "tests", "disruption", case)
@@ -60,7 +64,7 @@ def test_disruption_is_a_projected_signed_step_away_from_the_true_class(case: st
         y = torch.randint(3, (n,), generator=draws)
         weight = torch.randn(6, 3, generator=draws)
         start = reach * (2 * torch.rand(x.shape, generator=draws) - 1)
-        found = _disrupted(lambda x, w=weight: x.flatten(1) @ w, x, y, start, reach)
+        found = _disrupted(partial(linear, weight), x, y, start, reach)
         clean = x.flatten(1).double().numpy()
         begun = np.clip(clean + start.flatten(1).double().numpy(), 0, 1)
         slope = softmax.in_inputs(begun, weight.double().numpy(), y.tolist())
