@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol
 
@@ -144,6 +144,42 @@ class Updates(NamedTuple):
     client: Tensor  # (n,) int64
 
 
+class Buffers(NamedTuple):
+    """The floating-point buffers (BatchNorm statistics) that the clients of a round sent, whatever
+    became of their rows. A defense can look at them, and let them count less by taking weight from
+    the row of the client.
+
+    >>> import torch
+    >>> layout = (Slot("norm.running_mean", 0, (2,)),)
+    >>> changes, start = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.ones(2)
+    >>> Buffers(torch.tensor([3, 7]), changes, start, layout).of(torch.tensor([7]))
+    tensor([[1., 3.]])
+    """
+
+    client: Tensor  # (k,) int64, ascending; empty outside of a round
+    changes: Tensor  # (k, e) float32: local minus global buffers
+    start: Tensor  # (e,) the global ones that the clients were sent
+    layout: tuple[Slot, ...]  # their names, and where they stand; () where the model has none
+
+    def of(self, client: Tensor) -> Tensor:
+        """The local buffers (n, e) of clients (n,), e.g. of ``updates.client``. Raises ValueError
+        for who sent none, as a row that merges several clients did.
+        """
+        sent = self.client == client[:, None]
+        if not sent.any(1).all():
+            strangers = client[~sent.any(1)].tolist()
+            raise ValueError(f"no buffers came from clients {strangers}; a merged row has none")
+        return self.start + self.changes[sent.nonzero()[:, 1]]
+
+
+def no_buffers() -> Buffers:
+    """Those of a model that has none."""
+    import torch
+
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return Buffers(nobody, torch.zeros(0, 0), torch.zeros(0), ())
+
+
 class Shares(NamedTuple):
     """How much each client counts in a round."""
 
@@ -207,6 +243,8 @@ class ServerView(RoundView):
     train: Callable[[Tensor, Samples], Tensor]
     root: Samples  # root_size samples, x as the model call takes it
     server_lr: float
+    # of the clients whose rows are defended
+    buffers: Buffers = field(default_factory=no_buffers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,11 +265,13 @@ class RunDefense(Protocol):
         /,
         memory: Any = None,
         at: tuple[int, Tensor] | None = None,
+        buffers: Tensor | None = None,
     ) -> tuple[Updates, Any]:
         """(updates, memory): what it makes of updates that the adversary made up, with the
         adversary's data as root set, and what it remembers then. It starts from the ``memory`` that
         an earlier call returned, from none without one; ``at`` is an earlier round, and the model
-        (d,) that it began with, in place of the present ones.
+        (d,) that it began with, in place of the present ones; ``buffers`` (n, e) are the changes of
+        the buffers that come with the updates, without them nobody's changed.
         """
 
 
@@ -264,6 +304,8 @@ class AttackView(RoundView):
     # (x, y, index) → (x, y): a batch of malicious client ``index``, as the stages before this one
     # poison it; as it is for the first stage and outside a round
     poison: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] = lambda x, y, index: (x, y)
+    # () → (m, e): the changes of the buffers that come with the ``unpoisoned`` updates
+    unpoisoned_buffers: Callable[[], Tensor] = lambda: no_buffers().changes
     # (classes,): of the classes in the loss of local training, where the model has some
     class_weights: Tensor | None = None
     test: Samples | None = None  # only while the triggered test set is built

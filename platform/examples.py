@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from backstop.platform import seeds
 from backstop.platform.contract import (
     AttackView,
+    Buffers,
     Kind,
     Memory,
     Minimize,
@@ -113,6 +114,24 @@ def server_view_of(
         root=root,
         server_lr=1.0,
     )
+
+
+def batch_norm(mean: Tensor, variance: Tensor) -> Buffers:
+    """What clients 0 … n - 1 sent of a BatchNorm layer with c channels: running means and variances
+    (n, c). The global ones are 0 and 1.
+
+    >>> sent = batch_norm(torch.tensor([[0.5]]), torch.tensor([[2.0]]))
+    >>> sent.of(torch.tensor([0])), [slot.name for slot in sent.layout]
+    (tensor([[0.5000, 2.0000]]), ['running_mean', 'running_var'])
+    """
+    channels = mean.shape[1]
+    start = torch.tensor([0.0, 1.0]).repeat_interleave(channels)
+    layout = (
+        Slot("running_mean", 0, (channels,)),
+        Slot("running_var", channels, (channels,)),
+    )
+    sent = torch.cat([mean, variance], 1)
+    return Buffers(torch.arange(len(mean)), sent - start, start, layout)
 
 
 def attack_view_of(

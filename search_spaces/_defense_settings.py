@@ -1,10 +1,14 @@
 """Every defense as it stands in the spaces on digits: with its defaults, those aside that are in
-other units than this task's or that assume a number of attackers.
+other units than this task's or that assume a number of attackers; and the federation that it
+stands in, whose model has BatchNorm where a defense looks at its statistics.
 """
 
 from __future__ import annotations
 
-from backstop.platform.plugins import find, names
+from backstop.platform.contract import Spec
+from backstop.platform.plugins import defense_facts, find, names
+from backstop.platform.specs.part import parse_part
+from backstop.search_spaces.quickstart import BASE
 
 ATTACKERS = 4  # of the 20 clients in a round; what a defense that assumes a number is told
 # honest updates of this task are 0.2 to 0.7 long, the model 5 at first and 9 at the end
@@ -15,6 +19,13 @@ SETTINGS = {
     "sparsefed": "sparsefed(norm=0.2)",
     "weak_dp": "weak_dp(norm=0.2, noise=0.002)",
 }
+
+BATCH_NORM = BASE.replace(model=parse_part("convnet(width=8, modules=2)"))
+
+
+def federation_for(name: str) -> Spec:
+    """What a defense is put into."""
+    return BATCH_NORM if "buffers" in defense_facts(name).needs else BASE
 
 
 def defense_settings() -> dict[str, str]:

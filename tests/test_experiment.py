@@ -789,9 +789,13 @@ def golden_specs() -> dict[str, Spec]:
         for name, takes in kinds.items()
         if not takes or "image" in takes
     }
+    facts = {name: plugins.defense_facts(name) for name in plugins.names("defenses")}
+    batch_norm = TINY.replace(model=Part("convnet", {"width": 4, "modules": 1}))
     return attacks | {
-        f"defense {name}": TINY.replace(defense=(Part(name),))
-        for name in plugins.names("defenses")
+        f"defense {name}": (batch_norm if "buffers" in known.needs else TINY).replace(
+            defense=(Part(name),)
+        )
+        for name, known in facts.items()
         if name != "fedavg"
     }
 

@@ -307,7 +307,7 @@ def test_every_defense_aggregates_or_says_why_not(name: str) -> None:
     )
     if "params" in given:
         given["params"] = sent
-    aggregate = library.aggregate(updates_of(model, 12), **without(given, "layers"))
+    aggregate = library.aggregate(updates_of(model, 12), **without(given, "layers", "buffers"))
     assert list(aggregate) == list(params)
     assert all(aggregate[key].shape == params[key].shape for key in params)
 
@@ -318,14 +318,18 @@ def test_what_a_defense_needs_it_asks_for_in_one_line(name: str) -> None:
     needs = backstop.defense(text).needs
     model = small()
     updates = updates_of(model, 12)
-    flat = [torch.cat([row[key].flatten() for key in parameters(model)]) for row in updates]
+    bare = [{key: row[key] for key in parameters(model)} for row in updates]
+    flat = [torch.cat([value.flatten() for value in row.values()]) for row in bare]
+    brought: dict[str, Any] = {"layers": flat, "buffers": bare}
     for missing in needs:
         library = backstop.defense(text)
         given = without(offered(needs, model), missing)
+        if missing == "buffers":
+            given["params"] = {key: model.state_dict()[key] for key in parameters(model)}
         with pytest.raises(BadInput) as caught:
             if library.sends and missing != "params":
                 library.send(model.state_dict(), **without(given, "params", "weights"))
-            library.aggregate(flat if missing == "layers" else updates, **without(given, "layers"))
+            library.aggregate(brought.get(missing, updates), **without(given, "layers", "buffers"))
         assert one_line(caught.value) and name in str(caught.value)
         if not library.sends:
             assert HOW[missing] in str(caught.value)
@@ -357,6 +361,7 @@ def offered(needs: tuple[str, ...], model: nn.Module) -> dict[str, Any]:
         "root": root(),
         "weights": [20] * 12,
         "layers": None,
+        "buffers": None,
     }
     return {need: every[need] for need in needs}
 

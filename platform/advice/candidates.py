@@ -35,6 +35,7 @@ class Means(NamedTuple):
     turns: float  # rounds in which a client takes part, in the mean
     update: float  # median norm of honest updates
     parameters: float  # norm of the trained model
+    batch_norm: bool = True  # whether the model has BatchNorm layers; true where nobody knows
 
 
 class Candidate(NamedTuple):
@@ -97,10 +98,12 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
         yield "needs clean samples on the server, and there are none"
     if "clients" in facts.needs and not means.clients_change:
         yield "needs honest clients to train another way, which they cannot be asked to"
+    if "buffers" in facts.needs and not means.batch_norm:
+        yield "looks at BatchNorm statistics, and the model has none"
     # the law "sums" holds TAKES to it
     if means.sums_only and facts.takes != "row":
         yield "looks at single updates, and under secure aggregation the server sees sums only"
-    if facts.takes == "clients" and means.turns < TWICE:
+    if facts.takes == "clients" and "history" in facts.needs and means.turns < TWICE:
         yield (
             "follows each client from round to round, and here a client takes part in"
             f" {means.turns:.2g} rounds in the mean"

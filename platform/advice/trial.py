@@ -99,6 +99,7 @@ def make_trial(situation: Situation, folder: Path, device: str, *, quick: bool) 
             f=max(1, math.ceil(base.per_round * base.malicious - 1e-9)),
             update=statistics.median(clients.lengths),
             parameters=length,
+            batch_norm=built.net.batch_norm,
         ),
         attacks=attacks_on(data.kind),
         sizes=built.sizes,

@@ -15,7 +15,7 @@ from backstop.platform.params import BadInput, Parameter, Range, check, declare,
 
 Kind = Literal["image", "text", "table"]
 Knowledge = Literal["own", "defense", "all"]
-Need = Literal["f", "root", "history", "clients", "model"]
+Need = Literal["f", "root", "history", "clients", "model", "buffers"]
 Taken = Literal["clients", "rows", "row"]
 Given = Literal["rows", "mixtures", "row"]
 
@@ -31,6 +31,7 @@ NEEDS: Mapping[Need, str] = {
     "history": "history",
     "clients": "client change",
     "model": "model calls",
+    "buffers": "BatchNorm statistics",
 }
 TAKES: Mapping[Taken, str] = {
     "clients": "each client's own row",

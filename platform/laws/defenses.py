@@ -18,7 +18,7 @@ from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
 from backstop.platform.laws.scopes import goes_in_sections
 from backstop.platform.laws.streams import global_states
-from backstop.platform.laws.views import plain_server_view
+from backstop.platform.laws.views import plain_server_view, server_view_with
 from backstop.platform.seeds import generator
 
 SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
@@ -52,7 +52,7 @@ def noise(
 
 def apply(defense: Defense, given: Updates) -> Updates:
     """What a defense makes of the first round."""
-    view = plain_server_view(given.rows.shape[1])
+    view = server_view_with(given)
     return defense.apply(given, defense.init(view), view)[0]
 
 
@@ -114,8 +114,10 @@ def huge_rows(name: str) -> None:
 
 def leaves_arguments(name: str) -> None:
     """What is given stays as it is."""
-    given, view = weighed(noise(10, _D) * 1e4), plain_server_view(_D)
-    before, params = Updates(*(part.clone() for part in given)), view.params.clone()
+    given = weighed(noise(10, _D) * 1e4)
+    view = server_view_with(given)
+    before = Updates(*(part.clone() for part in given))
+    params, changes = view.params.clone(), view.buffers.changes.clone()
     defense = build_defense(name)
     defense.apply(given, defense.init(view), view)
     for part, now, then in zip(Updates._fields, given, before, strict=True):
@@ -123,6 +125,8 @@ def leaves_arguments(name: str) -> None:
         hold(same, "arguments left as they are", f"the updates' {part} were changed in place")
     same = torch.equal(view.params, params)
     hold(same, "arguments left as they are", "the view's params were changed in place")
+    same = torch.equal(view.buffers.changes, changes)
+    hold(same, "arguments left as they are", "the view's buffers were changed in place")
 
 
 def draws_again(name: str) -> None:
@@ -192,9 +196,9 @@ def pickled_state(name: str) -> None:
     straight = carried = defense.init(plain_server_view(_D))
     for number in range(3):
         given = weighed(noise(10, _D, f"round {number}"))
-        one, straight = defense.apply(given, straight, plain_server_view(_D, number))
+        one, straight = defense.apply(given, straight, server_view_with(given, number))
         kept = pickle.loads(pickle.dumps(carried))  # noqa: S301 -- of its own bytes
-        other, carried = defense.apply(given, kept, plain_server_view(_D, number))
+        other, carried = defense.apply(given, kept, server_view_with(given, number))
         same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         hold(same, "the same round after the state was pickled", f"round {number + 1} is another")
 

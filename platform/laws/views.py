@@ -23,6 +23,7 @@ from backstop.platform.contract import (
 )
 from backstop.platform.examples import (
     attack_view_of,
+    batch_norm,
     one_step,
     server_view_of,
     train_view_of,
@@ -72,6 +73,15 @@ def plain_server_view(d: int, round: int = 0) -> ServerView:  # noqa: A002 -- th
     """A server's view of d parameters."""
     known = _known(d, generator(0, "tests", "defense", round), round)
     return server_view_of(known, samples("table", 20, "root"), one_step(model))
+
+
+def server_view_with(given: Updates, round: int = 0) -> ServerView:  # noqa: A002
+    """A server's view once these updates have come, with buffers that tell the rows apart: those of
+    a BatchNorm layer whose running means and variances moved as the parameters did.
+    """
+    plain = plain_server_view(given.rows.shape[1], round)
+    buffers = batch_norm(given.rows, given.rows + 1)
+    return replace(plain, buffers=buffers._replace(client=given.client))
 
 
 def plain_client_view(kind: Kind, *, d: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> ClientView:
@@ -143,9 +153,15 @@ def uneven(rows: Tensor) -> Updates:
     return Updates(rows, torch.arange(1.0, len(rows) + 1), torch.arange(len(rows)))
 
 
-def accepting(given: Updates, /, memory: Any = None, at: Any = None) -> tuple[Updates, Any]:
+def accepting(
+    given: Updates,
+    /,
+    memory: Any = None,
+    at: Any = None,
+    buffers: Tensor | None = None,
+) -> tuple[Updates, Any]:
     """A defense that leaves every row as it is, and remembers nothing."""
-    del at
+    del at, buffers
     return given, memory
 
 

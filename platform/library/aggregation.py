@@ -339,8 +339,7 @@ class Aggregator:
 
     def _check_followed(self, nameless: int | None) -> None:
         """Raise BadInput where clients without ids cannot be those of the round before."""
-        facts = ((part.name, plugins.defense_facts(part.name)) for part in self.spec.defense)
-        following = [name for name, known in facts if known.takes == "clients"]
+        following = [part.name for part in self.spec.defense if _follows(part.name)]
         if self._memory is None or not self.round or not following:
             return
         before = self._memory.nameless
@@ -411,6 +410,12 @@ def _step(
     left = [rows.clients[row] for row in finite.nonzero().flatten().tolist()]
     kept |= zip(left, step.kept.tolist(), strict=True)
     return _Moved(step.defended.aggregate, step.change, kept), step.defended.state
+
+
+def _follows(name: str) -> bool:
+    """Whether a defense follows clients from round to round."""
+    facts = plugins.defense_facts(name)
+    return facts.takes == "clients" and "history" in facts.needs
 
 
 def _counted(nameless: int | None) -> str:

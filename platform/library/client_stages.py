@@ -23,6 +23,7 @@ KNOWN = {"round", "params", "layout", "generator", "members", "poison"}
 # field of the view that is lacking → what it takes
 OUT_OF_REACH: Mapping[str, str] = {
     "unpoisoned": "what the client would send unpoisoned, which is a second local training",
+    "unpoisoned_buffers": "what the client would send unpoisoned, which is a second local training",
     "defend": "the server's defense, which no client has",
     "honest": "the updates of honest clients, which no client sees",
 }

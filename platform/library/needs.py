@@ -21,11 +21,13 @@ HOW: Mapping[str, str] = {
     "root": "root=(x, y), clean samples of the server's own",
     "weights": "weights=, the clients' sample counts",
     "layers": "each update as a list of arrays or a state dict, or model=, to tell the layers",
+    "buffers": "updates and params= as state dicts with the statistics of BatchNorm layers",
 }
 # field of the view → what it takes
 BEHIND: Mapping[str, tuple[str, ...]] = {
     "params": ("params",),
     "layout": ("layers",),
+    "buffers": ("params", "buffers"),
     "head": ("model",),
     "classes": ("model",),
     "model": ("params", "model"),
@@ -36,6 +38,7 @@ BEHIND: Mapping[str, tuple[str, ...]] = {
 DECLARED: Mapping[str, tuple[str, ...]] = {  # a fact of the plug-in → what it takes
     "model": ("params", "model"),
     "root": ("params", "model", "root"),
+    "buffers": ("params", "buffers"),
 }
 ROWS, LENGTH = 12, 24  # of updates that a defense is tried on
 

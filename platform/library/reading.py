@@ -50,6 +50,7 @@ class Basis(NamedTuple):
             "root": here.root is not None,
             "weights": here.counted,
             "layers": here.layout is not None,
+            "buffers": here.buffers is not None,
         }
         return {need for need, is_met in met.items() if is_met}
 
@@ -127,6 +128,7 @@ def read_basis(
             params=params,
             buffers=buffers,
             layout=places.layout if places.layered else None,
+            buffer_layout=places.buffer_layout,
             built=built,
             root=root,
             counted=counted,

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from backstop.platform import seeds
-from backstop.platform.contract import Attack, Data, Kind, Part, Samples, ServerView
+from backstop.platform.contract import (
+    Attack,
+    Buffers,
+    Data,
+    Kind,
+    Part,
+    Samples,
+    ServerView,
+    no_buffers,
+)
 from backstop.platform.library.lacking import Partial
 from backstop.platform.params import BadInput
 from backstop.platform.rounds.views import State, Views
@@ -41,6 +50,7 @@ class Surroundings(NamedTuple):
     params: Tensor | None  # (d,)
     buffers: Tensor | None  # (e,); None: those of the model
     layout: Layout | None  # None: nobody knows the layers
+    buffer_layout: Layout  # of the buffers that clients bring
     built: Federation | None  # of the model and the root set, where there is a model
     root: Samples | None
     counted: bool  # whether the clients' sample counts are known, by which a client trains
@@ -56,6 +66,8 @@ class Surroundings(NamedTuple):
             lacking.add("params")
         if self.layout is None:
             lacking.add("layout")
+        if self.buffers is None:
+            lacking.add("buffers")
         if self.root is None:
             lacking.add("root")
         if self.built is None:
@@ -68,7 +80,7 @@ class Surroundings(NamedTuple):
         params = built.net.params if self.params is None else self.params
         buffers = built.net.buffers if self.buffers is None else self.buffers
         state = State(self.round, params, buffers, None, None)
-        return vars(Views(built, Path()).server(state, draws))
+        return {**vars(Views(built, Path()).server(state, draws)), "buffers": self._unsent()}
 
     def _bare(self, draws: str) -> dict[str, Any]:
         return {
@@ -83,7 +95,17 @@ class Surroundings(NamedTuple):
             "train": None,
             "root": self.root,
             "server_lr": self.spec.server_lr,
+            "buffers": self._unsent(),
         }
+
+    def _unsent(self) -> Buffers:
+        """The buffers before a client has brought any."""
+        unknown = no_buffers()
+        if self.buffers is None:
+            return unknown
+        nobody = unknown.client.to(self.buffers.device)
+        changes = self.buffers.new_zeros(0, len(self.buffers))
+        return Buffers(nobody, changes, self.buffers, self.buffer_layout)
 
 
 def flat_network(

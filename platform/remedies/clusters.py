@@ -12,6 +12,7 @@ from backstop.platform import robust
 # angles count in whole millionths: sums of them are exact, so ties do not depend on the order of
 # the rows
 MILLIONTHS = 1e6
+LLOYD_STEPS = 100  # at most; a few suffice
 
 Linkage = Literal["average", "complete"]
 
@@ -86,3 +87,36 @@ def _nearest(
         distance /= size[:, None] * size
     first = int(distance.fill_diagonal_(torch.inf).argmin())
     return divmod(first, len(size))
+
+
+def two_means(points: Tensor) -> Tensor:
+    """Two clusters of n points (n, k) float64 with a small sum of squared distances to their means:
+    (n,) bool, true for those of the smaller cluster, false for all where the points are one.
+
+    Lloyd's algorithm from n starts, each point and the one farthest from it; of what they come to,
+    the smallest sum counts. Nothing is drawn, so the order of the points does not matter.
+
+    Source: S. P. Lloyd, "Least Squares Quantization in PCM", IEEE Transactions on Information
+    Theory 28(2), 1982.
+
+    >>> two_means(torch.tensor([[0.0], [0.2], [0.1], [9.0]]).double())
+    tensor([False, False, False,  True])
+    """
+    second = points[_squared(points, points).argmax(1)]
+    centers = torch.stack([points, second], 1)  # (n, 2, k) of each start
+    nearer = second.new_zeros(len(points), len(points)).bool()  # to the second, of each start
+    for _ in range(LLOYD_STEPS):
+        before = nearer
+        squared = _squared(centers.flatten(0, 1), points).view(len(points), 2, -1)
+        nearer = squared[:, 1] < squared[:, 0]
+        if torch.equal(nearer, before):
+            break
+        share = torch.stack([~nearer, nearer], 1).to(points)
+        centers = share @ points / share.sum(2, keepdim=True).clamp_min(1)
+    label = nearer[squared.amin(1).sum(1).argmin()]
+    return ~label if 2 * label.sum() > len(label) else label
+
+
+def _squared(ones: Tensor, others: Tensor) -> Tensor:
+    """Squared distances of all pairs, float64: (n, k), (m, k) → (n, m)."""
+    return torch.stack([(one - others).square().sum(1) for one in ones])

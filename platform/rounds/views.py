@@ -12,11 +12,20 @@ import torch
 from torch import Tensor
 
 from backstop.platform import seeds
-from backstop.platform.contract import AttackView, RoundView, Samples, ServerView, Updates
+from backstop.platform.contract import (
+    AttackView,
+    Buffers,
+    RoundView,
+    Samples,
+    ServerView,
+    Updates,
+)
 from backstop.platform.training import loading, local_sgd, partition
+from backstop.platform.training.client_rules import Trained
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.mean import finite_rows
 from backstop.platform.training.network import to_unit_interval
+from backstop.platform.training.server_step import with_buffers
 
 
 class State(NamedTuple):
@@ -56,6 +65,7 @@ class Views:
             train=self._training(state),
             root=Samples(to_unit_interval(root.x), root.y),
             server_lr=self.built.spec.server_lr,
+            buffers=self._unsent(state),
         )
 
     def attack(self, state: State, presence: Presence | None = None) -> AttackView:
@@ -66,7 +76,8 @@ class Views:
         return AttackView(
             **vars(self._shared(state, "attack")),
             train=self._training(state),
-            unpoisoned=partial(self._unpoisoned, state, presence.members),
+            unpoisoned=lambda: self._unpoisoned(state, presence.members).rows,
+            unpoisoned_buffers=lambda: self._unpoisoned(state, presence.members).buffers,
             samples=self.attacker_data,
             sizes=tuple(map(len, _malicious_shards(built))),
             kind=built.data.kind,
@@ -90,6 +101,16 @@ class Views:
             generator,
         )
 
+    def _unsent(self, state: State) -> Buffers:
+        """The buffers before a client has sent any."""
+        start = state.buffers
+        return Buffers(
+            client=_nobody().to(start.device),
+            changes=start.new_zeros(0, len(start)),
+            start=start,
+            layout=self.built.net.buffer_layout,
+        )
+
     def _training(self, state: State) -> Callable[[Tensor, Samples], Tensor]:
         def train(params: Tensor, samples: Samples) -> Tensor:
             return local_sgd.train_samples(
@@ -102,7 +123,7 @@ class Views:
 
         return train
 
-    def _unpoisoned(self, state: State, members: Tensor) -> Tensor:
+    def _unpoisoned(self, state: State, members: Tensor) -> Trained:
         clients = self.built.malicious[members].tolist()
         return local_sgd.unpoisoned(
             self.built,
@@ -118,12 +139,15 @@ class Views:
         updates: Updates,
         memory: Any = None,
         at: tuple[int, Tensor] | None = None,
+        buffers: Tensor | None = None,
     ) -> tuple[Updates, Any]:
         """As :class:`~backstop.platform.contract.RunDefense`. Rows that are not finite do not come
         to the defense, as they do not in a round.
         """
         spec, defense = self.built.spec, self.built.defense
-        finite = finite_rows(updates.rows)
+        if buffers is None:
+            buffers = state.buffers.new_zeros(len(updates.rows), len(state.buffers))
+        finite = finite_rows(updates.rows) & finite_rows(buffers)
         if not finite.all():
             updates = Updates(*(column[finite] for column in updates))
         if not finite.any():
@@ -134,6 +158,7 @@ class Views:
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
         root = _some(self.attacker_data(), spec.root_size, draws)
         view = replace(self.server(state), root=root, generator=draws)
+        view = with_buffers(view, updates.client, buffers[finite])
         known = defense.init(view) if memory is None else memory
         return defense.apply(updates, known, view)
 

@@ -209,6 +209,7 @@ def build_federation(
         device=where,
     )
     _trainable(built)
+    _has_statistics(built)
     return built
 
 
@@ -301,6 +302,18 @@ def _trainable(built: Federation) -> None:
     if trained and spec.root_size == 1:
         where = f"root_size=1 with {trained[0]}"
         raise BadInput(built.lonely(where, "set root_size to 2 or more"))
+
+
+def _has_statistics(built: Federation) -> None:
+    """BadInput where a defense looks at BatchNorm statistics and the model has none."""
+    if built.net.batch_norm:
+        return
+    for item in built.spec.defense:
+        if "buffers" in plugins.defense_facts(item.name).needs:
+            raise BadInput(
+                f"defense {item.name} looks at BatchNorm statistics and model {built.spec.model}"
+                " has none; take a model with BatchNorm, e.g. resnet18(norm=batch)"
+            )
 
 
 def _embed(

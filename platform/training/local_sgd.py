@@ -76,15 +76,15 @@ def unpoisoned(
     clients: Sequence[int],
     params: Tensor,
     buffers: Tensor,
-) -> Tensor:
-    """The updates (k, d) of malicious clients that attack in a round, had they no attack: trained
-    on the same batches, and without the defense's rules for honest clients, as their poisoned ones.
+) -> Trained:
+    """What k malicious clients that attack in a round would send, had they no attack: trained on
+    the same batches, and without the defense's rules for honest clients, as their poisoned ones.
     """
     plain = federation._replace(attack=Attack())
     sheet = Sheet(clients, params, buffers)
     for unit in blocks(plain, round_index, clients, attacked=True):
         train(plain, round_index, unit, params, buffers, None, attacked=True, sheet=sheet)
-    return sheet.trained.rows
+    return sheet.trained
 
 
 def _attackers(federation: Federation, round_index: int) -> dict[int, int]:

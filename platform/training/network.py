@@ -97,6 +97,11 @@ class Network(NamedTuple):
     pixels: Tensor | None = None
     dense: Dense | None = None  # where gradients are taken by hand
 
+    @property
+    def batch_norm(self) -> bool:
+        """Whether it has BatchNorm layers with running statistics."""
+        return any(slot.name.endswith("running_var") for slot in self.buffer_layout)
+
     def normalize(self, x: Tensor) -> Tensor:
         """Model input from images in [0, 1] (or uint8), tables or token ids.
 

@@ -64,4 +64,16 @@ def server_step(
     """Defend rows, of one client at least, and average them. A client's changes of buffers (n, e)
     count as much as the defense lets the client count.
     """
-    return ServerStep(matrix.defended(sent, defense, memory, view), sent, changes)
+    seeing = with_buffers(view, sent.client, changes)
+    return ServerStep(matrix.defended(sent, defense, memory, seeing), sent, changes)
+
+
+def with_buffers(
+    view: ServerView,
+    client: Tensor,
+    changes: Tensor,
+) -> ServerView:
+    """The view once the clients (n,) have sent these changes of their buffers (n, e)."""
+    fields = vars(view)  # nothing of it is looked at: a view may lack some
+    buffers = fields["buffers"]._replace(client=client, changes=changes)
+    return type(view)(**{**fields, "buffers": buffers})

@@ -41,8 +41,12 @@ def copy_of(name: str, **params: Any) -> RunDefense:
     defense: Defense = plugins.build("defenses", name, params)
 
     def defend(
-        given: Updates, memory: Any = None, at: tuple[int, Tensor] | None = None
+        given: Updates,
+        memory: Any = None,
+        at: tuple[int, Tensor] | None = None,
+        buffers: Tensor | None = None,
     ) -> tuple[Updates, Any]:
+        assert buffers is None
         view = server_view(D)
         if at is not None:
             view = replace(view, round=at[0], params=at[1])
