@@ -503,7 +503,10 @@ def _data_options(to: Parser) -> None:
     _plugin_option(to)
     for name, text in (
         ("clients", "show how its samples are dealt to so many clients (default: natural ones)"),
-        ("alpha", "as in run: a number, none, shards or natural"),
+        ("alpha", "as in run: a number, none, shards, natural, labels or sizes"),
+        ("labels-each", "labels of a client, with --alpha labels"),
+        ("size-exponent", "of the power law, with --alpha sizes"),
+        ("input-noise", "of the last client's inputs, as in run"),
         ("root-size", "samples that the server holds out first, as in run"),
         ("seed", "of the split, as in run"),
     ):

@@ -28,7 +28,7 @@ from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
 from backstop.platform.specs.spec import Spec, validate
 from backstop.platform.storage import Location
-from backstop.platform.training import evaluate, federation, loading
+from backstop.platform.training import evaluate, federation, loading, skew
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.local_sgd import Trained
@@ -155,10 +155,11 @@ class Experiment:
             return evaluate.accuracy(predicted.label, clean.clean)
 
     def _of_the_run(self) -> dict[str, float]:
-        """What is told once: how the model started, how many inputs its rates are of, and where
-        clients drop out, how often that left no honest one.
+        """What is told once: how the model started, how many inputs its rates are of, how unequal
+        the clients are, and where they drop out, how often that left no honest one.
         """
         told = evaluate.sizes(self.probe()) | turnout.figures(self.built)
+        told |= skew.split_figures(self.built.data, self.built.shards)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}
 

@@ -779,6 +779,9 @@ def test_unknown_devices_are_refused(device: str) -> None:
         Experiment(TINY, NOWHERE, device)
 
 
+SPLIT = ("run/label_skew", "run/size_ratio", "run/input_skew")
+
+
 def golden_specs() -> dict[str, Spec]:
     """Every attack against FedAvg, and every defense without an attack."""
     from backstop.platform import plugins
@@ -804,15 +807,17 @@ def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -
     """No exceptions and no skips: a change of numbers is either a mistake, or a new VERSION and
     refreshed golden values.
     """
-    found = {}
+    found, splits = {}, set()
     for name, spec in golden_specs().items():
         state = final_state(spec)
-        last = metrics(spec)[-1]
+        last = dict(metrics(spec)[-1])
+        splits.add(tuple(last.pop(key) for key in SPLIT))
         found[name] = {
             "norm": state.params.double().norm().item(),
             "sum": state.params.double().sum().item(),
             **last,
         }
+    assert len(splits) == 1, "the clients are the same, whatever attacks or defends"
     if request.config.getoption("--refresh-golden"):
         GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     known = json.loads(GOLDEN.read_text())

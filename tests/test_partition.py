@@ -177,7 +177,7 @@ def test_some_of_the_natural_clients() -> None:
         (
             "shard",
             3,
-            r"alpha='shard' is not allowed; alpha is a number above 0, none, shards or natural",
+            r"alpha='shard' is not allowed; alpha is a number above 0, none, shards, natural,",
         ),
     ],
 )

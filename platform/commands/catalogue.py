@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from backstop.platform.specs.part import Part
 
 Item = Mapping[str, Any]  # a plug-in as one plain object
-SPLIT_KEYS = ("clients", "alpha", "root_size", "seed")  # of a spec: how samples are dealt out
+SPLIT_KEYS = (  # of a spec: how samples are dealt out
+    "clients",
+    "alpha",
+    "labels_each",
+    "size_exponent",
+    "input_noise",
+    "root_size",
+    "seed",
+)
 SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
 
 
@@ -286,7 +294,7 @@ def _held(
     from backstop.platform.commands.holdings import holdings
     from backstop.platform.params import check
     from backstop.platform.specs.part import parse_value
-    from backstop.platform.specs.spec import Spec, scalar_fields
+    from backstop.platform.specs.spec import Spec, check_split, scalar_fields
 
     usual = Spec()
     split = {key: getattr(usual, key) for key in SPLIT_KEYS}
@@ -297,6 +305,7 @@ def _held(
     for key in SPLIT_KEYS:
         if (text := getattr(options, key)) is not None:
             split[key] = check(scalar_fields()[key], parse_value(text), f"--{key}")
+    check_split(split)
     return holdings(loaded, **split)
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from backstop.platform.contract import Data
-from backstop.platform.training import partition
-from backstop.platform.training.skew import counts_of, skew_of
+from backstop.platform.results.figures.wording import dealt
+from backstop.platform.seeds import generator
+from backstop.platform.training import partition, splits
+from backstop.platform.training.skew import counts_of, input_distances, skew_of
 
 SHOWN_CLIENTS, SHOWN_CLASSES = 30, 10  # that are shown with a line or a column each
+INPUT_FIGURES = ("input_mean", "input_most", "input_chance")
 SHOWN_LABELS = 3  # classes of a client, where there are more than have columns
 
 Holdings = Mapping[str, Any]
@@ -22,6 +28,9 @@ def holdings(
     alpha: float | str | None,
     root_size: int,
     seed: int,
+    labels_each: int,
+    size_exponent: float,
+    input_noise: float,
 ) -> Holdings:
     """The split of a dataset as one plain object. ``clients`` None: all natural ones. Raises
     BadInput where it cannot be made.
@@ -35,7 +44,11 @@ def holdings(
         alpha=alpha,
         seed=seed,
         among=rest,
+        labels_each=labels_each,
+        size_exponent=size_exponent,
     )
+    if input_noise:
+        data = splits.noisy(data, shards, noise=input_noise, seed=seed)
     counts = counts_of(shards, data.train.y, data.classes)
     reading = data.reading
     classes = list(reading.classes) if reading else [str(index) for index in range(data.classes)]
@@ -48,19 +61,43 @@ def holdings(
         rows.append({"client": name, "samples": len(shard), "labels": labels})
     return {
         "alpha": alpha,
+        "labels_each": labels_each,
+        "size_exponent": size_exponent,
         "seed": seed,
         "root": len(root),
         "samples": int(counts.sum()),
         "clients": rows,
-        "skew": skew_of(counts)._asdict(),
+        "input_noise": input_noise,
+        "skew": {**skew_of(counts)._asdict(), **_input_skew(data, shards, seed)},
     }
+
+
+def _input_skew(
+    data: Data,
+    shards: Sequence[Tensor],
+    seed: int,
+) -> dict[str, float | None]:
+    """How far the clients' inputs are from the whole, and how far where clients of the same sizes
+    are dealt them at random; None of a text.
+    """
+    if data.kind == "text":
+        return dict.fromkeys(INPUT_FIGURES)
+    away = input_distances(data.train.x, shards)
+    dealt_samples = torch.cat(list(shards))
+    order = torch.randperm(len(dealt_samples), generator=generator(seed, "dealt at random"))
+    at_random = dealt_samples[order].split(list(map(len, shards)))
+    chance = input_distances(data.train.x, at_random).mean()
+    figures = (float(away.mean()), float(away.max()), float(chance))
+    return dict(zip(INPUT_FIGURES, figures, strict=True))
 
 
 def holding_lines(held: Holdings) -> Iterator[str]:
     """The lines that show a split."""
     rows = held["clients"]
     root = f", {held['root']} held out for the server" if held["root"] else ""
-    yield f"{len(rows)} clients ({_way(held)}), {held['samples']} samples to train on{root}"
+    drawn = held["alpha"] != "natural" or held["input_noise"]
+    way = dealt(held) + f", seed {held['seed']}" * bool(drawn)
+    yield f"{len(rows)} clients ({way}), {held['samples']} samples to train on{root}"
     yield from _table(rows)
     skew = held["skew"]
     yield (
@@ -71,20 +108,15 @@ def holding_lines(held: Holdings) -> Iterator[str]:
         f"  sizes: the largest client has {skew['ratio']:.3g} times the samples of the smallest;"
         f" standard deviation {skew['spread']:.2f} of the mean"
     )
+    if skew["input_mean"] is not None:
+        yield (
+            f"  inputs: a client's differ from the whole by {skew['input_mean']:.2f} in the mean,"
+            f" {skew['input_most']:.2f} at most (standard deviations; dealt at random"
+            f" {skew['input_chance']:.2f})"
+        )
     single = [row["client"] for row in rows if row["samples"] == 1]
     if single:
         yield f"  note: {len(single)} of the clients have one sample, {single[0]} first"
-
-
-def _way(held: Holdings) -> str:
-    alpha = held["alpha"]
-    if alpha is None:
-        return f"IID, seed {held['seed']}"
-    if alpha == "natural":
-        return "natural"
-    if alpha == "shards":
-        return f"two label shards each, seed {held['seed']}"
-    return f"Dirichlet {alpha:g}, seed {held['seed']}"
 
 
 def _table(rows: Sequence[Holdings]) -> Iterator[str]:

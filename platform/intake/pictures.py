@@ -77,19 +77,18 @@ def decode(
     files: Sequence[Path],
     form: PictureForm,
     hint: str,
+    *,
+    sizes: str = "folder(size=32) makes all of one size",
 ) -> npt.NDArray[np.uint8]:
     """The images, (N, channels, height, width) uint8. Raises BadInput for one that cannot be read,
-    and where sizes differ and no size is wanted.
+    and where sizes differ and no size is wanted: ``sizes`` says what then.
     """
     pixels: list[npt.NDArray[np.uint8]] = []
     for file in files:
         pixels.append(_decoded(file, form, hint))
         if pixels[-1].shape != pixels[0].shape:
             here, first = (f"{item.shape[2]}×{item.shape[1]}" for item in (pixels[-1], pixels[0]))
-            raise BadInput(
-                f"{file} has {here} pixels and {files[0].name} {first}; folder(size=32) makes all"
-                " of one size"
-            )
+            raise BadInput(f"{file} has {here} pixels and {files[0].name} {first}; {sizes}")
     return np.stack(pixels)
 
 

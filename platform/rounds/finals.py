@@ -18,7 +18,14 @@ TURNS = "attack/turns"
 OF_THE_RUN = "run/"  # what the last record tells of the whole run
 # figures that stored runs may lack because they are older than the figure
 YOUNGER_FIGURES = frozenset(
-    {"final/start_accuracy", "final/test_samples", "final/success_samples"},
+    {
+        "final/start_accuracy",
+        "final/test_samples",
+        "final/success_samples",
+        "final/label_skew",
+        "final/size_ratio",
+        "final/input_skew",
+    },
 )
 KEPT = "defense/kept_weight_"
 BITE = 0.05  # attack success over a comparison's that makes an attack: a convention of the boards
@@ -64,9 +71,10 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     ``final/attack_turns``, where there is an attack, is how often a malicious client attacked in
     all: 0 says that the attack never happened. ``final/start_accuracy`` is the clean accuracy of
     the model before the first round, ``final/test_samples`` and ``final/success_samples`` are how
-    many inputs accuracy and attack success are shares of. Where clients drop out,
-    ``final/empty_rounds`` and ``final/malicious_only_rounds`` count the rounds in which nobody and
-    in which malicious clients alone answered.
+    many inputs accuracy and attack success are shares of. ``final/label_skew``,
+    ``final/size_ratio`` and ``final/input_skew`` say how unequal the clients are. Where
+    clients drop out, ``final/empty_rounds`` and ``final/malicious_only_rounds`` count the rounds in
+    which nobody and in which malicious clients alone answered.
 
     >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])

@@ -46,6 +46,10 @@ class Spec:
     clients: Annotated[int, Range(1, MANY), "clients in the federation"] = 100
     per_round: Annotated[int, Range(1, MANY), "clients that train in a round"] = 20
     malicious: Annotated[float, Range(0, 1), "share of all clients that is malicious"] = 0.2
+    malicious_by: Annotated[
+        Literal["lot", "fewest", "most"],
+        "which clients are malicious; lot: drawn; fewest, most: those with so many samples",
+    ] = "lot"
     selection: Annotated[
         Literal["random", "fixed"], "fixed: every cohort holds the same number of malicious clients"
     ] = "random"
@@ -55,12 +59,28 @@ class Spec:
         "chance that a client of a cohort, honest or malicious, never answers in a round",
     ] = 0.0
     alpha: Annotated[
-        float | Literal["natural", "shards"] | None,
+        float | Literal["natural", "shards", "labels", "sizes"] | None,
         Range(0, MANY, low_open=True),
         "a number: Dirichlet concentration, by which each class is dealt over the clients"
         " (not each client's mix of classes drawn), so clients differ in size;"
-        " none: IID; shards: two label shards a client; natural: the dataset's own clients",
+        " none: IID; shards: two label shards a client; natural: the dataset's own clients;"
+        " labels: labels_each of the labels a client; sizes: IID, in sizes by a power law",
     ] = 0.5
+    labels_each: Annotated[
+        int, Range(1, MANY), "with alpha=labels: how many labels a client has"
+    ] = 2
+    size_exponent: Annotated[
+        float,
+        Range(0, 10),
+        "with alpha=sizes: the client of rank r has a share proportional to r^-size_exponent",
+    ] = 1.0
+    input_noise: Annotated[
+        float,
+        Range(0, 100),
+        "standard deviation of the noise on the last client's training inputs, of images on the"
+        " scale from 0 to 1, of tables in standard deviations; from the first client, which has"
+        " none, it grows evenly",
+    ] = 0.0
     rounds: Annotated[int, Range(1, MANY), "communication rounds"] = 30
     local_epochs: Annotated[
         int, Range(1, MANY), "passes over its own samples that a client makes in a round"
@@ -131,7 +151,19 @@ class Spec:
 
 
 # fields younger than the ids of stored runs: written only where they differ from their default
-YOUNGER_FIELDS = frozenset({"precision", "evaluate_on", "client_dropout"})
+YOUNGER_FIELDS = frozenset(
+    {
+        "precision",
+        "evaluate_on",
+        "client_dropout",
+        "malicious_by",
+        "labels_each",
+        "size_exponent",
+        "input_noise",
+    }
+)
+# fields that say nothing but with one value of ``alpha``
+SPLIT_FIELDS = {"labels_each": "labels", "size_exponent": "sizes"}
 ENGINE = 3  # raised when the platform's own numbers change; part of every id
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 
@@ -175,6 +207,7 @@ def _resolve(spec: Spec) -> Spec:
     """The work of :func:`validate`."""
     spec = _completed(spec)
     _check_schedule(spec)
+    check_split({name: getattr(spec, name) for name in ("alpha", *SPLIT_FIELDS)})
     _check_attackers(spec)
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
@@ -236,6 +269,17 @@ def _check_schedule(spec: Spec) -> None:
         raise BadInput(
             f"spec: attack_stop={spec.attack_stop} must come after attack_start={spec.attack_start}"
         )
+
+
+def check_split(given: Mapping[str, Scalar]) -> None:
+    """BadInput where a field of :data:`SPLIT_FIELDS` is given to a split that does not read it."""
+    for name, split in SPLIT_FIELDS.items():
+        usual = scalar_fields()[name].default
+        if given[name] != usual and given["alpha"] != split:
+            raise BadInput(
+                f"spec: {name}={given[name]} is for alpha={split}, and alpha={given['alpha']};"
+                f" set alpha={split}, or leave {name} as it is ({usual})"
+            )
 
 
 def _check_kinds(spec: Spec) -> None:

@@ -14,7 +14,7 @@ from backstop.platform.contract import Attack, Data, Defense, RoundView, Samples
 from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import Spec
-from backstop.platform.training import fitting, network, partition
+from backstop.platform.training import fitting, network, partition, splits
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
 from backstop.platform.training.defense_chain import chain
 
@@ -189,7 +189,12 @@ def build_federation(
         alpha=spec.alpha,
         seed=spec.seed,
         among=rest,
+        labels_each=spec.labels_each,
+        size_exponent=spec.size_exponent,
     )
+    if spec.input_noise:
+        data = splits.noisy(data, shards, noise=spec.input_noise, seed=spec.seed)
+    sizes = tuple(map(len, shards))
     module = _model(spec, data)
     attack, stages = _attack(spec)
     own = loose.is_full_name(spec.model.name)
@@ -198,8 +203,14 @@ def build_federation(
         spec=spec,
         data=_move(data, where),
         shards=tuple(shards),
-        sizes=tuple(map(len, shards)),
-        malicious=partition.malicious_clients(spec.clients, spec.malicious, spec.seed),
+        sizes=sizes,
+        malicious=partition.malicious_clients(
+            spec.clients,
+            spec.malicious,
+            spec.seed,
+            by=spec.malicious_by,
+            sizes=sizes,
+        ),
         net=net,
         replica=network.Replica(net),
         attack=attack,

@@ -6,6 +6,7 @@ face the same federation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -19,6 +20,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.robust import floor_count
 from backstop.platform.seeds import chance, generator, stream
 from backstop.platform.specs.spec import attacker_count, attackers_in_cohort
+from backstop.platform.training import splits
 
 # draws of a Dirichlet split before giving up; each costs a fraction of a millisecond
 ATTEMPTS = 1000
@@ -91,15 +93,18 @@ def deal(
     alpha: float | str | None,
     seed: int,
     among: Tensor | None = None,
+    labels_each: int = 2,
+    size_exponent: float = 1.0,
 ) -> list[Tensor]:
     """For each client the ascending indices (int64) of its training samples; disjoint, and none is
     empty.
 
     ``alpha`` None deals equal numbers of samples at random (IID), a number is the concentration of
     a Dirichlet split by label, ``shards`` gives every client two label shards, ``natural`` keeps
-    the dataset's own clients. All samples are dealt (of those in ``among``, ascending, where it is
-    given), except where the dataset has more natural clients than are wanted. Raises BadInput where
-    a split is impossible.
+    the dataset's own clients, ``labels`` gives every client ``labels_each`` of the labels,
+    ``sizes`` makes sizes follow a power law of ``size_exponent``. All samples are dealt (of those
+    in ``among``, ascending, where it is given), except where the dataset has more natural clients
+    than are wanted. Raises BadInput where a split is impossible.
     """
     every = torch.arange(len(data.train.y)) if among is None else among
     y = data.train.y[every]
@@ -115,10 +120,14 @@ def deal(
         owner = _shards(y, clients, seed)
     elif alpha == "natural":
         owner = _natural(None if data.client is None else data.client[every], clients, seed)
+    elif alpha == "labels":
+        owner = splits.by_labels(y, clients=clients, each=labels_each, seed=seed)
+    elif alpha == "sizes":
+        owner = splits.by_size(total, clients=clients, exponent=size_exponent, seed=seed)
     elif isinstance(alpha, str):
         raise BadInput(
             f"spec: alpha={alpha!r} is not allowed; alpha is a number above 0, none,"
-            " shards or natural"
+            " shards, natural, labels or sizes"
         )
     else:
         owner = _dirichlet(y, data.classes, clients, alpha, seed)
@@ -132,11 +141,20 @@ def malicious_clients(
     clients: int,
     share: float,
     seed: int,
+    *,
+    by: str = "lot",
+    sizes: Sequence[int] = (),
 ) -> Tensor:
     """The ascending ids (int64) of the malicious clients: share · clients of them, halves rounded
     up.
+
+    They are drawn ``by`` lot, or are those whose ``sizes`` are the ``fewest`` or the ``most``
+    samples; who is drawn first goes first among equals.
     """
     drawn = torch.randperm(clients, generator=generator(seed, "malicious"))
+    if by != "lot":
+        held = torch.tensor(sizes)[drawn]
+        drawn = drawn[held.argsort(descending=by == "most", stable=True)]
     return drawn[: attacker_count(clients, share)].sort().values
 
 
@@ -259,7 +277,7 @@ def _natural(
     if own is None:
         raise BadInput(
             "spec: alpha=natural is not allowed; this dataset has no clients of its own,"
-            " so alpha is a number, none or shards"
+            " so alpha is a number, none, shards, labels or sizes"
         )
     known, position = torch.unique(own, return_inverse=True)
     if len(known) < clients:

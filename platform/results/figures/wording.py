@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from backstop.platform.results.figures.names import Json
+from backstop.platform.specs.spec import scalar_fields
 
+SPLIT_NUMBERS = ("labels_each", "size_exponent", "input_noise")
 UNEVEN = 1.25  # of the sides of an interval, from which on both are told
 
 
@@ -66,3 +68,26 @@ def kind_of_ends(figure: Json) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 seed``, ``2 seeds``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def dealt(fields: Json) -> str:
+    """How samples are dealt to the clients, by the fields of a spec that say so; one that is not
+    written down has its default.
+
+    >>> dealt({"alpha": 0.5}), dealt({"alpha": None, "input_noise": 0.2})
+    ('Dirichlet 0.5', 'IID, input noise up to 0.2')
+    >>> dealt({"alpha": "labels"}), dealt({"alpha": "sizes", "size_exponent": 2.0})
+    ('2 labels each', 'sizes by a power law of exponent 2')
+    """
+    alpha = fields["alpha"]
+    given = {name: fields.get(name, scalar_fields()[name].default) for name in SPLIT_NUMBERS}
+    ways = {
+        None: "IID",
+        "natural": "natural",
+        "shards": "two label shards each",
+        "labels": f"{plural(given['labels_each'], 'label')} each",
+        "sizes": f"sizes by a power law of exponent {given['size_exponent']:g}",
+    }
+    way = ways[alpha] if alpha in ways else f"Dirichlet {alpha:g}"  # noqa: SIM401 -- :g of text
+    noise = f", input noise up to {given['input_noise']:g}" if given["input_noise"] else ""
+    return way + noise

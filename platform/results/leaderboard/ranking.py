@@ -34,6 +34,7 @@ from backstop.platform.results.figures.scored import score_cells
 from backstop.platform.results.figures.twins import twins_by_cell
 from backstop.platform.results.leaderboard.document import SCHEMA, Document
 from backstop.platform.results.leaderboard.entries import cell_entry, run_entry
+from backstop.platform.results.leaderboard.partitions import splits_of
 from backstop.platform.results.leaderboard.rows import Board, board_rows
 from backstop.platform.results.leaderboard.rule import RULE
 from backstop.platform.results.leaderboard.selection import (
@@ -104,6 +105,7 @@ def ranking_document(
         "rule": RULE,
         "missing_runs": [dict(item) for item in missing],
         "settings": settings,
+        "splits": splits_of(runs),
         "joined": dict(sorted(board.joined.items())),
         "rows": _rows(board),
         "boards": _setting_boards(board, settings),

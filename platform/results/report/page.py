@@ -40,6 +40,7 @@ from backstop.platform.results.tables.by_attack import BY_ATTACK_NOTE, attack_ta
 from backstop.platform.results.tables.columns import cell_text
 from backstop.platform.results.tables.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.tables.notes import ends_note, footnotes, incomplete
+from backstop.platform.results.tables.splits import SPLIT_HEADS, SPLIT_NOTE, split_lines
 from backstop.platform.results.tracking.runs import Run, with_curves
 from backstop.platform.results.tracking.store import Store
 
@@ -90,6 +91,9 @@ def page(
         lifetimes=lifetimes(document),
         lifetime_heads=LIFETIME_HEADS,
         lifetime_note=LIFETIME_NOTE,
+        splits=split_lines(document),
+        split_heads=SPLIT_HEADS,
+        split_note=SPLIT_NOTE,
         strength_curves=illustrations.by_strength(document),
         maps=illustrations.knob_maps(document),
         attack_stages=attack_stages(document),

@@ -20,6 +20,7 @@ from backstop.platform.results.tables.columns import (
 )
 from backstop.platform.results.tables.lifetimes import LIFETIME_HEADS, LIFETIME_NOTE, lifetimes
 from backstop.platform.results.tables.notes import ends_note, footnotes, incomplete
+from backstop.platform.results.tables.splits import SPLIT_HEADS, SPLIT_NOTE, split_lines
 
 
 def markdown(document: Json) -> str:
@@ -41,6 +42,7 @@ def markdown(document: Json) -> str:
         *_untargeted(document),
         *_by_attack(document),
         *_lifetimes(document),
+        *_splits(document),
         *map(markdown_text, notes),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -110,6 +112,15 @@ def _by_attack(document: Json) -> list[str]:
         rows.append([str(line.attack), line.knows, *map(percent, rates)])
     title = "## Attack success, attack by attack"
     return [title, markdown_table(heads, alignments, rows), BY_ATTACK_NOTE]
+
+
+def _splits(document: Json) -> list[str]:
+    """How unequal the clients are, where the runs tell it."""
+    rows = split_lines(document)
+    if not rows:
+        return []
+    table = markdown_table(SPLIT_HEADS, ["left"] * len(SPLIT_HEADS), rows)
+    return ["## How unequal the clients are", SPLIT_NOTE, table]
 
 
 def _lifetimes(document: Json) -> list[str]:
