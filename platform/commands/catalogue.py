@@ -17,6 +17,7 @@ from backstop.platform.commands.output import (
 )
 from backstop.platform.declarations.facts import (
     GIVES,
+    KEEPS,
     KNOWS,
     NEEDS,
     TAKES,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Item = Mapping[str, Any]  # a plug-in as one plain object
 SPLIT_KEYS = ("clients", "alpha", "root_size", "seed")  # of a spec: how samples are dealt out
-SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
+SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "keeps", "strength")
 
 
 def _look_up(group: str, name: str) -> Item:
@@ -87,6 +88,8 @@ def _facts(facts: Facts) -> dict[str, Any]:
         plain["needs"] = [words for need, words in NEEDS.items() if need in facts.needs]
         plain["takes"] = TAKES[facts.takes]
         plain["gives"] = GIVES[facts.gives]
+        if facts.keeps:
+            plain["keeps"] = f"{KEEPS[facts.keeps]}, each client"
     return plain
 
 

@@ -25,7 +25,8 @@ def build_probe(views: Views, state: State) -> Probe:
     if attack.goal is None:
         return Probe(test, None, paired)
     wanted = attack.goal(state.attack, test.y)
-    return Probe(test, TestSet(_triggered(views, state), wanted, test.y), paired)
+    triggered = TestSet(_triggered(views, state), wanted, test.y)
+    return Probe(test, triggered, paired, aligned=True)
 
 
 def _triggered(views: Views, state: State) -> Tensor:
