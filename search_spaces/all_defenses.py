@@ -4,8 +4,9 @@ docs/defenses.md explains.
 Each defense faces a patch backdoor with model replacement, and none while it is dormant, for two
 seeds. A new file in defenses/ joins by itself, with its defaults; those whose defaults are in other
 units than this task's are set in _defense_settings.py. No server knows the number of attackers, so
-those that assume one are told half of it and double, too. No download; some fifteen minutes on two
-cores.
+those that assume one are told half of it and double, too. Defenses under which clients keep a part
+of the model are measured by the clients, each beside FedAvg measured so. No download; some fifteen
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 from backstop.platform.contract import Spec
 from backstop.platform.plugins import find
 from backstop.platform.specs.change import grid
-from backstop.search_spaces._defense_settings import ATTACKERS, defense_settings
-from backstop.search_spaces.quickstart import BASE
+from backstop.search_spaces._defense_settings import ATTACKERS, defense_settings, task_for
 
 ATTACK = "badnets(share=0.2)+model_replacement(strength=3)"
 TOLD = (ATTACKERS // 2, ATTACKERS, 2 * ATTACKERS)  # to a defense that assumes a number
@@ -29,6 +29,8 @@ def _settings(name: str, usual: str) -> list[str]:
 
 def all_defenses() -> list[Spec]:
     """One attack × every defense × two seeds."""
-    found = defense_settings().items()
-    settings = [setting for name, usual in found for setting in _settings(name, usual)]
-    return grid(BASE, seed=range(2), attack=[ATTACK], defense=settings)
+    specs = []
+    for name, usual in defense_settings().items():
+        settings = _settings(name, usual)
+        specs += grid(task_for(name), seed=range(2), attack=[ATTACK], defense=settings)
+    return specs

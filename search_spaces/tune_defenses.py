@@ -13,8 +13,7 @@ from backstop.platform.contract import Search
 from backstop.platform.params import Parameter
 from backstop.platform.plugins import find
 from backstop.platform.specs.part import to_chain
-from backstop.search_spaces._defense_settings import defense_settings
-from backstop.search_spaces.quickstart import BASE
+from backstop.search_spaces._defense_settings import defense_settings, task_for
 
 TUNED_ON = (
     "badnets(share=0.2)+model_replacement(strength=3)",
@@ -37,7 +36,7 @@ def _tuning(name: str, defense: str) -> Search:
     declared = find("defenses", name).parameters
     free = [f"defense.{name}.{key}" for key, item in declared.items() if _is_tuned(item)]
     return Search(
-        base=BASE.replace(defense=to_chain(defense, "defense")),
+        base=task_for(name).replace(defense=to_chain(defense, "defense")),
         free=free,
         objective="score",
         attacks=TUNED_ON,

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from backstop.platform.contract import Scalar, Search
 from backstop.platform.specs.part import to_chain
-from backstop.search_spaces._defense_settings import defense_settings
-from backstop.search_spaces.quickstart import BASE
+from backstop.search_spaces._defense_settings import defense_settings, task_for
 
 TRIGGERS = ("badnets", "blended(alpha=0.3)", "dba", "semantic(source=7, tail=0.5)")
 STAGES = (
@@ -78,7 +77,7 @@ def worst_case() -> list[Search]:
 
 def _against(name: str, defense: str) -> Search:
     return Search(
-        base=BASE.replace(defense=to_chain(defense, "defense")),
+        base=task_for(name).replace(defense=to_chain(defense, "defense")),
         choices={
             "attack": TRIGGERS,
             "attack+": STAGES,

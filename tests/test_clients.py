@@ -50,6 +50,11 @@ SPECS = {
     "loop in bfloat16": SPEC.replace(model=Part("cnn"), precision="bfloat16"),
     "vote": SPEC.replace(defense=to_chain("crfl(norm=6, noise=0.05, draws=9)", "defense")),
     "rejection": SPEC.replace(defense=to_chain("flip(steps=2, confidence=0.5)", "defense")),
+    "private heads": SPEC.replace(defense=to_chain("fedrep(head_epochs=2)+median", "defense")),
+    "models of their own": SPEC.replace(defense=(Part("ditto"),)),
+    "private norms": SPEC.replace(
+        defense=(Part("fedbn"),), model=Part("normed_mlp"), alpha=10.0, rounds=2
+    ),
     "buffers": SPEC.replace(
         model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1
     ),

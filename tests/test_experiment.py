@@ -789,8 +789,11 @@ def golden_specs() -> dict[str, Spec]:
         for name, takes in kinds.items()
         if not takes or "image" in takes
     }
+    normed = TINY.replace(model=Part("normed_mlp"), alpha=10.0)  # at least two samples a client
     return attacks | {
-        f"defense {name}": TINY.replace(defense=(Part(name),))
+        f"defense {name}": (
+            normed if plugins.defense_facts(name).keeps == "norms" else TINY
+        ).replace(defense=(Part(name),))
         for name in plugins.names("defenses")
         if name != "fedavg"
     }

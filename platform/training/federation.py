@@ -189,7 +189,12 @@ def build_federation(
     own = loose.is_full_name(spec.model.name)
     net = network.network(module, data, where, spec.batch, spec.precision, one_by_one=own)
     defense = _defense(spec)
-    keeping = keeping_of(defense, net, str(spec.model))
+    keeping = keeping_of(defense, net, spec.model.name, _keeping_stage(spec))
+    if keeping and spec.evaluate_by == "server":
+        raise BadInput(
+            "defense: a stage has clients keep a part of the model, which its facts do not say;"
+            ' add KEEPS = "norms", "head" or "model" to its file'
+        )
     if keeping:  # clients begin at models of their own: they train one after another
         net = net._replace(vectorized=False)
     built = Federation(
@@ -209,6 +214,12 @@ def build_federation(
     )
     _trainable(built)
     return built
+
+
+def _keeping_stage(spec: Spec) -> str:
+    """The stage under which clients keep a part of the model; empty where none says so."""
+    names = (part.name for part in spec.defense)
+    return next((name for name in names if plugins.defense_facts(name).keeps), "")
 
 
 def _taken(samples: Samples, index: Tensor) -> Samples:

@@ -71,36 +71,40 @@ def keeping_of(
     defense: Defense,
     net: Network,
     model: str,
+    stage: str,
 ) -> Keeping | None:
     """What clients keep under a defense; None where they keep nothing. Raises BadInput where the
-    model has no such part.
+    model has no such part; ``model`` and ``stage``, the one that keeps it, are names for that.
     """
     local = defense.local
     if local is None:
         return None
     if local.personal:
         return Keeping(None, personal=local.personal)
-    return _private(local.private, net, model) if local.private else None
+    if local.private is None:
+        return None
+    return _private(local.private, net, f"defense {stage}: clients keep their", f"model {model}")
 
 
 def _private(
     private: Private,
     net: Network,
+    keep: str,
     model: str,
 ) -> Keeping:
     layers = {net.head} if private.part == "head" else _norms(net)
     if not layers:
         raise BadInput(
-            f"defense: its clients keep their BatchNorm layers, and model {model} has none;"
-            " take one that has: normed_mlp, resnet18(norm=batch)"
+            f"{keep} BatchNorm layers, and {model} has none; take one that has: normed_mlp,"
+            " resnet18(norm=batch)"
         )
     where = net.params.device
     params = _mask(net.layout, layers.__contains__, where)
     buffers = _mask(net.buffer_layout, layers.__contains__, where)
     if params.all():
         raise BadInput(
-            f"defense: its clients keep the {private.part} of the model, and model {model} is"
-            " nothing else, so nothing would be trained together; take a model with more layers"
+            f"{keep} {private.part}, and {model} is nothing else, so nothing would be trained"
+            " together; take a model with more layers"
         )
     return Keeping((params, buffers), private.epochs)
 

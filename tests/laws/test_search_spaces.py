@@ -105,7 +105,8 @@ def test_all_defenses_holds_all_defenses() -> None:
     ]
     assert {told.count(number) for number in (2, 4, 8)} == {4 * len(assuming)} and 0 not in told
     others = len(plugins.names("defenses")) - len(assuming)
-    assert len(specs) == 4 * (others + 3 * len(assuming))
+    measured_by_clients = 2  # settings: those of mlp and of normed_mlp, each with FedAvg
+    assert len(specs) == 4 * (others + measured_by_clients + 3 * len(assuming))
 
 
 def test_all_attacks_holds_all_attacks() -> None:
