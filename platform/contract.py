@@ -231,6 +231,8 @@ class RoundView:
     head: tuple[Slot, ...]
     classes: int
     generator: torch.Generator  # each view's is its own, named in its docstring
+    # (d,) bool: what stays with each client, where rows hold 0; None: nothing does
+    private: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -433,9 +435,22 @@ class ChangeGradient(Protocol):
         """
 
 
+class Private(NamedTuple):
+    """A part of the model that no client sends: each keeps its own from round to round.
+
+    Rows hold 0 there, whoever sends them. The server's model has the values before the first round
+    there, from which every client starts.
+    """
+
+    # norms: parameters and statistics of BatchNorm layers; head: the last linear layer
+    part: Literal["norms", "head"]
+    # None: it is trained with the rest; else alone for so many epochs, and then the rest alone
+    epochs: int | None = None
+
+
 class Local(NamedTuple, Generic[StateT]):
     """How a defense changes the local training of honest clients; clients that attack in a round do
-    not follow it.
+    not follow it, but for what is private: that they keep, too, as they have trained it.
 
     Each function is None unless the stage changes it. No function may change its arguments.
     """
@@ -443,6 +458,10 @@ class Local(NamedTuple, Generic[StateT]):
     prepare: Prepare[StateT] | None = None
     batch: ChangeBatch[StateT] | None = None
     gradient: ChangeGradient | None = None
+    private: Private | None = None
+    # a model of its own that a client trains beside the one it sends, and uses in its place: the
+    # gradient of a step, ``delta`` being how far it is from the model that the client was sent
+    personal: ChangeGradient | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
 from backstop.platform.specs.spec import Spec, validate
 from backstop.platform.storage import Location
-from backstop.platform.training import evaluate, federation, loading, skew
+from backstop.platform.training import evaluate, federation, loading, own_tests, skew
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.local_sgd import Trained
@@ -72,6 +73,8 @@ class Experiment:
         self.clients.open(self.built, folder)
         # the test sets, and the attack's state that they were made of
         self.probed: tuple[Any, Probe] | None = None
+        # after how many rounds these clients had trained
+        self.seen: tuple[int, frozenset[int]] = (0, frozenset())
         self.costs: dict[str, float] = {}  # since the last record
 
     def _start(self, device: str) -> tuple[Tensor, Tensor]:
@@ -106,6 +109,8 @@ class Experiment:
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         """The state before the first round: attack and defense see it without their own part."""
         state = State(0, params, buffers, None, None)
+        if self.built.keeping:
+            self.views.first = self.built.keeping.taken((params, buffers))
         attack_state = None
         if self.built.attack.init:
             adversary = self.views.attack(state)
@@ -158,7 +163,12 @@ class Experiment:
         """What is told once: how the model started, how many inputs its rates are of, how unequal
         the clients are, and where they drop out, how often that left no honest one.
         """
-        told = evaluate.sizes(self.probe()) | turnout.figures(self.built)
+        probe = self.probe()
+        told = evaluate.sizes(probe)
+        if self.spec.evaluate_by == "clients":
+            tests = self._own_tests(probe)
+            told = own_tests.sizes(tests, self.built.malicious.tolist())
+        told |= turnout.figures(self.built)
         told |= skew.split_figures(self.built.data, self.built.shards)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}
@@ -251,7 +261,7 @@ class Experiment:
             with self._measured("repair", peak=True):
                 server = self.views.server(self.state)
                 repaired = defense.finish(self.state.defense, server)
-            self.state = self.state._replace(params=repaired)
+            self.state = self._held(self.state._replace(params=repaired), self.state)
         defended = self.state.round if defense.predict else None
         repaired_figures = {}
         for name, value in self._measure(defended).items():
@@ -280,6 +290,7 @@ class Experiment:
             state.params,
             state.buffers,
             self.built.training_state(state.attack),
+            self.views.own(state, cohort.tolist()),
         )
         matrix = self.clients.matrix(trained)
         if trained.rows.is_cpu and trained.rows.nbytes >= memory.LARGE:
@@ -287,7 +298,29 @@ class Experiment:
         if presence is not None:
             self._crafted(state, trained, matrix, present, presence)
             state = self._after_sending(state, matrix, present, presence)
-        return state, trained, matrix
+        return self._after_keeping(state, trained), trained, matrix
+
+    def _after_keeping(self, state: State, trained: Trained) -> State:
+        """The state once clients keep what they have of their own."""
+        keeping = self.built.keeping
+        if keeping is None:
+            return state
+        kept = dict(state.kept)
+        attacking = self.built.attackers(state.round) if self.built.attacked(state.round) else ()
+        idle = set() if keeping.private else set(map(int, attacking))
+        for client, own in zip(trained.client.tolist(), trained.kept, strict=True):
+            if client not in idle:  # who attacks has trained no model of its own
+                kept[client] = own.clone()
+        return state._replace(kept=kept)
+
+    def _held(self, moved: State, before: State) -> State:
+        """The state that has moved, but for what stays with the clients."""
+        keeping = self.built.keeping
+        if keeping is None:
+            return moved
+        vectors = (moved.params, moved.buffers)
+        params, buffers = keeping.held(vectors, (before.params, before.buffers))
+        return moved._replace(params=params, buffers=buffers)
 
     def _after_send(self, state: State) -> State:
         """The state once the defense has said which model the clients are sent."""
@@ -296,7 +329,7 @@ class Experiment:
             return state
         server = self.views.server(state, "defense sends")
         params, remembered = send(state.defense, server)
-        return state._replace(params=params, defense=remembered)
+        return self._held(state._replace(params=params, defense=remembered), state)
 
     def _after_plan(self, state: State, presence: Presence) -> State:
         """The state once the attack has planned its round."""
@@ -348,7 +381,10 @@ class Experiment:
             view = replace(view, honest=matrix.of(~present))
         if craft:
             own = matrix.of(present)
-            matrix.replace(present, craft(state.attack, own, view))
+            crafted = craft(state.attack, own, view)
+            if self.built.keeping and self.built.keeping.withheld is not None:
+                crafted = crafted.masked_fill(self.built.keeping.withheld, 0.0)
+            matrix.replace(present, crafted)
         buffers = trained.buffers
         if craft_buffers and buffers.shape[1]:
             changes = buffers[present]
@@ -376,6 +412,7 @@ class Experiment:
             buffers=step.moved_buffers(state.buffers),
             defense=defended.state,
         )
+        moved = self._held(moved, state)
         judged = self.built.judged(state.round)
         malicious = judged.to(sent.client.device)
 
@@ -389,22 +426,70 @@ class Experiment:
         """The figures of the global model as it is; as the defense lets it predict after
         ``defended`` rounds.
         """
-        state = self.state
         with self._measured("evaluate"):
             probe = self.probe()
-            clean, triggered = self.clients.predict(
-                state.params,
-                state.buffers,
+            if self.spec.evaluate_by == "server":
+                return self._measure_global(probe, defended)
+            return self._measure_clients(probe, defended)
+
+    def _measure_global(self, probe: Probe, defended: int | None) -> dict[str, float]:
+        """The figures of the global model on the test sets."""
+        state = self.state
+        clean, triggered = self.clients.predict(
+            state.params,
+            state.buffers,
+            probe,
+            defended,
+        )
+        metrics = evaluate.clean_figures(clean.label, probe.clean)
+        if triggered is not None and probe.triggered is not None:
+            untriggered = clean.label if probe.paired else None
+            metrics |= evaluate.success(triggered.label, probe.triggered, untriggered)
+        if defended is not None:
+            metrics |= _defended_figures(clean, triggered, probe)
+        return metrics
+
+    def _measure_clients(self, probe: Probe, defended: int | None) -> dict[str, float]:
+        """The figures of the clients' models, each on its own test data, of all that have trained
+        so far; and those of the global model, where there is one without a client's part.
+        """
+        state, built = self.state, self.built
+        tests = self._own_tests(probe)
+        predicted = self.clients.predict_each(
+            state.params,
+            state.buffers,
+            state.kept,
+            probe,
+            tests,
+            defended,
+        )
+        by_client = {
+            client: own_tests.client_figures(
+                predicted[client],
+                test,
                 probe,
-                defended,
+                defended=defended is not None,
             )
-            metrics = evaluate.clean_figures(clean.label, probe.clean)
-            if triggered is not None and probe.triggered is not None:
-                untriggered = clean.label if probe.paired else None
-                metrics |= evaluate.success(triggered.label, probe.triggered, untriggered)
-            if defended is not None:
-                metrics |= _defended_figures(clean, triggered, probe)
-            return metrics
+            for client, test in tests.items()
+        }
+        metrics = own_tests.federation_figures(by_client, built.malicious.tolist())
+        if built.keeping is None or built.keeping.private is None:
+            whole = self._measure_global(probe, defended)
+            metrics |= own_tests.global_figures(whole)
+        return metrics
+
+    def _own_tests(self, probe: Probe) -> dict[int, own_tests.OwnTest]:
+        """What each client that has trained so far is measured on."""
+        done, trained = self.seen if self.seen[0] <= self.state.round else (0, frozenset())
+        for number in range(done, self.state.round):
+            trained |= set(self.built.cohort(number).tolist())
+        self.seen = (self.state.round, trained)
+        return own_tests.own_tests(self.dealt, probe, sorted(trained), self.spec.seed)
+
+    @cached_property
+    def dealt(self) -> list[Tensor]:
+        """The indices of each client's own samples of the test set."""
+        return own_tests.deal_tests(self.built.data, self.built.shards, self.spec.seed)
 
     def probe(self) -> Probe:
         """The test sets: made once, and once more whenever the attack's state has changed (a

@@ -5,7 +5,7 @@ stands in, whose model has BatchNorm where a defense looks at its statistics.
 
 from __future__ import annotations
 
-from backstop.platform.contract import Spec
+from backstop.platform.contract import Part, Spec
 from backstop.platform.plugins import defense_facts, find, names
 from backstop.platform.specs.part import parse_part
 from backstop.search_spaces.quickstart import BASE
@@ -21,11 +21,15 @@ SETTINGS = {
 }
 
 BATCH_NORM = BASE.replace(model=parse_part("convnet(width=8, modules=2)"))
+OWN_NORMS = BASE.replace(model=Part("normed_mlp"))
 
 
 def federation_for(name: str) -> Spec:
     """What a defense is put into."""
-    return BATCH_NORM if "buffers" in defense_facts(name).needs else BASE
+    facts = defense_facts(name)
+    if facts.keeps == "norms":
+        return OWN_NORMS
+    return BATCH_NORM if "buffers" in facts.needs else BASE
 
 
 def defense_settings() -> dict[str, str]:

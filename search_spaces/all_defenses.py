@@ -5,8 +5,9 @@ Each defense faces a patch backdoor with model replacement, and none while it is
 seeds. A new file in defenses/ joins by itself, with its defaults; those whose defaults are in other
 units than this task's are set in _defense_settings.py. No server knows the number of attackers, so
 those that assume one are told half of it and double, too. A defense that looks at BatchNorm
-statistics stands in a federation of its own, whose model has some. No download; some twenty minutes
-on two cores.
+statistics stands in a federation of its own, whose model has some; defenses under which clients
+keep a part of the model are measured by the clients, each beside FedAvg measured so. No download;
+some twenty minutes on two cores.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ from backstop.platform.plugins import find
 from backstop.platform.specs.change import grid
 from backstop.search_spaces._defense_settings import (
     ATTACKERS,
-    BATCH_NORM,
     defense_settings,
     federation_for,
 )
-from backstop.search_spaces.quickstart import BASE
 
 ATTACK = "badnets(share=0.2)+model_replacement(strength=3)"
 TOLD = (ATTACKERS // 2, ATTACKERS, 2 * ATTACKERS)  # to a defense that assumes a number
@@ -35,10 +34,8 @@ def _settings(name: str, usual: str) -> list[str]:
 
 def all_defenses() -> list[Spec]:
     """One attack × every defense × two seeds."""
-    found = defense_settings().items()
     specs = []
-    for base in (BASE, BATCH_NORM):
-        here = [(name, usual) for name, usual in found if federation_for(name) == base]
-        settings = [setting for name, usual in here for setting in _settings(name, usual)]
-        specs += grid(base, seed=range(2), attack=[ATTACK], defense=settings)
+    for name, usual in defense_settings().items():
+        settings = _settings(name, usual)
+        specs += grid(federation_for(name), seed=range(2), attack=[ATTACK], defense=settings)
     return specs

@@ -51,6 +51,11 @@ SPECS = {
     "loop in bfloat16": SPEC.replace(model=Part("cnn"), precision="bfloat16"),
     "vote": SPEC.replace(defense=to_chain("crfl(norm=6, noise=0.05, draws=9)", "defense")),
     "rejection": SPEC.replace(defense=to_chain("flip(steps=2, confidence=0.5)", "defense")),
+    "private heads": SPEC.replace(defense=to_chain("fedrep(head_epochs=2)+median", "defense")),
+    "models of their own": SPEC.replace(defense=(Part("ditto"),)),
+    "private norms": SPEC.replace(
+        defense=(Part("fedbn"),), model=Part("normed_mlp"), alpha=10.0, rounds=2
+    ),
     "buffers": SPEC.replace(
         model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1
     ),
@@ -312,9 +317,8 @@ def test_a_worker_computes_on_shared_memory_without_writing_to_it() -> None:
     worker.open(experiment.spec, "key", arrays)
     params = experiment.state.params.numpy().copy()
     params.flags.writeable = False
-    found = worker.train(
-        0, [0, 1], params, experiment.state.buffers.numpy(), experiment.state.attack, attacked=True
-    )
+    buffers, state = experiment.state.buffers.numpy(), experiment.state.attack
+    found = worker.train(0, [0, 1], params, buffers, state, attacked=True, own={})
     expected = local_sgd.train(
         experiment.built,
         0,

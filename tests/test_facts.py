@@ -120,5 +120,6 @@ def test_every_value_of_a_fact_has_its_words() -> None:
         (facts.NEEDS, facts.Need),
         (facts.TAKES, facts.Taken),
         (facts.GIVES, facts.Given),
+        (facts.KEEPS, facts.Kept),
     ):
         assert tuple(words) == get_args(values)

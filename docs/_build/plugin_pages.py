@@ -12,6 +12,7 @@ from prose import inline, markdown
 from backstop.platform import plugins
 from backstop.platform.declarations.facts import (
     GIVES,
+    KEEPS,
     KNOWS,
     NEEDS,
     TAKES,
@@ -106,6 +107,8 @@ def _facts(plugin: plugins.Plugin) -> Iterator[str]:
         needed = [words for need, words in NEEDS.items() if need in facts.needs]
         yield f"needs: {', '.join(needed) or 'nothing besides the rows'}"
         yield f"takes {TAKES[facts.takes]}, gives {GIVES[facts.gives]}"
+        if facts.keeps:
+            yield f"each client keeps {KEEPS[facts.keeps]}"
 
 
 def _what_it_is(facts: AttackFacts) -> str:

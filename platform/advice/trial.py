@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,7 @@ from backstop.platform.results.figures.wording import plural
 from backstop.platform.specs.part import parse_part
 from backstop.platform.specs.spec import attackers_in_cohort
 from backstop.platform.training import loading
+from backstop.platform.training.client_rules import NOTHING_KEPT
 from backstop.platform.training.local_sgd import Trained
 from backstop.platform.training.skew import counts_of, skew_of
 from backstop.platform.workers.clients import InProcess
@@ -125,9 +126,10 @@ class _Noting(InProcess):
         params: Tensor,
         buffers: Tensor,
         state: Any,
+        own: Mapping[int, Tensor] = NOTHING_KEPT,
     ) -> Trained:
         """The rows of a round, as they are."""
-        trained = super().train(round_index, cohort, params, buffers, state)
+        trained = super().train(round_index, cohort, params, buffers, state, own)
         self.lengths.append(trained.rows.norm(dim=1).median().item())
         return trained
 

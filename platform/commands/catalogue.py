@@ -17,6 +17,7 @@ from backstop.platform.commands.output import (
 )
 from backstop.platform.declarations.facts import (
     GIVES,
+    KEEPS,
     KNOWS,
     NEEDS,
     TAKES,
@@ -43,7 +44,7 @@ SPLIT_KEYS = (  # of a spec: how samples are dealt out
     "root_size",
     "seed",
 )
-SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "strength")
+SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "keeps", "strength")
 
 
 def _look_up(group: str, name: str) -> Item:
@@ -95,6 +96,8 @@ def _facts(facts: Facts) -> dict[str, Any]:
         plain["needs"] = [words for need, words in NEEDS.items() if need in facts.needs]
         plain["takes"] = TAKES[facts.takes]
         plain["gives"] = GIVES[facts.gives]
+        if facts.keeps:
+            plain["keeps"] = f"{KEEPS[facts.keeps]}, each client"
     return plain
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backstop.platform import collector, storage
+from backstop.platform.commands.client_figures import client_lines, worst_tenth
 from backstop.platform.commands.output import (
     DONE,
     FAILED,
@@ -146,6 +147,8 @@ def _show_round(record: Record, total: int) -> None:
     untriggered = metrics.get("round/untriggered_target_rate")
     if untriggered is not None:
         columns.append(f"untriggered {percent_text(untriggered):>7}")
+    if worst := worst_tenth(metrics):
+        columns.append(worst)
     columns.append(f"train loss {metrics.get('round/train_loss', math.nan):.3f}")
     say("  ".join([*columns, f"{sum(times):.2f} s"]))
 
@@ -156,6 +159,8 @@ def _show_outcome(
     uri: str,
 ) -> None:
     """What makes a run's figures doubtful, and what went wrong when it was stored."""
+    for line in client_lines(outcome.finals):
+        say(line)
     lines = _doubts(session.records, outcome.finals)
     if not outcome.stored:
         fate = _where_kept(session, outcome)
@@ -244,6 +249,8 @@ def _show_finished(
     accuracy = percent_text(stored.metrics.get("final/clean_accuracy"))
     success = percent_text(stored.metrics.get("final/attack_success_rate"))
     say(f"accuracy {accuracy}  attack success {success}")
+    for line in client_lines(stored.metrics):
+        say(line)
 
 
 def _document(session: Session, outcome: Outcome) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Knowledge = Literal["own", "defense", "all"]
 Need = Literal["f", "root", "history", "clients", "model", "buffers"]
 Taken = Literal["clients", "rows", "row"]
 Given = Literal["rows", "mixtures", "row"]
+Kept = Literal["norms", "head", "model"]
 
 # how these are said to a reader
 KNOWS: Mapping[Knowledge, str] = {
@@ -42,6 +43,11 @@ GIVES: Mapping[Given, str] = {
     "rows": "the clients' rows",
     "mixtures": "mixtures of rows",
     "row": "one merged row",
+}
+KEEPS: Mapping[Kept, str] = {
+    "norms": "its BatchNorm layers",
+    "head": "its last linear layer",
+    "model": "a model of its own",
 }
 
 Version = Annotated[
@@ -74,6 +80,7 @@ class DefenseFacts:
     takes: Annotated[Taken, "what it is put on"] = "rows"
     gives: Annotated[Given, "what it leaves to the next stage"] = "rows"
     predicts: Annotated[str | None, "its parameter that is 0 where it does not label inputs"] = None
+    keeps: Annotated[Kept | None, "what each client has of its own, which is measured then"] = None
     exempt: Exempt = ()
 
 

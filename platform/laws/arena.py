@@ -34,6 +34,7 @@ TASKS = {
     "table": ("synthetic(samples=400)", "logistic"),
     "text": ("topics", "bag_of_words"),
 }
+NORMED = "normed_mlp"  # for defenses whose clients keep BatchNorm layers
 ATTACK = "badnets(share=0.2)"  # against which a defense is tried
 TRIGGERS = {
     "image": "badnets(share=0.2)",
@@ -59,12 +60,17 @@ def bout(
     *,
     kind: str = "image",
     dormant: bool = False,
+    beside: str = NOTHING["defense"],
 ) -> Bout:
-    """An attack and a defense in the arena, each as text."""
+    """An attack and a defense in the arena, each as text, on the model and measured as it is for
+    the defense that it stands ``beside``.
+    """
     dataset, model = TASKS[kind]
+    keeps = {plugins.defense_facts(part.name).keeps for part in to_chain(beside, "defense")}
     spec = ARENA.replace(
         dataset=parse_part(dataset),
-        model=parse_part(model),
+        model=parse_part(NORMED if "norms" in keeps else model),
+        evaluate_by="clients" if any(keeps) else "server",
         attack=to_chain(attack, "attack"),
         defense=to_chain(defense, "defense"),
         dormant=dormant,
@@ -84,8 +90,9 @@ class Effect(NamedTuple):
 def defense_effect(name: str) -> Effect:
     """A defense beside FedAvg, under a backdoor and without an attack."""
     nobody = NOTHING["attack"]
-    plain, defended = bout(ATTACK, NOTHING["defense"]), bout(ATTACK, name)
-    calm, paid = bout(nobody, NOTHING["defense"]), bout(nobody, name)
+    fedavg = NOTHING["defense"]
+    plain, defended = bout(ATTACK, fedavg, beside=name), bout(ATTACK, name, beside=name)
+    calm, paid = bout(nobody, fedavg, beside=name), bout(nobody, name, beside=name)
     words = [
         f"under {ATTACK}: {_words(defended)}; FedAvg: {_words(plain)}",
         f"without an attack: {_words(paid)}; FedAvg: {_words(calm)}",

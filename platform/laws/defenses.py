@@ -219,6 +219,12 @@ def states_facts(name: str) -> None:
         f"what GIVES={stated.gives!r} says",
         f"saw clients {after.client.tolist()}",
     )
+    local = build_defense(name).local
+    keeps = None
+    if local is not None and (local.private or local.personal):
+        parts = {"norms": "norms", "head": "head"}
+        keeps = parts[local.private.part] if local.private else "model"
+    hold(stated.keeps == keeps, f"what KEEPS={stated.keeps!r} says", f"saw {keeps!r}")
     has_f = "f" in plugins.find("defenses", name).parameters
     hold(
         ("f" in stated.needs) == has_f,

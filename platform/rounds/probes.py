@@ -22,11 +22,12 @@ def build_probe(views: Views, state: State) -> Probe:
         clean = Samples(to_unit_interval(test.x), test.y)
         view = replace(views.attack(state), test=clean)
         triggered = attack.test_set(state.attack, view)
-        return Probe(test, triggered, triggered.paired)
+        return Probe(test, triggered, triggered.paired, aligned=triggered.paired)
     if attack.goal is None:
         return Probe(test, None, paired)
     wanted = attack.goal(state.attack, test.y)
-    return Probe(test, TestSet(_triggered(views, state), wanted, test.y), paired)
+    triggered = TestSet(_triggered(views, state), wanted, test.y)
+    return Probe(test, triggered, paired, aligned=True)
 
 
 def _triggered(views: Views, state: State) -> Tensor:

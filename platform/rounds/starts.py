@@ -179,6 +179,7 @@ def warmup_spec(spec: Spec) -> Spec:
         attack=(),
         defense=(),
         dormant=False,
+        evaluate_by="server",
         warmup=0,
         rounds=spec.warmup,
         eval_every=spec.warmup,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ class State(NamedTuple):
     attack: Any
     defense: Any
     start_accuracy: float | None = None  # before the first round; None until it is measured
+    # client → what it has of its own, (p,), of those that have trained; only where they keep any
+    kept: Mapping[int, Tensor] = MappingProxyType({})
 
 
 class Presence(NamedTuple):
@@ -55,6 +58,7 @@ class Views:
         self.built, self.folder = built, folder
         self.attacker_data = cache(partial(_attacker_data, built))
         self.read_edge_cases = False
+        self.first: Tensor | None = None  # what clients have of their own before the first round
 
     def server(self, state: State, draws: str = "defense") -> ServerView:
         """What an honest server knows; ``draws`` names its generator."""
@@ -73,9 +77,10 @@ class Views:
         built, spec = self.built, self.built.spec
         if presence is None:
             presence = Presence(_nobody(), 0, spec.malicious)
+        own = self._as_its_clients(state)
         return AttackView(
-            **vars(self._shared(state, "attack")),
-            train=self._training(state),
+            **vars(self._shared(own, "attack")),
+            train=self._training(own),
             unpoisoned=lambda: self._unpoisoned(state, presence.members).rows,
             unpoisoned_buffers=lambda: self._unpoisoned(state, presence.members).buffers,
             samples=self.attacker_data,
@@ -91,6 +96,17 @@ class Views:
             class_weights=built.net.class_weights,
             defend=partial(self._defended, state),
         )
+
+    def _as_its_clients(self, state: State) -> State:
+        """The state with the model that the adversary's clients have: where clients keep a part of
+        it, the mean of what they keep.
+        """
+        keeping = self.built.keeping
+        if keeping is None or keeping.private is None:
+            return state
+        kept = [state.kept[who] for who in self.built.malicious.tolist() if who in state.kept]
+        params, buffers = keeping.used((state.params, state.buffers), keeping.mean(kept))
+        return state._replace(params=params, buffers=buffers)
 
     def _shared(self, state: State, draws: str) -> RoundView:
         generator = seeds.generator(self.built.spec.seed, draws, state.round)
@@ -131,7 +147,16 @@ class Views:
             clients,
             state.params,
             state.buffers,
+            self.own(state, clients),
         )
+
+    def own(self, state: State, clients: Iterable[int]) -> dict[int, Tensor]:
+        """What some clients have of their own: the first model's where they have not trained."""
+        keeping = self.built.keeping
+        if keeping is None:
+            return {}
+        assert self.first is not None
+        return {client: state.kept.get(client, self.first) for client in clients}
 
     def _defended(
         self,

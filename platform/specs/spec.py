@@ -29,6 +29,7 @@ from backstop.platform.specs.part import Part, Scalar, chain_text, complete_part
 MANY = 10**9
 Precision = Literal["float32", "bfloat16"]
 EvaluateOn = Literal["test", "validation"]
+EvaluateBy = Literal["server", "clients"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,12 @@ class Spec:
         "test: the test set; validation: a part of the training data that no client and no root"
         " set holds, for tuning and searches, which never see the test set",
     ] = "test"
+    evaluate_by: Annotated[
+        EvaluateBy,
+        "server: the global model on the test set; clients: each client's model on its own part of"
+        " the test set, by its labels, and the figures are means over honest clients that have"
+        " trained; a defense whose clients keep a part of the model is always measured so",
+    ] = "server"
     seed: Annotated[int, Range(0, 2**31 - 1), "names all random streams"] = 0
 
     @cached_property
@@ -155,6 +162,7 @@ YOUNGER_FIELDS = frozenset(
     {
         "precision",
         "evaluate_on",
+        "evaluate_by",
         "client_dropout",
         "malicious_by",
         "labels_each",
@@ -219,7 +227,7 @@ def _resolve(spec: Spec) -> Spec:
     _check_kinds(spec)
     check_defense(spec.defense, spec.root_size)
     _check_triggers(spec)
-    return spec
+    return _measured_by_clients(spec) if _keeping(spec.defense) else spec
 
 
 def _completed(spec: Spec) -> Spec:
@@ -353,6 +361,7 @@ def check_defense(stages: Sequence[Part], root_size: int) -> None:
     for one, and rows of the kind that each stage takes. Raises BadInput.
     """
     _check_predictions(stages)
+    _check_keeping(stages)
     chain = "+".join(stage.name for stage in stages)
     rows, by = "clients", ""  # what the stages so far leave, and the last that changed it
     for name in (stage.name for stage in stages):
@@ -389,6 +398,27 @@ def _check_predictions(stages: Sequence[Part]) -> None:
                 f"defense {chain}: {' and '.join(predicting)} both say how the final model"
                 f" predicts; keep one of them, or turn that off: {stage.name}({switch}=0)"
             )
+
+
+def _keeping(stages: Sequence[Part]) -> list[str]:
+    """The stages under which each client has something of its own."""
+    return [stage.name for stage in stages if plugins.defense_facts(stage.name).keeps]
+
+
+def _check_keeping(stages: Sequence[Part]) -> None:
+    """At most one stage says what clients have of their own."""
+    keeping = _keeping(stages)
+    if len(keeping) > 1:
+        chain = "+".join(stage.name for stage in stages)
+        raise BadInput(
+            f"defense {chain}: {' and '.join(keeping)} both say what clients have of their own;"
+            " keep one of them"
+        )
+
+
+def _measured_by_clients(spec: Spec) -> Spec:
+    """The spec whose figures are those of the clients' models: there are no others."""
+    return spec if spec.evaluate_by == "clients" else spec.replace(evaluate_by="clients")
 
 
 def written_fields(spec: Spec) -> list[str]:

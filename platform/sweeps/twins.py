@@ -38,10 +38,17 @@ def with_twins(specs: Sequence[Spec]) -> list[Spec]:
 
 def _twins(spec: Spec) -> list[Spec]:
     """Without the defense, and both while the trigger is dormant, where there is one."""
-    both = [spec.replace(defense=()), spec]
+    both = [_undefended(spec), spec]
     trigger = _trigger(spec)
     dormant = [item.replace(attack=trigger, dormant=True) for item in both] if trigger else []
     return [both[0], *dormant]
+
+
+def _undefended(spec: Spec) -> Spec:
+    """The same without a defense, measured as with it: where that lets clients keep a part of the
+    model, by the clients.
+    """
+    return spec.replace(defense=(), evaluate_by=spec.resolved.evaluate_by)
 
 
 def _unattacked(spec: Spec) -> Spec:
@@ -91,7 +98,7 @@ def compared_with(
     quiet: Callable[[Spec], Spec],
 ) -> Mapping[str, Spec]:
     """What is needed → the spec of it; ``quiet`` makes the twin in which nobody attacks."""
-    undefended = spec.replace(defense=())
+    undefended = _undefended(spec)
     twins = {
         UNDEFENDED: undefended,
         QUIET: quiet(spec),

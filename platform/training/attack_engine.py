@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform.contract import Memory, Samples, Step, TrainView
-from backstop.platform.training.client_rules import Round, Rules, Sheet, Trained, attacking_steps
+from backstop.platform.training.client_rules import Round, Rules, Sheet, attacking_steps
 from backstop.platform.training.stage_errors import located
 
 
@@ -20,20 +20,18 @@ def train_by_attack(
     sheet: Sheet,
 ) -> None:
     """Train one attacker by the attack's ``train``."""
-    train = here.federation.attack.train
+    train, keeping = here.federation.attack.train, here.federation.keeping
     assert train is not None
+    here = here.begun_by(client)
     with located(here.round_index, client):
         view = _train_view(here, client)
         row = train(here.state, view).detach()
         loss = _mean_loss(view, here.params + row)
-    sheet.copy(
-        Trained(
-            client=torch.tensor([client]),
-            rows=row[None],
-            buffers=torch.zeros_like(here.buffers)[None],
-            loss=loss[None],
-        )
-    )
+    moved = (here.params + row, here.buffers)
+    sheet.place(client, row, loss)
+    if keeping and keeping.private:
+        sheet.keep(client, keeping.taken(moved))
+        sheet.withhold(client, keeping.private)
 
 
 def _train_view(here: Round, client: int) -> TrainView:

@@ -4,8 +4,9 @@ local steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from backstop.platform.training.network import to_unit_interval
 from backstop.platform.training.stage_errors import located
 
 ChangeSamples = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x, y) → (x, y)
+NOTHING_KEPT: Mapping[int, Tensor] = MappingProxyType({})
 
 
 class Trained(NamedTuple):
@@ -28,6 +30,7 @@ class Trained(NamedTuple):
     rows: Tensor  # (k, d) local minus global parameters
     buffers: Tensor  # (k, e) local minus global floating-point buffers
     loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
+    kept: Tensor  # (k, p) what each client has of its own now; it is not sent
 
 
 class Sheet:
@@ -38,18 +41,24 @@ class Sheet:
         clients: Sequence[int],
         params: Tensor,
         buffers: Tensor,
+        own: Mapping[int, Tensor] = NOTHING_KEPT,
     ) -> None:
         """A place for each client, in this order; the global vectors (d,) and (e,) say how long
-        rows are.
+        rows are, and what clients have of their own (p,) so far stays unless they keep another.
         """
         count = len(clients)
+        self.own = own
         self.row_of = {client: index for index, client in enumerate(clients)}
         self.trained = Trained(
             client=torch.tensor(list(clients), dtype=torch.int64),
             rows=params.new_empty(count, len(params)),
             buffers=buffers.new_zeros(count, len(buffers)),
             loss=params.new_zeros(count),
+            kept=params.new_empty(count, 0),
         )
+        if own:
+            kept = torch.stack([own[client] for client in clients])
+            self.trained = self.trained._replace(kept=kept)
 
     def write(
         self,
@@ -59,12 +68,35 @@ class Sheet:
         loss: Tensor,
     ) -> None:
         """What a client sends that moved from ``start`` to ``moved``, both (d,) and (e,)."""
-        _, rows, buffers, losses = self.trained
+        _, rows, buffers, losses, _ = self.trained
         row = self.row_of[client]
         torch.sub(moved[0], start[0], out=rows[row])
         if buffers.shape[1]:
             torch.sub(moved[1], start[1], out=buffers[row])
         losses[row] = loss
+
+    def place(
+        self,
+        client: int,
+        row: Tensor,
+        loss: Tensor,
+    ) -> None:
+        """What a client sends whose buffers have not moved: its row (d,)."""
+        index = self.row_of[client]
+        self.trained.rows[index] = row
+        self.trained.buffers[index] = 0.0
+        self.trained.loss[index] = loss
+
+    def keep(self, client: int, kept: Tensor) -> None:
+        """What a client has of its own from now on; what is not finite is as good as lost."""
+        if kept.isfinite().all():
+            self.trained.kept[self.row_of[client]] = kept
+
+    def withhold(self, client: int, where: tuple[Tensor, Tensor]) -> None:
+        """Send nothing of the coordinates (d,) and (e,) that stay with the client."""
+        row = self.row_of[client]
+        self.trained.rows[row, where[0]] = 0.0
+        self.trained.buffers[row, where[1]] = 0.0
 
     def copy(self, part: Trained) -> None:
         """Take over what a block sent."""
@@ -82,10 +114,26 @@ class Round(NamedTuple):
     buffers: Tensor  # (e,) global
     state: Any  # the attack's
     attackers: dict[int, int]  # client → index among the malicious ones, of those that attack
+    own: Mapping[int, Tensor] = NOTHING_KEPT  # client → what it has of its own, (p,)
+
+    def begun_by(self, client: int) -> Round:
+        """The round from the model at which a client begins what it sends: the global one, but for
+        the part that it keeps.
+        """
+        keeping = self.federation.keeping
+        if keeping is None:
+            return self
+        vectors = (self.params, self.buffers)
+        params, buffers = keeping.start(vectors, self.own.get(client))
+        return self._replace(params=params, buffers=buffers)
 
     def batches(self, client: int) -> Batches:
         """The local steps of a client."""
         return batches(self.federation, self.round_index, client, client in self.attackers)
+
+    def dropout(self, client: int) -> tuple[str | int, ...]:
+        """The name of a client's draws of dropout."""
+        return ("dropout", self.federation.draw_round(self.round_index), client)
 
     def draws(self, what: str, client: int) -> torch.Generator:
         """The generator of one thing that a client does."""
@@ -139,7 +187,7 @@ class Rules:
         elif local:
             draws = here.draws("local", client)
             self.change = _protection(here, client, local, draws)
-            self.noise = partial(_normal, here.params, draws)
+            self.noise = partial(standard_normal, here.params, draws)
 
     def apply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """A batch of the client as it trains on it."""
@@ -196,7 +244,8 @@ def _protection(
     return lambda x, y: change(memory, x, y, draws)
 
 
-def _normal(like: Tensor, draws: torch.Generator) -> Tensor:
+def standard_normal(like: Tensor, draws: torch.Generator) -> Tensor:
+    """Draws (d,) on the device of a vector (d,)."""
     return torch.randn(len(like), generator=draws).to(like.device)
 
 

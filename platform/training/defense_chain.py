@@ -157,7 +157,7 @@ def chain(*stages: Defense, names: Sequence[str] = ()) -> Defense:
     return Defense(
         init,
         apply,
-        local=_local_chain([stage.local for stage in stages if stage.local]),
+        local=_local_chain(stages, called),
         finish=finish if any(stage.finish for stage in stages) else None,
         send=send if any(stage.send for stage in stages) else None,
         predict=_predictor(stages, called),
@@ -232,10 +232,12 @@ def _predictor(stages: Sequence[Defense], called: Sequence[str]) -> Predict | No
     return stages[predicting[0]].predict if predicting else None
 
 
-def _local_chain(stages: Sequence[Local]) -> Local | None:
+def _local_chain(defenses: Sequence[Defense], called: Sequence[str]) -> Local | None:
     """The local training of several stages as one; None where no stage changes it."""
+    stages = [stage.local for stage in defenses if stage.local]
     if not stages:
         return None
+    own = _own(defenses, called)
 
     def prepare(view: ClientView) -> tuple[Any, ...]:
         return tuple(stage.prepare(view) if stage.prepare else None for stage in stages)
@@ -265,4 +267,18 @@ def _local_chain(stages: Sequence[Local]) -> Local | None:
         prepare,
         batch if any(stage.batch for stage in stages) else None,
         gradient if any(stage.gradient for stage in stages) else None,
+        private=own.private,
+        personal=own.personal,
     )
+
+
+def _own(defenses: Sequence[Defense], called: Sequence[str]) -> Local:
+    """The stage that lets clients keep something of their own; none where nobody does. Raises
+    BadInput where two do.
+    """
+    local = [stage.local or Local() for stage in defenses]
+    keeping = [index for index, rules in enumerate(local) if rules.private or rules.personal]
+    if len(keeping) > 1:
+        both = " and ".join(called[index] for index in keeping)
+        raise BadInput(f"defense: {both} both say what clients have of their own; keep one of them")
+    return local[keeping[0]] if keeping else Local()

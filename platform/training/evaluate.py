@@ -32,6 +32,8 @@ class Probe(NamedTuple):
     triggered: TestSet | None
     # the triggered inputs are the clean ones under the trigger, in the same order
     paired: bool = False
+    # each triggered input is made of the clean one at its place, or is that one
+    aligned: bool = False
 
 
 def stamped(x: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
@@ -146,11 +148,11 @@ def sizes(probe: Probe) -> dict[str, float]:
     """How many inputs the rates are shares of: accuracy, and under attack its success."""
     counts = {"run/test_samples": float(len(probe.clean.y))}
     if probe.triggered is not None:
-        counts["run/success_samples"] = float(_attacked(probe.triggered).sum())
+        counts["run/success_samples"] = float(attacked_inputs(probe.triggered).sum())
     return counts
 
 
-def _attacked(triggered: TestSet) -> Tensor:
+def attacked_inputs(triggered: TestSet) -> Tensor:
     """Which inputs (N,) count for attack success, bool: those with another label than the wanted
     one.
     """
@@ -186,7 +188,7 @@ def success(
     """
     wanted = triggered.wanted
     truth = triggered.truth
-    attacked = _attacked(triggered)
+    attacked = attacked_inputs(triggered)
     known = attacked & (truth >= 0)
     rates = {}
     if attacked.any():

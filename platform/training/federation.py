@@ -17,6 +17,7 @@ from backstop.platform.specs.spec import Spec
 from backstop.platform.training import fitting, network, partition, splits
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
 from backstop.platform.training.defense_chain import chain
+from backstop.platform.training.keeping import Keeping, keeping_of
 
 
 class Federation(NamedTuple):
@@ -35,6 +36,7 @@ class Federation(NamedTuple):
     training_stages: tuple[bool, ...]  # which stages local training asks for something
     defense: Defense  # all stages as one
     device: torch.device
+    keeping: Keeping | None = None  # what each client has of its own
 
     def attacked(self, round_index: int) -> bool:
         """Whether malicious clients attack in this round, from 0; a warm-up's do not count. While
@@ -157,7 +159,16 @@ class Federation(NamedTuple):
             head=net.head_slots(),
             classes=self.data.classes,
             generator=generator,
+            private=self.keeping.withheld if self.keeping else None,
         )
+
+    def of_client(
+        self,
+        vectors: tuple[Tensor, Tensor],
+        own: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The model that a client uses: the global one, with what it has of its own (p,)."""
+        return self.keeping.used(vectors, own) if self.keeping else vectors
 
     def lonely(self, where: str, remedy: str) -> str:
         """Why training cannot go on where it comes to a batch of one sample, and what to do."""
@@ -199,6 +210,15 @@ def build_federation(
     attack, stages = _attack(spec)
     own = loose.is_full_name(spec.model.name)
     net = network.network(module, data, where, spec.batch, spec.precision, one_by_one=own)
+    defense = _defense(spec)
+    keeping = keeping_of(defense, net, spec.model.name, _keeping_stage(spec))
+    if keeping and spec.evaluate_by == "server":
+        raise BadInput(
+            "defense: a stage has clients keep a part of the model, which its facts do not say;"
+            ' add KEEPS = "norms", "head" or "model" to its file'
+        )
+    if keeping:  # clients begin at models of their own: they train one after another
+        net = net._replace(vectorized=False)
     built = Federation(
         spec=spec,
         data=_move(data, where),
@@ -216,12 +236,19 @@ def build_federation(
         attack=attack,
         trigger_stage=find_trigger_stage(stages),
         training_stages=tuple(map(in_training, stages)),
-        defense=_defense(spec),
+        defense=defense,
         device=where,
+        keeping=keeping,
     )
     _trainable(built)
     _has_statistics(built)
     return built
+
+
+def _keeping_stage(spec: Spec) -> str:
+    """The stage under which clients keep a part of the model; empty where none says so."""
+    names = (part.name for part in spec.defense)
+    return next((name for name in names if plugins.defense_facts(name).keeps), "")
 
 
 def _taken(samples: Samples, index: Tensor) -> Samples:

@@ -15,7 +15,7 @@ where and when the block is trained:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,13 @@ from backstop.platform import seeds
 from backstop.platform.contract import Attack, Samples
 from backstop.platform.training.attack_engine import train_by_attack
 from backstop.platform.training.block_engine import train_block
-from backstop.platform.training.client_rules import Round, Sheet, Trained, plain_steps
+from backstop.platform.training.client_rules import (
+    NOTHING_KEPT,
+    Round,
+    Sheet,
+    Trained,
+    plain_steps,
+)
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_steps import batches, blocks, cut
 from backstop.platform.training.loop_engine import descend, train_loop
@@ -45,11 +51,11 @@ def train(
 ) -> Trained:
     """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked``
     whether it is active. The clients' rows are written into ``sheet``, one of their own unless
-    given; what is returned is all of it.
+    given, which also has what each client has of its own; what is returned is all of it.
     """
     sheet = sheet or Sheet(clients, params, buffers)
     attackers = _attackers(federation, round_index) if attacked else {}
-    here = Round(federation, round_index, params, buffers, state, attackers)
+    here = Round(federation, round_index, params, buffers, state, attackers, sheet.own)
     apart = attackers if federation.attack.train else {}
     for client in clients:
         if client in apart:
@@ -76,12 +82,13 @@ def unpoisoned(
     clients: Sequence[int],
     params: Tensor,
     buffers: Tensor,
+    own: Mapping[int, Tensor] = NOTHING_KEPT,
 ) -> Trained:
     """What k malicious clients that attack in a round would send, had they no attack: trained on
     the same batches, and without the defense's rules for honest clients, as their poisoned ones.
     """
     plain = federation._replace(attack=Attack())
-    sheet = Sheet(clients, params, buffers)
+    sheet = Sheet(clients, params, buffers, own)
     for unit in blocks(plain, round_index, clients, attacked=True):
         train(plain, round_index, unit, params, buffers, None, attacked=True, sheet=sheet)
     return sheet.trained
@@ -102,7 +109,7 @@ def train_samples(
     samples: Samples,
 ) -> Tensor:
     """The update (d,) that an honest client with these samples would send in a round: the same
-    steps, epochs and optimizer.
+    steps, epochs and optimizer; 0 where clients send nothing.
     """
     spec, replica = federation.spec, federation.replica
     order = seeds.generator(spec.seed, "root batches", round_index)
@@ -118,4 +125,8 @@ def train_samples(
         kind=plain_steps(federation),
         dropout=("root dropout", round_index),
     )
-    return replica.params - params
+    row = replica.params - params
+    keeping = federation.keeping
+    if keeping and keeping.withheld is not None:
+        row[keeping.withheld] = 0.0
+    return row

@@ -54,7 +54,19 @@ def _epochs(federation: Federation, attacking: bool) -> int:
     training = federation.attack.training
     if attacking and training and training.epochs is not None:
         return training.epochs
-    return federation.spec.local_epochs
+    return federation.spec.local_epochs + (0 if attacking else _epochs_alone(federation))
+
+
+def _epochs_alone(federation: Federation) -> int:
+    """Epochs before the others in which an honest client trains what it keeps."""
+    keeping = federation.keeping
+    return (keeping.epochs or 0) if keeping else 0
+
+
+def steps_alone(federation: Federation, plan: Batches) -> int:
+    """How many steps of an honest client's plan train what it keeps; the rest train the rest."""
+    alone = _epochs_alone(federation)
+    return len(plan) * alone // (alone + federation.spec.local_epochs)
 
 
 def blocks(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
+from backstop.platform.contract import Defense
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
@@ -16,8 +18,11 @@ from backstop.platform.training.client_rules import (
     StepKind,
     attacking_steps,
     plain_steps,
+    standard_normal,
 )
 from backstop.platform.training.federation import Federation
+from backstop.platform.training.keeping import Keeping
+from backstop.platform.training.local_steps import steps_alone
 from backstop.platform.training.stage_errors import located
 
 GradientRule = Callable[[Tensor, Tensor], Tensor]  # (gradient (d,), delta (d,)) → gradient
@@ -29,26 +34,74 @@ def train_loop(
     sheet: Sheet,
 ) -> None:
     """Train the clients one by one."""
-    replica, start = here.federation.replica, (here.params, here.buffers)
+    replica, keeping = here.federation.replica, here.federation.keeping
     for client in clients:
+        begun = here.begun_by(client)
         with located(here.round_index, client):
-            loss = _train_client(here, client)
-        sheet.write(client, (replica.params, replica.buffers), start, loss)
+            loss = _train_client(begun, client)
+        vectors = (replica.params, replica.buffers)
+        sheet.write(client, vectors, (begun.params, begun.buffers), loss)
+        if keeping is None:
+            continue
+        if keeping.private:
+            sheet.keep(client, keeping.taken(vectors))
+            sheet.withhold(client, keeping.private)
+        elif client not in here.attackers:  # one that attacks has no use for a model of its own
+            with located(here.round_index, client):
+                _train_personal(here, keeping, client)
+            sheet.keep(client, keeping.taken(vectors))
 
 
 def _train_client(here: Round, client: int) -> Tensor:
     """Leave one client's parameters and buffers in the replica; its mean loss."""
     federation = here.federation
     rules = Rules(here, client)
-    if client in here.attackers:
-        kind = attacking_steps(federation, here.state)
-    else:
-        kind = plain_steps(federation)
+    attacking = client in here.attackers
+    kind = attacking_steps(federation, here.state) if attacking else plain_steps(federation)
     plan = here.batches(client)
-    batches = rules.steps(federation, plan, stored=kind.objective is None)
     federation.replica.load(here.params, here.buffers)
-    dropout = ("dropout", federation.draw_round(here.round_index), client)
-    return descend(federation, batches, here.params, kind, dropout, _gradient_rule(here, rules))
+    draws = here.dropout(client)
+    rule = _gradient_rule(here, rules)
+    keeping, stored = federation.keeping, kind.objective is None
+    if attacking or keeping is None or keeping.private is None or keeping.epochs is None:
+        steps = rules.steps(federation, plan, stored=stored)
+        return descend(federation, steps, here.params, kind, draws, rule)
+    own, alone = keeping.private[0], steps_alone(federation, plan)
+    steps = rules.steps(federation, plan[:alone], stored=stored)
+    descend(federation, steps, here.params, _holding(kind, ~own), (*draws, "alone"), rule)
+    middle = federation.replica.params.clone()
+    steps = rules.steps(federation, plan[alone:], stored=stored)
+    return descend(federation, steps, middle, _holding(kind, own), draws, rule)
+
+
+def _holding(kind: StepKind, where: Tensor) -> StepKind:
+    """Steps that leave some coordinates (d,) as they are."""
+    return kind._replace(constrain=lambda delta, _: delta.masked_fill(where, 0.0))
+
+
+def _train_personal(
+    here: Round,
+    keeping: Keeping,
+    client: int,
+) -> None:
+    """Leave in the replica the model of its own that a client trains beside the one it sends, on
+    the same batches.
+    """
+    federation, personal = here.federation, keeping.personal
+    assert personal is not None
+    draws = here.draws("personal", client)
+    noise = partial(standard_normal, here.params, draws)
+    own = keeping.used((here.params, here.buffers), here.own.get(client))
+    federation.replica.load(*own)
+    plain = Rules(here._replace(federation=federation._replace(defense=Defense())), client)
+    descend(
+        federation,
+        plain.steps(federation, here.batches(client), stored=True),
+        start=here.params,
+        kind=plain_steps(federation),
+        dropout=(*here.dropout(client), "personal"),
+        rule=lambda grad, delta: personal(grad, delta, noise),
+    )
 
 
 def _gradient_rule(here: Round, rules: Rules) -> GradientRule | None:

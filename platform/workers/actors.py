@@ -22,16 +22,18 @@ from backstop.platform.contract import BrokenStage, Data, Prediction, Samples
 from backstop.platform.loose import LooseFile
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import federation, loading, local_sgd
+from backstop.platform.training.client_rules import NOTHING_KEPT
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.training.matrix import Matrix, WholeMatrix
 from backstop.platform.training.mean import finite_rows
+from backstop.platform.training.own_tests import OwnPredictions, OwnTest
 from backstop.platform.workers import apart, memory
 from backstop.platform.workers.apart import Block, Cut, MatrixApart, SectionJob
 from backstop.platform.workers.arrays import shareable, view
-from backstop.platform.workers.clients import predicted_labels
+from backstop.platform.workers.clients import predicted_by_one, predicted_labels
 from backstop.platform.workers.limits import Guard, Limits
 
 READY_TIMEOUT = 120.0  # seconds a fresh actor gets to answer before it is given up and replaced
@@ -100,6 +102,7 @@ class Worker:
         buffers: Any,
         state: Any,
         attacked: bool,
+        own: Mapping[int, Any],
     ) -> tuple[Any, ...]:
         """Train one block; numpy in, numpy out."""
         start, first = self._vectors(params, buffers)
@@ -111,6 +114,7 @@ class Worker:
             first,
             state,
             attacked,
+            Sheet(unit, start, first, {client: self._tensor(kept) for client, kept in own.items()}),
         )
         return tuple(column.cpu().numpy() for column in trained)
 
@@ -122,7 +126,7 @@ class Worker:
         """Train one block, ``given`` as to :meth:`train`: first what is not its rows, and which of
         them are finite, then a section of the rows after the other.
         """
-        client, rows, buffers, loss = self.train(*given)
+        client, rows, buffers, loss, _ = self.train(*given)
         values = view(rows)
         yield client, buffers, loss, finite_rows(values).numpy()
         yield from apart.pieces(values, where)
@@ -158,11 +162,38 @@ class Worker:
             predicted[name] = [_as_arrays(prediction) for prediction in predictions]
         return predicted
 
+    def predict_each(
+        self,
+        parts: Mapping[int, tuple[Any, Any]],
+        params: Any,
+        buffers: Any,
+        own: Mapping[int, Any],
+        defended: int | None,
+    ) -> dict[int, list[tuple[Any, Any] | None]]:
+        """Labels, and radii where there are any, of some clients' parts of each test set, as each
+        client's model has them.
+        """
+        vectors = self._vectors(params, buffers)
+        triggered = self.sets.get("triggered")
+        x = (self.sets["clean"].x, triggered.x if triggered else None)
+        predicted = {}
+        for client, part in parts.items():
+            kept = self._tensor(own[client]) if client in own else None
+            model = self.built.of_client(vectors, kept)
+            both = predicted_by_one(self.built, model, x, OwnTest(*map(view, part)), defended)
+            predicted[client] = [_as_arrays(one) if one else None for one in both]
+        return predicted
+
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
         return self._tensor(params), self._tensor(buffers)
 
     def _tensor(self, array: Any) -> Tensor:
         return view(array).to(self.device)
+
+
+def _some(own: Mapping[int, Tensor], clients: Sequence[int]) -> dict[int, Any]:
+    """What some clients have of their own, as arrays."""
+    return {client: shareable(own[client]) for client in clients if client in own}
 
 
 def _as_arrays(prediction: Prediction) -> tuple[Any, Any]:
@@ -463,6 +494,7 @@ class OnActors:
         params: Tensor,
         buffers: Tensor,
         state: Any,
+        own: Mapping[int, Tensor] = NOTHING_KEPT,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id. The global vectors are put into the
         object store once.
@@ -472,14 +504,16 @@ class OnActors:
         shared = self._put_vectors(params, buffers)
         attack_state = self._keep("state", state)
 
-        blocks = [(round_index, unit, *shared, attack_state, attacked) for unit in units]
+        blocks = [
+            (round_index, unit, *shared, attack_state, attacked, _some(own, unit)) for unit in units
+        ]
         if self.apart:
             return self._train_apart(blocks, sorted(cohort), params, buffers)
 
         def call(block: tuple[Any, ...]) -> Callable[[Any], Any]:
             return lambda actor: actor.train.remote(*block)
 
-        sheet = Sheet(sorted(cohort), params, buffers)
+        sheet = Sheet(sorted(cohort), params, buffers, own)
         for part in self._map([call(block) for block in blocks]):
             sheet.copy(_as_trained(part))
         return sheet.trained
@@ -504,7 +538,8 @@ class OnActors:
         stored = []
         for told, rows in self._map_apart([call(block) for block in blocks]):
             client, changes, loss, sound = map(view, told)
-            sheet.copy(Trained(client, params.new_empty(len(client), 0), changes, loss))
+            nothing = params.new_empty(len(client), 0)
+            sheet.copy(Trained(client, nothing, changes, loss, nothing))
             numbers = [sheet.row_of[number] for number in client.tolist()]
             finite[numbers] = sound
             stored.append(Block(numbers, rows))
@@ -540,6 +575,35 @@ class OnActors:
             batches = _in_order(name, shares, answers)
             predicted[name] = _joined(batches, params.device)
         return predicted["clean"], predicted.get("triggered")
+
+    def predict_each(
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        own: Mapping[int, Tensor],
+        probe: Probe,
+        parts: Mapping[int, OwnTest],
+        defended: int | None = None,
+    ) -> dict[int, OwnPredictions]:
+        """What each client's model predicts for its part of the test sets, the clients dealt out to
+        the actors.
+        """
+        self._publish(probe)
+        shared, clients = self._put_vectors(params, buffers), list(parts)
+        shares = [clients[slot :: len(self.actors)] for slot in range(len(self.actors))]
+
+        def call(share: Sequence[int]) -> Callable[[Any], Any]:
+            index = {client: tuple(map(shareable, parts[client])) for client in share}
+            kept = _some(own, share)
+            return lambda actor: actor.predict_each.remote(index, *shared, kept, defended)
+
+        predicted = {}
+        for answer in self._map([call(share) for share in shares]):
+            for client, both in answer.items():
+                predicted[client] = OwnPredictions(
+                    *(_joined([one], params.device) if one else None for one in both)
+                )
+        return predicted
 
     def _publish(self, probe: Probe) -> None:
         """Give all actors the triggered test set, where they do not have this one yet."""

@@ -42,6 +42,8 @@ def why_gathered(built: Federation) -> str:
     for part in spec.attack:
         if plugins.attack_facts(part.name).knows == "all":
             return f"the attack {part.name} is shown all of them"
+    if built.keeping is not None:
+        return "clients keep something of their own"
     if built.device.type != "cpu":
         return "they are on a GPU"
     return "" if robust.COMPILED else "numba is not installed"

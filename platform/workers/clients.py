@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +14,12 @@ from torch import Tensor
 from backstop.platform import seeds
 from backstop.platform.contract import Prediction
 from backstop.platform.training import local_sgd
+from backstop.platform.training.client_rules import NOTHING_KEPT
 from backstop.platform.training.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.training.federation import Federation, another
 from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.training.matrix import Matrix, WholeMatrix
+from backstop.platform.training.own_tests import OwnPredictions, OwnTest
 from backstop.platform.workers import memory
 
 T = TypeVar("T")  # what is shared out
@@ -38,8 +40,11 @@ class Clients(Protocol):
         params: Tensor,
         buffers: Tensor,
         state: Any,
+        own: Mapping[int, Tensor] = NOTHING_KEPT,
     ) -> Trained:
-        """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's."""
+        """Rows of the cohort in a round, sorted by client id. ``state`` is the attack's; ``own``
+        holds for each what it has of its own, (p,), where the defense lets clients keep something.
+        """
 
     def matrix(self, trained: Trained) -> Matrix:
         """The rows that were trained last: those of ``trained``, or where they are instead."""
@@ -53,6 +58,19 @@ class Clients(Protocol):
     ) -> tuple[Prediction, Prediction | None]:
         """What the model predicts for the clean and for the triggered test set: by its largest
         output, or as the defense says, where ``defended`` is the number of rounds that are done.
+        """
+
+    def predict_each(
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        own: Mapping[int, Tensor],
+        probe: Probe,
+        parts: Mapping[int, OwnTest],
+        defended: int | None = None,
+    ) -> dict[int, OwnPredictions]:
+        """What each client's model predicts for its part of the test sets: the global one with what
+        the client has of its own.
         """
 
     def close(self) -> None:
@@ -87,6 +105,25 @@ def predicted_labels(
     return staged.defended(predict, *vectors, batches, draws)
 
 
+def predicted_by_one(
+    built: Federation,
+    vectors: tuple[Tensor, Tensor],
+    x: tuple[Tensor, Tensor | None],
+    part: OwnTest,
+    defended: int | None,
+) -> OwnPredictions:
+    """What one client's model predicts for its part of the clean and of the triggered inputs."""
+
+    def predicted(inputs: Tensor | None, index: Tensor) -> Prediction | None:
+        if inputs is None or not len(index):
+            return None
+        staged = Staged(built.net, inputs[index.to(inputs.device)])
+        batches = range(batch_count(len(index)))
+        return joined(predicted_labels(built, staged, vectors, batches, defended))
+
+    return OwnPredictions(predicted(x[0], part.clean), predicted(x[1], part.triggered))
+
+
 class InProcess:
     """All clients in this process, on one or more threads.
 
@@ -116,9 +153,11 @@ class InProcess:
         params: Tensor,
         buffers: Tensor,
         state: Any,
+        own: Mapping[int, Tensor] = NOTHING_KEPT,
     ) -> Trained:
         """Rows of the cohort in a round, sorted by client id."""
-        attacked, sheet = self.built.attacked(round_index), Sheet(sorted(cohort), params, buffers)
+        attacked = self.built.attacked(round_index)
+        sheet = Sheet(sorted(cohort), params, buffers, own)
 
         def work(lane: _Lane, unit: Sequence[int]) -> None:
             local_sgd.train(lane.built, round_index, unit, params, buffers, state, attacked, sheet)
@@ -163,6 +202,26 @@ class InProcess:
 
         self._share(range(count), work)
         return joined([predicted[batch] for batch in sorted(predicted)])
+
+    def predict_each(
+        self,
+        params: Tensor,
+        buffers: Tensor,
+        own: Mapping[int, Tensor],
+        probe: Probe,
+        parts: Mapping[int, OwnTest],
+        defended: int | None = None,
+    ) -> dict[int, OwnPredictions]:
+        """What each client's model predicts for its part of the test sets."""
+        predicted: dict[int, OwnPredictions] = {}
+        x = (probe.clean.x, probe.triggered.x if probe.triggered else None)
+
+        def work(lane: _Lane, client: int) -> None:
+            vectors = self.built.of_client((params, buffers), own.get(client))
+            predicted[client] = predicted_by_one(lane.built, vectors, x, parts[client], defended)
+
+        self._share(parts, work)
+        return predicted
 
     def _share(self, items: Iterable[T], work: Callable[[_Lane, T], None]) -> None:
         """Do the work on all items, each thread on the next that is left. Of several failures the

@@ -1,0 +1,170 @@
+"""What clients keep of their own: it is in no row, survives threads, actors and interruptions, and
+nothing else moves it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from backstop.platform.contract import Part
+from backstop.platform.experiment import Experiment, State, run
+from backstop.platform.params import BadInput
+from backstop.platform.specs.part import to_chain
+from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json, validate
+from backstop.platform.training.client_rules import Sheet
+from backstop.platform.workers.clients import Clients, InProcess
+from tests.keepers import KEEPERS, NOWHERE, SMALL, experiment, small
+
+PARTS = [name for name in KEEPERS if name != "ditto"]
+
+
+def bytes_of(spec: Spec, clients: Clients | None = None) -> tuple[bytes, list[object]]:
+    """The last state and the figures of all rounds, as one can compare them."""
+    states: list[State] = []
+    told = [
+        dict(record.metrics)
+        for record in run(spec, folder=NOWHERE, device="cpu", clients=clients, keep=states.append)
+    ]
+    kept = [tensor for _, tensor in sorted(states[-1].kept.items())]
+    vectors = torch.cat([states[-1].params, states[-1].buffers, *kept])
+    return vectors.numpy().tobytes(), [sorted(states[-1].kept), told]
+
+
+@pytest.mark.parametrize("defense", KEEPERS)
+def test_any_number_of_threads_gives_the_same_bits(defense: str) -> None:
+    assert bytes_of(small(defense), InProcess(3)) == bytes_of(small(defense))
+
+
+@pytest.mark.parametrize("defense", KEEPERS)
+def test_it_goes_on_from_a_stored_state_with_the_same_bits(defense: str) -> None:
+    straight = experiment(small(defense), rounds=3)
+    stored = io.BytesIO()
+    torch.save(experiment(small(defense), rounds=2).state, stored)
+    stored.seek(0)
+    second = experiment(small(defense))
+    second.state = torch.load(stored, weights_only=False)
+    second.round()
+    assert torch.equal(straight.state.params, second.state.params)
+    assert straight.state.kept.keys() == second.state.kept.keys()
+    for client, own in straight.state.kept.items():
+        assert torch.equal(own, second.state.kept[client])
+
+
+def test_a_state_from_before_clients_could_keep_anything_is_read() -> None:
+    assert State(*tuple(experiment(SMALL).state)[:6]).kept == {}
+
+
+@pytest.mark.parametrize("defense", PARTS)
+@pytest.mark.parametrize("attack", ["badnets", "badnets+gaussian", "badnets+bapfl"])
+def test_no_row_holds_what_is_private_whoever_sends_it(defense: str, attack: str) -> None:
+    begun = experiment(small(defense, attack=to_chain(attack, "attack")), rounds=1)
+    private = begun.built.keeping.private  # type: ignore[union-attr]
+    assert private is not None
+    cohort = begun.built.cohort(1)
+    assert torch.isin(cohort, begun.built.malicious).any()
+    _, trained, matrix = begun._train(begun.state, cohort)
+    rows = matrix.of(torch.ones(len(cohort), dtype=torch.bool))
+    assert not rows[:, private[0]].any()
+    assert not trained.buffers[:, private[1]].any()
+    assert (rows[:, ~private[0]] != 0).any(1).all()
+
+
+@pytest.mark.parametrize("defense", PARTS)
+@pytest.mark.parametrize("after", ["", "weak_dp", "crfl(norm=5, noise=0.01, draws=3)", "median"])
+def test_the_server_never_moves_what_is_private(defense: str, after: str) -> None:
+    first = experiment(small(defense))
+    chain = f"{defense}+{after}" if after else defense
+    last = experiment(small(chain), rounds=3)
+    params, buffers = last.built.keeping.private  # type: ignore[union-attr, misc]
+    assert torch.equal(last.state.params[params], first.state.params[params])
+    assert torch.equal(last.state.buffers[buffers], first.state.buffers[buffers])
+    assert not torch.equal(last.state.params[~params], first.state.params[~params])
+
+
+def kept_after(defense: str, rounds: int) -> Mapping[int, Tensor]:
+    return experiment(small(defense), rounds).state.kept
+
+
+@pytest.mark.parametrize("defense", KEEPERS)
+def test_a_client_keeps_what_it_has_trained_until_it_trains_again(defense: str) -> None:
+    begun = experiment(small(defense))
+    before: Mapping[int, Tensor] = {}
+    for number in range(3):
+        there = set(begun.built.cohort(number).tolist())
+        if defense == "ditto":  # who attacks trains no model of its own
+            there -= set(begun.built.malicious.tolist())
+        begun.round()
+        kept = begun.state.kept
+        assert set(kept) == set(before) | there
+        for client, own in kept.items():
+            same = client in before and torch.equal(own, before[client])
+            assert same == (client not in there)
+        before = kept
+
+
+def test_what_is_not_finite_is_not_kept() -> None:
+    start, none = torch.zeros(3), torch.zeros(0)
+    sheet = Sheet([4, 7], start, none, {4: torch.ones(2), 7: torch.ones(2)})
+    sheet.keep(4, torch.tensor([1.0, torch.nan]))
+    sheet.keep(7, torch.tensor([2.0, 3.0]))
+    assert sheet.trained.kept.tolist() == [[1.0, 1.0], [2.0, 3.0]]
+
+
+def test_the_adversary_sees_the_model_with_what_its_clients_keep() -> None:
+    begun = experiment(small("fedrep(head_epochs=2)"), rounds=2)
+    state, built = begun.state, begun.built
+    view, server = begun.views.attack(state), begun.views.server(state)
+    assert built.keeping is not None
+    assert view.private is not None
+    theirs = [state.kept[client] for client in built.malicious.tolist() if client in state.kept]
+    assert torch.equal(view.params[view.private], torch.stack(theirs).mean(0))
+    assert torch.equal(view.params[~view.private], state.params[~view.private])
+    assert torch.equal(server.params, state.params)
+    data = view.own(0)
+    assert not view.train(view.params, data)[view.private].any()
+
+
+def test_dormant_attackers_keep_what_honest_clients_would() -> None:
+    for defense in KEEPERS:
+        calm = experiment(small(defense, attack=()), rounds=3)
+        dormant = experiment(small(defense, dormant=True), rounds=3)
+        assert torch.equal(calm.state.params, dormant.state.params)
+        for client, own in calm.state.kept.items():
+            assert torch.equal(own, dormant.state.kept[client])
+
+
+def refused(**changes: object) -> str:
+    with pytest.raises(BadInput) as error:
+        Experiment(SMALL.replace(**changes), NOWHERE, "cpu")
+    return str(error.value)
+
+
+def test_what_cannot_be_kept_is_refused_in_one_line() -> None:
+    assert refused(defense=(Part("fedbn"),)) == (
+        "defense fedbn: clients keep their BatchNorm layers, and model mlp has none; take one that"
+        " has: normed_mlp, resnet18(norm=batch)"
+    )
+    assert refused(defense=(Part("fedrep"),), model=Part("logistic")) == (
+        "defense fedrep: clients keep their head, and model logistic is nothing else, so nothing"
+        " would be trained together; take a model with more layers"
+    )
+    both = refused(defense=to_chain("fedrep+median+ditto", "defense"))
+    assert both == (
+        "defense fedrep+median+ditto: fedrep and ditto both say what clients have of their own;"
+        " keep one of them"
+    )
+
+
+def test_a_spec_says_who_measures_only_where_it_is_not_the_server() -> None:
+    plain = validate(SMALL)
+    assert "evaluate_by" not in spec_to_json(plain)
+    measured = validate(SMALL.replace(defense=(Part("fedrep"),)))
+    assert measured.evaluate_by == "clients"
+    assert spec_to_json(measured)["evaluate_by"] == "clients"
+    assert spec_from_json(spec_to_json(measured)) == measured
+    assert SMALL.replace(evaluate_by="clients").id != plain.id

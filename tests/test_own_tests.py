@@ -1,0 +1,101 @@
+"""Each client's own test data, and the figures over clients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backstop.platform.contract import Prediction, Samples, TestSet
+from backstop.platform.training.evaluate import Probe
+from backstop.platform.training.own_tests import (
+    LARGEST,
+    OwnPredictions,
+    OwnTest,
+    client_figures,
+    deal_tests,
+    federation_figures,
+    own_tests,
+    proportioned,
+)
+from tests.keepers import SMALL, experiment
+
+
+@pytest.mark.parametrize(
+    ("held", "have", "wanted"),
+    [
+        ([1, 1], [1000, 1000], [100, 100]),
+        ([3, 1], [1000, 1000], [150, 50]),
+        ([0, 9], [1000, 1000], [0, 200]),
+        ([1, 1], [4, 1000], [4, 4]),  # as far as the scarcest class lasts
+        ([1, 1], [0, 50], [0, 50]),  # a class that the test set lacks is left out
+        ([5, 0], [0, 50], [0, 0]),
+        ([1, 1, 1], [1000] * 3, [67, 67, 66]),  # the first among equals
+    ],
+)
+def test_labels_are_in_proportion(held: list[int], have: list[int], wanted: list[int]) -> None:
+    assert proportioned(torch.tensor(held), torch.tensor(have)) == wanted
+
+
+def test_parts_are_like_the_clients_and_the_same_for_every_defense() -> None:
+    built = experiment(SMALL.replace(alpha=0.3)).built
+    again = experiment(SMALL.replace(alpha=0.3, defense=())).built
+    parts = deal_tests(built.data, built.shards, 0)
+    for part, same in zip(parts, deal_tests(again.data, again.shards, 0), strict=True):
+        assert torch.equal(part, same)
+    labels = built.data.test.y
+    for part, shard in zip(parts, built.shards, strict=True):
+        assert 0 < len(part) <= LARGEST
+        assert len(part.unique()) == len(part)
+        own = built.data.train.y[shard].bincount(minlength=10).double()
+        drawn = labels[part].bincount(minlength=10).double()
+        assert (own / own.sum() - drawn / drawn.sum()).abs().max() <= 1 / len(part)
+    other = deal_tests(built.data, built.shards, 1)
+    assert any(not torch.equal(a, b) for a, b in zip(parts, other, strict=True))
+
+
+def probe(*, aligned: bool = True) -> Probe:
+    y = torch.tensor([0, 1, 2, 1])
+    clean = Samples(torch.zeros(4, 1), y)
+    return Probe(clean, TestSet(torch.ones(4, 1), torch.zeros_like(y), y), aligned, aligned)
+
+
+def test_the_same_samples_are_measured_with_and_without_the_trigger() -> None:
+    given = own_tests([torch.tensor([0, 1, 3])], probe(), [0], seed=0)[0]
+    assert given.clean.tolist() == [0, 1, 3]
+    assert given.triggered.tolist() == [1, 3]  # the first has the wanted label already
+    predicted = OwnPredictions(
+        Prediction(torch.tensor([0, 0, 1])), Prediction(torch.tensor([0, 1]))
+    )
+    figures = client_figures(predicted, given, probe(), defended=False)
+    assert figures["round/clean_accuracy"] == pytest.approx(2 / 3)
+    assert figures["round/attack_success_rate"] == 0.5
+    assert figures["round/untriggered_target_rate"] == 0.5
+    assert figures["round/trigger_effect"] == 0.0
+    assert figures["round/robust_accuracy"] == 0.5
+
+
+def test_triggered_inputs_of_the_attacks_own_are_the_same_for_all() -> None:
+    parts = own_tests([torch.tensor([0]), torch.tensor([1])], probe(aligned=False), [0, 1], seed=0)
+    assert parts[0].triggered.tolist() == parts[1].triggered.tolist() == [0, 1, 2, 3]
+
+
+def test_a_client_without_test_data_has_no_figures() -> None:
+    nothing = OwnTest(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+    assert client_figures(OwnPredictions(None, None), nothing, probe(), defended=False) == {}
+
+
+def test_the_worst_tenth_is_a_tenth_and_malicious_clients_stand_apart() -> None:
+    rates = {
+        client: {"round/clean_accuracy": client / 100, "round/attack_success_rate": client / 100}
+        for client in range(21)
+    }
+    figures = federation_figures(rates, malicious=[0])
+    assert figures["round/clean_accuracy"] == pytest.approx(0.105)
+    assert figures["round/worst_tenth_accuracy"] == pytest.approx(0.015)  # of 1 and 2
+    assert figures["round/worst_tenth_success"] == pytest.approx(0.195)  # of 19 and 20
+    assert figures["round/malicious_accuracy"] == 0.0
+    few = federation_figures({1: {"round/clean_accuracy": 0.5}}, malicious=[])
+    assert few == {"round/clean_accuracy": 0.5, "round/worst_tenth_accuracy": 0.5}
+    assert federation_figures({1: {"round/clean_accuracy": 0.5}}, malicious=[1]) == {
+        "round/malicious_accuracy": 0.5
+    }
