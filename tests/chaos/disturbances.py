@@ -49,6 +49,10 @@ class Disturbance(NamedTuple):
         """Let it happen; False where what it was meant for has ended before."""
         return KINDS[self.kind](around, self)
 
+    def sooner(self) -> Disturbance:
+        """The same, in half the time."""
+        return self._replace(after_s=self.after_s / 2)
+
     @property
     def ends_command(self) -> bool:
         """Whether the driver does not go on after it."""

@@ -11,8 +11,8 @@ from tests.chaos.disturbances import ALL, BEGUN, ONE_MORE, RAY, Disturbance, Sur
 
 def disturb(around: Surroundings, waiting: list[Disturbance]) -> list[Disturbance]:
     """Give the command, let happen what waits, and give the command again where it has ended with
-    anything but 0. What has happened; what the sweep has left no time for goes on waiting, what it
-    has not had the process for behind all others.
+    anything but 0. What has happened; what the sweep has left no time for goes on waiting; what it
+    has not had the process for any more comes sooner, behind all others.
 
     A command that nothing happens to ends with 0.
     """
@@ -25,7 +25,7 @@ def disturb(around: Surroundings, waiting: list[Disturbance]) -> list[Disturbanc
             command.note(str(waiting[0]))
             disturbance = waiting.pop(0)
             if not disturbance.happen(around):
-                waiting.append(disturbance)
+                waiting.append(disturbance.sooner())
                 continue
             happened.append(disturbance)
             if disturbance.ends_command:

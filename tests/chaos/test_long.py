@@ -94,6 +94,7 @@ def test_a_series_changes_no_byte_and_leaves_nothing_behind(
     waiting = list(drawn(SEED + list(SERIES).index(name), series.kinds, series.number))
     sweeps = 0
     while waiting:
+        assert sweeps < 2 * series.number, f"no sweep has a moment for {waiting}"
         folder = tmp_path / str(sweeps)
         folder.mkdir()
         commands, happened = _one_sweep(series, folder, waiting)
