@@ -167,7 +167,7 @@ class Experiment:
         told = evaluate.sizes(probe)
         if self.spec.evaluate_by == "clients":
             tests = self._own_tests(probe)
-            told = own_tests.sizes(tests, self.built.malicious.tolist())
+            told = own_tests.measured_sizes(tests, self.built.malicious.tolist())
         told |= turnout.figures(self.built)
         told |= skew.split_figures(self.built.data, self.built.shards)
         start = self.state.start_accuracy

@@ -66,6 +66,7 @@ def spied(spec: Spec, *before: str) -> tuple[Experiment, Spy]:
     stages = [plugins.build("defenses", name, {}) for name in before]
     defense = chain(*stages, spy.stage())
     experiment.built = experiment.built._replace(defense=defense)
+    experiment.views.built = experiment.built
     first = defense.init(experiment.views.server(experiment.state))
     experiment.state = experiment.state._replace(defense=first)
     return experiment, spy

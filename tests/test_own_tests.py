@@ -8,7 +8,7 @@ import torch
 from backstop.platform.contract import Prediction, Samples, TestSet
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.own_tests import (
-    LARGEST,
+    MOST_TESTED,
     OwnPredictions,
     OwnTest,
     client_figures,
@@ -44,7 +44,7 @@ def test_parts_are_like_the_clients_and_the_same_for_every_defense() -> None:
         assert torch.equal(part, same)
     labels = built.data.test.y
     for part, shard in zip(parts, built.shards, strict=True):
-        assert 0 < len(part) <= LARGEST
+        assert 0 < len(part) <= MOST_TESTED
         assert len(part.unique()) == len(part)
         own = built.data.train.y[shard].bincount(minlength=10).double()
         drawn = labels[part].bincount(minlength=10).double()

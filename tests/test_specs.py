@@ -436,10 +436,20 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "block": 9,
         "precision": "bfloat16",
         "evaluate_on": "validation",
+        "evaluate_by": "clients",
+        "client_dropout": 0.25,
+        "malicious_by": "most",
+        "labels_each": 3,
+        "size_exponent": 2.0,
+        "input_noise": 0.5,
         "seed": 1,
     }
     assert set(other) == {item.name for item in fields(Spec)}  # a new field belongs here
-    together = {"dormant": {"attack": other["attack"]}}  # the clean twin of nothing is refused
+    together = {
+        "dormant": {"attack": other["attack"]},  # the clean twin of nothing is refused
+        "labels_each": {"alpha": "labels"},
+        "size_exponent": {"alpha": "sizes"},
+    }
     ids = [
         BASE.id,
         *(spec(**{name: value, **together.get(name, {})}).id for name, value in other.items()),

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Dataset
-from backstop.platform.intake.leaf import Form, leaf_dataset
+from backstop.platform.intake.leaf import LeafForm, leaf_dataset
 
 VERSION = 1
 KINDS = ("image",)
@@ -58,7 +58,7 @@ def femnist(
         pixels = _pixels(x)
         return 255 - pixels if ink == "bright" else pixels, _labels(y), 0
 
-    return leaf_dataset(Form("femnist", "image", CLASSES, decode, ""))
+    return leaf_dataset(LeafForm("femnist", "image", CLASSES, decode, ""))
 
 
 def _pixels(x: Sequence[Any]) -> Tensor:

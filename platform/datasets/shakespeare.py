@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.contract import Dataset
-from backstop.platform.intake.leaf import Form, leaf_dataset
+from backstop.platform.intake.leaf import LeafForm, leaf_dataset
 from backstop.platform.intake.words import UNKNOWN, UNKNOWN_ID, token_ids
 
 VERSION = 1
@@ -63,7 +63,7 @@ def shakespeare() -> Dataset:
     """Shakespeare by roles as a dataset."""
     classes = tuple(repr(character)[1:-1] for character in CHARACTERS)
     reason = "next character is none of the 80"
-    return leaf_dataset(Form("shakespeare", "text", classes, _decode, reason, VOCABULARY))
+    return leaf_dataset(LeafForm("shakespeare", "text", classes, _decode, reason, VOCABULARY))
 
 
 def _decode(x: Sequence[Any], y: Sequence[Any]) -> tuple[Tensor, Tensor, int]:

@@ -41,7 +41,7 @@ class User(NamedTuple):
 Decode = Callable[[Sequence[Any], Sequence[Any]], tuple[Tensor, Tensor, int]]
 
 
-class Form(NamedTuple):
+class LeafForm(NamedTuple):
     """What a dataset in LEAF's form is made of."""
 
     name: str
@@ -62,7 +62,7 @@ def leaf_files(name: str) -> tuple[File, File]:
     return train, test
 
 
-def leaf_dataset(form: Form) -> Dataset:
+def leaf_dataset(form: LeafForm) -> Dataset:
     """A dataset in LEAF's form whose natural clients are the users of its train part, in
     alphabetical order of their names.
     """
@@ -78,7 +78,7 @@ def leaf_dataset(form: Form) -> Dataset:
 def users_of(
     folder: Path,
     file: File,
-    form: Form,
+    form: LeafForm,
 ) -> Iterator[User]:
     """The users of a part that have samples, in alphabetical order of their names; one file is in
     memory at a time. Raises BadInput for a file of another form, and for a user of two files.
@@ -103,7 +103,7 @@ def users_of(
 def _users_in(
     place: Path,
     hint: str,
-    form: Form,
+    form: LeafForm,
 ) -> Iterator[User]:
     with naming_file(place, hint):
         document = json.loads(place.read_bytes())
@@ -137,7 +137,7 @@ def _user(
     name: str,
     count: Any,
     samples: Any,
-    form: Form,
+    form: LeafForm,
 ) -> User:
     try:
         x, y = samples["x"], samples["y"]
@@ -154,7 +154,7 @@ def _count(items: Any) -> str:
 
 
 def _data(
-    form: Form,
+    form: LeafForm,
     train: Sequence[User],
     test: Sequence[User],
 ) -> Data:
@@ -183,7 +183,7 @@ def _data(
 
 
 def _reading(
-    form: Form,
+    form: LeafForm,
     data: Data,
     train: Sequence[User],
     test: Sequence[User],

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +38,7 @@ class State(NamedTuple):
     defense: Any
     start_accuracy: float | None = None  # before the first round; None until it is measured
     # client → what it has of its own, (p,), of those that have trained; only where they keep any
-    kept: Mapping[int, Tensor] = MappingProxyType({})
+    kept: Mapping[int, Tensor] = {}
 
 
 class Presence(NamedTuple):

@@ -2,8 +2,8 @@
 tenth, and malicious clients apart.
 
 A client's part of the test set has its labels in the proportions of its training samples, as large
-as the test set allows and at most LARGEST samples, drawn without repetition. Several clients may
-have a sample: a test set that is dealt out would leave a client of hundreds a handful.
+as the test set allows and at most MOST_TESTED samples, drawn without repetition. Several clients
+may have a sample: a test set that is dealt out would leave a client of hundreds a handful.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from backstop.platform.training.evaluate import (
     success,
 )
 
-LARGEST = 200  # samples in a client's part: a rate is known to 3.5 points, and 100 clients to less
+MOST_TESTED = (
+    200  # samples in a client's part: a rate is known to 3.5 points
+)
 WORST = 10  # 1/WORST of the clients, at least one, are the worst ones
 
 
@@ -81,7 +83,7 @@ def proportioned(held: Tensor, have: Tensor) -> list[int]:
         return [0] * len(held)
     share = share / share.sum()
     lasts = (have.double() / share)[share > 0].min().item()
-    wanted = share * min(float(LARGEST), lasts)
+    wanted = share * min(float(MOST_TESTED), lasts)
     counts = wanted.floor()
     missing = round(wanted.sum().item()) - int(counts.sum())
     owed = (wanted - counts).argsort(descending=True, stable=True)[:missing]
@@ -106,7 +108,7 @@ def own_tests(
     if probe.aligned:
         return {client: _paired(dealt[client], attacked) for client in clients}
     draws = seeds.generator(seed, "own test", "triggered")
-    some = torch.randperm(len(attacked), generator=draws)[:LARGEST].sort().values
+    some = torch.randperm(len(attacked), generator=draws)[:MOST_TESTED].sort().values
     return {client: OwnTest(dealt[client], some) for client in clients}
 
 
@@ -194,7 +196,7 @@ def global_figures(metrics: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def sizes(tests: Mapping[int, OwnTest], malicious: Iterable[int]) -> dict[str, float]:
+def measured_sizes(tests: Mapping[int, OwnTest], malicious: Iterable[int]) -> dict[str, float]:
     """How many clients and inputs the rates of honest clients are means over."""
     apart = set(malicious)
     honest = [test for client, test in tests.items() if client not in apart]

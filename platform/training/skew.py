@@ -12,7 +12,7 @@ from backstop.platform.contract import Data
 
 CHUNK = 4096  # samples that are float64 at once
 TABLE_DIMENSIONS = 2
-TINY = 1e-12  # of a mean square: a variance below is what rounding leaves of none
+ROUNDED = 1e-12  # of a mean square: a variance below is what rounding leaves of none
 
 
 class Skew(NamedTuple):
@@ -81,7 +81,7 @@ def _moments(
     """Mean and standard deviation from sums over ``count`` values."""
     mean = sums / count
     variance = (squares / count - mean.square()).clamp_min(0)
-    return mean, variance.where(variance > TINY * squares / count, 0.0).sqrt()
+    return mean, variance.where(variance > ROUNDED * squares / count, 0.0).sqrt()
 
 
 def split_figures(data: Data, shards: Sequence[Tensor]) -> dict[str, float]:
