@@ -90,6 +90,7 @@ def test_text_forms(text: str, expected: tuple[Part, ...]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "''",
         "a(",
         "a)",
         "a b",

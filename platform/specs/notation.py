@@ -210,11 +210,11 @@ class _Reader:
         match = next(filter(None, (form.match(self.text, self.position) for form in forms)), None)
         if match is None:
             self.refuse()
-        name = _unquoted(match[0]) or match[0]
-        if name != match[0] and not loose.is_path(name):
+        quoted = _unquoted(match[0])
+        if quoted is not None and not loose.is_path(quoted):
             self.refuse("only the path of a .py file stands in quotation marks")
         self.position = match.end()
-        return name
+        return match[0] if quoted is None else quoted
 
     def name(self) -> str:
         self.blanks()
