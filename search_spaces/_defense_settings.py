@@ -21,14 +21,16 @@ SETTINGS = {
 }
 
 BATCH_NORM = BASE.replace(model=parse_part("convnet(width=8, modules=2)"))
-OWN_NORMS = BASE.replace(model=Part("normed_mlp"))
+BY_CLIENTS = BASE.replace(evaluate_by="clients")
+OWN_NORMS = BY_CLIENTS.replace(model=Part("normed_mlp"))
+FEDERATIONS = (BASE, BATCH_NORM, BY_CLIENTS, OWN_NORMS)
 
 
 def federation_for(name: str) -> Spec:
-    """What a defense is put into."""
+    """What a defense is put into, one of :data:`FEDERATIONS`."""
     facts = defense_facts(name)
-    if facts.keeps == "norms":
-        return OWN_NORMS
+    if facts.keeps:
+        return OWN_NORMS if facts.keeps == "norms" else BY_CLIENTS
     return BATCH_NORM if "buffers" in facts.needs else BASE
 
 

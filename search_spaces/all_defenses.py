@@ -17,6 +17,7 @@ from backstop.platform.plugins import find
 from backstop.platform.specs.change import grid
 from backstop.search_spaces._defense_settings import (
     ATTACKERS,
+    FEDERATIONS,
     defense_settings,
     federation_for,
 )
@@ -33,9 +34,14 @@ def _settings(name: str, usual: str) -> list[str]:
 
 
 def all_defenses() -> list[Spec]:
-    """One attack × every defense × two seeds."""
+    """One attack × every defense × two seeds; in each federation one that stands still."""
     specs = []
-    for name, usual in defense_settings().items():
-        settings = _settings(name, usual)
-        specs += grid(federation_for(name), seed=range(2), attack=[ATTACK], defense=settings)
+    for federation in FEDERATIONS:
+        here = {
+            name: usual
+            for name, usual in defense_settings().items()
+            if name == "frozen" or federation_for(name) == federation
+        }
+        settings = [setting for name, usual in here.items() for setting in _settings(name, usual)]
+        specs += grid(federation, seed=range(2), attack=[ATTACK], defense=settings)
     return specs

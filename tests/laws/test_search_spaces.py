@@ -105,11 +105,11 @@ def test_all_defenses_holds_all_defenses() -> None:
     ]
     assert {told.count(number) for number in (2, 4, 8)} == {4 * len(assuming)} and 0 not in told
     others = len(plugins.names("defenses")) - len(assuming)
-    # FedAvg once more where the model has BatchNorm, and twice where clients measure
-    assert len(specs) == 4 * (others + 3 * len(assuming) + 1 + 2)
+    # FedAvg and frozen once more where the model has BatchNorm, and twice where clients measure
+    assert len(specs) == 4 * (others + 3 * len(assuming) + 2 + 4)
     looking = {spec.defense[0].name for spec in specs if spec.defense and spec.model.name != "mlp"}
     facts = {name: plugins.defense_facts(name) for name in plugins.names("defenses")}
-    assert looking == {
+    assert looking == {"frozen"} | {
         name for name, known in facts.items() if "buffers" in known.needs or known.keeps == "norms"
     }
 
