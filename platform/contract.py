@@ -247,6 +247,9 @@ class ServerView(RoundView):
     server_lr: float
     # of the clients whose rows are defended
     buffers: Buffers = field(default_factory=no_buffers)
+    # client → (p,) what it has sent besides its last row, where a stage has it do so; who attacks
+    # sends nothing besides
+    told: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +259,8 @@ class ClientView(RoundView):
     """
 
     data: Samples  # the client's samples, x as the model call takes it
+    # (p,) what it remembers of the last round in which it trained, where a stage has it remember
+    carried: Tensor | None = None
 
 
 class RunDefense(Protocol):
@@ -314,6 +319,9 @@ class AttackView(RoundView):
     honest: Tensor | None = None  # (n - m, d) honest rows, only for stages with KNOWS = "all"
     # the defense in use, run by the adversary; only with KNOWS = "defense"
     defend: RunDefense | None = None
+    # (p,) what its first client remembers, or was told to begin with, where a stage of the defense
+    # has clients remember
+    carried: Tensor | None = None
 
     @property
     def data(self) -> Samples:
@@ -448,6 +456,34 @@ class Private(NamedTuple):
     epochs: int | None = None
 
 
+class LocalStep(NamedTuple):
+    """A local step of an honest client, once its optimizer has taken it."""
+
+    number: int  # from 1
+    grad: Tensor  # (d,) that it followed
+    before: Tensor  # (d,) how far the client had moved from the model that it was sent
+    delta: Tensor  # (d,) how far it has moved now
+
+
+class ChangeStep(Protocol[StateT]):
+    """Where a local step leads to as the defense has it."""
+
+    def __call__(self, memory: StateT, step: LocalStep, /) -> tuple[Tensor, StateT]:
+        """(delta (d,), memory for the next step); ``memory`` is at first what ``prepare`` made."""
+
+
+class Carry(NamedTuple, Generic[StateT]):
+    """What an honest client remembers from round to round, one vector (p,), and what it makes of
+    its training with that. ``prepare`` is given it, and makes of it the memory of the round.
+    """
+
+    first: Callable[[RoundView], Tensor]  # (p,) of clients that have not trained yet
+    # memory → delta (d,) from the model that the client is sent to the one at which it begins
+    begin: Callable[[StateT], Tensor]
+    # (memory, delta (d,)) → (the row that it sends (d,), what it remembers (p,))
+    finish: Callable[[StateT, Tensor], tuple[Tensor, Tensor]]
+
+
 class Local(NamedTuple, Generic[StateT]):
     """How a defense changes the local training of honest clients; clients that attack in a round do
     not follow it, but for what is private: that they keep, too, as they have trained it.
@@ -462,6 +498,8 @@ class Local(NamedTuple, Generic[StateT]):
     # a model of its own that a client trains beside the one it sends, and uses in its place: the
     # gradient of a step, ``delta`` being how far it is from the model that the client was sent
     personal: ChangeGradient | None = None
+    step: ChangeStep[StateT] | None = None
+    carry: Carry[StateT] | None = None
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,11 @@ class Experiment:
     def _first(self, params: Tensor, buffers: Tensor) -> State:
         """The state before the first round: attack and defense see it without their own part."""
         state = State(0, params, buffers, None, None)
-        if self.built.keeping:
-            self.views.first = self.built.keeping.taken((params, buffers))
+        if keeping := self.built.keeping:
+            if keeping.carry:
+                self.views.first = keeping.carry.first(self.views.sent(state))
+            else:
+                self.views.first = keeping.taken((params, buffers))
         attack_state = None
         if self.built.attack.init:
             adversary = self.views.attack(state)

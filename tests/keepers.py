@@ -23,6 +23,7 @@ KEEPERS = {
     "fedbn": Part("normed_mlp", {"hidden": 16}),
     "fedrep(head_epochs=2)": Part("mlp", {"hidden": 16}),
     "ditto": Part("mlp", {"hidden": 16}),
+    "lockdown(anneal=0.1)": Part("mlp", {"hidden": 16}),
 }
 SMALL = Spec(
     clients=9,

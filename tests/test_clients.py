@@ -53,6 +53,7 @@ SPECS = {
     "rejection": SPEC.replace(defense=to_chain("flip(steps=2, confidence=0.5)", "defense")),
     "private heads": SPEC.replace(defense=to_chain("fedrep(head_epochs=2)+median", "defense")),
     "models of their own": SPEC.replace(defense=(Part("ditto"),)),
+    "masks": SPEC.replace(defense=to_chain("lockdown(anneal=0.1)", "defense")),
     "private norms": SPEC.replace(
         defense=(Part("fedbn"),), model=Part("normed_mlp"), alpha=10.0, rounds=2
     ),

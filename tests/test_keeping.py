@@ -20,7 +20,8 @@ from backstop.platform.training.client_rules import Sheet
 from backstop.platform.workers.clients import Clients, InProcess
 from tests.keepers import KEEPERS, NOWHERE, SMALL, experiment, small
 
-PARTS = [name for name in KEEPERS if name != "ditto"]
+PARTS = ["fedbn", "fedrep(head_epochs=2)"]
+ALONE = ["ditto", "lockdown(anneal=0.1)"]  # which who attacks does not train
 
 
 def bytes_of(spec: Spec, clients: Clients | None = None) -> tuple[bytes, list[object]]:
@@ -96,7 +97,7 @@ def test_a_client_keeps_what_it_has_trained_until_it_trains_again(defense: str) 
     before: Mapping[int, Tensor] = {}
     for number in range(3):
         there = set(begun.built.cohort(number).tolist())
-        if defense == "ditto":  # who attacks trains no model of its own
+        if defense in ALONE:
             there -= set(begun.built.malicious.tolist())
         begun.round()
         kept = begun.state.kept
@@ -105,6 +106,16 @@ def test_a_client_keeps_what_it_has_trained_until_it_trains_again(defense: str) 
             same = client in before and torch.equal(own, before[client])
             assert same == (client not in there)
         before = kept
+
+
+def test_the_server_is_told_by_those_who_do_not_attack() -> None:
+    begun = experiment(small("lockdown(anneal=0.1)", attack_start=1), rounds=1)
+    views, state, bad = begun.views, begun.state, set(begun.built.malicious.tolist())
+    assert set(state.kept) & bad  # they were honest in the first round
+    assert set(views.server(state._replace(round=0)).told) == set(state.kept)
+    assert set(views.server(state).told) == set(state.kept) - bad
+    assert views.attack(state).carried is not None
+    assert not experiment(small("ditto"), rounds=1).views.server(state).told
 
 
 def test_what_is_not_finite_is_not_kept() -> None:

@@ -69,7 +69,30 @@ class Views:
             root=Samples(to_unit_interval(root.x), root.y),
             server_lr=self.built.spec.server_lr,
             buffers=self._unsent(state),
+            told=self._told(state),
         )
+
+    def _carried(self, state: State) -> Tensor | None:
+        """What the first malicious client remembers; None where clients remember nothing."""
+        built = self.built
+        if built.keeping is None or built.keeping.carry is None or not len(built.malicious):
+            return None
+        return state.kept.get(int(built.malicious[0]), self.first)
+
+    def _told(self, state: State) -> Mapping[int, Tensor]:
+        """What clients have sent besides their rows; those that attack send nothing."""
+        built = self.built
+        if built.keeping is None or built.keeping.carry is None:
+            return {}
+        attacked = built.attacked(state.round)
+        silent = set(built.attackers(state.round).tolist()) if attacked else set()
+        return {client: own for client, own in state.kept.items() if client not in silent}
+
+    def sent(self, state: State) -> RoundView:
+        """What everybody knows who is sent the first model, with draws for what clients remember
+        before they have trained.
+        """
+        return self._shared(state, "carried")
 
     def attack(self, state: State, presence: Presence | None = None) -> AttackView:
         """What the adversary knows in a round; without ``presence`` outside of one."""
@@ -94,6 +117,7 @@ class Views:
             vocabulary=built.data.vocabulary,
             class_weights=built.net.class_weights,
             defend=partial(self._defended, state),
+            carried=self._carried(state),
         )
 
     def _as_its_clients(self, state: State) -> State:

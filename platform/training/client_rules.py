@@ -87,6 +87,10 @@ class Sheet:
         self.trained.buffers[index] = 0.0
         self.trained.loss[index] = loss
 
+    def row(self, client: int) -> Tensor:
+        """The place of a client's row (d,)."""
+        return self.trained.rows[self.row_of[client]]
+
     def keep(self, client: int, kept: Tensor) -> None:
         """What a client has of its own from now on; what is not finite is as good as lost."""
         if kept.isfinite().all():
@@ -176,17 +180,23 @@ class Rules:
     """
 
     def __init__(self, here: Round, client: int) -> None:
-        """``change`` is None where batches stay as they are, ``noise`` where there is none."""
+        """``change`` is None where batches stay as they are, ``noise`` where there is none;
+        ``memory`` is what the defense has the client remember in this round.
+        """
         self.round = here.round_index
         self.client = client
         self.change: ChangeSamples | None = None
         self.noise: Callable[[], Tensor] | None = None  # standard normal draws (d,)
+        self.memory: Any = None
         local = here.federation.defense.local
         if client in here.attackers:
             self.change = _poisoning(here, client)
         elif local:
             draws = here.draws("local", client)
-            self.change = _protection(here, client, local, draws)
+            if local.prepare and (local.batch or local.step or local.carry):
+                with located(here.round_index, client):
+                    self.memory = local.prepare(_client_view(here, client, draws))
+            self.change = _protection(local, self.memory, draws)
             self.noise = partial(standard_normal, here.params, draws)
 
     def apply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,20 +237,14 @@ def _poisoning(here: Round, client: int) -> ChangeSamples | None:
 
 
 def _protection(
-    here: Round,
-    client: int,
     local: Local,
+    memory: Any,
     draws: torch.Generator,
 ) -> ChangeSamples | None:
     """What a defense makes of the batches of an honest client."""
     change = local.batch
     if change is None:
         return None
-    memory = None
-    if local.prepare:
-        view = _client_view(here, client, draws)
-        with located(here.round_index, client):
-            memory = local.prepare(view)
     return lambda x, y: change(memory, x, y, draws)
 
 
@@ -258,4 +262,6 @@ def _client_view(
     data = federation.data.train
     index = federation.shards[client].to(data.y.device)
     own = Samples(to_unit_interval(data.x[index]), data.y[index])
-    return ClientView(**vars(here.view(draws)), data=own)
+    carries = federation.keeping is not None and federation.keeping.carry is not None
+    carried = here.own.get(client) if carries else None
+    return ClientView(**vars(here.view(draws)), data=own, carried=carried)

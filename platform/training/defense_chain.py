@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from backstop.platform.contract import (
     BrokenStage,
+    Carry,
     ClientView,
     Defense,
     Local,
+    LocalStep,
     Predict,
     ServerView,
     Shares,
@@ -197,6 +199,8 @@ def _followed(
 
 def _named(label: str, stage: Defense) -> Defense:
     local = name_errors(label, stage.local) if stage.local else None
+    if local and local.carry:
+        local = local._replace(carry=name_errors(label, local.carry))
     return name_errors(label, stage)._replace(local=local)
 
 
@@ -237,7 +241,8 @@ def _local_chain(defenses: Sequence[Defense], called: Sequence[str]) -> Local | 
     stages = [stage.local for stage in defenses if stage.local]
     if not stages:
         return None
-    own = _own(defenses, called)
+    keeping = _keeping_stage(defenses, called)
+    own = defenses[keeping].local if keeping is not None else None
 
     def prepare(view: ClientView) -> tuple[Any, ...]:
         return tuple(stage.prepare(view) if stage.prepare else None for stage in stages)
@@ -253,6 +258,14 @@ def _local_chain(defenses: Sequence[Defense], called: Sequence[str]) -> Local | 
                 x, y = stage.batch(memory, x, y, generator)
         return x, y
 
+    def step(memories: tuple[Any, ...], taken: LocalStep) -> tuple[Tensor, tuple[Any, ...]]:
+        after = list(memories)
+        for index, stage in enumerate(stages):
+            if stage.step:
+                delta, after[index] = stage.step(memories[index], taken)
+                taken = taken._replace(delta=delta)
+        return taken.delta, tuple(after)
+
     def gradient(
         grad: Tensor,
         delta: Tensor,
@@ -267,18 +280,31 @@ def _local_chain(defenses: Sequence[Defense], called: Sequence[str]) -> Local | 
         prepare,
         batch if any(stage.batch for stage in stages) else None,
         gradient if any(stage.gradient for stage in stages) else None,
-        private=own.private,
-        personal=own.personal,
+        private=own.private if own else None,
+        personal=own.personal if own else None,
+        step=step if any(stage.step for stage in stages) else None,
+        carry=_carry(own.carry, stages.index(own)) if own and own.carry else None,
     )
 
 
-def _own(defenses: Sequence[Defense], called: Sequence[str]) -> Local:
-    """The stage that lets clients keep something of their own; none where nobody does. Raises
+def _carry(carry: Carry[Any], index: int) -> Carry[tuple[Any, ...]]:
+    """What a stage has clients remember, with the memories of all stages."""
+    return Carry(
+        carry.first,
+        lambda memories: carry.begin(memories[index]),
+        lambda memories, delta: carry.finish(memories[index], delta),
+    )
+
+
+def _keeping_stage(defenses: Sequence[Defense], called: Sequence[str]) -> int | None:
+    """The stage that lets clients keep something of their own; None where nobody does. Raises
     BadInput where two do.
     """
     local = [stage.local or Local() for stage in defenses]
-    keeping = [index for index, rules in enumerate(local) if rules.private or rules.personal]
+    keeping = [
+        index for index, rules in enumerate(local) if rules.private or rules.personal or rules.carry
+    ]
     if len(keeping) > 1:
         both = " and ".join(called[index] for index in keeping)
         raise BadInput(f"defense: {both} both say what clients have of their own; keep one of them")
-    return local[keeping[0]] if keeping else Local()
+    return keeping[0] if keeping else None

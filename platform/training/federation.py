@@ -212,12 +212,13 @@ def build_federation(
     net = network.network(module, data, where, spec.batch, spec.precision, one_by_one=own)
     defense = _defense(spec)
     keeping = keeping_of(defense, net, spec.model.name, _keeping_stage(spec))
-    if keeping and spec.evaluate_by == "server":
+    if keeping and not keeping.carry and spec.evaluate_by == "server":
         raise BadInput(
             "defense: a stage has clients keep a part of the model, which its facts do not say;"
             ' add KEEPS = "norms", "head" or "model" to its file'
         )
-    if keeping:  # clients begin at models of their own: they train one after another
+    # clients begin at models of their own, or take steps of their own: one after another
+    if keeping or (defense.local and defense.local.step):
         net = net._replace(vectorized=False)
     built = Federation(
         spec=spec,

@@ -1,18 +1,19 @@
-"""What each client has of its own from round to round: a part of the model that no client sends, or
-a whole model beside the one that all train together.
+"""What each client has of its own from round to round: a part of the model that no client sends, a
+whole model beside the one that all train together, or what it remembers.
 
-It is one flat vector (p,) for each client that has trained, cut out of parameters and buffers.
+It is one flat vector (p,) for each client that has trained; of a model it is cut out of parameters
+and buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import ChangeGradient, Defense, Private
+from backstop.platform.contract import Carry, ChangeGradient, Defense, Private
 from backstop.platform.params import BadInput
 from backstop.platform.training.network import NORMS, Layout, Network
 
@@ -25,6 +26,7 @@ class Keeping(NamedTuple):
     private: tuple[Tensor, Tensor] | None  # (d,) and (e,) bool; None: a whole model of their own
     epochs: int | None = None  # in which what is private is trained alone, before the rest
     personal: ChangeGradient | None = None  # how a model of their own is trained
+    carry: Carry[Any] | None = None  # what clients remember instead, which is no part of a model
 
     @property
     def withheld(self) -> Tensor | None:
@@ -41,7 +43,7 @@ class Keeping(NamedTuple):
         """The model that a client uses, of the global one and of its own (p,); the global one where
         it has nothing of its own yet.
         """
-        if own is None:
+        if own is None or self.carry:
             return vectors
         if self.private is None:
             return own[: len(vectors[0])], own[len(vectors[0]) :]
@@ -79,6 +81,8 @@ def keeping_of(
     local = defense.local
     if local is None:
         return None
+    if local.carry:
+        return Keeping(None, carry=local.carry)
     if local.personal:
         return Keeping(None, personal=local.personal)
     if local.private is None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
-from backstop.platform.contract import Defense
+from backstop.platform.contract import Defense, LocalStep
 from backstop.platform.training.client_rules import (
     Round,
     Rules,
@@ -26,6 +26,7 @@ from backstop.platform.training.local_steps import steps_alone
 from backstop.platform.training.stage_errors import located
 
 GradientRule = Callable[[Tensor, Tensor], Tensor]  # (gradient (d,), delta (d,)) → gradient
+StepRule = Callable[[LocalStep], Tensor]  # → delta (d,)
 
 
 def train_loop(
@@ -38,12 +39,19 @@ def train_loop(
     for client in clients:
         begun = here.begun_by(client)
         with located(here.round_index, client):
-            loss = _train_client(begun, client)
+            rules = Rules(begun, client)
+            loss = _train_client(begun, client, rules)
         vectors = (replica.params, replica.buffers)
         sheet.write(client, vectors, (begun.params, begun.buffers), loss)
         if keeping is None:
             continue
-        if keeping.private:
+        if keeping.carry:
+            if client not in here.attackers:
+                with located(here.round_index, client):
+                    row, carried = keeping.carry.finish(rules.memory, sheet.row(client).clone())
+                sheet.row(client).copy_(row)
+                sheet.keep(client, carried)
+        elif keeping.private:
             sheet.keep(client, keeping.taken(vectors))
             sheet.withhold(client, keeping.private)
         elif client not in here.attackers:  # one that attacks has no use for a model of its own
@@ -52,26 +60,32 @@ def train_loop(
             sheet.keep(client, keeping.taken(vectors))
 
 
-def _train_client(here: Round, client: int) -> Tensor:
+def _train_client(
+    here: Round,
+    client: int,
+    rules: Rules,
+) -> Tensor:
     """Leave one client's parameters and buffers in the replica; its mean loss."""
     federation = here.federation
-    rules = Rules(here, client)
     attacking = client in here.attackers
     kind = attacking_steps(federation, here.state) if attacking else plain_steps(federation)
     plan = here.batches(client)
     federation.replica.load(here.params, here.buffers)
     draws = here.dropout(client)
-    rule = _gradient_rule(here, rules)
+    rule, follow = _gradient_rule(here, rules), _step_rule(here, rules)
     keeping, stored = federation.keeping, kind.objective is None
+    if keeping and keeping.carry and not attacking:
+        federation.replica.params += keeping.carry.begin(rules.memory)
     if attacking or keeping is None or keeping.private is None or keeping.epochs is None:
         steps = rules.steps(federation, plan, stored=stored)
-        return descend(federation, steps, here.params, kind, draws, rule)
+        return descend(federation, steps, here.params, kind, draws, rule, follow)
     own, alone = keeping.private[0], steps_alone(federation, plan)
     steps = rules.steps(federation, plan[:alone], stored=stored)
-    descend(federation, steps, here.params, _holding(kind, ~own), (*draws, "alone"), rule)
+    first = (*draws, "alone")
+    descend(federation, steps, here.params, _holding(kind, ~own), first, rule, follow)
     middle = federation.replica.params.clone()
     steps = rules.steps(federation, plan[alone:], stored=stored)
-    return descend(federation, steps, middle, _holding(kind, own), draws, rule)
+    return descend(federation, steps, middle, _holding(kind, own), draws, rule, follow)
 
 
 def _holding(kind: StepKind, where: Tensor) -> StepKind:
@@ -113,6 +127,20 @@ def _gradient_rule(here: Round, rules: Rules) -> GradientRule | None:
     return lambda grad, delta: rule(grad, delta, noise)
 
 
+def _step_rule(here: Round, rules: Rules) -> StepRule | None:
+    """What the defense makes of the local steps of an honest client, who remembers them."""
+    local = here.federation.defense.local
+    change = local.step if local else None
+    if change is None or rules.noise is None:
+        return None
+
+    def follow(step: LocalStep) -> Tensor:
+        delta, rules.memory = change(rules.memory, step)
+        return delta
+
+    return follow
+
+
 def descend(
     federation: Federation,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -120,6 +148,7 @@ def descend(
     kind: StepKind,
     dropout: tuple[str | int, ...],
     rule: GradientRule | None = None,
+    follow: StepRule | None = None,
 ) -> Tensor:
     """Local steps on the replica, in place; the mean loss. ``dropout`` names its draws."""
     replica, net = federation.replica, federation.net
@@ -143,7 +172,12 @@ def descend(
                 replica.grad += delta.grad
         if rule is not None:
             replica.grad.copy_(rule(replica.grad, replica.params - start))
+        before = None if follow is None else replica.params - start
         memory = kind.optimizer.step(replica.params, replica.grad, memory, kind.pace)
+        if follow is not None and before is not None:
+            moved = replica.params - start
+            step = LocalStep(len(losses), replica.grad.clone(), before, moved)
+            replica.params.copy_(start + follow(step))
         if kind.constrain is not None:
             held = kind.constrain(replica.params - start, len(losses))
             replica.params.copy_(start + held)

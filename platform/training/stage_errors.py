@@ -14,10 +14,10 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import Any, TypeVar
 
-from backstop.platform.contract import Attack, BrokenStage, Defense, Local
+from backstop.platform.contract import Attack, BrokenStage, Carry, Defense, Local
 from backstop.platform.params import BadInput
 
-Stage = TypeVar("Stage", Attack[Any], Defense[Any], Local[Any])
+Stage = TypeVar("Stage", Attack[Any], Defense[Any], Local[Any], Carry[Any])
 
 PLATFORM = Path(__file__).resolve().parents[1]
 
