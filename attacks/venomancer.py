@@ -14,8 +14,6 @@ wants. This one has a trigger for each class. Its test set attacks every test sa
 samples of one class the first is sent to the next class, the second to the one after that, and so
 on, round and round past the true one. All pairs of true and wanted class are equally frequent, up
 to one, so that attack success is the mean over targets (over samples, where classes are unequal).
-A defense that inverts triggers finds no class that stands out, and one that counts what a model
-likes to say sees no target.
 
 Source: S. Nguyen, T. Thien, K. D. Doan, K.-S. Wong, "Venomancer: Towards Imperceptible and
 Target-on-Demand Backdoor Attacks in Federated Learning", 2024 (remembered), alternating training of
@@ -27,7 +25,8 @@ trigger (ε = 1), the visual loss keeps it small.
 
 Deviations: ε = 0.2 and β = 0.1. Without a bound the generator makes whatever noise the model still
 needs, so that success tells nothing of the backdoor: in 15 rounds of small digits ``eps=1,
-beta=0.03`` had as much with the poison as without it (0.73 and 0.71), and ``beta=0.01`` had none.
+beta=0.03`` had as much with the poison as without it (0.73 and 0.71), and ``beta=0.01`` had none;
+with the bound 0.53, and 0.29 without the poison.
 T_φ is far smaller than the published autoencoder (CIFAR-10) and U-Net (elsewhere) and learns
 faster, with a rate of 0.01 and a new Adam in each attacked round; its last layer is zero at first,
 so that the visual loss starts at its least. φ is trained on the global model before the round, on

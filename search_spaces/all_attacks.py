@@ -22,6 +22,7 @@ SETTINGS = {
     "a3fl": "a3fl(size=2)",  # the published 5 x 5 pixels cover a digit: they need no backdoor
     "alie": "alie(z=1.5)",
     "alie_backdoor": f"{BEHIND}+alie_backdoor(z=3)",
+    "bad_pfl": "bad_pfl(eps=0.2)",
     "badnets": "badnets(share=0.2)",
     "blended": "blended(alpha=0.3)",
     "bpp": "bpp(levels=2, negatives=0.5, share=0.5)+model_replacement(strength=4)",
@@ -35,6 +36,7 @@ SETTINGS = {
     "invisible": "invisible(epsilon=0.2)",
     "label_flip": "label_flip(source=1, target=7)+model_replacement(strength=3)",
     "model_replacement": f"{BEHIND}+model_replacement(strength=3)",
+    "pfedba": "pfedba(part=0.25)",  # the published part is nine of a digit's pixels
     "phrase": "phrase(share=0.3)",
     "wanet": "wanet(strength=4)",
     "pgd": f"{BEHIND}+pgd(radius=0.5)+model_replacement(strength=3)",

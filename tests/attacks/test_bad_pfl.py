@@ -25,9 +25,9 @@ from tests.references import generators, softmax
 from tests.views import CLASSES, attack_view, train_view, with_data
 
 CLAIM = Claim(
-    "bad_pfl(eps=0.2)",
+    "bad_pfl(eps=0.2, steps=10)",
     effect=0.3,
-    weaker="bad_pfl(eps=0.02)",
+    weaker="bad_pfl(eps=0.02, steps=10)",
     bend=0.3,
 )
 
