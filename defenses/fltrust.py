@@ -50,9 +50,6 @@ VERSION = 2
 NEEDS = ("root",)
 EXEMPT = ("identical",)  # rows take the length of the server's update
 
-# coordinates multiplied at once: fixed, because the order of a sum is part of its bits
-_PIECE = 4_096
-
 
 def fltrust() -> Defense:
     """All rows at the length of the server's update, weighted by trust."""
@@ -60,7 +57,7 @@ def fltrust() -> Defense:
     def trusted(updates: Updates, view: ServerView) -> Updates:
         own = view.train(view.params, _sized(view, updates.weight))
         length, own_length = robust.norms(updates.rows), robust.norms(own.unsqueeze(0))
-        cosine = _products(updates.rows, own) / (length * own_length)
+        cosine = robust.products_with(updates.rows, own) / (length * own_length)
         # NaN: a zero row, or an own update that is zero or not finite
         trust = cosine.nan_to_num(nan=0.0).clamp(0, 1)
         weight = (trust * updates.weight.double().mean()).float()
@@ -82,11 +79,3 @@ def _sized(view: ServerView, counts: Tensor) -> Samples:
     order = torch.randperm(len(view.root.y), generator=view.generator)
     index = order.repeat(-(-size // max(len(order), 1)))[:size].to(view.root.y.device)
     return Samples(view.root.x[index], view.root.y[index])
-
-
-def _products(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner products of the rows (n, d) with a vector (d,) → (n,) float64."""
-    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    for piece, part in zip(rows.split(_PIECE, dim=1), vector.split(_PIECE), strict=True):
-        total += (piece.double() * part.double()).sum(1)
-    return total

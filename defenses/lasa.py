@@ -42,6 +42,7 @@ from torch import Tensor
 from backstop.platform import robust
 from backstop.platform.contract import Defense, ServerView, Updates, merge
 from backstop.platform.params import Range
+from backstop.platform.remedies.deviations import usual
 
 VERSION = 2
 GIVES = "row"
@@ -56,13 +57,6 @@ def _sparse(rows: Tensor, sparsity: float) -> Tensor:
         size = row.abs()
         kept.copy_(row.where(size >= size.kthvalue(drop + 1).values, 0.0))
     return sparse
-
-
-def _usual(values: Tensor, radius: float) -> Tensor:
-    """Where |value - median| / std is below the radius; the margin is far above rounding. All,
-    where all values are equal.
-    """
-    return (values - values.quantile(0.5)).abs() <= radius * (1 - 1e-9) * values.std(correction=0)
 
 
 def lasa(
@@ -95,7 +89,7 @@ def lasa(
             layer = rows[:, slot.span]
             up, down = (layer > 0).sum(1, dtype=torch.int32), (layer < 0).sum(1, dtype=torch.int32)
             purity = (up - down).double() / (up + down).clamp(min=1)
-            kept = _usual(robust.norms(layer) * factor, norm_radius) & _usual(purity, sign_radius)
+            kept = usual(robust.norms(layer) * factor, norm_radius) & usual(purity, sign_radius)
             weight = updates.weight.double() * (kept if kept.any() else 1.0)
             merged[slot.span] = robust.mix((weight / weight.sum() * factor).unsqueeze(0), layer)[0]
         return merge(updates, merged), state

@@ -460,6 +460,32 @@ def products(rows: Tensor) -> Tensor:
     return (squares[:, None] + squares - distances(rows)) / 2
 
 
+def products_with(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products of the rows (n, d) with a vector (d,) → (n,) float64.
+
+    >>> products_with(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([2.0, 1.0]))
+    tensor([10.,  2.], dtype=torch.float64)
+    """
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for piece, part in zip(rows.split(STRIP, dim=1), vector.split(STRIP), strict=True):
+        total += (piece.double() * part.double()).sum(1)
+    return total
+
+
+def manhattan_distances(rows: Tensor) -> Tensor:
+    """Sums of the absolute differences of all pairs. rows (n, d) → (n, n) float64, symmetric, zero
+    diagonal.
+
+    >>> manhattan_distances(torch.tensor([[0.0, 0.0], [3.0, -4.0], [3.0, 1.0]]))[0]
+    tensor([0., 7., 4.], dtype=torch.float64)
+    """
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for piece in rows.split(STRIP, dim=1):
+        exact = piece.double()
+        total += torch.stack([(exact - row).abs_().sum(1) for row in exact])
+    return total
+
+
 def cosine_distances(rows: Tensor) -> Tensor:
     """1 - cosine of the angle, for all pairs.
 

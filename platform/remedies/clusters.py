@@ -21,10 +21,11 @@ def hdbscan(
     distance: Tensor,
     smallest: int,
     samples: int,
+    single: bool = True,
 ) -> Tensor:
     """The cluster (n,) of each row by HDBSCAN, from their distances (n, n) float64; -1 in none.
-    There may be a single cluster, and none has fewer than ``smallest`` members; ``samples`` rows,
-    itself counted, make a row's density.
+    None has fewer than ``smallest`` members, and there may be a ``single`` one, or not;
+    ``samples`` rows, itself counted, make a row's density.
 
     Source: R. J. G. B. Campello, D. Moulavi, J. Sander, "Density-Based Clustering Based on
     Hierarchical Density Estimates", PAKDD 2013, as scikit-learn has it.
@@ -39,7 +40,7 @@ def hdbscan(
         min_cluster_size=smallest,
         min_samples=samples,
         metric="precomputed",
-        allow_single_cluster=True,
+        allow_single_cluster=single,
         copy=True,
     )
     return torch.from_numpy(model.fit_predict(distance.numpy()))

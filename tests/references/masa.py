@@ -1,0 +1,50 @@
+"""MASA on a linear classifier, sample by sample, with the gradient of the cross entropy by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+LAW = False  # needs a root set
+
+
+def loss_and_gradient(weights: Array, x: Array, y: Sequence[int]) -> tuple[float, Array]:
+    """Of softmax(x @ weights), weights (features, classes)."""
+    total, gradient = 0.0, np.zeros_like(weights)
+    for sample, label in zip(x, y, strict=True):
+        scores = sample @ weights
+        odds = np.exp(scores - scores.max())
+        total += math.log(odds.sum()) + scores.max() - scores[label]
+        odds /= odds.sum()
+        wrong = odds.copy()
+        wrong[label] -= 1
+        gradient += np.outer(sample, wrong)
+    return total / len(y), gradient / len(y)
+
+
+def climbed(
+    start: Array, epochs: Sequence[Sequence[tuple[Array, Sequence[int]]]], lr: float
+) -> float:
+    """Mean losses of all epochs, added up, on the way up with momentum 0.9."""
+    weights, speed, total = start.copy(), np.zeros_like(start), 0.0
+    for batches in epochs:
+        for x, y in batches:
+            loss, gradient = loss_and_gradient(weights, x, y)
+            gradient *= min(1.0, 20 / math.sqrt(math.fsum(gradient.flatten() ** 2)))
+            speed = 0.9 * speed + gradient
+            weights = weights + lr * speed
+            total += loss / len(batches)
+    return total
+
+
+def kept(losses: Sequence[float], radius: float) -> list[int]:
+    """Whose loss is less than ``radius`` standard deviations above the median."""
+    middle, spread = float(np.median(losses)), float(np.std(losses))
+    if not spread:
+        return list(range(len(losses)))
+    return [i for i, loss in enumerate(losses) if (loss - middle) / spread <= radius * (1 - 1e-9)]
