@@ -69,10 +69,9 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform import robust
 from backstop.platform.contract import Attack, AttackView, Updates
 from backstop.platform.params import Range
-from backstop.platform.threats.rehearsal import cohort_of, honest_rows, replaced
+from backstop.platform.threats.rehearsal import cohort_of, honest_rows, replaced, step_of
 
 VERSION = 3
 KNOWS = "defense"
@@ -80,15 +79,6 @@ STRENGTH = "high"
 TRIGGER = False
 
 _LOW, _SCANNED = 0.1, 7
-
-
-def _step(after: Updates) -> Tensor:
-    """The weighted mean of what a defense leaves; zero where it leaves nothing."""
-    left = after.weight > 0
-    if not left.any():
-        return after.rows.new_zeros(after.rows.shape[1])
-    weight = after.weight[left].double()
-    return robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
 
 
 class _Past(NamedTuple):
@@ -144,9 +134,9 @@ def _replayed(state: _State | None, view: AttackView) -> _Copy:
     after, memory = view.defend(past.updates, copy.memory, then)
     fresh, _ = view.defend(past.updates, None, then)
     return _Copy(
-        memory=replaced(memory, _step(after), moved),
-        error=copy.error + error(_step(after)),
-        error_without=copy.error_without + error(_step(fresh)),
+        memory=replaced(memory, step_of(after), moved),
+        error=copy.error + error(step_of(after)),
+        error_without=copy.error_without + error(step_of(fresh)),
     )
 
 
@@ -222,7 +212,7 @@ def adaptive(
         def through(together: bool, factor: float) -> Tensor:
             given = cohort_of(others, sent(together, factor), view)
             after, _ = defend(given, state.copy.advice)
-            return (_step(after).double() * poison).sum() / length
+            return (step_of(after).double() * poison).sum() / length
 
         without = through(False, 0.0)
 

@@ -55,7 +55,7 @@ from torch import Tensor
 
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
-from backstop.platform.threats.backdoor import Pixel, Planted, backdoor, bars, painted
+from backstop.platform.threats.backdoor import Pixel, Planted, backdoor, bars, painted, part
 from backstop.platform.threats.parameters import Share, Source, Target
 
 VERSION = 2
@@ -63,13 +63,6 @@ KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "share"
 TRIGGER = True
-
-
-def _part(pixels: list[Pixel], parts: int, index: int) -> list[Pixel]:
-    """Part ``index`` modulo their count, of about equal size."""
-    parts = min(parts, len(pixels))
-    index %= parts
-    return pixels[index * len(pixels) // parts : (index + 1) * len(pixels) // parts]
 
 
 def dba(
@@ -107,7 +100,7 @@ def dba(
             )
 
     def at_client(_: None, x: Tensor, index: int, _generator: torch.Generator) -> Tensor:
-        return painted(x, _part(whole(x), parts, index), 1.0)
+        return painted(x, part(whole(x), parts, index), 1.0)
 
     def stamp(_: None, x: Tensor, _generator: torch.Generator) -> Tensor:
         return painted(x, whole(x), 1.0)

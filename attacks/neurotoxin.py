@@ -41,29 +41,16 @@ from typing import Annotated
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from backstop.platform.contract import Attack, AttackView
+from backstop.platform.contract import Attack
 from backstop.platform.params import Range
 from backstop.platform.robust import round_count
-from backstop.platform.threats.collusion import own_batches
+from backstop.platform.threats.rehearsal import clean_gradient
 
 VERSION = 1
 KNOWS = "own"
 STRENGTH = None
 TRIGGER = False
-
-_PIECE = 256  # samples that are differentiated at once
-
-
-def _clean_gradient(view: AttackView) -> Tensor:
-    """Of the summed cross-entropy over the samples of this round's malicious clients (d,)."""
-    total = torch.zeros_like(view.params)
-    for _, (x, y) in own_batches(view, _PIECE):
-        params = view.params.clone().requires_grad_()
-        loss = cross_entropy(view.model(params, x), y, reduction="sum")
-        total += torch.autograd.grad(loss, params)[0]
-    return total
 
 
 def _mask(gradient: Tensor, top: float) -> Tensor:
@@ -85,6 +72,6 @@ def neurotoxin(
     """Updates without the coordinates that matter to the clean loss. The state is the mask."""
     return Attack(
         init=lambda view: torch.ones_like(view.params),
-        plan=lambda _, view: _mask(_clean_gradient(view), top),
+        plan=lambda _, view: _mask(clean_gradient(view), top),
         constrain=lambda mask, delta, _: delta * mask,
     )

@@ -99,6 +99,17 @@ def bars(
     ]
 
 
+def part(
+    pixels: list[Pixel],
+    parts: int,
+    index: int,
+) -> list[Pixel]:
+    """Part ``index`` modulo their count, of about equal size."""
+    parts = min(parts, len(pixels))
+    index %= parts
+    return pixels[index * len(pixels) // parts : (index + 1) * len(pixels) // parts]
+
+
 def painted(
     x: Tensor,
     pixels: list[Pixel],

@@ -6,8 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from backstop.platform import robust
 from backstop.platform.contract import AttackView, Samples, Updates
+from backstop.platform.threats.collusion import own_batches
+
+_PIECE = 256  # samples that are differentiated at once
 
 
 def honest_rows(view: AttackView, count: int) -> Tensor:
@@ -30,6 +35,16 @@ def honest_rows(view: AttackView, count: int) -> Tensor:
     return torch.stack(rows)
 
 
+def clean_gradient(view: AttackView) -> Tensor:
+    """Of the summed cross-entropy over the samples of this round's malicious clients (d,)."""
+    total = torch.zeros_like(view.params)
+    for _, (x, y) in own_batches(view, _PIECE):
+        params = view.params.clone().requires_grad_()
+        loss = cross_entropy(view.model(params, x), y, reduction="sum")
+        total += torch.autograd.grad(loss, params)[0]
+    return total
+
+
 def cohort_of(
     honest: Tensor,
     own: Tensor,
@@ -43,6 +58,15 @@ def cohort_of(
     client = torch.cat([torch.arange(len(honest)), view.total + view.members]).to(rows.device)
     weight = torch.ones(len(rows), device=rows.device)
     return Updates(rows, weight, client)
+
+
+def step_of(after: Updates) -> Tensor:
+    """The weighted mean of what a defense leaves; zero where it leaves nothing."""
+    left = after.weight > 0
+    if not left.any():
+        return after.rows.new_zeros(after.rows.shape[1])
+    weight = after.weight[left].double()
+    return robust.mix(weight[None] / weight.sum(), after.rows[left])[0]
 
 
 def replaced(

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from backstop.attacks.dba import _part, dba
+from backstop.attacks.dba import dba
 from backstop.attacks.model_replacement import model_replacement
 from backstop.platform.contract import Attack
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import to_chain
-from backstop.platform.threats.backdoor import Planted, bars
+from backstop.platform.threats.backdoor import Planted, bars, part
 from backstop.platform.training.attack_chain import attack_chain
 from backstop.platform.training.mean import weighted_mean
 from tests.arena import ARENA, Claim
@@ -158,12 +158,12 @@ def test_parts_are_distinct_and_tile_the_whole(
 ) -> None:
     pixels = bars(*shape)
     count = min(parts, len(pixels))
-    pieces = [_part(pixels, parts, number) for number in range(count)]
+    pieces = [part(pixels, parts, number) for number in range(count)]
     assert all(pieces) and len(set(pixels)) == len(pixels) and list(chain(*pieces)) == pixels
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
     assert (
-        _part(pixels, parts, count) == pieces[0]
-        and _part(pixels, parts, 2 * count + count - 1) == pieces[-1]
+        part(pixels, parts, count) == pieces[0]
+        and part(pixels, parts, 2 * count + count - 1) == pieces[-1]
     )
 
 

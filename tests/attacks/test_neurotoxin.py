@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from backstop.attacks.neurotoxin import _clean_gradient, _mask, neurotoxin
+from backstop.attacks.neurotoxin import _mask, neurotoxin
 from backstop.platform.experiment import Experiment
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.rounds.views import Presence
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
+from backstop.platform.threats.rehearsal import clean_gradient
 from backstop.platform.training import network
 from tests.arena import ARENA, Claim
 from tests.views import attack_view
@@ -61,9 +62,9 @@ def test_the_gradient_is_that_of_normalized_clean_data_of_this_rounds_members() 
     (expected,) = torch.autograd.grad(
         cross_entropy(logits, fed.data.train.y[index], reduction="sum"), params
     )
-    torch.testing.assert_close(_clean_gradient(view), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(clean_gradient(view), expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(
-        _clean_gradient(replace(view, members=torch.tensor([0, 2]))), expected, rtol=1e-3, atol=1e-3
+        clean_gradient(replace(view, members=torch.tensor([0, 2]))), expected, rtol=1e-3, atol=1e-3
     )
 
 
