@@ -33,12 +33,17 @@ def _settings(name: str, usual: str) -> list[str]:
     return [usual]
 
 
+def _stands_in(name: str, base: Spec) -> bool:
+    """Whether a defense is put into a federation; the one that learns nothing into both."""
+    return name == "frozen" or federation_for(name) == base
+
+
 def all_defenses() -> list[Spec]:
     """One attack × every defense × two seeds."""
     found = defense_settings().items()
     specs = []
     for base in (BASE, BATCH_NORM):
-        here = [(name, usual) for name, usual in found if federation_for(name) == base]
+        here = [(name, usual) for name, usual in found if _stands_in(name, base)]
         settings = [setting for name, usual in here for setting in _settings(name, usual)]
         specs += grid(base, seed=range(2), attack=[ATTACK], defense=settings)
     return specs
