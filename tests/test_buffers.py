@@ -65,8 +65,7 @@ def spied(spec: Spec, *before: str) -> tuple[Experiment, Spy]:
     experiment, spy = Experiment(spec, NOWHERE, "cpu"), Spy()
     stages = [plugins.build("defenses", name, {}) for name in before]
     defense = chain(*stages, spy.stage())
-    experiment.built = experiment.built._replace(defense=defense)
-    experiment.views.built = experiment.built
+    experiment.built = experiment.views.built = experiment.built._replace(defense=defense)
     first = defense.init(experiment.views.server(experiment.state))
     experiment.state = experiment.state._replace(defense=first)
     return experiment, spy
