@@ -16,8 +16,8 @@ malicious clients keep to the mask that they began with.
 
 Deviations: all malicious clients keep to the mask of the first of them; masks of one seed begin
 alike. The parameters outside of it are 0 while they train, from their first step on. Where there
-is no mask, the last step of the global model tells; the first attacked round has none, and does
-not hold back.
+is no mask, the last step of the global model tells; in the first attacked round the largest parts
+of what the malicious clients send together.
 
 Checked: that such a client neither prunes nor grows its mask, and trains and sends within it,
 against the authors' code (git-disl/Lockdown, ``src/agent_sparse.py``).
@@ -69,17 +69,19 @@ def subspace(
         moved = None if seen is None else _largest(view.params - seen.params, share)
         return _Seen(view.params, None, moved)
 
-    return Attack(plan=plan, constrain=_within, craft=_cut)
+    def cut(seen: _Seen, rows: Tensor, _: AttackView) -> Tensor:
+        if seen.mask is not None:
+            return rows * seen.mask
+        first = seen.moved is None
+        return rows * (_largest(rows.sum(0), share) if first else seen.moved)
+
+    return Attack(plan=plan, constrain=_within, craft=cut)
 
 
 def _within(seen: _Seen, delta: Tensor, _: int) -> Tensor:
     if seen.mask is not None:
         return torch.where(seen.mask, delta, -seen.params)
     return delta if seen.moved is None else delta * seen.moved
-
-
-def _cut(seen: _Seen, rows: Tensor, _: AttackView) -> Tensor:
-    return rows if seen.mask is None else rows * seen.mask
 
 
 def _largest(step: Tensor, share: float) -> Tensor:

@@ -38,6 +38,9 @@ def test_without_a_mask_the_last_step_tells() -> None:
     first = attack.plan(None, view)
     delta = torch.ones(2, 8)
     assert torch.equal(attack.constrain(first, delta, 1), delta)
+    assert attack.craft
+    rows = torch.tensor([[1.0, 0.0, 9.0, 0.0, -9.0, 0.0, 0.0, 0.0]])
+    assert attack.craft(first, rows, view).tolist() == [[0.0, 0.0, 9.0, 0.0, -9.0, 0.0, 0.0, 0.0]]
     step = torch.tensor([0.0, 3.0, -5.0, 0.0, 1.0, 0.0, 0.0, 0.0])
     second = attack.plan(first, replace(view, params=view.params + step))
     held = attack.constrain(second, delta, 1)
