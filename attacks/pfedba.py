@@ -20,10 +20,11 @@ class, in batches of 64, both with steps of 0.1 times the gradient; 16 of 64 sam
 [0, 1] that is 0.75 at first and a rate of 0.1 / 4.
 
 Deviations: the patch takes the same part of any image, 10/28 of its shorter side, where the authors
-have other sizes for other data. A plan draws at most 128 samples of the malicious clients. The
-attack is for personalized federations, whose clients go on training in private; in one without
-private parts it is judged by the global model, as the authors do in their first figure. Published
-figures count samples of the target class, for which nothing need happen; here they are left out.
+have other sizes for other data. A plan draws at most 128 samples of the malicious clients, so that
+30 passes are 60 steps where theirs are some 480; ``passes=200`` is closest. The attack is for
+personalized federations, whose clients go on training in private; in one without private parts it
+is judged by the global model, as the authors do in their first figure. Published figures count
+samples of the target class, for which nothing need happen; here they are left out.
 
 Checked: patch, steps, passes, rate and both losses against the authors' code (serverbase.py,
 main.py), which holds Fashion-MNIST alone.

@@ -576,7 +576,7 @@ def _spec_options(to: Parser) -> None:
     for name, text in (
         ("dataset", "dataset"),
         ("model", "model"),
-        ("attack", "attack stages joined by +"),
+        ("attack", "attack stages joined by +, several adversaries apart by |"),
         ("defense", "defense stages joined by +"),
         ("optimizer", "of local training, e.g. 'adam(lr=0.001)'"),
     ):

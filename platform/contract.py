@@ -634,6 +634,8 @@ class TestSet(NamedTuple):
     truth: Tensor  # (N,)
     # its inputs are the clean ones of ``view.test`` under the trigger, in the same order
     paired: bool = False
+    # (N,) whose input it is, from 0, where several adversaries attack; all of one stand together
+    group: Tensor | None = None
 
 
 TestSet.__test__ = False  # type: ignore[attr-defined]  # not a test class, whatever pytest thinks of its name

@@ -27,6 +27,7 @@ from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.probes import build_probe
 from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
+from backstop.platform.specs.part import plugin_stages
 from backstop.platform.specs.spec import Spec, validate
 from backstop.platform.storage import Location
 from backstop.platform.training import evaluate, federation, loading, own_tests, skew
@@ -498,9 +499,7 @@ class Experiment:
         """The test sets: made once, and once more whenever the attack's state has changed (a
         learned trigger).
         """
-        own = None
-        if self.state.attack:
-            own = self.state.attack[self.built.trigger_stage]
+        own = self.built.trigger_state(self.state.attack)
         if self.probed is None or self.probed[0] is not own:
             self.probed = (own, build_probe(self.views, self.state))
         return self.probed[1]
@@ -546,7 +545,7 @@ class Experiment:
 
 def _sees_honest(spec: Spec) -> bool:
     """Whether a stage of the attack is shown the honest rows, a copy of which is made for it."""
-    stages = [plugins.attack_facts(part.name) for part in spec.attack]
+    stages = [plugins.attack_facts(part.name) for part in plugin_stages(spec.attack)]
     return any(stage.knows == "all" for stage in stages)
 
 

@@ -140,11 +140,12 @@ def _what(name: str) -> str:
 
 def _knows(attack: str) -> str:
     from backstop.platform.declarations.facts import KNOWS
-    from backstop.platform.specs.part import parse_chain
+    from backstop.platform.specs.part import parse_chain, plugin_stages
 
     order = list(KNOWS)
     try:
-        known = [plugins.attack_facts(stage.name).knows for stage in parse_chain(attack)]
+        stages = plugin_stages(parse_chain(attack))
+        known = [plugins.attack_facts(stage.name).knows for stage in stages]
     except BadInput:
         return ""
     return KNOWS[max(known, key=order.index)] if known else ""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from backstop.platform import plugins
-from backstop.platform.specs.part import Part
+from backstop.platform.specs.part import Part, plugin_stages
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import loading
 from backstop.platform.training.device import fingerprint
@@ -76,7 +76,7 @@ def of_tags(tags: Mapping[str, str]) -> Origin:
 def code(spec: Spec) -> dict[str, str]:
     """``defense median`` → digest of the file, of every plug-in that a spec uses."""
     used = [("datasets", spec.dataset), ("models", spec.model)]
-    used += [("attacks", stage) for stage in spec.attack]
+    used += [("attacks", stage) for stage in plugin_stages(spec.attack)]
     used += [("defenses", stage) for stage in spec.defense]
     return {
         f"{plugins.SINGULAR[group]} {part.name}": plugins.digest(group, part.name)

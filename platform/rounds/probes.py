@@ -22,7 +22,9 @@ def build_probe(views: Views, state: State) -> Probe:
         clean = Samples(to_unit_interval(test.x), test.y)
         view = replace(views.attack(state), test=clean)
         triggered = attack.test_set(state.attack, view)
-        return Probe(test, triggered, triggered.paired, aligned=triggered.paired)
+        # of several adversaries a clean input stands for one triggered input of each
+        alone = triggered.group is None
+        return Probe(test, triggered, triggered.paired, aligned=triggered.paired and alone)
     if attack.goal is None:
         return Probe(test, None, paired)
     wanted = attack.goal(state.attack, test.y)

@@ -17,6 +17,7 @@ from backstop.platform.specs.part import (
     chain_text,
     complete_part,
     parse_part,
+    plugin_stages,
     to_chain,
 )
 from backstop.platform.specs.spec import Spec, complete_optimizer, scalar_fields
@@ -26,7 +27,7 @@ SINGLE_PARTS = ("dataset", "model", "optimizer")
 
 def strength_stage(chain: Sequence[Part]) -> tuple[Part, str] | None:
     """The last stage of an attack that declares a STRENGTH, and the parameter that it names."""
-    for stage in reversed(chain):
+    for stage in reversed(plugin_stages(chain)):
         parameter = plugins.attack_facts(stage.name).strength
         if parameter is not None:
             return stage, parameter
@@ -100,7 +101,7 @@ def _change_stage(
 ) -> tuple[Part, ...]:
     named = named_parameter(chain, role, rest)
     if named is None:
-        known = [f"{role}.{loose.short_name(stage.name)}.…" for stage in chain]
+        known = [f"{role}.{loose.short_name(stage.name)}.…" for stage in plugin_stages(chain)]
         raise BadInput(
             f"unknown key {key!r} for {role} {chain_text(chain, role)}; {nearest(key, known)}"
         )

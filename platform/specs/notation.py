@@ -36,6 +36,7 @@ WORDS: Mapping[str, Value] = {
     "false": False,
     "False": False,
 }
+APART = "|"  # between the chains of several adversaries
 EXAMPLE = "badnets(size=3)+model_replacement(strength=5)"
 QUOTED = re.compile(r"""[rRuU]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 ESCAPE = re.compile(
@@ -120,7 +121,7 @@ def stages(text: str) -> tuple[tuple[str, dict[str, Value]], ...]:
     reader = _Reader(text)
     if not text.strip():
         reader.refuse("it is empty")
-    chain = tuple(reader.chain())
+    chain = tuple(reader.chains())
     reader.blanks()
     if reader.position < len(text):
         reader.refuse()
@@ -187,6 +188,13 @@ class _Reader:
         taken = self.text.startswith(sign, self.position)
         self.position += len(sign) * taken
         return taken
+
+    def chains(self) -> Iterator[tuple[str, dict[str, Value]]]:
+        """The stages of one chain or of several, a sign between each two of these."""
+        yield from self.chain()
+        while self.take(APART):
+            yield APART, {}
+            yield from self.chain()
 
     def chain(self) -> Iterator[tuple[str, dict[str, Value]]]:
         yield from self.stage(first=True)

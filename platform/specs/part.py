@@ -22,6 +22,8 @@ class Part(NamedTuple):
         """The text form, parameters in alphabetical order; text that would not be read back as it
         stands is quoted.
         """
+        if self.name == APART:
+            return APART
         name = notation.write_name(self.name)
         if not self.params:
             return name
@@ -38,6 +40,45 @@ GROUPS = {
     "attack": "attacks",
     "defense": "defenses",
 }
+
+
+# What stands between the chains of several adversaries: a part, so that an attack stays one tuple.
+APART = notation.APART
+
+
+def plugin_stages(chain: Sequence[Part]) -> tuple[Part, ...]:
+    """The stages of a chain that are plug-ins: all but what stands between adversaries."""
+    return tuple(stage for stage in chain if stage.name != APART)
+
+
+def chains_apart(chain: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
+    """The chain of each adversary; of one or of none a single chain.
+
+    >>> [len(stages) for stages in chains_apart(parse_chain("badnets+pgd | sig"))]
+    [2, 1]
+    """
+    chains: list[list[Part]] = [[]]
+    for stage in chain:
+        if stage.name == APART:
+            chains.append([])
+        else:
+            chains[-1].append(stage)
+    return tuple(map(tuple, chains))
+
+
+def joined(words: Sequence[str], sign: str = "+") -> str:
+    """The words of a chain's stages as one text, with this sign between them.
+
+    >>> joined(["badnets", "pgd", "|", "sig"])
+    'badnets+pgd | sig'
+    """
+    chains: list[list[str]] = [[]]
+    for word in words:
+        if word == APART:
+            chains.append([])
+        else:
+            chains[-1].append(word)
+    return f" {APART} ".join(map(sign.join, chains))
 
 
 def parse_value(text: str) -> Scalar:
@@ -58,7 +99,7 @@ def parse_chain(text: str) -> tuple[Part, ...]:
 
 def chain_text(stages: Sequence[Part], role: str) -> str:
     """The text form of a chain; the empty chain has a name too (``none``, ``fedavg``)."""
-    return "+".join(map(str, stages)) or NOTHING[role]
+    return joined(list(map(str, stages))) or NOTHING[role]
 
 
 def parse_part(given: Part | str) -> Part:
@@ -74,7 +115,26 @@ def to_chain(given: str | Part | Sequence[Part | str], role: str) -> tuple[Part,
     nothing = NOTHING[role]
     if isinstance(given, str) and not given.strip():
         raise BadInput(f"{role} {given!r} names no stage; no {role} at all is {nothing}")
-    return tuple(stage for stage in _all_stages(given) if stage.name != nothing)
+    chain = tuple(stage for stage in _all_stages(given) if stage.name != nothing)
+    _check_apart(chain, role, given)
+    return chain
+
+
+def _check_apart(chain: Sequence[Part], role: str, given: object) -> None:
+    """BadInput where a chain of something else than attacks falls into several, or one is empty."""
+    chains = chains_apart(chain)
+    if len(chains) == 1:
+        return
+    if role != "attack":
+        raise BadInput(
+            f"{role} {given!r}: {APART} stands between the attacks of several adversaries; a {role}"
+            " is one chain, its stages joined by +"
+        )
+    if not all(chains):
+        raise BadInput(
+            f"attack {given!r}: an adversary has no stage; each side of {APART} is a chain of"
+            " attacks, such as 'badnets(target=0) | badnets(target=1)'"
+        )
 
 
 def _all_stages(given: str | Part | Sequence[Part | str]) -> tuple[Part, ...]:
@@ -90,6 +150,8 @@ def complete_part(given: Part, group: str) -> Part:
     """The part with defaults filled in and every parameter checked; a loose file is named by what
     it holds.
     """
+    if given.name == APART:
+        return Part(APART)
     plugin = plugins.find(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"
     return Part(plugin.name, fill(plugin.parameters, given.params, where))

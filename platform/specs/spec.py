@@ -24,7 +24,15 @@ from backstop.platform.params import (
     nearest,
     schema,
 )
-from backstop.platform.specs.part import Part, Scalar, chain_text, complete_part, to_chain
+from backstop.platform.specs.part import (
+    Part,
+    Scalar,
+    chain_text,
+    chains_apart,
+    complete_part,
+    plugin_stages,
+    to_chain,
+)
 
 MANY = 10**9
 Precision = Literal["float32", "bfloat16"]
@@ -257,7 +265,7 @@ def _parts_by_group(spec: Spec) -> list[tuple[str, Part]]:
     return [
         ("datasets", spec.dataset),
         ("models", spec.model),
-        *(("attacks", stage) for stage in spec.attack),
+        *(("attacks", stage) for stage in plugin_stages(spec.attack)),
         *(("defenses", stage) for stage in spec.defense),
     ]
 
@@ -303,12 +311,20 @@ def _check_kinds(spec: Spec) -> None:
 
 
 def _check_triggers(spec: Spec) -> None:
-    triggers = [stage.name for stage in spec.attack if plugins.attack_facts(stage.name).trigger]
-    if len(triggers) > 1:
-        raise BadInput(
-            f"attack {chain_text(spec.attack, 'attack')}: {' and '.join(triggers)} both define the"
-            " trigger; keep one of them"
-        )
+    chains = chains_apart(spec.attack)
+    for number, chain in enumerate(chains, 1):
+        triggers = [stage.name for stage in chain if plugins.attack_facts(stage.name).trigger]
+        if len(triggers) > 1:
+            raise BadInput(
+                f"attack {chain_text(chain, 'attack')}: {' and '.join(triggers)} both define the"
+                " trigger; keep one of them"
+            )
+        if not triggers and len(chains) > 1:
+            raise BadInput(
+                f"attack {chain_text(spec.attack, 'attack')}: adversary {number},"
+                f" {chain_text(chain, 'attack')}, has no trigger, so that its success is none to"
+                " measure; each of several adversaries has one"
+            )
 
 
 def attacker_count(clients: int, share: float) -> int:
@@ -345,6 +361,13 @@ def _check_attackers(spec: Spec) -> None:
         raise BadInput(
             f"spec: malicious={spec.malicious:g} of clients={spec.clients} is no client at all, so"
             f" nobody ever attacks; at least {0.5 / spec.clients:g}, or attack none"
+        )
+    several = len(chains_apart(spec.attack))
+    if present < several:
+        raise BadInput(
+            f"spec: malicious={spec.malicious:g} of clients={spec.clients} is {present} for"
+            f" {several} adversaries; each needs a client of its own, so at least"
+            f" {several / spec.clients:g}"
         )
     in_turn = spec.attackers == "in_turn"  # the cohort holds the attacker, whatever the selection
     drawn = attackers_in_cohort(spec.clients, spec.per_round, present)

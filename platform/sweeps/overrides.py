@@ -8,7 +8,7 @@ from dataclasses import replace
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import starts
 from backstop.platform.specs.change import change_spec, names_something
-from backstop.platform.specs.part import NOTHING, Scalar, chain_text
+from backstop.platform.specs.part import NOTHING, Scalar, chain_text, plugin_stages
 from backstop.platform.specs.search import Search
 from backstop.platform.specs.spec import Spec, validate
 
@@ -126,7 +126,7 @@ def _changed_specs(
 
 def _stage_count(spec: Spec) -> int:
     """How many stages a spec has."""
-    return len(spec.attack) + len(spec.defense)
+    return len(plugin_stages(spec.attack)) + len(spec.defense)
 
 
 def _parts_listed(specs: list[Spec], key: str) -> str:

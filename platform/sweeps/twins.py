@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backstop.platform import plugins
-from backstop.platform.specs.part import Part
+from backstop.platform.specs.part import APART, Part
 from backstop.platform.specs.spec import Spec, spec_text
 from backstop.platform.sweeps.objectives import QUIET, UNDEFENDED, UNDISTURBED
 
@@ -63,7 +63,11 @@ def _is_quiet(spec: Spec) -> bool:
 
 def _trigger(spec: Spec) -> tuple[Part, ...]:
     """The stages of its attack that define what success is."""
-    return tuple(stage for stage in spec.attack if plugins.attack_facts(stage.name).trigger)
+    return tuple(
+        stage
+        for stage in spec.attack
+        if stage.name == APART or plugins.attack_facts(stage.name).trigger
+    )
 
 
 def quiet_twin(spec: Spec) -> Spec:

@@ -180,12 +180,17 @@ def success(
     how many of them get the wanted label all the same (a poisoned model that likes the target class
     calls everything so), and what the trigger adds to that.
 
+    Of several adversaries the rates are those of the one whose success is largest; each one's
+    success stands beside them, ``round/attack_success_rate/1`` the first one's.
+
     >>> one = torch.ones(4, dtype=torch.int64)
     >>> inputs = TestSet(torch.empty(4, 0), torch.zeros_like(one), one)
     >>> predicted, without = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
     >>> success(predicted, inputs, without)["round/trigger_effect"]
     0.25
     """
+    if triggered.group is not None:
+        return _worst(predicted, triggered, untriggered)
     wanted = triggered.wanted
     truth = triggered.truth
     attacked = attacked_inputs(triggered)
@@ -201,6 +206,34 @@ def success(
     if known.any():
         rates["round/robust_accuracy"] = _share((predicted == truth)[known])
     return rates
+
+
+def _worst(
+    predicted: Tensor,
+    triggered: TestSet,
+    untriggered: Tensor | None,
+) -> dict[str, float]:
+    """The rates of the adversary with the largest success, and the success of each."""
+    rate = "round/attack_success_rate"
+    rates: list[dict[str, float]] = []
+    for label, one in zip(*_by_adversary(predicted, triggered), strict=True):
+        rates.append(success(label, one, untriggered))
+    each = {f"{rate}/{number}": one[rate] for number, one in enumerate(rates, 1) if rate in one}
+    # the first of equal ones
+    worst = max(rates, key=lambda one: one.get(rate, -1.0))
+    return worst | each
+
+
+def _by_adversary(predicted: Tensor, triggered: TestSet) -> tuple[list[Tensor], list[TestSet]]:
+    """The predictions for the inputs of each adversary, and these inputs as a test set."""
+    assert triggered.group is not None
+    labels, sets = [], []
+    for number in range(int(triggered.group.max()) + 1):
+        here = triggered.group == number
+        x, wanted, truth = triggered.x[here], triggered.wanted[here], triggered.truth[here]
+        labels.append(predicted[here.to(predicted.device)])
+        sets.append(TestSet(x, wanted, truth, triggered.paired))
+    return labels, sets
 
 
 def certified(predicted: Prediction, samples: Samples) -> dict[str, float]:

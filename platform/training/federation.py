@@ -13,8 +13,10 @@ from backstop.platform import loose, plugins, seeds
 from backstop.platform.contract import Attack, Data, Defense, RoundView, Samples
 from backstop.platform.optimizers import OPTIMIZERS, Optimizer
 from backstop.platform.params import BadInput
+from backstop.platform.specs.part import chains_apart
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import fitting, network, partition, splits
+from backstop.platform.training.adversaries import adversaries
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
 from backstop.platform.training.defense_chain import chain
 from backstop.platform.training.keeping import Keeping, keeping_of
@@ -32,7 +34,9 @@ class Federation(NamedTuple):
     # the loop engine's working copy; every client loads the global vectors into it
     replica: network.Replica
     attack: Attack  # all stages as one
-    trigger_stage: int  # index of the stage whose state decides on the triggered test set
+    # index of the stage whose state decides on the triggered test set; None: those of all, as they
+    # are of several adversaries
+    trigger_stage: int | None
     training_stages: tuple[bool, ...]  # which stages local training asks for something
     defense: Defense  # all stages as one
     device: torch.device
@@ -82,6 +86,11 @@ class Federation(NamedTuple):
             present = torch.isin(self.cohort(round_index), self.attackers(round_index))
             turns.append(int(present.sum()))
         return tuple(accumulate(turns))
+
+    def trigger_state(self, states: Any) -> Any:
+        """The part of the attack's state that the triggered test set is made of."""
+        whole = not states or self.trigger_stage is None
+        return states if whole else states[self.trigger_stage]
 
     def training_state(self, states: Any) -> Any:
         """The attack's state as local training needs it: without that of stages which have no part
@@ -208,6 +217,7 @@ def build_federation(
     sizes = tuple(map(len, shards))
     module = _model(spec, data)
     attack, stages = _attack(spec)
+    several = len(chains_apart(spec.attack)) > 1
     own = loose.is_full_name(spec.model.name)
     net = network.network(module, data, where, spec.batch, spec.precision, one_by_one=own)
     defense = _defense(spec)
@@ -235,8 +245,8 @@ def build_federation(
         net=net,
         replica=network.Replica(net),
         attack=attack,
-        trigger_stage=find_trigger_stage(stages),
-        training_stages=tuple(map(in_training, stages)),
+        trigger_stage=None if several else find_trigger_stage(stages),
+        training_stages=() if several else tuple(map(in_training, stages)),
         defense=defense,
         device=where,
         keeping=keeping,
@@ -299,10 +309,14 @@ def _attack(spec: Spec) -> tuple[Attack, list[Attack]]:
     """The stages as one, and one by one; of a dormant attack what tells how often it would
     succeed.
     """
-    names = [item.name for item in spec.attack]
-    knows = [plugins.attack_facts(name).knows for name in names]
-    stages = [plugins.build("attacks", item.name, item.params) for item in spec.attack]
-    attack = attack_chain(stages, knows, names)
+    chains, stages = [], []
+    for parts in chains_apart(spec.attack):
+        names = [item.name for item in parts]
+        knows = [plugins.attack_facts(name).knows for name in names]
+        built = [plugins.build("attacks", item.name, item.params) for item in parts]
+        chains.append(attack_chain(built, knows, names))
+        stages += built
+    attack = chains[0] if len(chains) == 1 else adversaries(chains)
     if spec.dormant:  # nothing that a malicious client trains on or sends is left
         attack = Attack(
             init=attack.init,

@@ -137,10 +137,11 @@ def client_figures(
             figures |= certified(clean, own)
     if attacked is not None and probe.triggered is not None:
         index = part.triggered.to(probe.triggered.wanted.device)
-        x, wanted, truth, _ = probe.triggered
-        inputs = TestSet(x[index], wanted[index], truth[index])
+        made = probe.triggered
+        group = None if made.group is None else made.group[index]
+        inputs = TestSet(made.x[index], made.wanted[index], made.truth[index], group=group)
         untriggered = None
-        if probe.paired and clean is not None:
+        if probe.paired and probe.aligned and clean is not None:
             where = torch.isin(part.clean, part.triggered)
             untriggered = clean.label[where.to(clean.label.device)]
         figures |= success(attacked.label, inputs, untriggered)

@@ -15,6 +15,7 @@ from backstop.platform import plugins, robust
 from backstop.platform.contract import Defense, ServerView, Shares, Updates
 from backstop.platform.kernels import sections
 from backstop.platform.kernels.sections import Question
+from backstop.platform.specs.part import plugin_stages
 from backstop.platform.training.defense_chain import goes_by_coordinates
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.matrix import Defended
@@ -39,7 +40,7 @@ def why_gathered(built: Federation) -> str:
     for part in spec.defense:
         if not goes_by_coordinates(plugins.build("defenses", part.name, part.params)):
             return f"the defense {part.name} takes whole rows"
-    for part in spec.attack:
+    for part in plugin_stages(spec.attack):
         if plugins.attack_facts(part.name).knows == "all":
             return f"the attack {part.name} is shown all of them"
     if built.keeping is not None:
