@@ -49,7 +49,7 @@ def test_the_loss_on_the_way_up_is_that_of_the_reference(lr: float) -> None:
     epochs = _batches(seen, 4, 8)
     assert [len(batch.y) for batch in epochs[0]] == [8, 8, 4]
     assert not torch.equal(epochs[0][0].y, epochs[1][0].y)
-    for start in (seen.params, torch.zeros(D), 100 * noise(1, name="far")[0]):
+    for start in (seen.params, torch.zeros(D), 20 * noise(1, name="far")[0]):
         wanted = twin.climbed(
             start.double().numpy().reshape(FEATURES, CLASSES),
             [[(x.double().numpy(), y.tolist()) for x, y in batches] for batches in epochs],

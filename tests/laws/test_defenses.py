@@ -165,7 +165,7 @@ def twins() -> dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]]:
     found = {name: (twin, choices) for name, twin in reference.DEFENSES.items()}
     for file in sorted((Path(__file__).parents[1] / "references").glob("*.py")):
         module = importlib.import_module(f"tests.references.{file.stem}")
-        if getattr(module, "LAW", True):
+        if file.stem in NAMES and getattr(module, "LAW", True):
             found[file.stem] = (getattr(module, file.stem), module.CHOICES)
     return found
 
