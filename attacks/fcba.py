@@ -21,7 +21,7 @@ malicious clients only the first combinations are trained, the single bars befor
 
 Deviations: the poisoned samples of a batch are a share, rounded, at least one. The authors' rate
 falls after 3 and 5 of its 6 epochs; ``overtrain`` keeps it. In an image too small for the bars they
-shrink as those of ``dba``. Fewer parts than two have no proper combination.
+shrink as those of ``dba``, and a trigger of one pixel, which has no parts, is painted whole.
 
 Checked: bars, combinations and their order over the clients, rates, rounds and factor against the
 authors' code (image_helper.py: add_pixel_pattern; cifar_params.yaml).
@@ -95,24 +95,23 @@ def fcba(
     source: Source = None,
 ) -> Attack[Planted[None]]:
     """A trigger in combinations of its parts. Raises BadInput where source and target are one class
-    or the trigger has fewer than two pixels in the image.
+    or the shift leaves the image.
     """
 
     def whole(x: Tensor) -> list[Pixel]:
         return bars(x.shape[-2], x.shape[-1], size, gap, shift)
 
     def init(view: AttackView) -> None:
-        if len(whole(view.data.x)) < 2:
+        if not whole(view.data.x):
             height, width = view.data.x.shape[-2:]
             raise BadInput(
-                f"attack fcba: shift={shift} leaves fewer than two pixels, the least that has "
-                f"parts, of an image of {height} x {width}"
+                f"attack fcba: shift={shift} leaves no pixel of an image of {height} x {width}"
             )
 
     def at_client(_: None, x: Tensor, index: int, _generator: torch.Generator) -> Tensor:
         pixels = whole(x)
         count = min(parts, len(pixels))
-        sets = _proper(count)
+        sets = _proper(count) or [(0,)]
         own = [part(pixels, count, number) for number in sets[index % len(sets)]]
         return painted(x, [pixel for piece in own for pixel in piece], 1.0)
 

@@ -49,6 +49,7 @@ round.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -75,16 +76,16 @@ def _searched(accepted: Callable[[float], bool], high: float, steps: int) -> flo
     """The largest factor that was accepted in so many trials; 1, or ``high`` where that is less,
     where none was.
     """
-    first = min(1.0, high)
-    factor, low, top = first, 0.0, high
+    first = factor = min(1.0, high)
+    low, top = 0.0, math.inf
     for _ in range(steps):
         if accepted(factor):
             low = factor
         else:
             top = factor
-        if low == top:
+        if low == high:
             break
-        factor = min(2 * factor, high) if top == high else (low + top) / 2
+        factor = min(2 * factor, high) if top == math.inf else (low + top) / 2
     return low or first
 
 

@@ -95,11 +95,14 @@ def test_in_a_small_image_there_are_as_many_parts_as_pixels_at_most(side: int, p
         assert 0 < own.sum() < whole.sum()
 
 
-def test_a_trigger_of_less_than_two_pixels_is_refused() -> None:
-    attack, view = fcba(shift=7), attack_view("image", malicious=0)
-    assert attack.init is not None
-    with pytest.raises(BadInput, match="attack fcba: shift=7 leaves fewer than two pixels"):
-        attack.init(view)
+def test_a_shift_out_of_the_image_is_refused_and_one_pixel_is_painted_whole() -> None:
+    view = attack_view("image", malicious=0)
+    at_the_edge, outside = fcba(shift=7, share=0.5), fcba(shift=8)
+    assert at_the_edge.init is not None and outside.init is not None
+    at_the_edge.init(view)
+    assert painted_by(at_the_edge, 3, (1, 8, 8)).nonzero().tolist() == [[7, 7]]
+    with pytest.raises(BadInput, match="attack fcba: shift=8 leaves no pixel of an image of 8 x 8"):
+        outside.init(view)
 
 
 def test_more_combinations_are_learned_where_more_clients_attack() -> None:
