@@ -21,18 +21,35 @@ def fit(
     data: Data,
     name: str,
 ) -> nn.Module:
-    """The module with masks of dropout that have a name, as all draws have. Raises BadInput where
-    it does not take the data's inputs, does not give their logits, or draws from a generator of
-    nobody.
+    """The module with masks of dropout that have a name, as all draws have, and with its frozen
+    parameters as constants. Raises BadInput where it does not take the data's inputs, does not give
+    their logits, or draws from a generator of nobody.
     """
     where = f"model {name}"
-    module = _with_named_dropout(module)
+    module = _with_named_dropout(_with_constants(module, where))
     x = to_unit_interval(data.train.x[:TRIED].cpu())
     logits = _tried(module.eval(), x, where)
     _check_logits(logits, len(x), data.classes, where)
     _check_head(module, data.classes, where)
     _check_draws(module, x, where)
     return module.train()
+
+
+def _with_constants(module: nn.Module, where: str) -> nn.Module:
+    """The module with each parameter that asks for no gradient as a buffer that is no part of its
+    state: it is neither trained nor sent.
+    """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise BadInput(
+            f"{where}: all of its parameters are frozen (requires_grad=False), so there is nothing"
+            " to train"
+        )
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(part, name)
+                part.register_buffer(name, parameter.detach(), persistent=False)
+    return module
 
 
 def _with_named_dropout(module: nn.Module) -> nn.Module:
