@@ -12,13 +12,7 @@ from backstop.search_spaces.quickstart import BASE
 
 ATTACKERS = 4  # of the 20 clients in a round; what a defense that assumes a number is told
 # honest updates of this task are 0.2 to 0.7 long, the model 5 at first and 9 at the end
-SETTINGS = {
-    "centered_clipping": "centered_clipping(radius=0.2)",
-    "crfl": "crfl(norm=8.0, noise=0.002)",
-    "norm_clip": "norm_clip(norm=0.2)",
-    "sparsefed": "sparsefed(norm=0.2)",
-    "weak_dp": "weak_dp(norm=0.2, noise=0.002)",
-}
+NORM = 0.2
 
 BATCH_NORM = BASE.replace(model=parse_part("convnet(width=8, modules=2)"))
 BY_CLIENTS = BASE.replace(evaluate_by="clients")
@@ -34,12 +28,17 @@ def federation_for(name: str) -> Spec:
     return BATCH_NORM if "buffers" in facts.needs else BASE
 
 
-def defense_settings() -> dict[str, str]:
-    """Name → text form, of all defenses there are."""
-    return {name: _setting(name) for name in names("defenses")}
+def defense_settings(*, attackers: int = ATTACKERS, norm: float = NORM) -> dict[str, str]:
+    """Name → text form, of all defenses there are; ``norm`` is where those that clip do it."""
+    clipping = {
+        "centered_clipping": f"centered_clipping(radius={norm})",
+        "crfl": "crfl(norm=8.0, noise=0.002)",
+        "norm_clip": f"norm_clip(norm={norm})",
+        "sparsefed": f"sparsefed(norm={norm})",
+        "weak_dp": f"weak_dp(norm={norm}, noise=0.002)",
+    }
+    return {name: clipping.get(name) or _setting(name, attackers) for name in names("defenses")}
 
 
-def _setting(name: str) -> str:
-    if name in SETTINGS:
-        return SETTINGS[name]
-    return f"{name}(f={ATTACKERS})" if "f" in find("defenses", name).parameters else name
+def _setting(name: str, attackers: int) -> str:
+    return f"{name}(f={attackers})" if "f" in find("defenses", name).parameters else name
