@@ -67,6 +67,9 @@ def test_under_secure_aggregation_only_sums_are_left() -> None:
     left = usable(ALL._replace(sums_only=True))
     assert {"norm_clip", "weak_dp", "crfl", "fine_pruning", "fedprox"} <= left
     assert left.isdisjoint({"median", "krum", "fltrust", "foolsgold", "trimmed_mean", "flame"})
+    # nobody is told to look for clean samples that would not help
+    assert "sums only" in reason_against("fltrust", ALL._replace(sums_only=True, root=0))
+    assert "clean samples" in reason_against("nad", ALL._replace(sums_only=True, root=0))
 
 
 def test_nobody_is_followed_who_comes_once() -> None:

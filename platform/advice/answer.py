@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from backstop.platform import plugins
-from backstop.platform.advice.candidates import Unusable
+from backstop.platform.advice.candidates import by_reason
 from backstop.platform.advice.findings import Evidence, Verdicts
 from backstop.platform.advice.nearness import Aspect
 from backstop.platform.advice.situation import Situation, questions, said_values
@@ -50,7 +49,10 @@ def make_answer(
         "near": [aspect._asdict() for aspect in near],
         "short_list": findings.short_list,
         "references": findings.references,
-        "left_out": _grouped(findings.left_out),
+        "left_out": [
+            {"reason": reason, "defenses": [item._asdict() for item in items]}
+            for reason, items in by_reason(findings.left_out).items()
+        ],
         "attacks": _attacks(document, cells),
         "not_tested": list(_not_tested(said, cells, trial)),
         "evidence": {
@@ -127,17 +129,6 @@ def _federation(trial: TriedFederation) -> Mapping[str, Any]:
         "update_norm": trial.means.update,
         "notes": list(trial.notes),
     }
-
-
-def _grouped(unusable: Sequence[Unusable]) -> list[Mapping[str, Any]]:
-    """The defenses left out, those with one reason together, in the order of the reasons."""
-    order = {item.reason: None for item in unusable}
-    place = {reason: number for number, reason in enumerate(order)}
-    listed = sorted(unusable, key=lambda item: place[item.reason])
-    return [
-        {"reason": reason, "defenses": [item._asdict() for item in items]}
-        for reason, items in groupby(listed, key=lambda item: item.reason)
-    ]
 
 
 def _attacks(document: Json, cells: Sequence[Json]) -> list[Mapping[str, Any]]:
