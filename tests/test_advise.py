@@ -271,6 +271,9 @@ def test_a_published_board_is_read(tmp_path: Path, capsys: pytest.CaptureFixture
     sums = {"norm_clip", "weak_dp", "sparsefed", "centered_clipping", "crfl"}
     assert {entry["family"] for entry in answer["short_list"]} <= sums
     assert "secure aggregation" in (tmp_path / "advice.md").read_text()
+    [unseen] = [line for line in answer["verdict"] if "Secure aggregation" in line]
+    [ruled_out] = [group for group in answer["left_out"] if "sums only" in group["reason"]]
+    assert f"rules out {len(ruled_out['defenses'])} defenses" in unseen
 
 
 # -- the page

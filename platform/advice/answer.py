@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backstop.platform import plugins
-from backstop.platform.advice.candidates import by_reason
+from backstop.platform.advice.candidates import SUMS_ONLY, Unusable, by_reason
 from backstop.platform.advice.findings import Evidence, Verdicts
 from backstop.platform.advice.nearness import Aspect
 from backstop.platform.advice.situation import Situation, questions, said_values
@@ -42,7 +42,12 @@ def make_answer(
     cells = _cells(evidence)
     return {
         "schema": ADVICE_SCHEMA,
-        "verdict": [*_cautions(origin, near, document), *findings.verdict, *_coarse(cells)],
+        "verdict": [
+            *_cautions(origin, near, document),
+            *findings.verdict,
+            *_unseen(findings.left_out),
+            *_coarse(cells),
+        ],
         "situation": said_values(said),
         "meaning": {name: question.text for name, question in questions().items()},
         "federation": None if trial is None else _federation(trial),
@@ -95,6 +100,17 @@ def _cautions(
         yield (
             f"{plural(len(document['missing_runs']), 'planned run')} did not finish, so some"
             " figures are of fewer cells than others; the same command does the rest."
+        )
+
+
+def _unseen(left_out: Sequence[Unusable]) -> Iterator[str]:
+    """What secure aggregation costs, which is a choice too."""
+    unseen = by_reason(left_out).get(SUMS_ONLY, ())
+    if unseen:
+        yield (
+            f"Secure aggregation alone rules out {plural(len(unseen), 'defense')}: they look at"
+            " single updates. The same command with --secure-aggregation false says what they"
+            " would do."
         )
 
 
@@ -187,7 +203,7 @@ def _not_tested(
     yield "chains of several defenses, but for a mixing stage with a trimmed mean behind it"
     if said.secure_aggregation:
         yield (
-            "the secure aggregation itself: what a client would do to its own update was done on"
-            " the server, and a malicious client that does not do it is not excluded by that"
+            "the secure aggregation itself: what each client would have to do to its own update"
+            " (clip it) was done for it here; whether a malicious client can be made to was not"
         )
     yield "privacy, bias and the law"

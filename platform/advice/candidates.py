@@ -21,6 +21,7 @@ SHORTENED = {
     "indicator": "indicator(samples=200, epochs=100)",
     "fldetector": "fldetector(window=4, warm=4)",
 }
+SUMS_ONLY = "looks at single updates, and under secure aggregation the server sees sums only"
 TWICE = 2.0  # rounds in which a client takes part, from which on it has a history
 
 
@@ -104,7 +105,7 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
     # before what could be had: clean samples do not help where updates are not seen; the law "sums"
     # holds TAKES to it
     if means.sums_only and facts.takes != "row":
-        yield "looks at single updates, and under secure aggregation the server sees sums only"
+        yield SUMS_ONLY
     if "root" in facts.needs and not means.root:
         yield "needs clean samples on the server, and there are none"
     if "clients" in facts.needs and not means.clients_change:
