@@ -67,6 +67,9 @@ def test_under_secure_aggregation_only_sums_are_left() -> None:
     left = usable(ALL._replace(sums_only=True))
     assert {"norm_clip", "weak_dp", "crfl", "fine_pruning", "fedprox"} <= left
     assert left.isdisjoint({"median", "krum", "fltrust", "foolsgold", "trimmed_mean", "flame"})
+    # nobody is told to look for clean samples that would not help
+    assert "sums only" in reason_against("fltrust", ALL._replace(sums_only=True, root=0))
+    assert "clean samples" in reason_against("nad", ALL._replace(sums_only=True, root=0))
 
 
 def test_nobody_is_followed_who_comes_once() -> None:
@@ -268,6 +271,9 @@ def test_a_published_board_is_read(tmp_path: Path, capsys: pytest.CaptureFixture
     sums = {"norm_clip", "weak_dp", "sparsefed", "centered_clipping", "crfl"}
     assert {entry["family"] for entry in answer["short_list"]} <= sums
     assert "secure aggregation" in (tmp_path / "advice.md").read_text()
+    [unseen] = [line for line in answer["verdict"] if "Secure aggregation" in line]
+    [ruled_out] = [group for group in answer["left_out"] if "sums only" in group["reason"]]
+    assert f"rules out {len(ruled_out['defenses'])} defenses" in unseen
 
 
 # -- the page

@@ -41,6 +41,12 @@ BUILD = (  # b changes argv
 )
 CHECKOUT = {"PYTHONPATH", "VIRTUAL_ENV", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"}
 ID = "import backstop; backstop.__version__ = '9.9.9'; print(backstop.Spec().id)"
+# a command that would bring the project of this name on the package index, which is another one
+FOREIGN = re.compile(
+    r"(?:pip|pipx|uv tool) install\b[^#\n]*[\s'\"]backstop(?:[\s\[='\"`]|$)"
+    r"|(?:uvx|pipx run) backstop\b",
+    re.MULTILINE,
+)
 
 TEXT = {"type": "string", "minLength": 1}
 PERSON = {
@@ -295,3 +301,15 @@ def test_the_citation_is_a_citation_file_and_names_the_paper_as_its_data_sheet_d
     wrong = {**citation, "authors": []}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(wrong, CITATION)
+
+
+def test_nothing_that_is_read_installs_the_other_project_of_this_name() -> None:
+    foreign = ("pip install backstop", "pip install 'backstop[flower]'", "uvx backstop list")
+    own = ("pipx install dist/backstop-0.2.0-py3-none-any.whl", "uvx --from . backstop list")
+    assert [bool(FOREIGN.search(line)) for line in (*foreign, *own)] == [True] * 3 + [False] * 2
+    folders = (ROOT / name for name in ("docs", "deploy", "src", "platform"))
+    files = [*ROOT.glob("*.md"), *(file for folder in folders for file in folder.rglob("*"))]
+    texts = (".md", ".ipynb", ".py", ".yaml", ".sh", ".html")
+    for file in files:
+        if file.suffix in texts:
+            assert not FOREIGN.search(file.read_text(encoding="utf-8")), file

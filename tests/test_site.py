@@ -24,6 +24,7 @@ import pytest
 
 from backstop.platform import plugins
 from tests.browser import Tab, empty_tab, needs_browser, open_browser
+from tests.test_flower import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 OPENED = (
@@ -189,9 +190,16 @@ def test_pages_open_in_a_browser_without_a_complaint_or_a_foreign_request(
 
 @needs_mkdocs
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_notebook_runs_and_says_what_it_is_stored_with(file: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_and_says_what_it_is_stored_with(
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if json.loads(file.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "flower":
+        environment("flower", monkeypatch)
     copy = tmp_path / file.name
     shutil.copy(file, copy)
     done = subprocess.run(
@@ -209,6 +217,35 @@ def test_a_notebook_runs_and_says_what_it_is_stored_with(file: Path, tmp_path: P
         assert again == stored
     else:
         assert len(again) == len(stored)
+    for texts in (stored, again):
+        CLAIMS.get(file.stem, list)(texts)
+
+
+def check_red_team(texts: list[str]) -> None:
+    """Attack success after the last round is as the text around it says."""
+    ends = [
+        {chain: float(last) for chain, last in SUCCESS.findall(text)}
+        for text in texts
+        if SUCCESS.search(text)
+    ]
+    nobody, loud, quiet = ends
+    assert nobody["none"] < 0.1
+    assert loud.pop("none") > 0.8
+    assert max(loud.values()) < 0.2
+    assert quiet["none"] > 0.6
+    assert quiet["multi_krum(f=2)"] > 0.2  # told of two attackers, where three are
+    assert quiet["norm_clip(norm=1)+median"] < 0.2
+
+
+def check_cluster(texts: list[str]) -> None:
+    """The sweep ends well, and the leaderboards of the cluster and of one machine are equal."""
+    digests = re.findall(r"^([0-9a-f]{64}) ", "\n".join(texts), re.MULTILINE)
+    assert len(digests) == 2
+    assert len(set(digests)) == 1
+
+
+SUCCESS = re.compile(r"^(\S+)\n +accuracy .*\n +success .* (\S+)$", re.MULTILINE)
+CLAIMS = {"red_team_my_flower_app": check_red_team, "a_sweep_on_a_cluster": check_cluster}
 
 
 def said(notebook: dict[str, Any]) -> list[str]:

@@ -65,5 +65,6 @@ def _page_of(file: str) -> str | None:
     if file in FOLDERS:
         return FOLDERS[file]
     if file.startswith("docs/") and not (ROOT / file).is_dir():
-        return file.removeprefix("docs/")
+        page = file.removeprefix("docs/")
+        return f"{page.removesuffix('.ipynb')}.md" if page.endswith(".ipynb") else page
     return None if (ROOT / file).exists() else file

@@ -20,8 +20,7 @@ def tutorials_page() -> str:
         "# Tutorials\n\nNotebooks with the outputs of their last run; a test runs them anew. They"
         " lie in `docs/tutorials/` of the repository.\n\n"
     )
-    tail = "\n\nA Flower app under attack and a sweep on a cluster have none yet.\n"
-    return head + "\n".join(lines) + tail
+    return head + "\n".join(lines) + "\n"
 
 
 def _notebooks() -> list[Path]:

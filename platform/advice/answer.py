@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from backstop.platform import plugins
-from backstop.platform.advice.candidates import Unusable
+from backstop.platform.advice.candidates import SUMS_ONLY, Unusable, by_reason
 from backstop.platform.advice.findings import Evidence, Verdicts
 from backstop.platform.advice.nearness import Aspect
 from backstop.platform.advice.situation import Situation, questions, said_values
@@ -43,14 +42,22 @@ def make_answer(
     cells = _cells(evidence)
     return {
         "schema": ADVICE_SCHEMA,
-        "verdict": [*_cautions(origin, near, document), *findings.verdict, *_coarse(cells)],
+        "verdict": [
+            *_cautions(origin, near, document),
+            *findings.verdict,
+            *_unseen(findings.left_out),
+            *_coarse(cells),
+        ],
         "situation": said_values(said),
         "meaning": {name: question.text for name, question in questions().items()},
         "federation": None if trial is None else _federation(trial),
         "near": [aspect._asdict() for aspect in near],
         "short_list": findings.short_list,
         "references": findings.references,
-        "left_out": _grouped(findings.left_out),
+        "left_out": [
+            {"reason": reason, "defenses": [item._asdict() for item in items]}
+            for reason, items in by_reason(findings.left_out).items()
+        ],
         "attacks": _attacks(document, cells),
         "not_tested": list(_not_tested(said, cells, trial)),
         "evidence": {
@@ -96,6 +103,17 @@ def _cautions(
         )
 
 
+def _unseen(left_out: Sequence[Unusable]) -> Iterator[str]:
+    """What secure aggregation costs, which is a choice too."""
+    unseen = by_reason(left_out).get(SUMS_ONLY, ())
+    if unseen:
+        yield (
+            f"Secure aggregation alone rules out {plural(len(unseen), 'defense')}: they look at"
+            " single updates. The same command with --secure-aggregation false says what they"
+            " would do."
+        )
+
+
 def _coarse(cells: Sequence[Json]) -> Iterator[str]:
     """How coarse the figures are, where the test set is small."""
     samples = min((cell["success_samples"] or FEW_INPUTS for cell in cells), default=FEW_INPUTS)
@@ -127,17 +145,6 @@ def _federation(trial: TriedFederation) -> Mapping[str, Any]:
         "update_norm": trial.means.update,
         "notes": list(trial.notes),
     }
-
-
-def _grouped(unusable: Sequence[Unusable]) -> list[Mapping[str, Any]]:
-    """The defenses left out, those with one reason together, in the order of the reasons."""
-    order = {item.reason: None for item in unusable}
-    place = {reason: number for number, reason in enumerate(order)}
-    listed = sorted(unusable, key=lambda item: place[item.reason])
-    return [
-        {"reason": reason, "defenses": [item._asdict() for item in items]}
-        for reason, items in groupby(listed, key=lambda item: item.reason)
-    ]
 
 
 def _attacks(document: Json, cells: Sequence[Json]) -> list[Mapping[str, Any]]:
@@ -196,7 +203,7 @@ def _not_tested(
     yield "chains of several defenses, but for a mixing stage with a trimmed mean behind it"
     if said.secure_aggregation:
         yield (
-            "the secure aggregation itself: what a client would do to its own update was done on"
-            " the server, and a malicious client that does not do it is not excluded by that"
+            "the secure aggregation itself: what each client would have to do to its own update"
+            " (clip it) was done for it here; whether a malicious client can be made to was not"
         )
     yield "privacy, bias and the law"

@@ -4,7 +4,7 @@ those of defenses that need more steps, or another length, than a look can affor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from backstop.platform import plugins
@@ -21,6 +21,7 @@ SHORTENED = {
     "indicator": "indicator(samples=200, epochs=100)",
     "fldetector": "fldetector(window=4, warm=4)",
 }
+SUMS_ONLY = "looks at single updates, and under secure aggregation the server sees sums only"
 TWICE = 2.0  # rounds in which a client takes part, from which on it has a history
 
 
@@ -74,6 +75,14 @@ def sort_out(means: Means, only: str | None = None) -> tuple[list[Candidate], li
     return usable, unusable
 
 
+def by_reason(unusable: Iterable[Unusable]) -> Mapping[str, Sequence[Unusable]]:
+    """The defenses left out for each reason, in the order in which reasons come up."""
+    groups: dict[str, list[Unusable]] = {}
+    for item in unusable:
+        groups.setdefault(item.reason, []).append(item)
+    return groups
+
+
 def _chosen(only: str | None) -> Sequence[str]:
     known = plugins.names("defenses")
     if only is None:
@@ -94,15 +103,16 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
     facts = plugins.defense_facts(name)
     if facts.kinds and means.kind not in facts.kinds:
         yield f"is for {' and '.join(facts.kinds)} data, yours is {means.kind}"
+    # before what could be had: clean samples do not help where updates are not seen; the law "sums"
+    # holds TAKES to it
+    if means.sums_only and facts.takes != "row":
+        yield SUMS_ONLY
     if "root" in facts.needs and not means.root:
         yield "needs clean samples on the server, and there are none"
     if "clients" in facts.needs and not means.clients_change:
         yield "needs honest clients to train another way, which they cannot be asked to"
     if "buffers" in facts.needs and not means.batch_norm:
         yield "looks at BatchNorm statistics, and the model has none"
-    # the law "sums" holds TAKES to it
-    if means.sums_only and facts.takes != "row":
-        yield "looks at single updates, and under secure aggregation the server sees sums only"
     if facts.takes == "clients" and "history" in facts.needs and means.turns < TWICE:
         yield (
             "follows each client from round to round, and here a client takes part in"

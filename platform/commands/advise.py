@@ -207,11 +207,13 @@ def _print_plan(
     space: AdvisedSpace,
 ) -> int:
     """Print what would be tried, and why the others would not."""
+    from backstop.platform.advice.candidates import by_reason
+
     print(space.text, end="")
     for note in trial.notes:
         say(f"note: {note}")
-    for item in unusable:
-        say(f"left out: {item.name} {item.reason}")
+    for reason, items in by_reason(unusable).items():
+        say(f"left out: {', '.join(item.name for item in items)}: {reason}")
     say(f"{len(usable)} defenses to try; a run took {trial.seconds:.1f} s; nothing was started")
     return DONE
 

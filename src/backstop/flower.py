@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"backstop.flower needs Flower's message API, flwr 1.42 or later ({error}):"
-        " pip install 'backstop[flower]'"
+        " pip install 'flwr>=1.42,<2'"
     ) from error
 
 from backstop.platform.library.poisoning import poisoned_data as poisoned

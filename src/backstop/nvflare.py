@@ -13,7 +13,7 @@ try:
     import nvflare.app_common.aggregators.model_aggregator as _nvflare
 except ImportError as error:
     raise ImportError(
-        f"backstop.nvflare needs NVFlare 2.9 or later ({error}): pip install 'backstop[nvflare]'"
+        f"backstop.nvflare needs NVFlare 2.9 or later ({error}): pip install 'nvflare>=2.9,<3'"
     ) from error
 
 from backstop.platform.stacks.nvflare_aggregator import DefendedAggregator as Aggregator
