@@ -22,6 +22,9 @@ weight is critical; of equally important ones the first are. A correlation that 
 which is NaN in that code, counts as 0. Similarities count to nine decimals; where all are equal,
 v = 1 for all. Without a tensor of two axes or more every parameter counts as a weight.
 
+Known to fail: importance has no sign, so that the opposite of an honest update looks honest. In
+small models one weight in a hundred is few.
+
 Checked: importance, sets, similarity, its mean with 1 for the row itself, scaling and weights
 against the authors' code (FEDCPA, defense_utils.py at ec43803). The paper's text was out of reach;
 whether it correlates ranks is not known.

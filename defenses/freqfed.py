@@ -24,6 +24,9 @@ size the tighter is kept. There are two clusters or more, attack or not, as in t
 so honest rows are left out, too. Distances count in millionths of the largest. Up to two rows are
 kept, and all where they are alike.
 
+Known to fail: attackers that stay nearer to the middle than honest clients, as with
+``alie_backdoor``, are in the largest cluster.
+
 Checked: transform, filter, distance, HDBSCAN and mean by sample counts against SecretFlow's
 agg_freqfed.py (examples/security/h_bd at 9d72928), which is not the authors'; their code was not
 found and the paper's text was out of reach.
@@ -33,7 +36,7 @@ Example:
 >>> from dataclasses import replace
 >>> from backstop.platform.contract import Slot
 >>> from backstop.platform.examples import server_view, updates
->>> view = replace(server_view(), layout=(Slot("weight", 0, (4, 4)),))
+>>> view = replace(server_view(torch.zeros(16)), layout=(Slot("weight", 0, (4, 4)),))
 >>> smooth, rough = torch.ones(16), torch.tensor([1.0, -1.0]).repeat(8)
 >>> rows = [smooth + 0.1 * rough, smooth, smooth - 0.1 * rough, -smooth, -smooth + rough]
 >>> freqfed().apply(updates(torch.stack(rows)), None, view)[0].weight  # high ones do not count
@@ -63,8 +66,9 @@ def _cosines(values: Tensor) -> Tensor:
     # the even places, then the odd ones backwards, have a Fourier transform that holds the cosines
     folded = torch.cat([values[..., ::2], values[..., 1::2].flip(-1)], dim=-1)
     turned = torch.fft.fft(folded)[..., : len(frequencies)]
-    turned = turned * torch.exp(-0.5j * math.pi * frequencies.double() / n)
-    return turned.real * math.sqrt(2 / n) * torch.where(frequencies == 0, math.sqrt(0.5), 1.0)
+    waves = turned * torch.exp(-0.5j * math.pi * frequencies.double() / n)
+    cosines: Tensor = waves.real * math.sqrt(2 / n)
+    return cosines * torch.where(frequencies == 0, math.sqrt(0.5), 1.0)
 
 
 def _low(matrix: Tensor) -> Tensor:

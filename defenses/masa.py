@@ -18,6 +18,9 @@ CIFAR-10, forty steps of ascent; a smaller one takes fewer steps, and ℓ then i
 w_i itself: more ``epochs`` make up for it. Rows whose loss is not finite are left out, and where
 all are, all weights stay. Where all losses are equal all rows are kept.
 
+Known to fail: on a model that has learned little the losses of honest models differ by more than a
+plain backdoor adds.
+
 Checked: fusion, ascent, its loss, the score, which is one-sided, and the mean by sample counts
 against the authors' code (MASA, src/aggregation.py and the defaults of src/federated.py at
 72a4b74). The paper's text was out of reach.

@@ -20,6 +20,9 @@ rows; a distance that is the same for all; in one coordinate), its pseudo-invers
 on distances in units of their standard deviations, without directions of less than a billionth of
 the largest variance. Scores that agree in nine digits are ties, and the smaller client id wins.
 
+Known to fail: Σ is that of all rows, attackers among them. Several that send long rows stretch it
+where they are, and so come near in its units.
+
 Checked: distances, covariance, score and number of rows against the authors' code (Multi-metrics,
 defense.py at 5cd027e). The paper's text was out of reach.
 
@@ -71,7 +74,7 @@ def _scores(features: Tensor) -> Tensor:
     units = features[:, varies] / spread[varies]
     centered = units - units.mean(0)
     inverse = torch.linalg.pinv(centered.t() @ centered / len(units), rtol=_LEAST, hermitian=True)
-    scores = ((units @ inverse) * units).sum(1)
+    scores: Tensor = ((units @ inverse) * units).sum(1)
     return (scores / scores.amax() * 1e9).round().nan_to_num(nan=0.0)
 
 

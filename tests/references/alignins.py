@@ -34,7 +34,7 @@ def agreement(row: Array, principal: Array, share: float) -> float:
         for value, sign in zip(row, principal, strict=True)
         if abs(value) >= smallest
     ]
-    return sum(same) / len(same)
+    return float(sum(same) / len(same))
 
 
 def scores(values: list[float]) -> list[float]:
