@@ -205,7 +205,7 @@ class Views:
             state = state._replace(round=round_index, params=params)
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
         root = _some(self.attacker_data(), spec.root_size, draws)
-        view = replace(self.server(state), root=root, generator=draws)
+        view = replace(self.server(state), root=root, generator=draws, told={})
         view = with_buffers(view, updates.client, buffers[finite])
         known = defense.init(view) if memory is None else memory
         return defense.apply(updates, known, view)
