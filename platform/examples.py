@@ -152,10 +152,15 @@ def attack_view_of(
         parts = zip(data.x.split(list(sizes)), data.y.split(list(sizes)), strict=True)
         return torch.stack([train(known.params, Samples(*part)) for part in parts])
 
+    def unpoisoned_buffers() -> Tensor:
+        """As many as parameters, moved half as far."""
+        return unpoisoned() / 2
+
     return AttackView(
         **vars(known),
         train=train,
         unpoisoned=unpoisoned,
+        unpoisoned_buffers=unpoisoned_buffers,
         samples=lambda: data,
         sizes=tuple(sizes),
         kind=kind,

@@ -60,7 +60,9 @@ def test_without_clean_samples_no_defense_that_needs_them() -> None:
 
 def test_clients_that_train_as_they_do() -> None:
     gone = usable(ALL) - usable(ALL._replace(clients_change=False))
-    assert gone == {"fedprox", "flip", "local_dp"}
+    facts = {name: plugins.defense_facts(name) for name in usable(ALL)}
+    assert gone == {name for name, known in facts.items() if "clients" in known.needs}
+    assert {"fedprox", "flip", "local_dp", "ditto", "fedbn", "fedrep", "lockdown"} <= gone
 
 
 def test_under_secure_aggregation_only_sums_are_left() -> None:

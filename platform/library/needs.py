@@ -50,8 +50,10 @@ def needs_of(part: Part) -> tuple[str, ...]:
     stage: Defense = plugins.build("defenses", part.name, part.params)
     facts = plugins.defense_facts(part.name).needs
     needed = {need for fact in facts for need in DECLARED.get(fact, ())}
-    asked = _asked(stage, {"train"} if needed else set(BEHIND))
-    needed |= {need for field in asked for need in BEHIND[field]}
+    lacking = {"train"} if needed else set(BEHIND)
+    while asked := _asked(stage, lacking):  # what is asked for first hides what comes after it
+        needed |= {need for field in asked for need in BEHIND[field]}
+        lacking -= asked
     return tuple(need for need in HOW if need in needed)
 
 

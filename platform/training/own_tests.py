@@ -26,9 +26,7 @@ from backstop.platform.training.evaluate import (
     success,
 )
 
-MOST_TESTED = (
-    200  # samples in a client's part: a rate is known to 3.5 points
-)
+MOST_TESTED = 200  # samples in a client's part: a rate is known to 3.5 points
 WORST = 10  # 1/WORST of the clients, at least one, are the worst ones
 
 

@@ -19,7 +19,9 @@ from backstop.platform.specs.part import to_chain
 from tests.arena import ARENA, Claim
 from tests.views import attack_view
 
-CLAIM = Claim("poisonedfl", effect=0.6, weaker="poisonedfl(strength=0.5)", bend=0.6, untargeted=True)
+CLAIM = Claim(
+    "poisonedfl", effect=0.6, weaker="poisonedfl(strength=0.5)", bend=0.6, untargeted=True
+)
 Row = npt.NDArray[np.float64]
 SIGNS = torch.tensor([1.0, -1.0] * 20)
 

@@ -33,6 +33,9 @@ PAIRS = [
 FOLDER = Path(os.environ.get("BACKSTOP_DATA", "/nonexistent"))
 
 
+SMALL = {("convnet", "digits"): {"modules": 2}}  # defaults are for larger images
+
+
 @cache
 def batch(dataset: str) -> tuple[Samples, int]:
     """Eight training samples as a model gets them, and the number of classes."""
@@ -51,7 +54,7 @@ def batch(dataset: str) -> tuple[Samples, int]:
 
 def build(model: str, dataset: str, seed: int = 0) -> nn.Module:
     samples, classes = batch(dataset)
-    make: Model = plugins.build("models", model, {})
+    make: Model = plugins.build("models", model, SMALL.get((model, dataset), {}))
     with seeded(seed, "model"):
         return make(tuple(samples.x.shape[1:]), classes)
 
