@@ -72,8 +72,8 @@ def subspace(
     def cut(seen: _Seen, rows: Tensor, _: AttackView) -> Tensor:
         if seen.mask is not None:
             return rows * seen.mask
-        first = seen.moved is None
-        return rows * (_largest(rows.sum(0), share) if first else seen.moved)
+        moved = _largest(rows.sum(0), share) if seen.moved is None else seen.moved
+        return rows * moved
 
     return Attack(plan=plan, constrain=_within, craft=cut)
 

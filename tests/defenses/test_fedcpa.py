@@ -33,8 +33,8 @@ def weighed(rows: Tensor, params: Tensor, share: float = 0.1, **changes: Any) ->
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 50), (2, 50), (9, 300), (12, 2000)])
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5])
 def test_two_rounds_agree_with_the_reference(n: int, d: int, share: float) -> None:
-    defense, last = fedcpa(share=share), None
-    params = noise(1, d, "params")[0]
+    defense, params = fedcpa(share=share), noise(1, d, "params")[0]
+    last: Tensor | None = None
     for number in range(2):
         rows = noise(n, d, f"rows {number}") + 0.5 * noise(1, d, "common")[0]
         rows[n // 2] = rows[0]
@@ -45,7 +45,7 @@ def test_two_rounds_agree_with_the_reference(n: int, d: int, share: float) -> No
             rows.double().numpy(), np.ones(n), share, params.double().numpy(), before
         )
         np.testing.assert_allclose(aggregate(after).numpy(), wanted, rtol=1e-4, atol=1e-6)
-        assert torch.equal(last, params)
+        assert last is not None and torch.equal(last, params)
         params = params + rows.mean(0)
 
 

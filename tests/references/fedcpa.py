@@ -78,5 +78,5 @@ def fedcpa(
         total.append(round(float(np.mean(pairs)) + similarity(each[i], common, share), 9))
     factors = trust(total)
     kept = [factor * row for factor, row in zip(factors, rows, strict=True) if factor > 0]
-    mean: Array = np.mean(kept, axis=0)
-    return mean
+    trusted: Array = np.mean(kept, axis=0)
+    return trusted
