@@ -111,6 +111,8 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
         yield "needs clean samples on the server, and there are none"
     if "clients" in facts.needs and not means.clients_change:
         yield "needs honest clients to train another way, which they cannot be asked to"
+    if facts.keeps:
+        yield "gives each client a model of its own, and what is tried here is one model for all"
     if "buffers" in facts.needs and not means.batch_norm:
         yield "looks at BatchNorm statistics, and the model has none"
     if facts.takes == "clients" and "history" in facts.needs and means.turns < TWICE:
