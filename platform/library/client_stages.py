@@ -15,7 +15,8 @@ from backstop.platform.contract import Attack, AttackView
 from backstop.platform.examples import attack_view
 from backstop.platform.library.lacking import Lacking, Partial
 from backstop.platform.params import BadInput
-from backstop.platform.specs.part import APART, Part, chains_apart, complete_part, to_chain
+from backstop.platform.specs.notation import NEXT_ADVERSARY
+from backstop.platform.specs.part import Part, chains_apart, complete_part, to_chain
 from backstop.platform.training.attack_chain import find_trigger_stage
 
 # what a client's view has where it sends; all else is lacking
@@ -57,8 +58,8 @@ def read_client_stages(given: Any, where: str) -> ClientStages:
     parts = to_chain(given, "attack")
     if len(chains_apart(parts)) > 1:
         raise BadInput(
-            f"{where}: several adversaries, apart by {APART}, attack in a federation of Backstop's"
-            " own; give the chain of one"
+            f"{where}: several adversaries, apart by {NEXT_ADVERSARY}, attack in a federation of"
+            " Backstop's own; give the chain of one"
         )
     if not parts:
         raise BadInput(f"{where}: none attacks nothing; give a stage, or leave the call out")

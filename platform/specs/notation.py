@@ -36,7 +36,8 @@ WORDS: Mapping[str, Value] = {
     "false": False,
     "False": False,
 }
-APART = "|"  # between the chains of several adversaries
+# between the chains of several adversaries; as a part of its own, so that an attack stays one tuple
+NEXT_ADVERSARY = "|"
 EXAMPLE = "badnets(size=3)+model_replacement(strength=5)"
 QUOTED = re.compile(r"""[rRuU]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 ESCAPE = re.compile(
@@ -192,8 +193,8 @@ class _Reader:
     def chains(self) -> Iterator[tuple[str, dict[str, Value]]]:
         """The stages of one chain or of several, a sign between each two of these."""
         yield from self.chain()
-        while self.take(APART):
-            yield APART, {}
+        while self.take(NEXT_ADVERSARY):
+            yield NEXT_ADVERSARY, {}
             yield from self.chain()
 
     def chain(self) -> Iterator[tuple[str, dict[str, Value]]]:

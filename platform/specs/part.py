@@ -8,6 +8,7 @@ from typing import NamedTuple
 from backstop.platform import plugins
 from backstop.platform.params import BadInput, fill
 from backstop.platform.specs import notation
+from backstop.platform.specs.notation import NEXT_ADVERSARY
 
 Scalar = bool | int | float | str | None
 
@@ -22,8 +23,8 @@ class Part(NamedTuple):
         """The text form, parameters in alphabetical order; text that would not be read back as it
         stands is quoted.
         """
-        if self.name == APART:
-            return APART
+        if self.name == NEXT_ADVERSARY:
+            return NEXT_ADVERSARY
         name = notation.write_name(self.name)
         if not self.params:
             return name
@@ -42,13 +43,9 @@ GROUPS = {
 }
 
 
-# What stands between the chains of several adversaries: a part, so that an attack stays one tuple.
-APART = notation.APART
-
-
 def plugin_stages(chain: Sequence[Part]) -> tuple[Part, ...]:
     """The stages of a chain that are plug-ins: all but what stands between adversaries."""
-    return tuple(stage for stage in chain if stage.name != APART)
+    return tuple(stage for stage in chain if stage.name != NEXT_ADVERSARY)
 
 
 def chains_apart(chain: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
@@ -59,26 +56,26 @@ def chains_apart(chain: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
     """
     chains: list[list[Part]] = [[]]
     for stage in chain:
-        if stage.name == APART:
+        if stage.name == NEXT_ADVERSARY:
             chains.append([])
         else:
             chains[-1].append(stage)
     return tuple(map(tuple, chains))
 
 
-def joined(words: Sequence[str], sign: str = "+") -> str:
+def stages_text(words: Sequence[str], sign: str = "+") -> str:
     """The words of a chain's stages as one text, with this sign between them.
 
-    >>> joined(["badnets", "pgd", "|", "sig"])
+    >>> stages_text(["badnets", "pgd", "|", "sig"])
     'badnets+pgd | sig'
     """
     chains: list[list[str]] = [[]]
     for word in words:
-        if word == APART:
+        if word == NEXT_ADVERSARY:
             chains.append([])
         else:
             chains[-1].append(word)
-    return f" {APART} ".join(map(sign.join, chains))
+    return f" {NEXT_ADVERSARY} ".join(map(sign.join, chains))
 
 
 def parse_value(text: str) -> Scalar:
@@ -99,7 +96,7 @@ def parse_chain(text: str) -> tuple[Part, ...]:
 
 def chain_text(stages: Sequence[Part], role: str) -> str:
     """The text form of a chain; the empty chain has a name too (``none``, ``fedavg``)."""
-    return joined(list(map(str, stages))) or NOTHING[role]
+    return stages_text(list(map(str, stages))) or NOTHING[role]
 
 
 def parse_part(given: Part | str) -> Part:
@@ -127,13 +124,13 @@ def _check_apart(chain: Sequence[Part], role: str, given: object) -> None:
         return
     if role != "attack":
         raise BadInput(
-            f"{role} {given!r}: {APART} stands between the attacks of several adversaries; a {role}"
-            " is one chain, its stages joined by +"
+            f"{role} {given!r}: {NEXT_ADVERSARY} stands between the attacks of several adversaries;"
+            f" a {role} is one chain, its stages joined by +"
         )
     if not all(chains):
         raise BadInput(
-            f"attack {given!r}: an adversary has no stage; each side of {APART} is a chain of"
-            " attacks, such as 'badnets(target=0) | badnets(target=1)'"
+            f"attack {given!r}: an adversary has no stage; each side of {NEXT_ADVERSARY} is a chain"
+            " of attacks, such as 'badnets(target=0) | badnets(target=1)'"
         )
 
 
@@ -150,8 +147,8 @@ def complete_part(given: Part, group: str) -> Part:
     """The part with defaults filled in and every parameter checked; a loose file is named by what
     it holds.
     """
-    if given.name == APART:
-        return Part(APART)
+    if given.name == NEXT_ADVERSARY:
+        return Part(NEXT_ADVERSARY)
     plugin = plugins.find(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"
     return Part(plugin.name, fill(plugin.parameters, given.params, where))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backstop.platform import plugins
-from backstop.platform.specs.part import APART, Part
+from backstop.platform.specs.notation import NEXT_ADVERSARY
+from backstop.platform.specs.part import Part
 from backstop.platform.specs.spec import Spec, spec_text
 from backstop.platform.sweeps.objectives import QUIET, UNDEFENDED, UNDISTURBED
 
@@ -66,7 +67,7 @@ def _trigger(spec: Spec) -> tuple[Part, ...]:
     return tuple(
         stage
         for stage in spec.attack
-        if stage.name == APART or plugins.attack_facts(stage.name).trigger
+        if stage.name == NEXT_ADVERSARY or plugins.attack_facts(stage.name).trigger
     )
 
 

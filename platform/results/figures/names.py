@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from backstop.platform.specs import notation
-from backstop.platform.specs.part import NOTHING, Part, joined
+from backstop.platform.specs.part import NOTHING, Part, stages_text
 
 Chain = tuple[Part, ...]
 Json = Mapping[str, Any]  # an object as JSON has it
@@ -34,7 +34,7 @@ class ChainName(NamedTuple):
     @property
     def family(self) -> str:
         """The names of the plug-ins alone: what variants of one chain have in common."""
-        return joined([stage.name for stage in self.stages]) or self.text
+        return stages_text([stage.name for stage in self.stages]) or self.text
 
     def marked(self, mark: str) -> ChainName:
         """The same chain with a mark at its end."""
@@ -53,7 +53,7 @@ class ChainName(NamedTuple):
         return [f"{key}={notation.write(value)}" for key, value in parameters]
 
     def _joined(self, sign: str) -> str:
-        return joined(list(map(str, self.stages)), sign) or self.text
+        return stages_text(list(map(str, self.stages)), sign) or self.text
 
 
 def chain_of(stages: Stages) -> Chain:

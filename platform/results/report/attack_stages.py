@@ -10,7 +10,7 @@ from typing import NamedTuple
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.sheets import DataSheet, data_sheet
 from backstop.platform.results.report.marks import UNATTACKED
-from backstop.platform.specs.part import APART
+from backstop.platform.specs.notation import NEXT_ADVERSARY
 
 PICTURES = Path(__file__).parent / "triggers"  # drawn by benchmarks/triggers.py
 PICTURES_NOTE = (
@@ -35,7 +35,7 @@ def attack_stages(document: Document) -> list[AttackStage]:
     for cell in document["cells"]:
         if cell["attack"] != UNATTACKED:
             for stage in cell["attack_stages"]:
-                if stage["name"] == APART:
+                if stage["name"] == NEXT_ADVERSARY:
                     continue
                 chains.setdefault(stage["name"], set()).add(cell["attack"])
     return [

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backstop.platform.results.tracking.description import plain_text, run_params, stage_prefixes
-from backstop.platform.specs.part import Part, chain_text, joined
+from backstop.platform.specs.part import Part, chain_text, stages_text
 from backstop.platform.specs.spec import Spec, validate
 
 FAMILY = "attack"  # said to vary where there are several attacks besides none
@@ -73,7 +73,7 @@ def _chain_words(
     for stage, values in zip(chain, _varied_values(spec, role, varied), strict=True):
         listed = ", ".join(text for _, text in values)
         stages.append(f"{stage.name}({listed})" if listed else stage.name)
-    return joined(stages) or chain_text(chain, role)
+    return stages_text(stages) or chain_text(chain, role)
 
 
 def _varied_values(
@@ -94,4 +94,4 @@ def _varied_values(
 
 
 def _stage_names(chain: tuple[Part, ...]) -> str:
-    return joined([stage.name for stage in chain])
+    return stages_text([stage.name for stage in chain])
