@@ -18,7 +18,7 @@ so the one that varies most decides. Sample counts weigh the kept rows, as there
 variance is 0.
 
 Checked: statistics, layer and choice of the cluster against the authors' aggregation.py
-(SoDa-BNGuard). The paper's text was out of reach; its authors' names are remembered.
+(SoDa-BNGuard). The paper's text was out of reach beyond its abstract.
 
 Known to fail: against who sends honest statistics with a malicious row (``honest_buffers``), and
 where a model's statistics differ more by the clients' data than by the trigger.

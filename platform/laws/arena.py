@@ -35,6 +35,7 @@ TASKS = {
     "text": ("topics", "bag_of_words"),
 }
 NORMED = "normed_mlp"  # for defenses whose clients keep BatchNorm layers
+LOOKED_AT = "convnet(width=8, modules=2)"  # for those that look at BatchNorm statistics
 ATTACK = "badnets(share=0.2)"  # against which a defense is tried
 TRIGGERS = {
     "image": "badnets(share=0.2)",
@@ -66,10 +67,15 @@ def bout(
     the defense that it stands ``beside``.
     """
     dataset, model = TASKS[kind]
-    keeps = {plugins.defense_facts(part.name).keeps for part in to_chain(beside, "defense")}
+    facts = [plugins.defense_facts(part.name) for part in to_chain(beside, "defense")]
+    keeps = {known.keeps for known in facts}
+    if "norms" in keeps:
+        model = NORMED
+    elif any("buffers" in known.needs for known in facts):
+        model = LOOKED_AT
     spec = ARENA.replace(
         dataset=parse_part(dataset),
-        model=parse_part(NORMED if "norms" in keeps else model),
+        model=parse_part(model),
         evaluate_by="clients" if any(keeps) else "server",
         attack=to_chain(attack, "attack"),
         defense=to_chain(defense, "defense"),

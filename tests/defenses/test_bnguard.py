@@ -92,10 +92,10 @@ def test_clusters_of_one_size_are_both_kept() -> None:
     assert kept(mean, torch.ones(4, 1)) == [0, 1, 2, 3]
 
 
-def test_it_keeps_a_backdoor_out_that_moves_the_statistics() -> None:
-    attack = "badnets(share=0.2)"
+@pytest.mark.parametrize("attack", ["badnets(share=0.2)", "badnets(share=0.3)+soda"])
+def test_it_keeps_a_backdoor_out_that_moves_the_statistics(attack: str) -> None:
     undefended, defended = figures(attack, MODEL), figures(attack, MODEL, defense="bnguard")
-    assert undefended["final/attack_success_rate"] > 0.4
+    assert undefended["final/attack_success_rate"] > 0.2
     assert defended["final/attack_success_rate"] < 0.1
     assert defended["final/kept_weight_malicious"] < 0.1
     assert defended["final/clean_accuracy"] > undefended["final/clean_accuracy"] - 0.02
