@@ -149,8 +149,15 @@ def _show_round(record: Record, total: int) -> None:
         columns.append(f"untriggered {percent_text(untriggered):>7}")
     if worst := worst_tenth(metrics):
         columns.append(worst)
-    columns.append(f"train loss {metrics.get('round/train_loss', math.nan):.3f}")
+    columns.append(_training(metrics))
     say("  ".join([*columns, f"{sum(times):.2f} s"]))
+
+
+def _training(metrics: Mapping[str, float]) -> str:
+    """How the round's honest clients trained, or, where clients drop out, that none answered."""
+    if "round/train_loss" in metrics or "round/answered" not in metrics:
+        return f"train loss {metrics.get('round/train_loss', math.nan):.3f}"
+    return "no honest client answered" if metrics["round/answered"] else "nobody answered"
 
 
 def _show_outcome(
