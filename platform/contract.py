@@ -235,6 +235,63 @@ class RoundView:
     private: Tensor | None = None
 
 
+class Score(Protocol):
+    """What an honest client says of models by its own data: the more, the better of a model."""
+
+    def __call__(self, models: Tensor, view: ClientView, client: int, /) -> Tensor:
+        """Finite scores (k, s) of models (k, d), as many of each for every client; ``client`` is
+        the client's id. Asked in any thread or process, so it looks at its arguments only; the
+        generator of the view is named by (seed, "validation", round, client).
+        """
+
+
+class Question(NamedTuple):
+    """What clients are asked in a validation round."""
+
+    models: Tensor  # (k, d) parameters
+    sender: Tensor  # (k,) int64: whose model each is; -1: of several clients
+    score: Score
+    low: float = -math.inf  # what lies below, or above ``high``, counts as the bound itself
+    high: float = math.inf
+
+    def answer(self, view: ClientView, client: int) -> Tensor:
+        """What the client honestly says, (k, s) float64. Raises ValueError for what is no score."""
+        scores, count = self.score(self.models, view, client), len(self.models)
+        if scores.ndim != 2 or len(scores) != count or not scores.isfinite().all():
+            raise ValueError(
+                f"a score gives finite numbers ({count}, s), a row for each model; it gave"
+                f" {tuple(scores.shape)}, {int((~scores.isfinite()).sum())} not finite"
+            )
+        return self.bounded(scores)
+
+    def bounded(self, scores: Tensor) -> Tensor:
+        """Scores within the bounds, float64."""
+        return scores.detach().double().clamp(self.low, self.high)
+
+
+class Answers(NamedTuple):
+    """What clients have answered."""
+
+    client: Tensor  # (m,) int64, ascending
+    scores: Tensor  # (m, k, s) float64, finite
+
+
+class Validate(Protocol):
+    """A validation round: honest clients answer as the question's ``score`` does on their own data,
+    malicious ones as the attack has them.
+    """
+
+    def __call__(self, question: Question, voters: Tensor | int, /) -> Answers:
+        """``voters`` are ids (m,) of clients of this round, or how many are drawn from all clients
+        of the federation (all of them where there are fewer), the same ones whenever a round asks.
+        """
+
+
+def nobody_asked(_: Question, __: Tensor | int, /) -> Answers:
+    """The ``validate`` of a view outside ``apply``."""
+    raise ValueError("clients can be asked in apply only")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerView(RoundView):
     """What an honest server may know. The number of attackers is not in it, nor is any client's
@@ -250,6 +307,7 @@ class ServerView(RoundView):
     # client → (p,) what it has sent besides its last row, where a stage has it do so; who attacks
     # sends nothing besides
     told: Mapping[int, Tensor] = field(default_factory=dict)
+    validate: Validate = nobody_asked  # lets clients score models, in ``apply`` only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -738,6 +796,28 @@ class Remember(Protocol[StateT]):
         """The state for the next round; ``rows`` (m, d) are those sent."""
 
 
+class Asked(NamedTuple):
+    """What malicious clients are asked in a validation round."""
+
+    question: Question
+    own: Tensor  # (k,) bool: which models the attack has a part in
+    # (m, k, s) float64: the honest answers, or those of the stages before
+    scores: Tensor
+
+
+class Testify(Protocol[State_contra]):
+    """What malicious clients answer in a validation round."""
+
+    def __call__(
+        self,
+        state: State_contra,
+        asked: Asked,
+        view: AttackView,
+        /,
+    ) -> Tensor:
+        """(m, k, s), finite; the view has no honest rows."""
+
+
 class Trigger(Protocol[State_contra]):
     """Triggered inputs of clean ones, for evaluation."""
 
@@ -783,6 +863,7 @@ class Attack(NamedTuple, Generic[StateT]):
     craft: Craft[StateT] | None = None
     craft_buffers: Craft[StateT] | None = None  # after ``craft``, where the model has buffers
     remember: Remember[StateT] | None = None  # after both
+    testify: Testify[StateT] | None = None  # None: lies (``backstop.platform.threats.lies``)
     trigger: Trigger[StateT] | None = None
     goal: Goal[StateT] | None = None
     test_set: BuildTestSet[StateT] | None = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -21,11 +22,14 @@ from torch.nn.functional import cross_entropy
 
 from backstop.platform import seeds
 from backstop.platform.contract import (
+    Answers,
     AttackView,
     Buffers,
+    ClientView,
     Kind,
     Memory,
     Minimize,
+    Question,
     RoundView,
     RunDefense,
     Samples,
@@ -34,6 +38,7 @@ from backstop.platform.contract import (
     Step,
     TrainView,
     Updates,
+    Validate,
 )
 
 RATE = 0.1  # of every descent
@@ -113,6 +118,35 @@ def server_view_of(
         train=train,
         root=root,
         server_lr=1.0,
+        validate=validation_of(known, root),
+    )
+
+
+def validation_of(known: RoundView, data: Samples) -> Validate:
+    """A validation round in which everybody has the same data and is honest; of a federation of
+    any size, the first clients are drawn.
+    """
+
+    def validate(question: Question, voters: Tensor | int) -> Answers:
+        client = torch.arange(voters) if isinstance(voters, int) else voters.sort().values
+        scores = []
+        for name in client.tolist():
+            draws = seeds.generator(0, "examples", "validation", name)
+            view = ClientView(**{**vars(known), "generator": draws}, data=data)
+            scores.append(question.answer(view, name))
+        return Answers(client, torch.stack(scores))
+
+    return validate
+
+
+def question(count: int, low: float = -inf, high: float = inf) -> Question:
+    """One about so many models of zeros, each of a client of its own, which are worth nothing."""
+    return Question(
+        torch.zeros(count, 2),
+        torch.arange(count),
+        lambda models, view, client: torch.zeros(len(models), 1),
+        low,
+        high,
     )
 
 

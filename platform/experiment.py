@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from backstop.platform import plugins
-from backstop.platform.contract import Prediction, Record, Shares
+from backstop.platform.contract import AttackView, Prediction, Question, Record, Shares
 from backstop.platform.rounds import costs, origin, starts, turnout
 from backstop.platform.rounds.checkpoint import Checkpoint, Checkpointed, Saved
 from backstop.platform.rounds.probes import build_probe
+from backstop.platform.rounds.validation import Validation
 from backstop.platform.rounds.views import Presence, Views
 from backstop.platform.rounds.views import State as State
 from backstop.platform.specs.part import plugin_stages
@@ -408,7 +409,7 @@ class Experiment:
         """
         if not len(sent.client):
             return state, dict
-        server = self.views.server(state)
+        server = replace(self.views.server(state), validate=self._validation(state))
         step = server_step(matrix, sent, changes, self.built.defense, state.defense, server)
         defended = step.defended
         moved = state._replace(
@@ -425,6 +426,26 @@ class Experiment:
             return kept | evaluate.masked(defended.stopped(), self.built.net.layout)
 
         return moved, telemetry
+
+    def _validation(self, state: State) -> Validation:
+        """How the clients of a round are asked."""
+        cohort = self.built.cohort(state.round)
+
+        def ask(voters: Sequence[int], question: Question) -> Tensor:
+            with self._measured("validate"):
+                return self.clients.score(
+                    state.round,
+                    voters,
+                    state.params,
+                    state.buffers,
+                    question,
+                )
+
+        def adversary() -> AttackView:
+            present = torch.isin(cohort, self.built.attackers(state.round))
+            return self.views.attack(state, self._presence(cohort, present))
+
+        return Validation(self.built, state, cohort, ask, adversary)
 
     def _measure(self, defended: int | None = None) -> dict[str, float]:
         """The figures of the global model as it is; as the defense lets it predict after

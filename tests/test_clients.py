@@ -50,6 +50,8 @@ SPECS = {
     "validation": SPEC.replace(evaluate_on="validation"),
     "loop in bfloat16": SPEC.replace(model=Part("cnn"), precision="bfloat16"),
     "vote": SPEC.replace(defense=to_chain("crfl(norm=6, noise=0.05, draws=9)", "defense")),
+    "clients that score": SPEC.replace(defense=(Part("flshield"),)),
+    "clients that vote": SPEC.replace(defense=(Part("crowdguard"),), rounds=1),
     "rejection": SPEC.replace(defense=to_chain("flip(steps=2, confidence=0.5)", "defense")),
     "private heads": SPEC.replace(defense=to_chain("fedrep(head_epochs=2)+median", "defense")),
     "models of their own": SPEC.replace(defense=(Part("ditto"),)),

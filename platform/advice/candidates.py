@@ -115,6 +115,8 @@ def _reasons(name: str, means: Means) -> Iterator[str]:
         yield "gives each client a model of its own, and what is tried here is one model for all"
     if "buffers" in facts.needs and not means.batch_norm:
         yield "looks at BatchNorm statistics, and the model has none"
+    if "validation" in facts.needs and not means.clients_change:
+        yield "needs clients to score models on their own data, which they cannot be asked to"
     if facts.takes == "clients" and "history" in facts.needs and means.turns < TWICE:
         yield (
             "follows each client from round to round, and here a client takes part in"

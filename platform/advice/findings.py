@@ -163,11 +163,14 @@ def _holds(excess: Json | None, limit: float) -> str:
 
 
 def _seconds(evidence: Evidence) -> dict[str, list[float]]:
-    """Family of a defense → seconds that the server spent on it in a round, of each run."""
+    """Family of a defense → seconds that it took in a round, of each run: the server's own, and
+    those of the clients that it asked.
+    """
     taken: dict[str, list[float]] = {}
     for run in evidence.runs:
         seconds = run.costs.get("time/total_aggregate_s")
         if seconds is not None:
+            seconds += run.costs.get("time/total_validate_s", 0.0)
             family = "+".join(stage["name"] for stage in run.spec["defense"])
             taken.setdefault(family, []).append(seconds / run.spec["rounds"])
     return taken

@@ -15,7 +15,7 @@ from backstop.platform.params import BadInput, Parameter, Range, check, declare,
 
 Kind = Literal["image", "text", "table"]
 Knowledge = Literal["own", "defense", "all"]
-Need = Literal["f", "root", "history", "clients", "model", "buffers"]
+Need = Literal["f", "root", "history", "clients", "model", "buffers", "validation"]
 Taken = Literal["clients", "rows", "row"]
 Given = Literal["rows", "mixtures", "row"]
 Kept = Literal["norms", "head", "model"]
@@ -33,6 +33,7 @@ NEEDS: Mapping[Need, str] = {
     "clients": "client change",
     "model": "model calls",
     "buffers": "BatchNorm statistics",
+    "validation": "clients that score",
 }
 TAKES: Mapping[Taken, str] = {
     "clients": "each client's own row",

@@ -37,6 +37,8 @@ TASKS = {
 NORMED = "normed_mlp"  # for defenses whose clients keep BatchNorm layers
 LOOKED_AT = "convnet(width=8, modules=2)"  # for those that look at BatchNorm statistics
 ATTACK = "badnets(share=0.2)"  # against which a defense is tried
+# likewise where it does nothing against the other: some see only what is far from usual
+LOUD = "badnets(share=0.5)+model_replacement(strength=5)"
 TRIGGERS = {
     "image": "badnets(share=0.2)",
     "table": "feature_value",
@@ -104,6 +106,10 @@ def defense_effect(name: str) -> Effect:
         f"without an attack: {_words(paid)}; FedAvg: {_words(calm)}",
         f"seconds for {ARENA.rounds} rounds: {defended.seconds:.1f}; FedAvg: {plain.seconds:.1f}",
     ]
+    if defended.figures != plain.figures:
+        return Effect(words, "")
+    plain, defended = bout(LOUD, NOTHING["defense"]), bout(LOUD, name)
+    words.append(f"under {LOUD}: {_words(defended)}; FedAvg: {_words(plain)}")
     does_nothing = defended.figures == plain.figures
     return Effect(words, "every figure under an attack is FedAvg's" if does_nothing else "")
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from backstop.platform import plugins
-from backstop.platform.contract import Attack, AttackView, Kind, Samples, TestSet
+from backstop.platform.contract import Asked, Attack, AttackView, Kind, Samples, TestSet
+from backstop.platform.examples import question
 from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
 from backstop.platform.laws.streams import global_states
@@ -154,6 +155,16 @@ def _products(
         yield attack.craft_buffers(state, rows, view)
     if attack.constrain:
         yield attack.constrain(state, rows, 1)
+    if attack.testify:
+        yield attack.testify(state, asked(view), view)
+
+
+def asked(view: AttackView) -> Asked:
+    """Three clients with their honest answers on five models, of which two are the attack's."""
+    scores = torch.rand(3, 5, 2, generator=generator(0, "tests", "answers"), dtype=torch.float64)
+    own = torch.tensor([True, False, False, True, False])
+    about = question(len(own))
+    return Asked(about._replace(models=view.params.repeat(len(own), 1)), own, scores)
 
 
 def draws_alike(name: str) -> None:
@@ -214,6 +225,21 @@ def crafted_rows(name: str) -> None:
             hold(changed, "crafted rows", f"on {kind} {m} rows are as they were: it does nothing")
 
 
+def answered(name: str) -> None:
+    """Answers in a validation round are finite and not the honest ones, but of their shape."""
+    for kind in kinds_taken(name):
+        attack, view = build_attack(name), seen(name, plain_attack_view(kind))
+        if attack.testify is None:
+            return
+        honest = asked(view)
+        said = attack.testify(start(attack, view), honest, view)
+        expected, shape = tuple(honest.scores.shape), tuple(said.shape)
+        hold(shape == expected, f"answers {expected}", f"saw {shape}")
+        hold(said.isfinite().all(), "finite answers", f"on {kind} saw NaN or infinity")
+        changed = not torch.equal(said, honest.scores)
+        hold(changed, "other answers than the honest ones", f"on {kind} saw those: it does nothing")
+
+
 def poisoned_batches(name: str) -> None:
     """A poisoned batch has the batch's shape and classes, and is not the batch."""
     for kind in kinds_taken(name):
@@ -259,5 +285,6 @@ ATTACK_LAWS: Mapping[str, Law] = {
     "triggered inputs": triggered_inputs,
     "crafted rows": crafted_rows,
     "poisoned batches": poisoned_batches,
+    "answers": answered,
     "any parameters": any_parameters,
 }

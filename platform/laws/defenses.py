@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backstop.platform import plugins
-from backstop.platform.contract import Defense, Updates
+from backstop.platform.contract import Answers, Defense, Question, Updates
 from backstop.platform.laws.breach import Law, hold
 from backstop.platform.laws.parameters import tries
 from backstop.platform.laws.scopes import goes_in_sections
@@ -23,6 +24,7 @@ from backstop.platform.seeds import generator
 
 SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
 _D = 24
+ROUNDS = 8  # after which a defense that asks clients has done so
 FEW_ROWS = ((1, _D), (2, _D), (10, _D))  # for each of many parameters
 SAME_SUM = 1e-4  # the same, where the rows' own rounding differs
 NEAR = 1e-5  # relative difference of two sums that should be equal
@@ -225,12 +227,36 @@ def states_facts(name: str) -> None:
         parts = {"norms": "norms", "head": "head"}
         keeps = parts[local.private.part] if local.private else "model"
     hold(stated.keeps == keeps, f"what KEEPS={stated.keeps!r} says", f"saw {keeps!r}")
+    asks = _asks(name)
+    hold(
+        ("validation" in stated.needs) == asks,
+        "'validation' in NEEDS where clients are asked, and only there",
+        f"saw NEEDS={stated.needs} where {'some' if asks else 'none'} are",
+    )
     has_f = "f" in plugins.find("defenses", name).parameters
     hold(
         ("f" in stated.needs) == has_f,
         "'f' in NEEDS where a parameter is called f, and only there",
         f"saw NEEDS={stated.needs} {'with' if has_f else 'without'} it",
     )
+
+
+def _asks(name: str) -> bool:
+    """Whether a defense has let clients score models after a few rounds."""
+    defense, asked = build_defense(name), []
+    state = defense.init(plain_server_view(_D))
+    params = plain_server_view(_D).params
+    for number in range(ROUNDS):
+        view = replace(plain_server_view(_D, number), params=params)
+
+        def validate(question: Question, voters: Tensor | int) -> Answers:
+            asked.append(len(question.models))
+            return view.validate(question, voters)  # noqa: B023 -- called in this very round
+
+        given = weighed(noise(10, _D, f"round {number}"))
+        _, state = defense.apply(given, state, replace(view, validate=validate))
+        params = params + given.rows.mean(0)
+    return bool(asked)
 
 
 def sums_of_short_rows(name: str) -> None:

@@ -21,7 +21,7 @@ from backstop.platform import plugins, seeds
 from backstop.platform.contract import BrokenStage, Defense, Shares, as_they_are
 from backstop.platform.library.forms import arrays_of, form_of
 from backstop.platform.library.identities import Id, Identities
-from backstop.platform.library.needs import HOW, explain, needs_of
+from backstop.platform.library.needs import HOW, NOWHERE, elsewhere, explain, needs_of
 from backstop.platform.library.reading import (
     Basis,
     Extras,
@@ -97,12 +97,11 @@ def _check_aggregates(part: Part) -> None:
         does = "changes how clients train, which no aggregation of their updates can"
     elif stage.apply is as_they_are and stage.finish:
         does = "repairs the final model and leaves updates as they are"
+    elif "validation" in plugins.defense_facts(part.name).needs:
+        does = NOWHERE["validate"]
     else:
         return
-    raise BadInput(
-        f"defense {part.name} {does}; leave it out here, and run it in a federation of Backstop's"
-        f" own: backstop run --defense {part.name}"
-    )
+    raise BadInput(f"defense {part.name} {does}; {elsewhere(part.name)}")
 
 
 class _Sent(NamedTuple):

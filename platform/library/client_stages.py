@@ -116,6 +116,8 @@ def _refused(part: Part) -> str:
         return "prepares itself from the global model, with Backstop's own local training"
     if stage.train or stage.objective or stage.pace:
         return "changes the steps of local training, which are the client's own"
+    if stage.testify and not stage.poison and not _crafts(stage):
+        return "answers in validation rounds, which are the server's to hold"
     if not stage.poison and not _crafts(stage):
         return "changes how long or how a client trains, which is the client's own matter"
     lack = _first_lack(stage)

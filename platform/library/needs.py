@@ -35,6 +35,10 @@ BEHIND: Mapping[str, tuple[str, ...]] = {
     "train": ("params", "model", "weights"),
     "root": ("root",),
 }
+# field of the view that nobody can give a library → why
+NOWHERE: Mapping[str, str] = {
+    "validate": "lets clients score models on their own data, which no call has",
+}
 DECLARED: Mapping[str, tuple[str, ...]] = {  # a fact of the plug-in → what it takes
     "model": ("params", "model"),
     "root": ("params", "model", "root"),
@@ -65,12 +69,22 @@ def explain(error: BrokenStage, stages: Collection[Part], given: Collection[str]
     if not isinstance(cause, Lacking):
         return error
     name = error.stage.removeprefix("defense ")
+    if cause.field in NOWHERE:
+        return BadInput(f"{error.stage} {NOWHERE[cause.field]}; {elsewhere(name)}")
     needed = set(BEHIND[cause.field])
     for part in stages:
         if part.name == name:
             needed |= set(needs_of(part))
     hints = [how for need, how in HOW.items() if need in needed and need not in given]
     return BadInput(f"{error.stage} needs more than updates; give {'; '.join(hints)}")
+
+
+def elsewhere(name: str) -> str:
+    """What to do with a stage that is no aggregation, in words."""
+    return (
+        "leave it out here, and run it in a federation of Backstop's own: backstop run --defense"
+        f" {name}"
+    )
 
 
 def _asked(stage: Defense, lacking: Collection[str]) -> set[str]:

@@ -23,6 +23,7 @@ from backstop.platform.contract import (
     Samples,
     ServerView,
     no_buffers,
+    nobody_asked,
 )
 from backstop.platform.library.lacking import Partial
 from backstop.platform.params import BadInput
@@ -61,7 +62,7 @@ class Surroundings(NamedTuple):
         return PartialView(**fields, lacking=self._lacking())
 
     def _lacking(self) -> frozenset[str]:
-        lacking = set()
+        lacking = {"validate"}
         if self.params is None:
             lacking.add("params")
         if self.layout is None:
@@ -96,6 +97,7 @@ class Surroundings(NamedTuple):
             "root": self.root,
             "server_lr": self.spec.server_lr,
             "buffers": self._unsent(),
+            "validate": nobody_asked,
         }
 
     def _unsent(self) -> Buffers:

@@ -121,3 +121,35 @@ def two_means(points: Tensor) -> Tensor:
 def _squared(ones: Tensor, others: Tensor) -> Tensor:
     """Squared distances of all pairs, float64: (n, k), (m, k) → (n, m)."""
     return torch.stack([(one - others).square().sum(1) for one in ones])
+
+
+def larger_of_two_chains(apart: Tensor) -> Tensor:
+    """The row numbers of the larger of two clusters by single linkage, ascending, from distances
+    (n, n); of two equally large ones that of the first row.
+
+    From n clusters of one row the two with the nearest members are joined until two are left; among
+    equal distances the first rows are joined first.
+
+    >>> points = torch.tensor([0.0, 5.0, 1.0, 2.0])
+    >>> larger_of_two_chains((points[:, None] - points).abs())
+    tensor([0, 2, 3])
+    """
+    n = len(apart)
+    one, other = torch.triu_indices(n, n, 1)
+    cluster = torch.arange(n)
+    for pair in apart[one, other].argsort(stable=True).tolist():
+        if len(cluster.unique()) <= 2:
+            break
+        first, second = cluster[one[pair]], cluster[other[pair]]
+        cluster = cluster.where(cluster != second, first)
+    return largest_group(cluster)
+
+
+def largest_group(label: Tensor) -> Tensor:
+    """The row numbers with the label that most of (n,) have; of several that of the first row.
+
+    >>> largest_group(torch.tensor([7, 3, 3, 7, 5]))
+    tensor([0, 3])
+    """
+    same = label[:, None] == label
+    return same[same.sum(1).argmax()].nonzero().flatten()

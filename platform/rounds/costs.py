@@ -71,17 +71,25 @@ def measured(
     peak resident set, where the system lets a process reset it. Pages that the process had kept
     from before are not counted: whoever wants all of them has them given back first.
 
-    A GPU works behind the calls, so the clock waits until it has done what it was given.
+    A GPU works behind the calls, so the clock waits until it has done what it was given. Seconds of
+    a phase within another one are its own alone.
     """
     before = _start(device) if memory else None
     _settle(device)
+    others = _seconds(into)
     started = time.perf_counter()
     yield
     _settle(device)
-    costs = {f"{SECONDS}{phase}_s": time.perf_counter() - started}
+    spent = time.perf_counter() - started
+    costs = {f"{SECONDS}{phase}_s": spent - (_seconds(into) - others)}
     if before is not None:
         costs[f"{MEMORY}{phase}_mib"] = max(peak(device) - before, 0) / MIB
     into |= add(into, costs)
+
+
+def _seconds(costs: Mapping[str, float]) -> float:
+    """Seconds of all phases."""
+    return sum(value for name, value in costs.items() if name.startswith(SECONDS))
 
 
 def _settle(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -13,19 +14,22 @@ from torch import Tensor
 
 from backstop.platform import seeds
 from backstop.platform.contract import (
+    Answers,
     AttackView,
     Buffers,
+    Question,
     RoundView,
     Samples,
     ServerView,
     Updates,
 )
 from backstop.platform.training import loading, local_sgd, partition
-from backstop.platform.training.client_rules import Trained
+from backstop.platform.training.client_rules import Round, Trained
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.mean import finite_rows
 from backstop.platform.training.network import to_unit_interval
 from backstop.platform.training.server_step import with_buffers
+from backstop.platform.training.validation import honest_scores
 
 
 class State(NamedTuple):
@@ -206,9 +210,24 @@ class Views:
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
         root = _some(self.attacker_data(), spec.root_size, draws)
         view = replace(self.server(state), root=root, generator=draws, told={})
+        view = replace(view, validate=partial(self._rehearsed, state))
         view = with_buffers(view, updates.client, buffers[finite])
         known = defense.init(view) if memory is None else memory
         return defense.apply(updates, known, view)
+
+    def _rehearsed(self, state: State, question: Question, voters: Tensor | int) -> Answers:
+        """A validation round of the adversary's copy: its own clients, in turn, stand for all who
+        are asked, and answer honestly.
+        """
+        built = self.built
+        here = Round(built, state.round, state.params, state.buffers, None, {})
+        asked = torch.arange(voters) if isinstance(voters, int) else voters.cpu().sort().values
+        holders = itertools.cycle(built.malicious.tolist())
+        scores = [
+            honest_scores(here, holder, question, known_as)
+            for known_as, holder in zip(asked.tolist(), holders, strict=False)
+        ]
+        return Answers(asked, torch.stack(scores))
 
     def _edge_cases(self) -> Callable[[], tuple[Samples, Samples]] | None:
         dataset = loading.dataset(self.built.spec.dataset)

@@ -155,7 +155,7 @@ def _measured(
         run_kind(spec),
         setup_s,
         train_s=_seconds(steady, "train"),
-        aggregate_s=_seconds(steady, "check", "aggregate", "telemetry"),
+        aggregate_s=_seconds(steady, "check", "aggregate", "validate", "telemetry"),
         evaluate_s=_seconds(steady, "evaluate"),
         rounds=len(rounds),
         points=points,

@@ -37,12 +37,17 @@ def adversaries(chains: Sequence[Attack]) -> Attack:
     Where a chain changes the local steps (a constraint, a term of the loss, a rate, training of its
     own), all malicious clients are trained one by one by :class:`TrainOwn`, as a chain with
     training of its own always is. Raises BadInput for a chain that changes how many local steps a
-    client takes.
+    client takes, or what clients answer.
     """
     if any(chain.training for chain in chains):
         raise BadInput(
             "attack: of several adversaries none may set the malicious clients' epochs or learning"
             " rate, which are one for all of them; leave out the stage that does, such as overtrain"
+        )
+    if any(chain.testify for chain in chains):
+        raise BadInput(
+            "attack: of several adversaries none may say how malicious clients score models: all of"
+            " them lie for all; leave out the stage that does, such as lying_validators"
         )
     several = _Adversaries(tuple(chains))
     own_steps = any(

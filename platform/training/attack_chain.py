@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform import seeds
-from backstop.platform.contract import Attack, AttackView, TestSet, Training, TrainView
+from backstop.platform.contract import Asked, Attack, AttackView, TestSet, Training, TrainView
 from backstop.platform.params import BadInput
 from backstop.platform.training.stage_errors import name_errors
 
@@ -28,10 +28,10 @@ def attack_chain(
     ``names`` are for its errors: what a stage raises is a :class:`BrokenStage` that names it.
 
     ``knows`` holds what each stage declares: only a view for one that knows "all" has honest rows,
-    only one for "defense" the defense in use. Rows, batches and deltas pass through the stages in
-    turn, objectives are added, and of two settings of the training the later one counts. At most
-    one stage may define what success is (trigger, goal or test_set), and at most one the local
-    training; raises BadInput otherwise.
+    only one for "defense" the defense in use. Rows, batches, deltas and answers pass through the
+    stages in turn, objectives are added, and of two settings of the training the later one counts.
+    At most one stage may define what success is (trigger, goal or test_set), and at most one the
+    local training; raises BadInput otherwise.
     """
     trigger_stage = find_trigger_stage(stages)
     unnamed = range(len(names) + 1, len(stages) + 1)
@@ -54,6 +54,7 @@ def attack_chain(
         craft=chain.craft if chain.has("craft") else None,
         craft_buffers=chain.craft_buffers if chain.has("craft_buffers") else None,
         remember=chain.remember if chain.has("remember") else None,
+        testify=chain.testify if chain.has("testify") else None,
         trigger=partial(chain.trigger, trigger_stage) if chain.has("trigger") else None,
         goal=partial(chain.goal, trigger_stage) if chain.has("goal") else None,
         test_set=partial(chain.test_set, trigger_stage) if chain.has("test_set") else None,
@@ -238,6 +239,18 @@ class _Chain(NamedTuple):
             else state
             for index, (stage, state) in enumerate(self.pairs(states))
         )
+
+    def testify(
+        self,
+        states: Any,
+        asked: Asked,
+        view: AttackView,
+    ) -> Tensor:
+        for index, (stage, state) in enumerate(self.pairs(states)):
+            if stage.testify:
+                seen = self.seen(index, view, "testify")
+                asked = asked._replace(scores=stage.testify(state, asked, seen))
+        return asked.scores
 
     def train(
         self,

@@ -195,7 +195,7 @@ class Rules:
             draws = here.draws("local", client)
             if local.prepare and (local.batch or local.step or local.carry):
                 with located(here.round_index, client):
-                    self.memory = local.prepare(_client_view(here, client, draws))
+                    self.memory = local.prepare(client_view(here, client, draws))
             self.change = _protection(local, self.memory, draws)
             self.noise = partial(standard_normal, here.params, draws)
 
@@ -253,11 +253,12 @@ def standard_normal(like: Tensor, draws: torch.Generator) -> Tensor:
     return torch.randn(len(like), generator=draws).to(like.device)
 
 
-def _client_view(
+def client_view(
     here: Round,
     client: int,
     draws: torch.Generator,
 ) -> ClientView:
+    """What a client knows of the round besides its draws: the model it was sent, its own data."""
     federation = here.federation
     data = federation.data.train
     index = federation.shards[client].to(data.y.device)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from backstop.platform import loose
-from backstop.platform.contract import BrokenStage, Data, Prediction, Samples
+from backstop.platform.contract import BrokenStage, Data, Prediction, Question, Samples
 from backstop.platform.loose import LooseFile
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import federation, loading, local_sgd
-from backstop.platform.training.client_rules import NOTHING_KEPT
+from backstop.platform.training.client_rules import NOTHING_KEPT, Round
 from backstop.platform.training.device import choose_device
 from backstop.platform.training.evaluate import Probe, Staged, batch_count
 from backstop.platform.training.federation import Federation
@@ -30,6 +30,7 @@ from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.training.matrix import Matrix, WholeMatrix
 from backstop.platform.training.mean import finite_rows
 from backstop.platform.training.own_tests import OwnPredictions, OwnTest
+from backstop.platform.training.validation import honest_scores
 from backstop.platform.workers import apart, memory
 from backstop.platform.workers.apart import Block, Cut, MatrixApart, SectionJob
 from backstop.platform.workers.arrays import shareable, view
@@ -183,6 +184,20 @@ class Worker:
             both = predicted_by_one(self.built, model, x, OwnTest(*map(view, part)), defended)
             predicted[client] = [_as_arrays(one) if one else None for one in both]
         return predicted
+
+    def score(
+        self,
+        round_index: int,
+        client: int,
+        vectors: Sequence[Any],
+        models: Any,
+        question: Question,
+    ) -> Any:
+        """What one client honestly answers; ``question`` comes without its models (k, d)."""
+        params, buffers = self._vectors(*vectors)
+        here = Round(self.built, round_index, params, buffers, None, {})
+        whole = question._replace(models=self._tensor(models))
+        return shareable(honest_scores(here, client, whole))
 
     def _vectors(self, params: Any, buffers: Any) -> tuple[Tensor, Tensor]:
         return self._tensor(params), self._tensor(buffers)
@@ -550,6 +565,30 @@ class OnActors:
         """The rows that were trained last; nothing is held of them here from then on."""
         left, self.left_apart = self.left_apart, None
         return left or WholeMatrix(trained.rows)
+
+    def score(
+        self,
+        round_index: int,
+        voters: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        question: Question,
+    ) -> Tensor:
+        """What each of these clients honestly answers, in their order. The models are put into the
+        object store once.
+        """
+        vectors = [shareable(vector) for vector in (params, buffers)]
+        models = self.ray.put(shareable(question.models))
+        told = question._replace(models=question.models[:0], sender=question.sender.cpu())
+
+        def call(client: int) -> Callable[[Any], Any]:
+            return lambda actor: actor.score.remote(round_index, client, vectors, models, told)
+
+        try:
+            scores = self._map([call(client) for client in voters])
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        return torch.stack(list(map(view, scores))).to(params.device)
 
     def predict(
         self,

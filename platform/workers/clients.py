@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from backstop.platform import seeds
-from backstop.platform.contract import Prediction
+from backstop.platform.contract import Prediction, Question
 from backstop.platform.training import local_sgd
-from backstop.platform.training.client_rules import NOTHING_KEPT
+from backstop.platform.training.client_rules import NOTHING_KEPT, Round
 from backstop.platform.training.evaluate import Probe, Staged, batch_count, joined
 from backstop.platform.training.federation import Federation, another
 from backstop.platform.training.local_sgd import Sheet, Trained
 from backstop.platform.training.matrix import Matrix, WholeMatrix
 from backstop.platform.training.own_tests import OwnPredictions, OwnTest
+from backstop.platform.training.validation import honest_scores
 from backstop.platform.workers import memory
 
 T = TypeVar("T")  # what is shared out
@@ -48,6 +49,18 @@ class Clients(Protocol):
 
     def matrix(self, trained: Trained) -> Matrix:
         """The rows that were trained last: those of ``trained``, or where they are instead."""
+
+    def score(
+        self,
+        round_index: int,
+        voters: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        question: Question,
+    ) -> Tensor:
+        """What each of these clients honestly answers in a round that began with the global
+        vectors, (m, k, s) float64, in their order.
+        """
 
     def predict(
         self,
@@ -169,6 +182,24 @@ class InProcess:
     def matrix(self, trained: Trained) -> Matrix:
         """The rows that were trained: they are here."""
         return WholeMatrix(trained.rows)
+
+    def score(
+        self,
+        round_index: int,
+        voters: Sequence[int],
+        params: Tensor,
+        buffers: Tensor,
+        question: Question,
+    ) -> Tensor:
+        """What each of these clients honestly answers, in their order."""
+        scores: dict[int, Tensor] = {}
+
+        def work(lane: _Lane, client: int) -> None:
+            here = Round(lane.built, round_index, params, buffers, None, {})
+            scores[client] = honest_scores(here, client, question)
+
+        self._share(voters, work)
+        return torch.stack([scores[client] for client in voters])
 
     def predict(
         self,
