@@ -18,10 +18,10 @@ Deviations: the first half alone, which the authors' code has as an ablation of 
 differences of those elected until half of all are in; without it fewer rows are averaged than in
 the paper. The number of starting points is given as a share of the rows, and is never above n - 2,
 so that there is a score. That code names its layers (the first convolution and the last linear
-layer; of CIFAR-10's network all linear ones). A cluster
-that loses all its rows is gone, where scikit-learn would give it the farthest one. A score that is
-not defined counts as 0; where all scores of a layer are equal all count as 1. Votes count to nine
-decimals, and the smaller client id wins a tie.
+layer; of CIFAR-10's network all linear ones). A cluster that loses all its rows is gone, where
+scikit-learn would give it the farthest one. A score that is not defined counts as 0; where all
+scores of a layer are equal all count as 1. Votes count to nine decimals, and the smaller client id
+wins a tie.
 
 Known to fail: the tightest cluster has the highest score, so that attackers whose rows are more
 alike than those of honest clients elect each other.
