@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -89,7 +90,7 @@ import sys, time
 import ray
 from ray import tune
 seconds, trials = float(sys.argv[1]), int(sys.argv[2])
-ray.init(num_cpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=int(sys.argv[3]), include_dashboard=False, log_to_driver=False)
 started = time.perf_counter()
 config = tune.TuneConfig(num_samples=trials, max_concurrent_trials=int(sys.argv[3]))
 def sleep(config):
@@ -175,9 +176,12 @@ def sweep(space: Path, store: Path) -> tuple[list[Ended], list[float], float]:
 
 
 def sleeping(seconds: float, trials: int, at_once: int) -> float:
-    """Wall seconds of Ray Tune with trials that sleep."""
+    """Wall seconds of Ray Tune with trials that sleep; NaN where it fails, and its last words."""
     line = [sys.executable, "-c", SLEEPS, str(seconds), str(trials), str(at_once)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"Ray Tune asleep: {done.stderr.strip()[-400:]}", file=sys.stderr)
+        return math.nan
     return float(done.stdout.rpartition("wall")[2])
 
 
@@ -196,11 +200,10 @@ def measure(
     trials: int,
     seconds: float,
     idle: bool,
-    asleep: int,
     store: Path,
     at_once: int,
 ) -> dict[str, Any]:
-    """All figures of a sweep."""
+    """All figures of a sweep of ours."""
     folder = store / "space"
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "many.py"
@@ -209,17 +212,14 @@ def measure(
     space.write_text(text, encoding="utf-8")
     ended, memory, wall = sweep(space, store)
     own = sum(trial.seconds for trial in ended)
-    mean = own / len(ended)
-    slept = sleeping(mean, asleep, at_once)
     return {
         "trials": len(ended),
         "rounds": trial.rounds,
-        "seconds of a trial": mean,
+        "seconds of a trial": own / len(ended),
         "wall": wall,
         "ratio": wall / (own / at_once),
         "ratio without start and end": (ended[-1].at - ended[0].at)
         / (sum(trial.seconds for trial in ended[1:]) / at_once),
-        "ratio of Ray Tune asleep": slept / (mean * asleep / at_once),
         "waited": parts([trial.waited for trial in ended]),
         "driver MiB": parts(memory),
     }
@@ -237,7 +237,11 @@ if __name__ == "__main__":
         store = options.store or Path(temporary, "store")
         asleep = options.asleep or options.trials
         cores = os.cpu_count() or 1
-        figures = measure(options.trials, options.seconds, options.idle, asleep, store, cores)
+        figures = measure(options.trials, options.seconds, options.idle, store, cores)
     for name, figure in figures.items():
-        print(f"{name:28} {figure}")
+        print(f"{name:28} {figure}", flush=True)
+    mean = figures["seconds of a trial"]
+    slept = sleeping(mean, asleep, cores) / (mean * asleep / cores)
+    figures["ratio of Ray Tune asleep"] = slept
+    print(f"{'ratio of Ray Tune asleep':28} {slept}")
     print(json.dumps(figures))
