@@ -113,7 +113,9 @@ def test_real_rows_of_an_lstm_move_only_where_the_mask_lets_them() -> None:
     experiment = Experiment(spec, Path("unused"), "cpu")
     state, trained, _ = experiment._trained(experiment.state, experiment.built.malicious)
     mask = state.attack[1]
-    assert (trained.rows[:, mask == 0] == 0).all() and (trained.rows[:, mask == 1] != 0).any(1).all()
+    assert (trained.rows[:, mask == 0] == 0).all() and (trained.rows[:, mask == 1] != 0).any(
+        1
+    ).all()
     moved = {
         slot.name: mask[slot.span].mean().item()
         for slot in experiment.built.net.layout
