@@ -118,6 +118,30 @@ def _surrogates(view: AttackView, count: int) -> tuple[Tensor, Tensor]:
     return x, z
 
 
+def _stamped(x: Tensor, size: int | None) -> Tensor:
+    height, width = x.shape[-2:]
+    pixels = patch(x, size or max(min(height, width) // 4, 1), 1.0)
+    rows, columns = pixels.shape[-2:]
+    return with_square(x, pixels, max(height - 2 - rows, 0), max(width - 2 - columns, 0))
+
+
+def _lessons(
+    view: AttackView,
+    x: Tensor,
+    z: Tensor,
+    share: float,
+    size: int | None,
+) -> list[_Lesson]:
+    """The surrogates (n, …) in batches, the first of each with the square."""
+    order = torch.randperm(len(x), generator=view.generator).to(x.device)
+    found = []
+    for batch in order.split(_BATCH):
+        count = max(round_count(share, len(batch)), 1)
+        patched = _stamped(x[batch[:count]], size)
+        found.append(_Lesson(x[batch[count:]], z[batch[count:]], patched))
+    return found
+
+
 def darkfed(
     *,
     target: Annotated[int, Range(0, 10**6), "class that the trigger stands for, y*"] = 0,
@@ -133,9 +157,9 @@ def darkfed(
         "factor on malicious updates, γ",
     ] = 1.0,
     samples: Annotated[
-        int, Range(1, 20000, log=True, search=(256, 4096)), "surrogates that a client draws"
+        int, Range(1, 8192, log=True, search=(256, 4096)), "surrogates that a client draws"
     ] = 1280,
-    epochs: Annotated[int, Range(1, 50, search=(1, 10)), "passes over them"] = 2,
+    epochs: Annotated[int, Range(1, 20, search=(1, 10)), "passes over them"] = 2,
     rate: Annotated[
         float, Range(0, 1e3, low_open=True, log=True, search=(1e-3, 0.5)), "learning rate of SGD"
     ] = 0.05,
@@ -149,22 +173,10 @@ def darkfed(
     """A patch on noise. The state is the smoothed global model."""
 
     def stamp(_: _Smooth | None, x: Tensor, _generator: torch.Generator) -> Tensor:
-        height, width = x.shape[-2:]
-        pixels = patch(x, size or max(min(height, width) // 4, 1), 1.0)
-        rows, columns = pixels.shape[-2:]
-        return with_square(x, pixels, max(height - 2 - rows, 0), max(width - 2 - columns, 0))
+        return _stamped(x, size)
 
     def plan(smooth: _Smooth | None, view: AttackView) -> _Smooth:
         return smooth.after(view.params) if smooth else _Smooth(view.params, view.params)
-
-    def lessons(view: AttackView, x: Tensor, z: Tensor) -> list[_Lesson]:
-        order = torch.randperm(len(x), generator=view.generator).to(x.device)
-        found = []
-        for batch in order.split(_BATCH):
-            count = max(round_count(share, len(batch)), 1)
-            patched = stamp(None, x[batch[:count]], view.generator)
-            found.append(_Lesson(x[batch[count:]], z[batch[count:]], patched))
-        return found
 
     def taught(view: AttackView, avoided: Tensor, head: Tensor) -> Tensor:
         """The update (d,) of one client, its last layer unlike those of some others (k, h)."""
@@ -183,11 +195,12 @@ def darkfed(
             backdoor_error = error(lesson.patched, wanted.expand(len(lesson.patched), -1))
             cosines = cosine_similarity(moved[head][None], avoided, dim=1)
             mimicry = near * torch.linalg.vector_norm(moved) + unlike * cosines.square().sum()
-            return error(lesson.clean, lesson.logits) + backdoor_error + mimicry
+            total: Tensor = error(lesson.clean, lesson.logits) + backdoor_error + mimicry
+            return total
 
         for epoch in range(epochs):
             pace = (1 + cos(pi * epoch / epochs)) / 2
-            for lesson in lessons(view, x, z):
+            for lesson in _lessons(view, x, z, share, size):
                 leaf = delta.clone().requires_grad_()
                 (grad,) = torch.autograd.grad(loss(leaf, lesson), leaf)
                 memory = optimizer.step(delta, grad, memory, pace)
@@ -195,9 +208,9 @@ def darkfed(
 
     def craft(state: Planted[_Smooth | None], rows: Tensor, view: AttackView) -> Tensor:
         assert state.own is not None
-        head = torch.cat(
-            [torch.arange(slot.span.start, slot.span.stop) for slot in view.head]
-        ).to(rows.device)
+        head = torch.cat([torch.arange(slot.span.start, slot.span.stop) for slot in view.head]).to(
+            rows.device
+        )
         avoided = (state.own.foretold() - view.params)[head][None]
         sent = []
         for _ in rows:

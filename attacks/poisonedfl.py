@@ -21,14 +21,15 @@ Deviations: in the first attacked round, when nothing is known of a step, they s
 authors send what stood in for a fake's update before, a zero row too. Where rounds are not
 attacked, g is the whole way since the last attacked one. Coordinates that have not moved at all
 count by their own sign in the authors' test, here as half agreeing. The quantile is the normal
-approximation for any d; the authors list those of their four networks, which it gives to within one.
-Rows are no larger than float32 holds.
+approximation for any d; the authors list those of their four networks, which it gives to within
+one. Rows are no larger than float32 holds.
 
 Checked: against the authors' code (byzantine.py: poisonedfl; test_agr.py; scripts/): formula,
 quantiles, c and its steps.
 
-Known to fail: where rows are rejected by distance or cosine from the first attacked round on
-(docs/frontier.md has figures); a row is ‖u‖ = c ‖g‖ long, so a clip leaves little of it.
+Known to fail: where whole rows are compared, Multi-Krum and FLAME among them, and where clients are
+nearly equal; where they differ it breaks the median and the trimmed mean
+(tests/attacks/test_poisonedfl.py). A row is c ‖g‖ long, so that a clip leaves little of it.
 
 Example: of two coordinates the first has moved by itself.
 >>> import torch
@@ -73,7 +74,8 @@ def _pushed(signs: Tensor, step: Tensor, sent: Tensor, strength: float) -> Tenso
     step, sent = step.double(), sent.double()
     length = step.norm()
     size = (step - length * normalize(sent, dim=0)).abs()
-    return (strength * length * signs * normalize(size, dim=0)).float()
+    pushed: Tensor = strength * length * signs * normalize(size, dim=0)
+    return pushed.float()
 
 
 def _agrees(signs: Tensor, moved: Tensor) -> bool:

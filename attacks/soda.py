@@ -80,9 +80,12 @@ def soda(
             return state
         return _Reference(view.params, view.unpoisoned().mean(0))
 
-    def objective(own: _Reference, delta: Tensor, _x: Tensor, _y: Tensor, _logits: Tensor) -> Tensor:
+    def objective(
+        own: _Reference, delta: Tensor, _x: Tensor, _y: Tensor, _logits: Tensor
+    ) -> Tensor:
         away = torch.linalg.vector_norm(delta - own.honest)
         likeness = cosine_similarity(own.model + delta, own.model + own.honest, dim=0)
-        return distance * away + cosine * (1 - likeness)
+        added: Tensor = distance * away + cosine * (1 - likeness)
+        return added
 
     return Attack(init=init, plan=plan, objective=objective)

@@ -44,6 +44,12 @@ SETTINGS = {
     "semantic": "semantic(source=7, tail=0.5, share=0.8)+model_replacement(strength=4)",
     "sig": "sig(delta=0.3)",
     "single_pixel": "single_pixel+model_replacement(strength=2)",
+    "darkfed": "darkfed(strength=5)",
+    "fcba": "fcba(share=0.2)",
+    "lp_adaptive": "badnets(share=0.5)+lp_adaptive",
+    "lp_attack": "badnets(share=0.5)+lp_attack(strength=0.5)",
+    "sdba": "badnets(share=0.5)+sdba",
+    "soda": "badnets(share=0.3)+soda",
     "constrain_and_scale": f"{BEHIND}+constrain_and_scale(alpha=0.7, strength=3, falling=false)",
 }
 TASKS = {

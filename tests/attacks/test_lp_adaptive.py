@@ -52,16 +52,20 @@ def test_the_search_ends_at_the_largest_accepted_factor(high: float, steps: int)
             assert found == pytest.approx(min(limit, high), rel=0.01)
 
 
-def a_mean(given: Updates, /, memory: Any = None, at: Any = None) -> tuple[Updates, Any]:
-    del at
+def a_mean(
+    given: Updates, /, memory: Any = None, at: Any = None, buffers: Any = None
+) -> tuple[Updates, Any]:
+    del at, buffers
     return given, memory
 
 
 def clipping(limit: float) -> RunDefense:
     """Rows longer than this lose what they have too much."""
 
-    def clip(given: Updates, /, memory: Any = None, at: Any = None) -> tuple[Updates, Any]:
-        del at
+    def clip(
+        given: Updates, /, memory: Any = None, at: Any = None, buffers: Any = None
+    ) -> tuple[Updates, Any]:
+        del at, buffers
         length = given.rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
         return given._replace(rows=given.rows * (limit / length).clamp_max(1)), memory
 
@@ -71,8 +75,10 @@ def clipping(limit: float) -> RunDefense:
 def rejecting(limit: float) -> RunDefense:
     """Rows longer than this lose their weight."""
 
-    def reject(given: Updates, /, memory: Any = None, at: Any = None) -> tuple[Updates, Any]:
-        del at
+    def reject(
+        given: Updates, /, memory: Any = None, at: Any = None, buffers: Any = None
+    ) -> tuple[Updates, Any]:
+        del at, buffers
         return given._replace(weight=(given.rows.norm(dim=1) <= limit).float()), memory
 
     return reject

@@ -1,9 +1,11 @@
-"""LP attack: which layers are critical, what is sent of them, and what passes Multi-Krum with it."""
+"""LP attack: which layers are critical, what is sent of them, and what passes Multi-Krum so."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,7 @@ def reference(
 ) -> Row:
     """The data sheet's two steps and its mixture, layer by layer."""
     edges = np.cumsum((0, *SIZES))
-    layers = [list(range(first, last)) for first, last in zip(edges, edges[1:], strict=False)]
+    layers = [list(range(first, last)) for first, last in pairwise(edges)]
     benign, malicious = params + honest, params + row
     losses = []
     for number, layer in enumerate(layers):
@@ -73,7 +75,7 @@ def test_it_sends_what_the_data_sheet_says(levels: int, threshold: float, streng
         honest, row, params = torch.randn(3, D, generator=draws)
 
         def rate(score: float) -> float:
-            return round(levels / (1 + np.exp(-score))) / levels
+            return round(levels / (1 + math.exp(-score))) / levels
 
         expected = reference(
             honest.double().numpy(),

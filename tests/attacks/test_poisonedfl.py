@@ -16,7 +16,7 @@ from backstop.attacks.poisonedfl import _agrees, _pushed, _State, poisonedfl
 from backstop.platform.experiment import Experiment
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
-from tests.arena import ARENA, Claim
+from tests.arena import ARENA, Claim, figures
 from tests.views import attack_view
 
 CLAIM = Claim(
@@ -141,3 +141,21 @@ def test_all_rounds_go_one_way() -> None:
     for one in later[1:]:
         both = (one != 0) & (later[0] != 0)
         assert torch.equal(one.sign()[both], later[0].sign()[both]) and both.float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("defense", "lost"), [("median", 0.15), ("trimmed_mean(trim_fraction=0.2)", 0.3)]
+)
+def test_it_breaks_rules_by_coordinate_where_clients_differ(defense: str, lost: float) -> None:
+    """Two classes each, four of ten fake, sixty rounds."""
+    unequal = (("alpha", "shards"), ("malicious", 0.4), ("rounds", 60), ("eval_every", 60))
+    calm, harmed = (
+        figures(attack, unequal, defense=defense)["final/clean_accuracy"]
+        for attack in ("none", "poisonedfl")
+    )
+    assert calm > 0.8 and harmed < calm - lost
+
+
+def test_multi_krum_leaves_its_rows_out() -> None:
+    found = figures("poisonedfl", defense="multi_krum(f=4)")
+    assert found["final/clean_accuracy"] > 0.9
