@@ -11,7 +11,6 @@ leaderboard is not in the store leaves its tables as they are, and that is said.
 
 from __future__ import annotations
 
-import re
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from backstop.platform import plugins
 from backstop.platform.contract import Part
+from backstop.platform.declarations.venues import venue_of
 from backstop.platform.results.figures.names import chain_of
 from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.reading import load_document
@@ -28,28 +28,13 @@ from backstop.search_spaces._defense_settings import ATTACKERS
 Document = Mapping[str, Any]
 Cell = Mapping[str, Any]
 Stages = Sequence[Mapping[str, Any]]
-VENUE = re.compile(
-    r"(AAAI|ACSAC|AISTATS|ASIA CCS|CCS|ECCV|ICASSP|ICDCS|ICLR|ICML|IEEE S&P|IEEE TBD|IEEE TSP|KDD"
-    r"|MLSys|NDSS|NeurIPS|PODC|RAID|S&P|UAI|USENIX Security|WACV|Transactions on Signal Processing"
-    r"|Transactions on Big Data)[^0-9\"]{0,12}((?:19|20)\d\d)"
-)
-YEAR = re.compile(r"\b(?:19|20)\d\d\b")
-SHORT = {"Transactions on Signal Processing": "IEEE TSP", "Transactions on Big Data": "IEEE TBD"}
 ATTACK_COLUMNS = ("knows", "clean twin", "untriggered")
 BITES = {True: "yes", False: "no", None: "not known"}
 
 
 def origin(source: str) -> str:
-    """Venue and year of a method's source, or the year alone.
-
-    >>> origin('A. Author, "A Title, 1999", ICML 2018, definition 2.')
-    'ICML 2018'
-    """
-    venue = VENUE.search(source)
-    if venue:
-        return f"{SHORT.get(venue[1], venue[1])} {venue[2]}"
-    year = YEAR.search(source)
-    return year[0] if year else "–"
+    """Venue and year of a method's source."""
+    return venue_of(source) or "–"
 
 
 def mean(figure: Mapping[str, float] | None) -> str:

@@ -26,6 +26,7 @@ from backstop.platform.declarations.facts import (
     Facts,
     SearchSpaceFacts,
 )
+from backstop.platform.declarations.venues import venue_of
 from backstop.platform.params import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _as_item(group: str, plugin: Plugin) -> Item:
         "summary": plugin.summary,
         "version": plugin.version,
         "source": plugin.source,
+        "venue": venue_of(plugin.source),
         "parameters": parameters,
         **_facts(plugin.facts),
     }
@@ -148,7 +150,7 @@ def _given(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _group_table(group: str, items: Sequence[Item]) -> Any:
-    """One group's plug-ins: name, summary, and what they ask for."""
+    """One group's plug-ins: name, summary, where it was published, and what it asks for."""
     from rich.table import Table
 
     table = Table(
@@ -161,11 +163,13 @@ def _group_table(group: str, items: Sequence[Item]) -> Any:
     )
     table.add_column(no_wrap=True, style="cyan")
     table.add_column()
+    table.add_column(no_wrap=True)
     table.add_column(style="dim")
     for item in items:
         name_in_words = item["name"].replace("_", " ").capitalize()
         text = item.get("summary") or item["error"]
-        table.add_row(item["name"], text.removeprefix(f"{name_in_words}: "), _asks(item))
+        summary = text.removeprefix(f"{name_in_words}: ")
+        table.add_row(item["name"], summary, item.get("venue", ""), _asks(item))
     return table
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 from backstop.platform import loose, plugins
+from backstop.platform.declarations.venues import OWN, YEAR
 from backstop.platform.params import BadInput
 from backstop.platform.results.figures.names import Json
-
-# a year and not the number of a preprint, which is a year and a month: arXiv 1911.07963
-YEAR = re.compile(r"(?<!\.)\b(?:19|20)\d\d\b(?!\.\d)")
-OWN = "of this project"  # how the source of a method without a paper begins
 
 
 class DataSheet(NamedTuple):
