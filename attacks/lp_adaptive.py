@@ -30,8 +30,8 @@ network of Fashion-MNIST) and leaves the search over it unused; here it is used,
 describes it (remembered), and where nothing was accepted in 20 trials it is 1, as there. ρ is this
 project's, and 1 in the paper: among nearly equal clients Multi-Krum keeps nothing that is sent with
 it, and lets the backdoor in at 0.6 (tests/attacks/test_lp_adaptive.py). The malicious model is the
-mean of the malicious rows, theirs is one client's; both send one row from all. The layers are judged
-as in ``lp_attack``.
+mean of the malicious rows, theirs is one client's; both send one row from all. The layers are
+judged as in ``lp_attack``.
 
 Checked: against the authors' code (Attacker.py: adaptive_attack, BLS_adaptive,
 binary_search_lambda; options.py).

@@ -70,18 +70,19 @@ def reference(
 @pytest.mark.parametrize("levels", [2, 50])  # few levels: many ties
 def test_it_sends_what_the_data_sheet_says(levels: int, threshold: float, strength: float) -> None:
     draws, sizes = generator(0, "tests", "lp"), set()
-    for _ in range(20):
-        weights = torch.rand(D, generator=draws)
-        honest, row, params = torch.randn(3, D, generator=draws)
+    weights = torch.rand(D, generator=draws).double().numpy()
 
-        def rate(score: float) -> float:
-            return round(levels / (1 + math.exp(-score))) / levels
+    def rate(model: Row) -> float:
+        return round(levels / (1 + math.exp(-float(weights @ model)))) / levels
+
+    for _ in range(20):
+        honest, row, params = torch.randn(3, D, generator=draws)
 
         expected = reference(
             honest.double().numpy(),
             row.double().numpy(),
             params.double().numpy(),
-            lambda model: rate(float(weights.double().numpy() @ model)),
+            rate,
             threshold,
             strength,
         )
@@ -90,7 +91,7 @@ def test_it_sends_what_the_data_sheet_says(levels: int, threshold: float, streng
             row,
             params,
             LAYOUT,
-            lambda model: rate(float(weights.double() @ model.double())),
+            lambda model: rate(model.double().numpy()),
             threshold,
             strength,
         )

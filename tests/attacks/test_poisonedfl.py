@@ -1,4 +1,4 @@
-"""PoisonedFL: its row, when its factor falls, that it goes one way in all rounds, and its effect."""
+"""PoisonedFL: its row, when its factor falls, that all rounds go one way, and its effect."""
 
 from __future__ import annotations
 
