@@ -237,15 +237,8 @@ def check_red_team(texts: list[str]) -> None:
     assert quiet["norm_clip(norm=1)+median"] < 0.2
 
 
-def check_cluster(texts: list[str]) -> None:
-    """The sweep ends well, and the leaderboards of the cluster and of one machine are equal."""
-    digests = re.findall(r"^([0-9a-f]{64}) ", "\n".join(texts), re.MULTILINE)
-    assert len(digests) == 2
-    assert len(set(digests)) == 1
-
-
 SUCCESS = re.compile(r"^(\S+)\n +accuracy .*\n +success .* (\S+)$", re.MULTILINE)
-CLAIMS = {"red_team_my_flower_app": check_red_team, "a_sweep_on_a_cluster": check_cluster}
+CLAIMS = {"red_team_my_flower_app": check_red_team}
 
 
 def said(notebook: dict[str, Any]) -> list[str]:
