@@ -175,7 +175,7 @@ def darkfed(
     def stamp(_: _Smooth | None, x: Tensor, _generator: torch.Generator) -> Tensor:
         return _stamped(x, size)
 
-    def plan(smooth: _Smooth | None, view: AttackView) -> _Smooth:
+    def plan(smooth: _Smooth | None, view: AttackView) -> _Smooth | None:
         return smooth.after(view.params) if smooth else _Smooth(view.params, view.params)
 
     def taught(view: AttackView, avoided: Tensor, head: Tensor) -> Tensor:

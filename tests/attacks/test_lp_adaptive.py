@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from operator import ge
 from typing import Any
 
 import pytest
@@ -46,8 +48,9 @@ def reference(accepted: Callable[[float], bool], high: float, steps: int) -> flo
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
 def test_the_search_ends_at_the_largest_accepted_factor(high: float, steps: int) -> None:
     for limit in torch.logspace(-2, 3, 40).tolist():
-        found = _searched(lambda factor, limit=limit: factor <= limit, high, steps)
-        assert found == reference(lambda factor, limit=limit: factor <= limit, high, steps)
+        below = partial(ge, limit)  # limit >= factor
+        found = _searched(below, high, steps)
+        assert found == reference(below, high, steps)
         if steps == 20 and limit > 0.01:
             assert found == pytest.approx(min(limit, high), rel=0.01)
 
