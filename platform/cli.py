@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         plain.settle(stream)
     collector.skip_at_exit()
+    if arguments is None:
+        # a notebook's, whose module may be missing here: matplotlib could not even be imported
+        os.environ.pop("MPLBACKEND", None)
     try:
         options = parser().parse_args(arguments)
         options.arguments = sys.argv[1:] if arguments is None else list(arguments)

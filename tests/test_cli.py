@@ -293,6 +293,17 @@ def test_list_names_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     assert "model_replacement" in capsys.readouterr().out
 
 
+def test_a_notebooks_backend_is_no_concern_of_a_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://of_another_environment.backend_inline")
+    monkeypatch.setattr(sys, "argv", ["backstop", "list", "models"])
+    monkeypatch.setattr(cli.collector, "skip_at_exit", lambda: None)
+    assert cli.main() == 0
+    assert "logistic" in capsys.readouterr().out
+    assert "MPLBACKEND" not in os.environ
+
+
 def test_show_is_the_data_sheet(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "invariant"]) == 0
     out = capsys.readouterr().out
