@@ -298,7 +298,7 @@ def test_a_notebooks_backend_is_no_concern_of_a_command(
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "module://of_another_environment.backend_inline")
     monkeypatch.setattr(sys, "argv", ["backstop", "list", "models"])
-    monkeypatch.setattr(cli.collector, "skip_at_exit", lambda: None)
+    monkeypatch.setattr("backstop.platform.collector.skip_at_exit", lambda: None)
     assert cli.main() == 0
     assert "logistic" in capsys.readouterr().out
     assert "MPLBACKEND" not in os.environ
