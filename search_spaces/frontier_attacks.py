@@ -1,5 +1,5 @@
-"""The newest attacks as they stand in ``all_attacks``, against FedAvg, a model that stands still and
-the invariant aggregator: what docs/attacks.md has of them until that table is made anew. No
+"""The newest attacks as they stand in ``all_attacks``, against FedAvg, a model that stands still
+and the invariant aggregator: what docs/attacks.md has of them until that table is made anew. No
 download; some ten minutes on two cores.
 """
 
