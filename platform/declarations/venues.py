@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 
-NAMES = (
+VENUES = (
     *("AAAI", "ACSAC", "AISTATS", "ASIA CCS", "CCS", "CVPR", "ECCV", "ICASSP", "ICCV", "ICDCS"),
     *("ICLR", "ICML", "IEEE Access", "IEEE S&P", "IEEE TBD", "IEEE TSP", "IJCAI", "INFOCOM", "KDD"),
     *("MLSys", "MobiHoc", "NDSS", "NeurIPS", "PODC", "RAID", "S&P", "UAI", "USENIX Security"),
     "WACV",
 )
-SHORT = {
+SHORT_VENUES = {
     "Transactions on Big Data": "IEEE TBD",
     "Transactions on Dependable and Secure Computing": "IEEE TDSC",
     "Transactions on Information Forensics and Security": "IEEE TIFS",
     "Transactions on Signal Processing": "IEEE TSP",
 }
-VENUE = re.compile(rf"\b({'|'.join([*NAMES, *SHORT])})[^0-9\"]{{0,12}}((?:19|20)\d\d)")
+VENUE = re.compile(rf"\b({'|'.join([*VENUES, *SHORT_VENUES])})[^0-9\"]{{0,12}}((?:19|20)\d\d)")
 # a year and not the number of a preprint, which is a year and a month: arXiv 1911.07963
 YEAR = re.compile(r"(?<!\.)\b(?:19|20)\d\d\b(?!\.\d)")
 OWN = "of this project"  # how the source of a method without a paper begins
@@ -37,5 +37,5 @@ def venue_of(source: str) -> str:
         return ""
     venue, year = VENUE.search(source), YEAR.search(source)
     if venue:
-        return f"{SHORT.get(venue[1], venue[1])} {venue[2]}"
+        return f"{SHORT_VENUES.get(venue[1], venue[1])} {venue[2]}"
     return year[0] if year else ""

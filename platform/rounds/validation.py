@@ -15,7 +15,7 @@ from backstop.platform.threats.lies import lies
 from backstop.platform.training.federation import Federation
 
 # (clients, question) → their honest answers (m, k, s)
-Ask = Callable[[Sequence[int], Question], Tensor]
+AskClients = Callable[[Sequence[int], Question], Tensor]
 
 
 class Validation(NamedTuple):
@@ -24,7 +24,7 @@ class Validation(NamedTuple):
     built: Federation
     state: State
     cohort: Tensor  # (n,) ids
-    ask: Ask
+    ask: AskClients
     adversary: Callable[[], AttackView]  # its view of the round
 
     def __call__(self, question: Question, voters: Tensor | int, /) -> Answers:
