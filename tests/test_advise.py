@@ -62,7 +62,8 @@ def test_without_clean_samples_no_defense_that_needs_them() -> None:
 
 def test_clients_that_train_as_they_do() -> None:
     gone = usable(ALL) - usable(ALL._replace(clients_change=False))
-    assert gone == {"fedprox", "flip", "leadfl", "local_dp", "lockdown"}
+    scoring = {"baffle", "crowdguard", "flshield"}
+    assert gone == {"fedprox", "flip", "leadfl", "local_dp", "lockdown"} | scoring
 
 
 def test_under_secure_aggregation_only_sums_are_left() -> None:

@@ -18,8 +18,18 @@ from backstop.platform.library.poisoning import poisoned_data as poisoned
 from backstop.platform.params import BadInput
 
 POISONING = [
-    *("badnets", "blended", "bpp", "dba", "edge_case", "edge_phrase", "feature_value", "ftrojan"),
-    *("invisible", "label_flip", "phrase", "physical", "semantic", "sig", "single_pixel", "wanet"),
+    *("badnets", "blended", "bpp", "dba", "edge_case", "edge_phrase", "fcba", "feature_value"),
+    *(
+        "ftrojan",
+        "invisible",
+        "label_flip",
+        "phrase",
+        "physical",
+        "semantic",
+        "sig",
+        "single_pixel",
+        "wanet",
+    ),
 ]
 CRAFTING = ["gaussian", "model_replacement", "pgd", "sign_flip"]
 FIRST = Sender(seed=0, number=0, turn=0)

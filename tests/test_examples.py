@@ -49,6 +49,12 @@ MY_SPACE = """from backstop.platform.contract import Part, Spec
 def my_space():
     return [Spec(defense=(Part("my_defense"),))]
 """
+MY_TEXTS = """from backstop.platform.contract import Dataset
+
+
+def my_texts() -> Dataset:
+    return Dataset(load=lambda folder: None)
+"""
 
 
 def read(page: Path) -> str:
@@ -91,12 +97,19 @@ def written_files() -> dict[str, str]:
     """The plug-ins that the pages write down, by the names that their commands give them, and those
     that are the reader's.
     """
-    files = {"my_defense.py": MY_DEFENSE, "work/my_defense.py": MY_DEFENSE, "my_space.py": MY_SPACE}
+    files = {
+        "my_texts.py": MY_TEXTS,
+        "my_defense.py": MY_DEFENSE,
+        "work/my_defense.py": MY_DEFENSE,
+        "my_space.py": MY_SPACE,
+    }
     for page in PAGES:
         for block in CODE.findall(read(page)):
             code = textwrap.dedent(block)
             for function in re.findall(r"^def ([a-z]\w*)\(", code, re.MULTILINE):
                 files[f"{function}.py"] = code
+            if "def lora(" in code:
+                files["pretrained.py"] = code
             if "class Net(" in code:
                 files["nets.py"] = code
     return files
@@ -181,7 +194,8 @@ def test_commands_are_right(
     elif verb in ("merge", "submit"):
         assert options.out  # parsed; the boards are the reader's
     elif verb == "check":
-        assert (desk / options.subject).exists()  # what check says is in tests/test_check.py
+        # what check says is in tests/test_check.py
+        assert plugins.owner(options.subject) or (desk / options.subject).exists()
     elif verb == "status":
         assert cli.main(arguments) in (0, 2)  # there is no store yet
     elif verb == "leaderboard":

@@ -68,7 +68,7 @@ def test_what_is_left_out_has_its_default(toys: Path) -> None:
             'NEEDS = ("root", "clietns")',
             (
                 "NEEDS='clietns' is not allowed; NEEDS is f or root or history or clients or model"
-                " or buffers; did you mean 'clients'?"
+                " or buffers or validation; did you mean 'clients'?"
             ),
         ),
         ("defenses", 'PREDICTS = "no"', "PREDICTS='no' is none of its parameters; known: size"),

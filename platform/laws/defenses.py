@@ -247,13 +247,13 @@ def _asks(name: str) -> bool:
     state = defense.init(plain_server_view(_D))
     params = plain_server_view(_D).params
     for number in range(ROUNDS):
-        view = replace(plain_server_view(_D, number), params=params)
+        given = weighed(noise(10, _D, f"round {number}"))
+        view = replace(server_view_with(given, number), params=params)
 
         def validate(question: Question, voters: Tensor | int) -> Answers:
             asked.append(len(question.models))
             return view.validate(question, voters)  # noqa: B023 -- called in this very round
 
-        given = weighed(noise(10, _D, f"round {number}"))
         _, state = defense.apply(given, state, replace(view, validate=validate))
         params = params + given.rows.mean(0)
     return bool(asked)

@@ -43,8 +43,8 @@ def input_distances(x: Tensor, shards: Sequence[Tensor]) -> Tensor:
     whose units differ, are divided by their σ first. It is not 0 where samples are dealt at random.
 
     >>> x = torch.tensor([[0.0], [2.0], [2.0], [4.0]])
-    >>> input_distances(x, [torch.tensor([0, 1]), torch.tensor([2, 3])]).tolist()[0]  # σ = √2
-    0.765366864730179
+    >>> input_distances(x, [torch.tensor([0, 1]), torch.tensor([2, 3])])[0].round(decimals=4)
+    tensor(0.7654, dtype=torch.float64)
     """
     sizes = torch.tensor([len(shard) for shard in shards], dtype=torch.float64, device=x.device)
     sums, squares = (torch.stack(part) for part in zip(*map(_sums_of(x), shards), strict=True))
