@@ -237,8 +237,17 @@ def check_red_team(texts: list[str]) -> None:
     assert quiet["norm_clip(norm=1)+median"] < 0.2
 
 
+def check_cluster(texts: list[str]) -> None:
+    """All runs end though a node is lost, and the board has the bytes of one machine's."""
+    assert any("ours: 12/12 done" in text for text in texts)
+    compared = [digests for text in texts if (digests := DIGEST.findall(text))]
+    ((shared, alone),) = compared
+    assert shared == alone
+
+
+DIGEST = re.compile(r"^([0-9a-f]{64})  \S+/leaderboard\.json$", re.MULTILINE)
 SUCCESS = re.compile(r"^(\S+)\n +accuracy .*\n +success .* (\S+)$", re.MULTILINE)
-CLAIMS = {"red_team_my_flower_app": check_red_team}
+CLAIMS = {"a_sweep_on_a_cluster": check_cluster, "red_team_my_flower_app": check_red_team}
 
 
 def said(notebook: dict[str, Any]) -> list[str]:
