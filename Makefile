@@ -42,7 +42,7 @@ format: $(VENV)/.installed-lint ## let ruff mend what it can
 	@$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs ## build the site of docs/ into site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "The site: $(BIN)/mkdocs serve shows it; site/ holds it for any web server."
 
 bench: $(VENV)/.installed ## measure rounds beside other projects, start-up, a sweep, the rules (BENCH='--before COMMIT')
