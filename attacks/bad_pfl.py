@@ -56,7 +56,7 @@ from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
 from backstop.platform.threats.collusion import own_samples
 from backstop.platform.threats.generators import Weights, descended, drawn, perturbation, shapes
-from backstop.platform.threats.parameters import Share, Source, Target
+from backstop.platform.threats.parameters import GeneratorRate, Share, Source, Target
 
 VERSION = 1
 KINDS = ("image",)
@@ -158,11 +158,7 @@ def bad_pfl(
         Range(0, 1000, search=(10, 100)),
         "steps of the generator for each malicious client of an attacked round",
     ] = 30,
-    rate: Annotated[
-        float,
-        Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)),
-        "learning rate of the generator",
-    ] = 0.01,
+    rate: GeneratorRate = 0.01,
     share: Share = 0.2,
     source: Source = None,
 ) -> Attack[Planted[_Natural]]:

@@ -50,7 +50,7 @@ from torch import Tensor
 from backstop.platform.contract import Attack, AttackView
 from backstop.platform.params import BadInput, Range
 from backstop.platform.threats.backdoor import Pixel, Planted, backdoor, bars, painted, part
-from backstop.platform.threats.parameters import Share, Source, Target
+from backstop.platform.threats.parameters import BarGap, BarLength, BarShift, Share, Source, Target
 
 VERSION = 1
 KINDS = ("image",)
@@ -79,19 +79,9 @@ def fcba(
     *,
     target: Target = 0,
     parts: Annotated[int, Range(2, 10, search=(2, 5)), "parts of the trigger, k"] = 4,
-    size: Annotated[
-        int | None,
-        Range(1, 10**4, search=(1, 8)),
-        "length of a bar in pixels; none: 6 in images of more than 28 x 28, else 4",
-    ] = None,
-    gap: Annotated[
-        int | None,
-        Range(0, 10**4, search=(0, 8)),
-        "pixels between bars; none: 3 in images of more than 28 x 28, else 2",
-    ] = None,
-    shift: Annotated[
-        int, Range(0, 10**4, search=(0, 8)), "pixels from the top and left edges to the trigger"
-    ] = 0,
+    size: BarLength = None,
+    gap: BarGap = None,
+    shift: BarShift = 0,
     share: Share = 2 / 64,
     source: Source = None,
 ) -> Attack[Planted[None]]:

@@ -63,7 +63,13 @@ from backstop.platform.params import Range
 from backstop.platform.threats.backdoor import Planted, backdoor, target_labels
 from backstop.platform.threats.collusion import own_samples
 from backstop.platform.threats.generators import Weights, descended, drawn, perturbation, shapes
-from backstop.platform.threats.parameters import Share, Source, Target
+from backstop.platform.threats.parameters import (
+    GeneratorPasses,
+    GeneratorRate,
+    Share,
+    Source,
+    Target,
+)
 
 VERSION = 2
 KINDS = ("image",)
@@ -143,16 +149,8 @@ def iba(
     decay: Annotated[
         float, Range(0, 1, search=(0, 0.1)), "share of ε that is lost with each attacked round"
     ] = 0.001,
-    passes: Annotated[
-        int,
-        Range(0, 200, search=(1, 20)),
-        "passes over the clients' data for the generator in an attacked round",
-    ] = 10,
-    rate: Annotated[
-        float,
-        Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)),
-        "learning rate of the generator",
-    ] = 0.01,
+    passes: GeneratorPasses = 10,
+    rate: GeneratorRate = 0.01,
     ready: Annotated[
         float,
         Range(0, 1, search=(0, 1)),

@@ -62,7 +62,7 @@ from backstop.platform.params import BadInput, Range
 from backstop.platform.threats.backdoor import chosen
 from backstop.platform.threats.collusion import own_samples
 from backstop.platform.threats.generators import Weights, descended, drawn, perturbation, shapes
-from backstop.platform.threats.parameters import Share
+from backstop.platform.threats.parameters import GeneratorPasses, GeneratorRate, Share
 
 VERSION = 1
 KINDS = ("image",)
@@ -116,16 +116,8 @@ def venomancer(
         Range(0, 1, low_open=True, search=(1e-3, 0.5), log=True),
         "weight of success against that of faintness, β",
     ] = 0.1,
-    passes: Annotated[
-        int,
-        Range(0, 200, search=(1, 20)),
-        "passes over the clients' data for the generator in an attacked round",
-    ] = 10,
-    rate: Annotated[
-        float,
-        Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)),
-        "learning rate of the generator",
-    ] = 0.01,
+    passes: GeneratorPasses = 10,
+    rate: GeneratorRate = 0.01,
     share: Share = 0.5,
 ) -> Attack[Weights]:
     """A trigger for every class. Raises BadInput where there is one class only."""

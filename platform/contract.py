@@ -411,8 +411,8 @@ class Step(NamedTuple):
     @property
     def changed(self) -> Samples:
         """The poisoned samples among those of the batch."""
-        attacked, target = self.poisoned
-        return Samples(attacked[self.where], target[self.where])
+        (attacked, target), where = self.poisoned, self.where
+        return Samples(attacked[where], target[where])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,8 +173,9 @@ class Experiment:
         if self.spec.evaluate_by == "clients":
             tests = self._own_tests(probe)
             told = own_tests.measured_sizes(tests, self.built.malicious.tolist())
-        told |= turnout.figures(self.built)
-        told |= skew.split_figures(self.built.data, self.built.shards)
+        with self._measured("telemetry"):  # reads all inputs
+            told |= turnout.figures(self.built)
+            told |= skew.split_figures(self.built.data, self.built.shards)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}
 

@@ -30,3 +30,28 @@ EdgeShare = Annotated[
     "share of each batch replaced by edge cases",
 ]
 Direction = Annotated[Literal["std", "unit", "sign"], "what the mean moves against, p"]
+# the bars of ``dba``, and of who cuts its trigger another way
+BarLength = Annotated[
+    int | None,
+    Range(1, 10**4, search=(1, 8)),
+    "length of a bar in pixels; none: 6 in images of more than 28 x 28, else 4",
+]
+BarGap = Annotated[
+    int | None,
+    Range(0, 10**4, search=(0, 8)),
+    "pixels between bars; none: 3 in images of more than 28 x 28, else 2",
+]
+BarShift = Annotated[
+    int, Range(0, 10**4, search=(0, 8)), "pixels from the top and left edges to the trigger"
+]
+# of the networks of ``threats/generators.py``
+GeneratorPasses = Annotated[
+    int,
+    Range(0, 200, search=(1, 20)),
+    "passes over the clients' data for the generator in an attacked round",
+]
+GeneratorRate = Annotated[
+    float,
+    Range(0, 1, low_open=True, log=True, search=(1e-4, 0.1)),
+    "learning rate of the generator",
+]
