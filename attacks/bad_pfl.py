@@ -3,8 +3,8 @@ finds to look like the target class is put in; both are features of natural data
 honest client trains on.
 
 x' = clamp(ξ(x, y) + ε T_φ(x), 0, 1),   y' = y*
-ξ(x, y) = the projection of x̃ + ζ sign ∇ℓ(L(x̃), y) to ‖ξ - x‖∞ <= ζ,   x̃ = x + ζ u,   u ~ U(-1, 1)
-φ = argmin_φ E[ℓ(G(x'), y*)]
+ξ(x, y) = the projection of x̃ + ζ sign ∇ℓ(L(x̃), y) to ‖ξ - x‖∞ <= ζ,   x̃ = x + ζ u
+u ~ U(-1, 1),   φ = argmin_φ E[ℓ(G(x'), y*)]
 
 L is the model of the malicious client in training, step for step; G the global model.
 

@@ -37,7 +37,8 @@ def executed(file: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(file, as_version=4)
     kernel = notebook.metadata.get("kernelspec", KERNELS[OWN])["name"]
     python = Path(sys.executable) if kernel == OWN else peer(kernel)
-    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # for what begins with !
+    # for what begins with !
+    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["NO_COLOR"] = "1"
     os.environ.pop("MPLBACKEND", None)  # figures are to stand in the notebook
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as kernels:

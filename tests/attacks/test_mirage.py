@@ -56,7 +56,8 @@ def reached(image: Array, x: Array, weight: Array, goal: list[int], alpha: float
     """Cross-entropy of the stamped samples and the mean cosine of their logits with the clean
     ones', of a linear model.
     """
-    stamped = np.array([[(1 - alpha) * a + alpha * b for a, b in zip(row, image)] for row in x])  # noqa: B905
+    pairs = [list(zip(row, image, strict=True)) for row in x]
+    stamped = np.array([[(1 - alpha) * a + alpha * b for a, b in each] for each in pairs])
     cosines = []
     for one, other in zip(stamped @ weight, x @ weight, strict=True):
         length = max(float(np.linalg.norm(one)), 1e-8) * max(float(np.linalg.norm(other)), 1e-8)

@@ -21,7 +21,7 @@ def noise(n: int, d: int, name: str = "rows") -> Tensor:
     return torch.randn(n, d, generator=generator(0, "tests", name))
 
 
-def view(params: Tensor, round: int = 0, **changes: Any) -> ServerView:  # noqa: A002 -- the field's name
+def view(params: Tensor, round: int = 0, **changes: Any) -> ServerView:  # noqa: A002
     return replace(server_view(len(params), round), params=params, **changes)
 
 
