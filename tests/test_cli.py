@@ -324,7 +324,9 @@ def test_data_says_what_is_missing_and_how_to_get_it(capsys: pytest.CaptureFixtu
     assert found["digits"]["usable"]
     assert not found["cifar10"]["usable"]
     assert all(file["state"] == "missing" and file["hint"] for file in found["mnist"]["files"])
-    assert cli.main(["data", "mnist"]) == 0
+    assert cli.main(["data", "digits"]) == 0
+    capsys.readouterr()
+    assert cli.main(["data", "mnist"]) == 1
     assert "missing" in capsys.readouterr().out
     assert cli.main(["data"]) == 0
     lines = capsys.readouterr().out.splitlines()

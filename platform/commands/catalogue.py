@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backstop.platform import storage
 from backstop.platform.commands.output import (
     DONE,
+    FAILED,
     open_console,
     print_json,
     readable_store,
@@ -245,7 +246,8 @@ def _parameter_table(parameters: Sequence[Item]) -> Any:
 
 def data(options: argparse.Namespace) -> int:
     """``backstop data``: for every dataset what is there, what is missing and how to get it; for
-    one that is there also what is read, and which client holds what.
+    one that is there also what is read, and which client holds what. One that is named and not
+    there is a failure.
     """
     from backstop.platform.commands import inventory
     from backstop.platform.commands.holdings import holding_lines
@@ -280,7 +282,7 @@ def data(options: argparse.Namespace) -> int:
         _print_lines(f"    {line}" for line in readings.sheet(reading))
     if held is not None and not options.json:
         _print_lines(f"    {line}" for line in holding_lines(held))
-    return DONE
+    return FAILED if options.name and not items[0]["usable"] else DONE
 
 
 def _split_asked(options: argparse.Namespace) -> list[str]:
