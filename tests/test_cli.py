@@ -410,7 +410,7 @@ def test_data_shows_every_state(
         ),
         "            'nothing_of_this_name'",
     ]
-    assert cli.main(["data", "shelf"]) == 0
+    assert cli.main(["data", "shelf"]) == 1
     right, wrong = md5_of(b"right"), md5_of(b"wrong")
     head, *lines = capsys.readouterr().out.splitlines()
     assert (
@@ -422,7 +422,8 @@ def test_data_shows_every_state(
     assert f"    missing          {right}  b2" in lines
     assert f"    present          {'':32}  e (edge cases)" in lines
     assert lines[-1] == "    → hint b"
-    found = {row["path"]: row for row in printed(capsys, "data", "shelf", "--json")[0]["files"]}
+    (shelf,) = printed(capsys, "data", "shelf", "--json", code=1)
+    found = {row["path"]: row for row in shelf["files"]}
     assert [(row["state"], row["md5"], row["found"]) for row in found.values()] == [
         ("present", right, "a1"),
         ("present", right, "a2"),
