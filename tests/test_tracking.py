@@ -625,6 +625,20 @@ def test_artifacts_that_an_object_store_does_not_take_are_sent_later(
     assert [run.status for run in read_runs(store, name, status=None)] == ["FINISHED"]
 
 
+def test_what_a_killed_process_had_begun_to_write_goes_when_the_run_is_sent(
+    experiment: tuple[Store, str, str],
+) -> None:
+    store, _, _ = experiment
+    one = log(experiment)
+    assert one.flush()
+    artifacts = mlflow_client(store.uri).get_run(str(one.run_id)).info.artifact_uri
+    folder = Path(artifacts.removeprefix("file://"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".spec.json.4711").write_bytes(b"{")
+    assert log(experiment).finish({"final/clean_accuracy": 0.5})
+    assert [path.name for path in folder.iterdir()] == ["spec.json"]
+
+
 def test_a_server_s_runs_are_not_judged_from_another_folder(tmp_path: Path, made: Store) -> None:
     assert drivers.gone(tmp_path, "unknown") is None
     assert not _died(Store("http://host:5000", ""), tmp_path, "unknown")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from backstop.platform import loose
 from backstop.platform.contract import Record
-from backstop.platform.disk import write_atomically
+from backstop.platform.disk import remove_unfinished, write_atomically
 from backstop.platform.results.tracking.dataset_inputs import dataset_input
 from backstop.platform.results.tracking.description import TAG_LIMIT, run_params, run_tags
 from backstop.platform.results.tracking.locations import local_path
@@ -465,4 +465,5 @@ def _naming_artifacts(uri: str) -> Iterator[None]:
 def _fill(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder / name)
         write_atomically(folder / name, content)
