@@ -32,7 +32,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.part import parse_part, to_chain
 from backstop.platform.specs.spec import validate
 from backstop.platform.threats.backdoor import Planted
-from backstop.platform.training import federation, loading, local_sgd, network
+from backstop.platform.training import dense, federation, loading, local_sgd, network
 from backstop.platform.training.defense_chain import chain
 from backstop.platform.training.federation import Federation
 
@@ -177,6 +177,37 @@ def test_every_thread_has_as_many_blocks_where_gradients_are_by_hand() -> None:
     assert sizes(fed, 1) == sizes(by_autograd, 2) == [7, 7, 6]
     assert sizes(fed, 2) == [5, 5, 5, 5]
     assert sizes(fed, 3) == [7, 7, 6]
+
+
+def test_larger_caches_make_wider_blocks_of_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Part("mlp", {"hidden": "128-256"})
+    fed = built(MLP.replace(model=model, clients=20, per_round=20, block=20))
+    cohort = list(range(20))
+
+    def trained(size: str) -> tuple[list[int], Tensor]:
+        monkeypatch.setattr(dense, "LEVEL_2", tmp_path / "size")
+        dense.LEVEL_2.write_text(f"{size}\n")
+        dense.cached_here.cache_clear()
+        sheet = local_sgd.Sheet(cohort, fed.net.params, fed.net.buffers)
+        units = local_sgd.blocks(fed, 0, cohort, attacked=False)
+        for unit in units:
+            here = (fed.net.params, fed.net.buffers)
+            local_sgd.train(fed, 0, unit, *here, None, attacked=False, sheet=sheet)
+        return list(map(len, units)), sheet.trained.rows
+
+    try:
+        by_size = {size: trained(size) for size in ("512K", "1024K", "2048K", "4M")}
+    finally:
+        dense.cached_here.cache_clear()
+    assert {size: units for size, (units, _) in by_size.items()} == {
+        "512K": [5, 5, 5, 5],
+        "1024K": [5, 5, 5, 5],
+        "2048K": [10, 10],
+        "4M": [5, 5, 5, 5],
+    }
+    assert torch.equal(by_size["512K"][1], by_size["2048K"][1])
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order() -> None:

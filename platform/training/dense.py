@@ -15,7 +15,9 @@ values, because a product's sums may follow where its operands stand.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -26,10 +28,11 @@ from backstop.platform.training.dropout import Dropout
 from backstop.platform.training.lock_free import lock_free
 
 LINE = 16  # float32 values in 64 bytes, the width of a vector register and of a line of cache
-# parameters of all clients of a block: with gradients and momentum they stay in a core's cache
-# (measured: of 37,506 each, seven clients at once are fastest), and other cores get blocks of their
-# own
+# parameters of all clients of a block: with gradients and momentum they stay near a core, and other
+# cores get blocks of their own (measured of 37,506 each: seven clients at once are fastest where a
+# core has a second-level cache of 1 MiB, ten and more where it has 2)
 CACHED = 300_000
+LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux: "1024K"
 
 Affine = tuple[Tensor, Tensor]  # a layer's weight (…, out, in) and bias (…, out)
 # the first client, the one behind the last, the width of their batches
@@ -177,6 +180,17 @@ def neighbors(counts: Sequence[int]) -> list[Neighbors]:
     widths = [filled(count) for count in counts]
     ends = [row for row in range(1, len(widths)) if widths[row] != widths[row - 1]]
     return [(start, end, widths[start]) for start, end in pairwise([0, *ends, len(widths)])]
+
+
+@cache
+def cached_here() -> int:
+    """CACHED for the second-level cache of this machine. How wide a block is changes no bit."""
+    try:
+        size = LEVEL_2.read_text(encoding="ascii").strip()
+    except OSError:
+        return CACHED
+    kib = size.removesuffix("K")
+    return max(CACHED, CACHED * int(kib) // 1024) if kib.isdecimal() else CACHED
 
 
 def sure_labels(logits: Tensor) -> Tensor:

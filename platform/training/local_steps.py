@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backstop.platform.params import BadInput
-from backstop.platform.training.dense import CACHED
+from backstop.platform.training.dense import cached_here
 from backstop.platform.training.federation import Federation
 
 Batches = list[Tensor]  # for each local step the indices of its samples
@@ -119,7 +119,7 @@ def _alike(
     others = [client for client in clients if client not in apart]
     wide = width(federation)
     if federation.net.dense:
-        wide = min(wide, CACHED // len(federation.net.params))
+        wide = min(wide, cached_here() // len(federation.net.params))
     yield from _slices(attacking, 1 if federation.attack.train else wide)
     if others and federation.net.dense:
         wide = _even(len(others), wide, threads)
