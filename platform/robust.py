@@ -53,6 +53,7 @@ def _times(share: float, n: int) -> Fraction:
     return Fraction(str(share)) * n
 
 
+@lru_cache(maxsize=4096)
 def floor_count(share: float, n: int) -> int:
     """The largest integer ``<= share * n``, the share read as a ratio of counts or a decimal.
 
@@ -62,6 +63,7 @@ def floor_count(share: float, n: int) -> int:
     return floor(_times(share, n))
 
 
+@lru_cache(maxsize=4096)
 def ceil_count(share: float, n: int) -> int:
     """The smallest integer ``>= share * n``, the share read as a ratio of counts or a decimal.
 
@@ -71,6 +73,7 @@ def ceil_count(share: float, n: int) -> int:
     return ceil(_times(share, n))
 
 
+@lru_cache(maxsize=4096)
 def round_count(share: float, n: int) -> int:
     """The integer nearest to ``share * n``, halves up, the share read as by ``floor_count``.
 

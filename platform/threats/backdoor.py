@@ -170,7 +170,9 @@ def chosen(
     """Which samples of a batch are poisoned: the first ``share`` of those attacked, at least one
     where there is one. Indices.
     """
-    attacked = (torch.ones_like(y) if source is None else y == source).nonzero().flatten()
+    if source is None:
+        return torch.arange(min(max(round_count(share, len(y)), 1), len(y)), device=y.device)
+    attacked = (y == source).nonzero().flatten()
     return attacked[: max(round_count(share, len(attacked)), 1)]
 
 

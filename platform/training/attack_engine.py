@@ -50,11 +50,11 @@ def _train_view(here: Round, client: int) -> TrainView:
 def _both_steps(here: Round, client: int) -> tuple[Step, ...]:
     """The client's local steps with its batches as they are and as they are poisoned."""
     federation = here.federation
-    plan = here.batches(client)
+    batches = here.plan(client).batches
     as_honest = Rules(here._replace(attackers={}), client)
     as_attacker = Rules(here, client)
-    clean = as_honest.steps(federation, plan)
-    poisoned = as_attacker.steps(federation, plan)
+    clean = as_honest.steps(federation, batches)
+    poisoned = as_attacker.steps(federation, batches)
     pairs = zip(clean, poisoned, strict=True)
     return tuple(Step(Samples(*one), Samples(*other)) for one, other in pairs)
 

@@ -7,10 +7,11 @@ it keeps its width, up to which dead clients are masked, and one shape means one
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import zip_longest
+from operator import neg
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from backstop.platform.training.client_rules import (
     plain_steps,
 )
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_steps import Batches, steps_differ, width
+from backstop.platform.training.local_steps import Plan, steps_differ, width
 from backstop.platform.training.lock_free import TURN, given_up
 from backstop.platform.training.network import split, to_unit_interval
 from backstop.platform.training.stage_errors import located
@@ -53,7 +54,8 @@ def train_block(
     kind = _kind(here, clients)
     plain = _plain(here.federation, kind)
     with TURN if plain else nullcontext():
-        plans = {client: _Plan.of(here.batches(client)) for client in clients}
+        plans = {client: here.plan(client) for client in clients}
+        # batches of about one size are neighbors by that, and one product of several clients
         longest = sorted(clients, key=lambda client: plans[client].extent, reverse=True)
         block = _Block(here, longest, plans, kind)
         params, losses = block.train(block.descend if plain else block.take_steps)
@@ -78,30 +80,6 @@ def _plain(federation: Federation, kind: StepKind) -> bool:
     return bool(by_hand) and not ruled and kind.constrain is None
 
 
-class _Plan(NamedTuple):
-    """The local steps of one client."""
-
-    batches: Batches
-    sizes: list[int]
-
-    @classmethod
-    def of(cls, batches: Batches) -> _Plan:
-        """Each batch is asked for its size once."""
-        return cls(batches, list(map(len, batches)))
-
-    @property
-    def seen(self) -> int:
-        """Samples of all steps."""
-        return sum(self.sizes)
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Steps and samples. Batches of about one size are neighbors by that, and one product of
-        several clients.
-        """
-        return len(self.sizes), self.seen
-
-
 class _Block:
     """The k clients of a block, those with the most steps first; on a GPU dead ones after them."""
 
@@ -109,7 +87,7 @@ class _Block:
         self,
         here: Round,
         clients: Sequence[int],
-        plans: Mapping[int, _Plan],
+        plans: Mapping[int, Plan],
         kind: StepKind,
     ) -> None:
         self.here = here
@@ -132,7 +110,7 @@ class _Block:
         moved = self._rows()
         total = self.start.new_zeros(self.width)
         take_steps(moved, total)
-        seen = [plan.seen for plan in self.plans]
+        seen = [plan.order.shape[0] for plan in self.plans]
         return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
 
     def descend(self, moved: Tensor, total: Tensor) -> None:
@@ -246,7 +224,8 @@ class _Block:
         steps = range(len(self.plans[0].sizes))
         if not self.shrinks:
             return [self.width for _ in steps]
-        return [sum(len(plan.sizes) > step for plan in self.plans) for step in steps]
+        counts = [len(plan.sizes) for plan in self.plans]  # falling
+        return [bisect_left(counts, -step, key=neg) for step in steps]
 
     def _losses(self, batch: _Batch, logits: Tensor) -> Tensor:
         """The mean loss (k,) of each client's samples."""
@@ -373,7 +352,7 @@ class _Feed:
     def __init__(
         self,
         federation: Federation,
-        plans: Sequence[_Plan],
+        plans: Sequence[Plan],
         rules: Sequence[Rules],
         live: Sequence[int],
     ) -> None:
@@ -424,7 +403,7 @@ class _Feed:
                 x[own], y[own] = change(x[own], y[own])
 
 
-def _sizes(shape: tuple[int, int], plans: Sequence[_Plan]) -> npt.NDArray[np.int64]:
+def _sizes(shape: tuple[int, int], plans: Sequence[Plan]) -> npt.NDArray[np.int64]:
     """How many samples (steps, k) each client has in each step."""
     sizes = np.zeros(shape, dtype=np.int64)
     for row, plan in enumerate(plans):
@@ -435,14 +414,13 @@ def _sizes(shape: tuple[int, int], plans: Sequence[_Plan]) -> npt.NDArray[np.int
 def _filled(
     sizes: npt.NDArray[np.int64],
     samples: int,
-    plans: Sequence[_Plan],
+    plans: Sequence[Plan],
 ) -> tuple[Tensor, Tensor]:
     """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
     present = np.arange(samples) < sizes[..., None]
     index = np.zeros(present.shape, dtype=np.int64)
-    by_step = zip_longest(*(plan.batches for plan in plans))
-    in_order = [batch for step in by_step for batch in step if batch is not None]
-    index[present] = torch.cat(in_order).numpy()
+    in_order = torch.cat([plan.order for plan in plans]).numpy()
+    index.swapaxes(0, 1)[present.swapaxes(0, 1)] = in_order  # client by client
     return torch.from_numpy(index), torch.from_numpy(present.astype(np.float32))
 
 

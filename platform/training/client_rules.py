@@ -15,7 +15,7 @@ from torch import Tensor
 from backstop.platform.contract import ClientView, Local, RoundView, Samples
 from backstop.platform.optimizers import Optimizer
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_steps import Batches, batches
+from backstop.platform.training.local_steps import Batches, Plan, plan
 from backstop.platform.training.network import to_unit_interval
 from backstop.platform.training.stage_errors import located
 
@@ -131,9 +131,9 @@ class Round(NamedTuple):
         params, buffers = keeping.start(vectors, self.own.get(client))
         return self._replace(params=params, buffers=buffers)
 
-    def batches(self, client: int) -> Batches:
+    def plan(self, client: int) -> Plan:
         """The local steps of a client."""
-        return batches(self.federation, self.round_index, client, client in self.attackers)
+        return plan(self.federation, self.round_index, client, client in self.attackers)
 
     def dropout(self, client: int) -> tuple[str | int, ...]:
         """The name of a client's draws of dropout."""
@@ -209,7 +209,7 @@ class Rules:
     def steps(
         self,
         federation: Federation,
-        plan: Batches,
+        batches: Batches,
         *,
         stored: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -217,7 +217,7 @@ class Rules:
         nothing changes them.
         """
         data = federation.data.train
-        for batch in plan:
+        for batch in batches:
             index = batch.to(data.y.device)
             x, y = data.x.index_select(0, index), data.y[index]
             if stored and self.change is None:

@@ -5,6 +5,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,20 +17,46 @@ from backstop.platform.training.federation import Federation
 Batches = list[Tensor]  # for each local step the indices of its samples
 
 
+class Plan(NamedTuple):
+    """The local steps of a client in a round."""
+
+    order: Tensor  # (s,) int64: the indices of the samples, step after step
+    sizes: list[int]  # samples of each step
+
+    @property
+    def batches(self) -> Batches:
+        """Step by step."""
+        return list(self.order.split(self.sizes)) if self.sizes else []
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Steps and samples."""
+        return len(self.sizes), self.order.shape[0]
+
+
+def plan(
+    federation: Federation,
+    round_index: int,
+    client: int,
+    attacking: bool,
+) -> Plan:
+    """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
+    shard, samples = federation.shards[client], federation.sizes[client]
+    draws = federation.draws("batches", round_index, client)
+    epochs = _epochs(federation, attacking)
+    shuffled = [torch.randperm(samples, generator=draws) for _ in range(epochs)]
+    order = torch.cat(shuffled) if epochs > 1 else shuffled[0]
+    return Plan(shard[order], _step_sizes(federation, samples) * epochs)
+
+
 def batches(
     federation: Federation,
     round_index: int,
     client: int,
     attacking: bool,
 ) -> Batches:
-    """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
-    shard = federation.shards[client]
-    order = federation.draws("batches", round_index, client)
-    steps: Batches = []
-    for _ in range(_epochs(federation, attacking)):
-        epoch = shard[torch.randperm(federation.sizes[client], generator=order)]
-        steps += cut(federation, epoch)
-    return steps
+    """The :func:`plan` of a client, step by step."""
+    return plan(federation, round_index, client, attacking).batches
 
 
 def cut(federation: Federation, epoch: Tensor) -> Batches:
@@ -38,16 +65,19 @@ def cut(federation: Federation, epoch: Tensor) -> Batches:
     Where the model cannot be trained on one sample, a single last one is part of the step before
     it, so that none is left out. Raises BadInput where there is no step before it.
     """
-    samples, batch = epoch.shape[0], federation.spec.batch
-    if 1 < samples <= batch:
-        return [epoch]
-    steps = list(epoch.split(batch)) if samples else []
-    single_last = samples == 1 or samples % batch == 1
-    if not (federation.net.pairs and single_last):
-        return steps
-    if len(steps) == 1:
+    return Plan(epoch, _step_sizes(federation, epoch.shape[0])).batches
+
+
+def _step_sizes(federation: Federation, samples: int) -> list[int]:
+    """How :func:`cut` cuts so many samples."""
+    batch = federation.spec.batch
+    whole, rest = divmod(samples, batch)
+    sizes = [batch] * whole + [rest] * bool(rest)
+    if not (federation.net.pairs and sizes and sizes[-1] == 1):
+        return sizes
+    if len(sizes) == 1:
         raise BadInput(federation.lonely("training on one sample", "give it more"))
-    return [*steps[:-2], torch.cat(steps[-2:])]
+    return [*sizes[:-2], sizes[-2] + 1]
 
 
 def _epochs(federation: Federation, attacking: bool) -> int:
@@ -63,10 +93,10 @@ def _epochs_alone(federation: Federation) -> int:
     return (keeping.epochs or 0) if keeping else 0
 
 
-def steps_alone(federation: Federation, plan: Batches) -> int:
-    """How many steps of an honest client's plan train what it keeps; the rest train the rest."""
+def steps_alone(federation: Federation, steps: Batches) -> int:
+    """How many steps of an honest client train what it keeps; the rest train the rest."""
     alone = _epochs_alone(federation)
-    return len(plan) * alone // (alone + federation.spec.local_epochs)
+    return len(steps) * alone // (alone + federation.spec.local_epochs)
 
 
 def blocks(

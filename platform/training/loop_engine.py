@@ -69,7 +69,7 @@ def _train_client(
     federation = here.federation
     attacking = client in here.attackers
     kind = attacking_steps(federation, here.state) if attacking else plain_steps(federation)
-    plan = here.batches(client)
+    batches = here.plan(client).batches
     federation.replica.load(here.params, here.buffers)
     draws = here.dropout(client)
     rule, follow = _gradient_rule(here, rules), _step_rule(here, rules)
@@ -77,14 +77,14 @@ def _train_client(
     if keeping and keeping.carry and not attacking:
         federation.replica.params += keeping.carry.begin(rules.memory)
     if attacking or keeping is None or keeping.private is None or keeping.epochs is None:
-        steps = rules.steps(federation, plan, stored=stored)
+        steps = rules.steps(federation, batches, stored=stored)
         return descend(federation, steps, here.params, kind, draws, rule, follow)
-    own, alone = keeping.private[0], steps_alone(federation, plan)
-    steps = rules.steps(federation, plan[:alone], stored=stored)
+    own, alone = keeping.private[0], steps_alone(federation, batches)
+    steps = rules.steps(federation, batches[:alone], stored=stored)
     first = (*draws, "alone")
     descend(federation, steps, here.params, _holding(kind, ~own), first, rule, follow)
     middle = federation.replica.params.clone()
-    steps = rules.steps(federation, plan[alone:], stored=stored)
+    steps = rules.steps(federation, batches[alone:], stored=stored)
     return descend(federation, steps, middle, _holding(kind, own), draws, rule, follow)
 
 
@@ -110,7 +110,7 @@ def _train_personal(
     plain = Rules(here._replace(federation=federation._replace(defense=Defense())), client)
     descend(
         federation,
-        plain.steps(federation, here.batches(client), stored=True),
+        plain.steps(federation, here.plan(client).batches, stored=True),
         start=here.params,
         kind=plain_steps(federation),
         dropout=(*here.dropout(client), "personal"),
