@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 # Before anything imports ray or mlflow: a test run is private, silent, and leaves no token in the
 # home folder. It computes on the CPU, whose bytes are the golden ones; CUDA_VISIBLE_DEVICES=0 in
@@ -145,6 +146,16 @@ def forget() -> None:
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "toybox"]:
         del sys.modules[name]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something run in one process, wherever files are dealt to several."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.side_by_side import ByFile
+
+    return ByFile(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
