@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARK = 'xdist_group("ray")'
 
 
-class ByFile(LoadScopeScheduling):
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no types
     """Files are dealt to the processes as these get through; those that start Ray are as one."""
 
     def _split_scope(self, nodeid: str) -> str:
