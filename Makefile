@@ -7,7 +7,8 @@ VENV ?= .venv
 PYTEST ?=
 BENCH ?=
 # One process for each core, at most eight: each holds torch, and those that start Ray stay in one.
-WORKERS := -n auto --maxprocesses 8 --dist loadgroup
+# Files in their order, in which the last ones are short (tests/side_by_side.py).
+WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 # Before anything imports ray or mlflow: a test run is private, silent, and leaves no token in the
 # home folder. It computes on the CPU, whose bytes are the golden ones; CUDA_VISIBLE_DEVICES=0 in
@@ -145,6 +147,29 @@ def forget() -> None:
         cache.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "toybox"]:
         del sys.modules[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests and all modules stay to the end: the collector need not look at them, each
+    time that it looks at everything.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share something run in one process, wherever files are dealt to several."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.side_by_side import ByFile
+
+    return ByFile(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

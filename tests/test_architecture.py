@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -158,15 +159,17 @@ METHOD_DRAWS = {
 
 
 def name(file: Path) -> str:
-    """The file as a test id."""
+    """The file as its place in the repository."""
     return file.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree(file: Path) -> ast.Module:
-    """The file's syntax tree."""
+    """The file's syntax tree, read once for all rules."""
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
+@cache
 def is_folder(module: str) -> bool:
     """Whether the module is a folder of ours, so that what is imported from it is a file."""
     return (ROOT / "src" / Path(*module.split("."))).is_dir()
@@ -212,6 +215,23 @@ def calls(module: ast.Module) -> Iterator[tuple[ast.Call, str]]:
                 yield node, "." + words[-1]
 
 
+@cache
+def imported(file: Path) -> list[tuple[int, str]]:
+    """Every module that a file imports, with its line."""
+    return [(node.lineno, module) for node, module in imports(tree(file))]
+
+
+@cache
+def every_call() -> list[tuple[Path, ast.Call, str]]:
+    """Every call of the sources, with its file."""
+    return [(file, node, called) for file in SOURCES for node, called in calls(tree(file))]
+
+
+def tops(file: Path) -> set[str]:
+    """The packages that a file imports from."""
+    return {module.split(".")[0] for _, module in imported(file)}
+
+
 def public(module: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     """The public functions and classes of a module."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -220,9 +240,9 @@ def public(module: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef | 
     ]
 
 
-def in_folder(file: Path) -> str:
-    """The plug-in folder of a file."""
-    return name(file.parent)
+def of_folder(folder: str) -> list[Path]:
+    """The plug-ins of a folder."""
+    return [file for file in PLUGINS if name(file.parent) == folder]
 
 
 # -- layout
@@ -247,9 +267,8 @@ def test_the_standard_library_keeps_its_platform() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("file", EVERYTHING, ids=name)
-def test_no_module_is_named_like_one_of_the_standard_library(file: Path) -> None:
-    assert file.stem not in sys.stdlib_module_names
+def test_no_module_is_named_like_one_of_the_standard_library() -> None:
+    assert [name(file) for file in EVERYTHING if file.stem in sys.stdlib_module_names] == []
 
 
 def test_no_benchmark_hides_a_package() -> None:
@@ -259,9 +278,8 @@ def test_no_benchmark_hides_a_package() -> None:
     assert packages.isdisjoint(file.stem for file in (ROOT / "benchmarks").glob("*.py"))
 
 
-@pytest.mark.parametrize("file", EVERYTHING, ids=name)
-def test_no_module_for_leftovers(file: Path) -> None:
-    assert file.stem not in {
+def test_no_module_for_leftovers() -> None:
+    leftovers = {
         "utils",
         "util",
         "helpers",
@@ -271,52 +289,52 @@ def test_no_module_for_leftovers(file: Path) -> None:
         "manager",
         "misc",
     }
+    assert [name(file) for file in EVERYTHING if file.stem in leftovers] == []
 
 
 # -- imports
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_what_a_plugin_imports(file: Path) -> None:
-    folder = in_folder(file)
+@pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
+def test_what_a_plugin_imports(folder: str) -> None:
     allowed = MAY_IMPORT[folder]
-    for node, module in imports(tree(file)):
-        top = module.split(".")[0]
-        legal = top in sys.stdlib_module_names or any(
-            module == one or module.startswith(f"{one}.") for one in allowed
+    for file in of_folder(folder):
+        for line, module in imported(file):
+            top = module.split(".")[0]
+            legal = top in sys.stdlib_module_names or any(
+                module == one or module.startswith(f"{one}.") for one in allowed
+            )
+            where = f"{name(file)}:{line} imports {module}"
+            assert legal, f"{where}; {folder} may import {', '.join(sorted(allowed))}"
+            assert top not in FORBIDDEN_IN_PLUGINS, where
+
+
+@pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
+def test_slow_libraries_are_imported_where_they_are_used(folder: str) -> None:
+    for file in of_folder(folder):
+        body = ast.Module(
+            [node for node in tree(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], []
         )
-        where = f"{name(file)}:{node.lineno} imports {module}"
-        assert legal, f"{where}; {folder} may import {', '.join(sorted(allowed))}"
-        assert top not in FORBIDDEN_IN_PLUGINS, where
+        assert not {module.split(".")[0] for _, module in imports(body)} & LAZY, name(file)
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_slow_libraries_are_imported_where_they_are_used(file: Path) -> None:
-    body = ast.Module(
-        [node for node in tree(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], []
-    )
-    assert not {module.split(".")[0] for _, module in imports(body)} & LAZY
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_each_engine_has_its_file(library: str) -> None:
+    files = ONLY_IN[library]
+    elsewhere = [
+        name(file) for file in SOURCES if library in tops(file) and name(file) not in files
+    ]
+    assert elsewhere == [], f"only {' and '.join(sorted(files))} may import {library}"
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_each_engine_has_its_file(file: Path) -> None:
-    tops = {module.split(".")[0] for _, module in imports(tree(file))}
-    for library, files in ONLY_IN.items():
-        assert library not in tops or name(file) in files, (
-            f"only {' and '.join(sorted(files))} may import {library}"
-        )
+def test_nothing_is_imported_under_a_second_name() -> None:
+    for file in EVERYTHING:
+        assert not tops(file) & {"attacks", "defenses", "search_spaces"}, name(file)
+        second = [module for _, module in imported(file) if module.startswith((".", "platform."))]
+        assert second == [], name(file)
 
 
-@pytest.mark.parametrize("file", EVERYTHING, ids=name)
-def test_nothing_is_imported_under_a_second_name(file: Path) -> None:
-    tops = {module.split(".")[0] for _, module in imports(tree(file))}
-    assert not tops & {"attacks", "defenses", "search_spaces"}
-    assert not any(module.startswith((".", "platform.")) for _, module in imports(tree(file)))
-
-
-@pytest.mark.parametrize("file", PLATFORM, ids=name)
-def test_the_platform_knows_plugins_by_name_only(file: Path) -> None:
-    found = {module for _, module in imports(tree(file))}
+def test_the_platform_knows_plugins_by_name_only() -> None:
     homes = (
         "backstop.attacks",
         "backstop.defenses",
@@ -324,7 +342,9 @@ def test_the_platform_knows_plugins_by_name_only(file: Path) -> None:
         PART + "datasets",
         PART + "models",
     )
-    assert not [module for module in found if module.startswith(homes)]
+    for file in PLATFORM:
+        known = [module for _, module in imported(file) if module.startswith(homes)]
+        assert known == [], name(file)
 
 
 def test_an_experiment_needs_no_sweep() -> None:
@@ -371,7 +391,7 @@ def module_name(file: Path) -> str:
 
 def ours(file: Path) -> set[str]:
     """The modules of the package that a file imports, anywhere in it."""
-    modules = {module for _, module in imports(tree(file)) if module.startswith("backstop.")}
+    modules = {module for _, module in imported(file) if module.startswith("backstop.")}
     return modules - {"backstop.__version__"}
 
 
@@ -400,23 +420,25 @@ def test_every_room_stands_in_the_picture_once() -> None:
     assert sorted(drawn) == sorted({room(module_name(file)) for file in SOURCES})
 
 
-@pytest.mark.parametrize("file", PLATFORM, ids=name)
-def test_every_file_is_explained(file: Path) -> None:
+def test_every_file_is_explained() -> None:
     rooms = PAGE.partition("## Rooms")[2].partition("\n## ")[0]
-    if file.parent.name == "platform":
-        assert f"`{file.name}`" in rooms, (
-            f"docs/architecture.md does not say what {file.name} holds"
+    for file in PLATFORM:
+        if file.parent.name == "platform":
+            assert f"`{file.name}`" in rooms, (
+                f"docs/architecture.md does not say what {file.name} holds"
+            )
+        elif file.name != "__init__.py":
+            folder = file.parent.relative_to(ROOT / "platform").as_posix()
+            here = rooms.partition(f"- `{folder}/`")[2].partition("\n- ")[0]
+            assert f"`{file.stem}`" in here, f"docs/architecture.md does not say what {file} holds"
+
+
+def test_every_import_goes_down() -> None:
+    for file in SOURCES:
+        higher = going_up(module_name(file), ours(file))
+        assert not higher, (
+            f"docs/architecture.md puts {', '.join(higher)} no lower than {name(file)}"
         )
-    elif file.name != "__init__.py":
-        folder = file.parent.relative_to(ROOT / "platform").as_posix()
-        here = rooms.partition(f"- `{folder}/`")[2].partition("\n- ")[0]
-        assert f"`{file.stem}`" in here, f"docs/architecture.md does not say what {file} holds"
-
-
-@pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_every_import_goes_down(file: Path) -> None:
-    higher = going_up(module_name(file), ours(file))
-    assert not higher, f"docs/architecture.md puts {', '.join(higher)} no lower than {name(file)}"
 
 
 def test_no_import_circle() -> None:
@@ -452,9 +474,8 @@ def test_the_layers_bite_between_the_rooms_of_results() -> None:
 # -- calls
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_no_global_generator_and_no_cdist(file: Path) -> None:
-    for node, called in calls(tree(file)):
+def test_no_global_generator_and_no_cdist() -> None:
+    for file, node, called in every_call():
         where = f"{name(file)}:{node.lineno} calls {called}"
         assert called not in GLOBAL_TORCH, where
         assert not called.startswith("random.") or called == "random.getstate", where
@@ -463,9 +484,8 @@ def test_no_global_generator_and_no_cdist(file: Path) -> None:
             assert called.split(".")[2] in SAFE_NUMPY, where
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_every_draw_names_its_generator(file: Path) -> None:
-    for node, called in calls(tree(file)):
+def test_every_draw_names_its_generator() -> None:
+    for file, node, called in every_call():
         if called in TORCH_DRAWS or (called.startswith(".") and called[1:] in METHOD_DRAWS):
             named = any(keyword.arg == "generator" for keyword in node.keywords)
             assert named, f"{name(file)}:{node.lineno} calls {called} without generator="
@@ -474,46 +494,48 @@ def test_every_draw_names_its_generator(file: Path) -> None:
 # -- plug-in files
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_a_plugin_file_has_one_public_function_its_namesake(file: Path) -> None:
-    assert [node.name for node in public(tree(file))] == [file.stem]
+def test_a_plugin_file_has_one_public_function_its_namesake() -> None:
+    for file in PLUGINS:
+        assert [node.name for node in public(tree(file))] == [file.stem], name(file)
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_no_inheritance_in_plugins(file: Path) -> None:
+@pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
+def test_no_inheritance_in_plugins(folder: str) -> None:
     allowed = (
         {"nn.Module", "torch.autograd.Function", "NamedTuple"}
-        if in_folder(file) == "platform/models"
+        if folder == "platform/models"
         else {"NamedTuple"}
     )
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.ClassDef):
-            assert {ast.unparse(base) for base in node.bases} <= allowed
+    for file in of_folder(folder):
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.ClassDef):
+                assert {ast.unparse(base) for base in node.bases} <= allowed, name(file)
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_no_catch_all_parameters_in_plugins(file: Path) -> None:
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.args.kwarg is None, (
-                f"{name(file)}:{node.lineno} takes **{node.args.kwarg.arg}"
-            )
+def test_no_catch_all_parameters_in_plugins() -> None:
+    for file in PLUGINS:
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.args.kwarg is None, (
+                    f"{name(file)}:{node.lineno} takes **{node.args.kwarg.arg}"
+                )
 
 
-@pytest.mark.parametrize("file", PLUGINS, ids=name)
-def test_examples_are_given_the_views_of_the_contract(file: Path) -> None:
-    assert "SimpleNamespace" not in file.read_text(encoding="utf-8"), "see platform/examples.py"
+def test_examples_are_given_the_views_of_the_contract() -> None:
+    own = [name(file) for file in PLUGINS if "SimpleNamespace" in file.read_text(encoding="utf-8")]
+    assert own == [], "see platform/examples.py"
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_everything_public_is_documented(file: Path) -> None:
-    module = tree(file)
-    assert ast.get_docstring(module), "the module has no docstring"
-    for node in public(module):
-        assert ast.get_docstring(node), f"{node.name} has no docstring"
-        if isinstance(node, ast.ClassDef):
-            for member in public(ast.Module(node.body, [])):
-                assert ast.get_docstring(member), f"{node.name}.{member.name} has no docstring"
+def test_everything_public_is_documented() -> None:
+    for file in SOURCES:
+        module = tree(file)
+        assert ast.get_docstring(module), f"{name(file)} has no docstring"
+        for node in public(module):
+            where = f"{name(file)}: {node.name}"
+            assert ast.get_docstring(node), f"{where} has no docstring"
+            if isinstance(node, ast.ClassDef):
+                for member in public(ast.Module(node.body, [])):
+                    assert ast.get_docstring(member), f"{where}.{member.name} has no docstring"
 
 
 # -- the rules bite

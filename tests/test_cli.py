@@ -475,11 +475,12 @@ def test_the_examples_of_set_work_for_every_space(capsys: pytest.CaptureFixture[
     )
     assert len(examples) == 3
     for space in plugins.names("search_spaces"):
+        loaded = load_space(space)
         for example in examples:
             key, _, value = example.partition("=")
             if key == "attack.strength" and space in {"worst_case", "tune_defenses"}:
                 continue  # these search the attack, or have attacks of their own
-            assert with_overrides(load_space(space), {key: parse_value(value)}, None, print)
+            assert with_overrides(loaded, {key: parse_value(value)}, None, print)
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(

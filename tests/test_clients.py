@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,12 @@ def curve(
     ]
 
 
+@cache
+def alone(name: str) -> list[tuple[int, dict[str, float]]]:
+    """The curve of one of SPECS in one thread of this process."""
+    return curve(SPECS[name])
+
+
 class Staying(OnActors):
     """Actors that wait for the next experiment: each takes seconds to start."""
 
@@ -106,23 +113,20 @@ def crews(ray: Any) -> Iterator[list[Staying]]:
 @pytest.mark.parametrize("name", SPECS)
 def test_any_number_of_actors_gives_the_same_digits(crews: list[Staying], name: str) -> None:
     spec = SPECS[name]
-    alone = curve(spec)
-    assert len(alone) == spec.rounds
+    assert len(alone(name)) == spec.rounds
     for crew in crews:
-        assert curve(spec, crew) == alone
+        assert curve(spec, crew) == alone(name)
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_any_number_of_threads_gives_the_same_digits(name: str) -> None:
-    spec = SPECS[name]
-    alone = curve(spec)
-    assert curve(spec, InProcess(3)) == alone
+    assert curve(SPECS[name], InProcess(3)) == alone(name)
 
 
 def test_threads_take_up_one_experiment_after_another() -> None:
     workers = InProcess(3)
-    for spec in (SPEC, SPECS["loop"], SPEC):
-        assert curve(spec, workers) == curve(spec)
+    for name in ("vmap", "loop", "vmap"):
+        assert curve(SPECS[name], workers) == alone(name)
 
 
 def test_threads_work_on_models_of_their_own() -> None:
@@ -204,8 +208,8 @@ def test_what_a_thread_meets_between_two_clients_ends_the_round(
     workers.close()
 
 
-def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
-    workers = OnActors(2, share=ActorShare(cpus=0.5))
+def test_actors_take_up_one_experiment_after_another(crews: list[Staying]) -> None:
+    workers = crews[-1]
     pids = []
     for spec in (SPEC, SPEC.replace(seed=5), SPEC.replace(attack=()), SPEC):
         experiment = Experiment(spec, NOWHERE, "cpu", workers)
@@ -215,17 +219,15 @@ def test_actors_take_up_one_experiment_after_another(ray: Any) -> None:
         assert dict(record.metrics) == curve(spec)[-1][1]
         pids.append(_pids(workers))
     assert len({tuple(found) for found in pids}) == 1, "the actors must outlive an experiment"
-    workers.close()
 
 
-def test_what_a_plugin_raises_on_an_actor_is_one_line_here(ray: Any) -> None:
-    workers = OnActors(1, share=ActorShare(cpus=0.5))
+def test_what_a_plugin_raises_on_an_actor_is_one_line_here(crews: list[Staying]) -> None:
+    workers = crews[0]
     experiment = Experiment(SPECS["loop"], NOWHERE, "cpu", workers)
     state, cohort = experiment.state, experiment.built.cohort(0).tolist()
     line = r"^attack \w+: round 1: client \d+: AttributeError: [^\n]*$"
     with pytest.raises(BrokenStage, match=line):
         workers.train(0, cohort, state.params, state.buffers, ("no", "state"))
-    workers.close()
 
 
 def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> None:
@@ -250,7 +252,7 @@ def test_an_actor_that_dies_in_the_middle_of_a_round_is_replaced(ray: Any) -> No
 
     workers._map = murderous  # type: ignore[method-assign, assignment]
     found = [record.metrics for record in iter_rounds(experiment)]
-    assert [dict(row) for row in found] == [row for _, row in curve(SPECS["loop"])]
+    assert [dict(row) for row in found] == [row for _, row in alone("loop")]
     after = _pids(workers)
     assert before[0] not in after
     assert before[1] in after

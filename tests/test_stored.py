@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import chdir, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -93,8 +95,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def forget() -> None:
     """What a new process would not know: the data as they were read, the digests of files."""
-    for cache in (loading._load, loading._content, plugins.digest):
-        cache.cache_clear()
+    for known in (loading._load, loading._content, plugins.digest):
+        known.cache_clear()
 
 
 def space(
@@ -151,6 +153,16 @@ def stored_by_hand(store: str, file: str, folder: Path) -> None:
         assert log.finish(final(records))
 
 
+@cache
+def board_by_hand(text: str) -> bytes:
+    """The leaderboard of a space, of which this is the file, without a sweep."""
+    with TemporaryDirectory() as folder, chdir(folder):
+        Path("little.py").write_text(text)
+        stored_by_hand("whole", "little.py", Path(folder))
+        assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+        return board("whole")
+
+
 # -- what is not stored is named, kept and sent later
 
 
@@ -161,8 +173,7 @@ def test_what_waits_is_sent_without_training(
     needed.
     """
     file = space(elsewhere)
-    stored_by_hand("whole", file, elsewhere)
-    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
+    whole = board_by_hand(Path(file).read_text())
     open_experiment(locate_store(Path("cut")), "little")
     for spec in planned(file):
         done(spec, elsewhere, elsewhere / "cut" / "checkpoints")
@@ -171,7 +182,7 @@ def test_what_waits_is_sent_without_training(
     assert cli.main(["sweep", file, "--store", "cut", "--device", "cpu"]) == 0
     messages = capsys.readouterr().err
     assert "stored 6 runs that waited" in messages and "without training again" in messages
-    assert board("cut") == board("whole")
+    assert board("cut") == whole
     assert json.loads(board("cut"))["missing_runs"] == []
     assert not list(Path("cut", "checkpoints").glob("*.pt"))
 
@@ -292,9 +303,7 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(
     mlflow_client.cache_clear()
     assert cli.main(["sweep", file, "--store", "t", "--device", "cpu"]) == 0
     assert "stored 6 runs that waited" in capsys.readouterr().err
-    stored_by_hand("whole", file, elsewhere)
-    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
-    assert board("t") == board("whole")
+    assert board("t") == board_by_hand(Path(file).read_text())
 
 
 @pytest.mark.timeout(600)
@@ -317,9 +326,7 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
     second = command("sweep", file, "--store", "s", "--device", "cpu")
     assert second.returncode == 0, second.stderr
     assert "stored 6 runs that waited" in second.stderr and "Ray" not in second.stderr
-    stored_by_hand("whole", file, elsewhere)
-    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
-    assert board("s") == board("whole")
+    assert board("s") == board_by_hand(Path(file).read_text())
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -437,9 +444,7 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
         assert not list(Path("s/checkpoints").glob("*.pt"))
     finally:
         server.stop()
-    stored_by_hand("whole", file, elsewhere)
-    assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
-    assert board("s") == board("whole")
+    assert board("s") == board_by_hand(Path(file).read_text())
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(

@@ -80,24 +80,33 @@ def board(folder: Path, store: str) -> bytes:
 
 
 @pytest.mark.timeout(600)
-def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
+def test_a_sweep_is_done_once_more_seeds_run_what_is_missing_and_workers_change_nothing(
     tmp_path: Path, space: str
 ) -> None:
-    first = sweep(tmp_path, space, "--store", "one")
-    assert "12/12 done" in first.stderr
+    first = sweep(tmp_path, space, "--store", "one", "--seeds", "1")
+    assert "6/6 done" in first.stderr
     assert "invariant" in first.stdout
     assert len(first.stderr.splitlines()) < 30, (
         f"a quiet run, no wall of log lines:\n{first.stderr}"
     )
+    of_one_seed = {run["id"]: run for run in json.loads(board(tmp_path, "one"))["runs"]}
+    assert len(of_one_seed) == 6
+    more = sweep(tmp_path, space, "--store", "one", "--seeds", "2")
+    assert "6 of 12 runs are finished already" in more.stderr, more.stderr
     before = board(tmp_path, "one")
+    document = json.loads(before)
+    kept = [run for run in document["runs"] if run["spec"]["seed"] == 0]
+    assert kept == list(of_one_seed.values())
     session = left_by_a_killed_sweep(tmp_path / "one")
     again = sweep(tmp_path, space, "--store", "one")
     assert "all 12 runs are finished already" in again.stderr
     assert not session.exists(), "no Ray starts, and yet what a killed sweep has left goes"
     assert board(tmp_path, "one") == before
-    sweep(tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1")
+    other = sweep(
+        tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1"
+    )
+    assert "12/12 done" in other.stderr
     assert board(tmp_path, "two") == before
-    document = json.loads(before)
     assert {row["defense"].partition("(")[0] for row in document["rows"]} == {
         "fedavg",
         "median",
@@ -106,18 +115,6 @@ def test_a_sweep_is_done_once_and_the_worker_count_changes_nothing(
     assert len(document["runs"]) == 12, (
         "four specs, FedAvg under attack, and the dormant twin under each defense, for two seeds"
     )
-
-
-@pytest.mark.timeout(600)
-def test_more_seeds_run_what_is_missing_and_nothing_else(tmp_path: Path, space: str) -> None:
-    sweep(tmp_path, space, "--seeds", "1", "--set", "rounds=2")
-    first = {run["id"]: run for run in json.loads(board(tmp_path, "backstop-store"))["runs"]}
-    assert len(first) == 6
-    again = sweep(tmp_path, space, "--seeds", "2", "--set", "rounds=2")
-    assert "6 of 12 runs are finished already" in again.stderr, again.stderr
-    both = json.loads(board(tmp_path, "backstop-store"))["runs"]
-    assert len(both) == 12
-    assert [run for run in both if run["spec"]["seed"] == 0] == list(first.values())
 
 
 @pytest.mark.timeout(900)

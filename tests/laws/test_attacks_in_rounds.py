@@ -5,6 +5,7 @@ itself.
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,14 @@ def chain(name: str) -> str:
     return name if plugins.attack_facts(name).trigger else f"label_flip+{name}"
 
 
+def kind_of(name: str) -> str:
+    """The kind of data on which an attack is tried."""
+    return (plugins.kinds("attacks", name) or ("image",))[0]
+
+
 def small(name: str) -> Spec:
     """An experiment of two rounds on data that the attack takes."""
-    kind = (plugins.kinds("attacks", name) or ("image",))[0]
-    dataset, model = TASKS[kind]
+    dataset, model = TASKS[kind_of(name)]
     return SMALL.replace(
         dataset=parse_part(dataset), model=parse_part(model), attack=to_chain(chain(name), "attack")
     )
@@ -60,21 +65,25 @@ def done(spec: Spec) -> State:
     return experiment.state
 
 
+@cache
+def free(kind: str) -> Tensor:
+    """The parameters after two rounds without any attack."""
+    dataset, model = TASKS[kind]
+    return done(SMALL.replace(dataset=parse_part(dataset), model=parse_part(model))).params
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_before_its_first_round_it_is_no_attack_bit_for_bit(name: str) -> None:
     spec = small(name)
     late = Experiment(spec.replace(rounds=3, attack_start=2), Path("unused"), "cpu")
     for _ in range(2):
         late.round()
-    assert torch.equal(late.state.params, done(spec.replace(attack=())).params)
+    assert torch.equal(late.state.params, free(kind_of(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_while_it_is_dormant_it_is_no_attack_bit_for_bit(name: str) -> None:
-    spec = small(name)
-    assert torch.equal(
-        done(spec.replace(dormant=True)).params, done(spec.replace(attack=())).params
-    )
+    assert torch.equal(done(small(name).replace(dormant=True)).params, free(kind_of(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,7 +92,7 @@ def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name
     first, and without the attack.
     """
     spec = small(name)
-    experiment, free = (
+    experiment, unattacked = (
         Experiment(spec, Path("unused"), "cpu"),
         Experiment(spec.replace(attack=()), Path("unused"), "cpu"),
     )
@@ -97,7 +106,7 @@ def test_only_malicious_rows_change_and_the_cut_into_blocks_does_not_matter(name
         round=0,
     )
     state, attacked, _ = experiment._train(experiment.state, cohort)
-    _, clean, _ = free._train(free.state, cohort)
+    _, clean, _ = unattacked._train(unattacked.state, cohort)
     bad = torch.isin(attacked.client, built.malicious)
     assert torch.equal(attacked.rows[~bad], clean.rows[~bad]) and bad.any()
     assert all((attacked.rows[row] != clean.rows[row]).any() for row in bad.nonzero().flatten())

@@ -1,0 +1,32 @@
+"""What one process of pytest-xdist runs, one test after another.
+
+The tests of a file stay together, so that they share what a fixture or a cache holds. So do the
+files that start Ray: two of them at once have twice the processes, and nothing is sooner.
+
+pytest-xdist has groups (``--dist loadgroup``), but release 3.8 writes them into a field that
+pytest 9.2 does not read any more, and says nothing; and before each test that is in no group it
+counts all that its process has had.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = 'xdist_group("ray")'
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no types
+    """Files are dealt to the processes as these get through; those that start Ray are as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid.partition("::")[0])
+
+
+@cache
+def together(file: str) -> str:
+    """What a file, by its path in the repository, is dealt as."""
+    return "ray" if MARK in (ROOT / file).read_text(encoding="utf-8") else file
