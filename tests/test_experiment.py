@@ -833,8 +833,10 @@ def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -
     )
     for name, values in found.items():
         for key, value in values.items():
-            # The last digits of a sum differ between processors; one of 360 test samples is 0.0028.
-            assert value == pytest.approx(known[name][key], rel=1e-3, abs=0.006), f"{name}: {key}"
+            # The last digits of a sum differ between processors, what a generator has learned by
+            # more, and of a sum most cancels; one of 360 test samples is 0.0028.
+            close = 0.01 * values["norm"] if key == "sum" else 0.006
+            assert value == pytest.approx(known[name][key], rel=1e-3, abs=close), f"{name}: {key}"
 
 
 def test_attackers_that_wait_for_their_turn_count_as_honest() -> None:
