@@ -37,8 +37,8 @@ Checked: clusters, the step, trust index, trust and the aggregate against the au
 agsd_servers/agsd_id.py, agsd_attack.py and agsd_adv_attack.py at bc79729). The paper's text was out
 of reach beyond its abstract.
 
-Known to fail: nothing that was tried here got through whole, but it costs: some cluster is thrown
-out in every round, attack or not.
+Known to fail: nothing that was tried here got through whole, but some cluster is thrown out in
+every round, attack or not.
 
 Needs: history, model calls, a root set with labels, and each row from one client.
 

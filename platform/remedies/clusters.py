@@ -207,7 +207,8 @@ def spectral_halves(alike: Tensor) -> Tensor:
     tensor([False, False,  True])
     """
     near = (alike.double() * MILLIONTHS).round().fill_diagonal_(0)
-    pairs = near[torch.triu_indices(*near.shape, 1).unbind()]
+    one, other = torch.triu_indices(len(near), len(near), 1)
+    pairs = near[one, other]
     if len(pairs) < 2 or pairs.min() == pairs.max():
         return torch.zeros(len(near), dtype=torch.bool)
     scale = near.sum(1).clamp_min(1).rsqrt()

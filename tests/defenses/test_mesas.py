@@ -46,11 +46,14 @@ def test_agrees_with_the_reference(n: int, parts: str, level: float) -> None:
         rows[: number * n // 5, 18:] += 0.4
         rows[-1] = 0.0
         spans = [slice(None)] + [slot.span for slot in LAYERS] * (parts == "layers")
-        lines = []
-        for row in rows.double().numpy():
-            lines.append([])
-            for span in spans:
-                lines[-1] += twin.measures(first[span] + row[span], first[span])
+        lines = [
+            [
+                value
+                for span in spans
+                for value in twin.measures(first[span] + row[span], first[span])
+            ]
+            for row in rows.double().numpy()
+        ]
         wanted = twin.kept(list(zip(*lines, strict=True)), level)
         assert kept(rows, parts=parts, level=level) == wanted
 

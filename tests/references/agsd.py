@@ -32,7 +32,7 @@ def step(weights: Array, start: Array, y: Sequence[int]) -> Array:
         signs = np.sign(logits[sample] - logits.mean(0)) / classes
         gradient[sample] += share * signs
         gradient -= share * signs / count
-    return gradient @ weights.T
+    return np.array(gradient @ weights.T)
 
 
 def shares(losses: Array) -> Array:
@@ -43,7 +43,7 @@ def shares(losses: Array) -> Array:
     result = np.full(len(losses), 1 / len(losses)) / (high - low)
     result[losses.argmin()] += (mean - low) / (high - low) ** 2 - 1 / (high - low)
     result[losses.argmax()] -= (mean - low) / (high - low) ** 2
-    return result
+    return np.array(result)
 
 
 def trust_index(answers: Sequence[Array]) -> list[float]:
