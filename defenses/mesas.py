@@ -27,8 +27,8 @@ Known to fail: in a cohort of ten. None of ten values can be 3 deviations from t
 0.01 do not tell two of five from five; five attackers of twenty are seen. Without an attack honest
 clients are pruned in most rounds, since so many measures are tested.
 
-Checked: measures, tests and the loop against public reimplementations, which differ from each
-other: one over updates of low rank has this loop; that in AGSD's code keeps who passes all tests at
+Checked: measures (the variance is the update's), tests and the loop against public
+reimplementations, which differ from each other: one over updates of low rank has this loop; that in AGSD's code keeps who passes all tests at
 0.0001 and then the larger of two clusters of all measures.
 
 Example:
