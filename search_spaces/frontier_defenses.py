@@ -10,9 +10,9 @@ from backstop.search_spaces.all_defenses import all_defenses
 
 NEWEST = frozenset(
     {
-        *("alignins", "baffle", "bnguard", "crowdguard", "ditto", "fedbn", "fedcpa", "fedgame"),
-        *("fedrep", "flshield", "freqfed", "leadfl", "lockdown", "mars", "masa", "multi_metrics"),
-        "snowball",
+        *("agsd", "alignins", "baffle", "bnguard", "crowdguard", "ditto", "fedbn", "fedcpa"),
+        *("fedgame", "fedrep", "flshield", "freqfed", "leadfl", "lockdown", "mars", "masa"),
+        *("mesas", "multi_metrics", "snowball"),
     }
 )
 BESIDE = frozenset({"frozen", "invariant", "median"})

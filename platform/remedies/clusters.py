@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -153,3 +154,63 @@ def largest_group(label: Tensor) -> Tensor:
     """
     same = label[:, None] == label
     return same[same.sum(1).argmax()].nonzero().flatten()
+
+
+def smaller_of_two_values(values: Tensor) -> Tensor:
+    """Which of n whole numbers (n,) are in the smaller of two clusters by Ward's method; none where
+    the clusters are of one size or all numbers are equal: neither is a minority.
+
+    From n clusters of one number the two are joined whose union adds least to the squared distances
+    from the means; those are neighbors on the line. Among equal ones the smaller numbers are joined
+    first. Sums of whole numbers are exact, so that the order of the numbers does not matter.
+
+    Source: J. H. Ward, "Hierarchical Grouping to Optimize an Objective Function", Journal of the
+    American Statistical Association 58(301), 1963.
+
+    >>> smaller_of_two_values(torch.tensor([0, 70, 2, 1]))
+    tensor([False,  True, False, False])
+    """
+    ordered = sorted(int(value) for value in values.tolist())
+    clusters = [(1, value) for value in ordered]  # size and sum
+    while len(clusters) > 2:
+        added = [_ward(one, other) for one, other in pairwise(clusters)]
+        i = added.index(min(added))
+        (n, one), (m, other) = clusters[i : i + 2]
+        clusters[i : i + 2] = [(n + m, one + other)]
+    low, high = clusters[0][0], clusters[-1][0]
+    if low == high or ordered[0] == ordered[-1]:
+        return torch.zeros(len(values), dtype=torch.bool)
+    lower = values <= ordered[low - 1]
+    return lower if low < high else ~lower
+
+
+def _ward(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """What joining two clusters, each a size and a sum, adds to the squared distances."""
+    (n, first), (m, second) = one, other
+    # whole numbers until the division, which rounds once: equal ones stay equal
+    return (first * m - second * n) ** 2 / (n * m * (n + m))
+
+
+def spectral_halves(alike: Tensor) -> Tensor:
+    """Which of n are in the smaller of two spectral clusters (n,), from similarities (n, n) of 0
+    and more, which count in millionths; none where all pairs are equally alike.
+
+    Two means of the second eigenvector of the normalized similarities, those of each with itself
+    aside, divided by the roots of their sums; of two clusters of one size those whom 2-means puts
+    second.
+
+    Source: J. Shi, J. Malik, "Normalized Cuts and Image Segmentation", IEEE Transactions on Pattern
+    Analysis and Machine Intelligence 22(8), 2000, as scikit-learn has it.
+
+    >>> apart = torch.tensor([[0.0, 0.0, 3.0], [0.0, 0.0, 3.0], [3.0, 3.0, 0.0]])
+    >>> spectral_halves((-apart).exp())
+    tensor([False, False,  True])
+    """
+    near = (alike.double() * MILLIONTHS).round().fill_diagonal_(0)
+    one, other = torch.triu_indices(len(near), len(near), 1)
+    pairs = near[one, other]
+    if len(pairs) < 2 or pairs.min() == pairs.max():
+        return torch.zeros(len(near), dtype=torch.bool)
+    scale = near.sum(1).clamp_min(1).rsqrt()
+    vectors = torch.linalg.eigh(near * scale[:, None] * scale).eigenvectors
+    return two_means((vectors[:, -2] * scale / scale.max())[:, None])
