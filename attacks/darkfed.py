@@ -28,8 +28,8 @@ each batch, where theirs has none in about one of four. The square is white; the
 picture. The authors' code foretells p with a slip of brackets, 0.4 s - 5 s'; here it is the formula
 of the smoothing. The local training of the stage replaces the clients' own, so that objectives and
 constraints of other stages do not reach it. The rate is no share of the honest one; its default is
-ten times theirs, for runs of tens of rounds. Sample counts and the rounds in which these clients
-take part are those of clients with data.
+ten times theirs, for runs of tens of rounds. These clients hold data that they do not look at,
+unless the spec says by ``fake_samples`` that they hold none and what they claim.
 
 Checked: against the authors' code (DataFreeTraining.py, datafreeattack.py, datafreenoise.py,
 cifar_fed.yaml): losses, their weights, logits of the target, compression, noise, smoothing.
@@ -65,6 +65,7 @@ KINDS = ("image",)
 KNOWS = "own"
 STRENGTH = "strength"
 TRIGGER = True
+DATA_FREE = True
 
 _BATCH, _KEPT, _SMOOTHING = 64, 0.4, 0.8  # as published
 _WANTED = 10.0  # the target's logit, as published

@@ -39,6 +39,7 @@ KNOWS = "own"
 STRENGTH = "std"
 TRIGGER = False
 UNTARGETED = True
+DATA_FREE = True
 
 
 def gaussian(

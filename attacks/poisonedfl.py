@@ -56,6 +56,7 @@ KNOWS = "own"
 STRENGTH = "strength"
 TRIGGER = False
 UNTARGETED = True
+DATA_FREE = True
 
 _SHRINK, _LEAST, _SURE = 0.7, 0.5, 0.99  # as published
 

@@ -30,6 +30,9 @@ The authors' code draws 1,000 models; that many evaluations of a large model tak
 training, so the default is 100. The bound ρ is the same in every round; theirs grows with the round
 (2 + 0.1 t on MNIST, at most 15). It bounds all parameters together, so it must fit the size of the
 model. Where a stage behind this one moved the last model, that model is clipped once more.
+Certified rate and accuracy are told at one radius, above 0, with the median radius (final figures
+``certified_rate``, ``certified_accuracy``, ``certified_radius``); that code plots both over all
+radii of a trigger, which a board does not. Its aggregation by geometric median is ``rfa+crfl``.
 
 Checked: order of clipping, evaluation and noise against the authors' main.py, votes against
 smooth_mnist.py, bounds and radius against certify_mnist.py, from which the values ρ = 15, σ = 0.01,

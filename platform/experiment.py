@@ -175,7 +175,7 @@ class Experiment:
             told = own_tests.measured_sizes(tests, self.built.malicious.tolist())
         with self._measured("telemetry"):  # reads all inputs
             told |= turnout.figures(self.built)
-            told |= skew.split_figures(self.built.data, self.built.shards)
+            told |= skew.split_figures(self.built.data, self.built.held)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}
 

@@ -440,6 +440,7 @@ def test_an_id_changes_with_everything_that_can_change_a_number(toys: Path) -> N
         "evaluate_by": "clients",
         "client_dropout": 0.25,
         "malicious_by": "most",
+        "fake_samples": "mean",
         "labels_each": 3,
         "size_exponent": 2.0,
         "input_noise": 0.5,
@@ -494,7 +495,12 @@ def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("precision", "bfloat16"), ("evaluate_on", "validation"), ("client_dropout", 0.25)],
+    [
+        ("precision", "bfloat16"),
+        ("evaluate_on", "validation"),
+        ("client_dropout", 0.25),
+        ("fake_samples", 80),
+    ],
 )
 def test_a_field_younger_than_the_ids_is_silent_at_its_default(
     toys: Path, name: str, value: str

@@ -68,6 +68,7 @@ class AttackFacts:
     strength: Annotated[str | None, "its parameter that attack.strength stands for"] = None
     trigger: Annotated[bool, "whether it defines what success is"]
     untargeted: Annotated[bool, "whether it only does damage"] = False
+    data_free: Annotated[bool, "whether clients without a sample can run it"] = False
     exempt: Exempt = ()
 
 

@@ -59,6 +59,12 @@ class Spec:
         Literal["lot", "fewest", "most"],
         "which clients are malicious; lot: drawn; fewest, most: those with so many samples",
     ] = "lot"
+    fake_samples: Annotated[
+        int | Literal["mean"] | None,
+        Range(1, MANY),
+        "none: malicious clients hold data as others do; a number or mean: they are added fakes"
+        " without data, all samples are dealt to the others, and each claims to hold so many",
+    ] = None
     selection: Annotated[
         Literal["random", "fixed"], "fixed: every cohort holds the same number of malicious clients"
     ] = "random"
@@ -173,6 +179,7 @@ YOUNGER_FIELDS = frozenset(
         "evaluate_by",
         "client_dropout",
         "malicious_by",
+        "fake_samples",
         "labels_each",
         "size_exponent",
         "input_noise",
@@ -235,7 +242,9 @@ def _resolve(spec: Spec) -> Spec:
     _check_kinds(spec)
     check_defense(spec.defense, spec.root_size)
     _check_triggers(spec)
-    return _measured_by_clients(spec) if _keeping(spec.defense) else spec
+    spec = _measured_by_clients(spec) if _keeping(spec.defense) else spec
+    _check_fakes(spec)
+    return spec
 
 
 def _completed(spec: Spec) -> Spec:
@@ -377,6 +386,45 @@ def _check_attackers(spec: Spec) -> None:
             f" {present} malicious among clients={spec.clients}, so nobody ever attacks; at least"
             f" per_round={-(-spec.clients // (2 * present))}, or selection=random"
         )
+
+
+def _check_fakes(spec: Spec) -> None:
+    """Where malicious clients hold no data, nothing may ask for any."""
+    if spec.fake_samples is None:
+        return
+    said = f"spec: fake_samples={spec.fake_samples} leaves malicious clients without data"
+    if attacker_count(spec.clients, spec.malicious) == spec.clients:
+        raise BadInput(
+            f"{said}, and malicious={spec.malicious:g} of clients={spec.clients} are all of them;"
+            " at least one has to be honest"
+        )
+    if spec.malicious_by != "lot":
+        raise BadInput(
+            f"{said}, so none has the {spec.malicious_by}; set malicious_by=lot, or"
+            " fake_samples=none"
+        )
+    for stage in plugin_stages(spec.attack):
+        if not plugins.attack_facts(stage.name).data_free:
+            names = [name for name in plugins.names("attacks") if _runs_without_data(name)]
+            raise BadInput(
+                f"{said}, and attack {stage.name} needs some; take one that does not"
+                f" ({', '.join(names)}), or fake_samples=none"
+            )
+    if spec.evaluate_by == "clients":
+        raise BadInput(
+            f"{said}, so they have no test data of their own; set evaluate_by=server, without a"
+            " defense whose clients keep a part of the model"
+        )
+    for stage in spec.defense:
+        if "validation" in plugins.defense_facts(stage.name).needs:
+            raise BadInput(
+                f"{said}, and defense {stage.name} lets clients score models on theirs; take"
+                " another, or fake_samples=none"
+            )
+
+
+def _runs_without_data(attack: str) -> bool:
+    return plugins.attack_facts(attack).data_free
 
 
 def check_defense(stages: Sequence[Part], root_size: int) -> None:

@@ -99,11 +99,12 @@ class _Adversaries(NamedTuple):
 
     def weight(self, number: int, view: AttackView) -> float:
         """Of the samples of the malicious clients that are there, the part of an adversary's; of
-        all of them outside a round.
+        all of them outside a round. Fakes claim the same each.
         """
         there = view.members.tolist() or range(view.clients)
-        held = sum(view.sizes[i] for i in there)
-        own = sum(view.sizes[i] for i in there if i % len(self.chains) == number)
+        sizes = view.sizes if any(view.sizes) else (1,) * view.clients
+        held = sum(sizes[i] for i in there)
+        own = sum(sizes[i] for i in there if i % len(self.chains) == number)
         return own / held if held else 0.0
 
     def init(self, view: AttackView) -> tuple[Any, ...]:

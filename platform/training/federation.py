@@ -27,8 +27,9 @@ class Federation(NamedTuple):
 
     spec: Spec  # validated, defaults filled in
     data: Data  # on the device
-    shards: tuple[Tensor, ...]  # for each client the indices of its training samples, ascending
-    sizes: tuple[int, ...]  # of the shards
+    # for each client the indices of its training samples, ascending; none where it is a fake
+    shards: tuple[Tensor, ...]
+    sizes: tuple[int, ...]  # of the shards; of a fake what it claims
     malicious: Tensor  # (m,) ids of malicious clients, ascending
     net: network.Network
     # the loop engine's working copy; every client loads the global vectors into it
@@ -41,6 +42,11 @@ class Federation(NamedTuple):
     defense: Defense  # all stages as one
     device: torch.device
     keeping: Keeping | None = None  # what each client has of its own
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The shards of the clients that hold data."""
+        return tuple(shard for shard in self.shards if len(shard))
 
     def attacked(self, round_index: int) -> bool:
         """Whether malicious clients attack in this round, from 0; a warm-up's do not count. While
@@ -103,9 +109,9 @@ class Federation(NamedTuple):
 
     def judged(self, round_index: int) -> Tensor:
         """Ascending ids of the clients of a round that telemetry takes for malicious: where
-        attackers take turns, those that wait train as honest ones.
+        attackers take turns, those that wait train as honest ones, but for fakes, which cannot.
         """
-        if self.spec.attackers == "in_turn":
+        if self.spec.attackers == "in_turn" and self.spec.fake_samples is None:
             return self.attackers(round_index)
         return self.malicious
 
@@ -203,9 +209,10 @@ def build_federation(
     data = data._replace(root=_taken(data.train, root))
     if spec.evaluate_on == "validation":
         data, rest = _validated(data, rest, spec.seed)
+    fakes = _fakes(spec)
     shards = partition.deal(
         data,
-        clients=spec.clients,
+        clients=spec.clients - len(fakes),
         alpha=spec.alpha,
         seed=spec.seed,
         among=rest,
@@ -214,7 +221,9 @@ def build_federation(
     )
     if spec.input_noise:
         data = splits.noisy(data, shards, noise=spec.input_noise, seed=spec.seed)
-    sizes = tuple(map(len, shards))
+    sizes = list(map(len, shards))
+    if spec.fake_samples is not None:
+        shards, sizes = partition.beside_fakes(shards, fakes, spec.fake_samples)
     module = _model(spec, data)
     attack, stages = _attack(spec)
     several = len(chains_apart(spec.attack)) > 1
@@ -234,7 +243,7 @@ def build_federation(
         spec=spec,
         data=_move(data, where),
         shards=tuple(shards),
-        sizes=sizes,
+        sizes=tuple(sizes),
         malicious=partition.malicious_clients(
             spec.clients,
             spec.malicious,
@@ -254,6 +263,13 @@ def build_federation(
     _trainable(built)
     _has_statistics(built)
     return built
+
+
+def _fakes(spec: Spec) -> Tensor:
+    """The ids of the clients that hold no data."""
+    if spec.fake_samples is None:
+        return torch.empty(0, dtype=torch.int64)
+    return partition.malicious_clients(spec.clients, spec.malicious, spec.seed)
 
 
 def _keeping_stage(spec: Spec) -> str:
@@ -343,7 +359,7 @@ def _trainable(built: Federation) -> None:
     spec = built.spec
     if spec.batch == 1:
         raise BadInput(built.lonely("batch=1", "set batch to 2 or more"))
-    single = [client for client, size in enumerate(built.sizes) if size == 1]
+    single = [client for client, shard in enumerate(built.shards) if len(shard) == 1]
     if single:
         where = f"client {single[0]} has one sample"
         if len(single) > 1:

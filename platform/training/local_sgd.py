@@ -51,9 +51,14 @@ def train(
 ) -> Trained:
     """Train a block from the global vectors (d,) and (e,). ``state`` is the attack's, ``attacked``
     whether it is active. The clients' rows are written into ``sheet``, one of their own unless
-    given, which also has what each client has of its own; what is returned is all of it.
+    given, which also has what each client has of its own; what is returned is all of it. A client
+    without a sample sends back the model that it was sent.
     """
     sheet = sheet or Sheet(clients, params, buffers)
+    for client in clients:
+        if not len(federation.shards[client]):  # a fake, which has nothing to train on
+            sheet.place(client, torch.zeros_like(params), params.new_zeros(()))
+    clients = [client for client in clients if len(federation.shards[client])]
     attackers = _attackers(federation, round_index) if attacked else {}
     here = Round(federation, round_index, params, buffers, state, attackers, sheet.own)
     apart = attackers if federation.attack.train else {}

@@ -137,6 +137,29 @@ def deal(
     return list(torch.split(every[order[left_out:]], sizes))
 
 
+def beside_fakes(
+    shards: Sequence[Tensor],
+    fakes: Tensor,
+    claim: int | str,
+) -> tuple[list[Tensor], list[int]]:
+    """The shards of all clients, and how many samples each says it holds, where the ``shards`` of
+    the honest ones stand in their order and ``fakes`` (m,) are the ids of clients that hold none.
+    A claim of ``mean`` is the mean of the honest clients, halves rounded up.
+
+    >>> held = [torch.tensor([0, 3, 4]), torch.tensor([1, 2])]
+    >>> shards, claimed = beside_fakes(held, torch.tensor([1, 3]), "mean")
+    >>> list(map(len, shards)), claimed
+    ([3, 0, 2, 0], [3, 3, 2, 3])
+    """
+    sizes = list(map(len, shards))
+    claimed = claim if isinstance(claim, int) else (2 * sum(sizes) + len(sizes)) // (2 * len(sizes))
+    dealt, told = list(shards), sizes
+    for fake in fakes.tolist():  # ascending, so each finds the place that it has in the end
+        dealt.insert(fake, torch.empty(0, dtype=torch.int64))
+        told.insert(fake, claimed)
+    return dealt, told
+
+
 def malicious_clients(
     clients: int,
     share: float,

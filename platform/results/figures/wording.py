@@ -78,6 +78,8 @@ def dealt(fields: Json) -> str:
     ('Dirichlet 0.5', 'IID, input noise up to 0.2')
     >>> dealt({"alpha": "labels"}), dealt({"alpha": "sizes", "size_exponent": 2.0})
     ('2 labels each', 'sizes by a power law of exponent 2')
+    >>> dealt({"alpha": None, "fake_samples": 80})
+    'IID, all to honest clients; malicious ones hold none and claim 80 each'
     """
     alpha = fields["alpha"]
     given = {name: fields.get(name, scalar_fields()[name].default) for name in SPLIT_NUMBERS}
@@ -90,4 +92,8 @@ def dealt(fields: Json) -> str:
     }
     way = ways[alpha] if alpha in ways else f"Dirichlet {alpha:g}"  # noqa: SIM401 -- :g of text
     noise = f", input noise up to {given['input_noise']:g}" if given["input_noise"] else ""
-    return way + noise
+    claim = fields.get("fake_samples")
+    if claim is None:
+        return way + noise
+    claimed = "the mean" if claim == "mean" else claim
+    return f"{way}{noise}, all to honest clients; malicious ones hold none and claim {claimed} each"
