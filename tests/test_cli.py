@@ -410,7 +410,7 @@ def test_data_shows_every_state(
         ),
         "            'nothing_of_this_name'",
     ]
-    assert cli.main(["data", "shelf"]) == 0
+    assert cli.main(["data", "shelf"]) == 1
     right, wrong = md5_of(b"right"), md5_of(b"wrong")
     head, *lines = capsys.readouterr().out.splitlines()
     assert (
