@@ -245,12 +245,12 @@ class Experiment:
         return Shares(clients[finite], weight[finite])
 
     def _honest_loss(self, trained: Trained, round_index: int) -> dict[str, float]:
-        """The mean training loss of honest clients. Where none was there it is NaN, but where that
-        is because none of them answered it is left out: nothing has diverged.
+        """The mean training loss of honest clients; left out where none was there, as nothing has
+        diverged then.
         """
         malicious = self.built.judged(round_index)
         honest = ~torch.isin(trained.client, malicious)
-        if self.spec.client_dropout and not honest.any():
+        if not honest.any():
             return {}
         losses = trained.loss.cpu()[honest]
         return {"round/train_loss": losses.double().mean().item()}
