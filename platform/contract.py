@@ -844,7 +844,9 @@ class BuildTestSet(Protocol[State_contra]):
     """
 
     def __call__(self, state: State_contra, view: AttackView, /) -> TestSet:
-        """``view.test`` holds the clean one."""
+        """``view.test`` holds the clean one. Asked once for a state: what the set takes of the
+        model, the state has to hold.
+        """
 
 
 class Attack(NamedTuple, Generic[StateT]):

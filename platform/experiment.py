@@ -245,12 +245,12 @@ class Experiment:
         return Shares(clients[finite], weight[finite])
 
     def _honest_loss(self, trained: Trained, round_index: int) -> dict[str, float]:
-        """The mean training loss of honest clients. Where none was there it is NaN, but where that
-        is because none of them answered it is left out: nothing has diverged.
+        """The mean training loss of honest clients; left out where none was there, as nothing has
+        diverged then.
         """
         malicious = self.built.judged(round_index)
         honest = ~torch.isin(trained.client, malicious)
-        if self.spec.client_dropout and not honest.any():
+        if not honest.any():
             return {}
         losses = trained.loss.cpu()[honest]
         return {"round/train_loss": losses.double().mean().item()}
@@ -343,7 +343,7 @@ class Experiment:
         if not plan:
             return state
         view = self.views.attack(state, presence)
-        return state._replace(attack=plan(state.attack, view))
+        return self._with_attack(state, plan(state.attack, view))
 
     def _after_sending(
         self,
@@ -357,7 +357,12 @@ class Experiment:
         if not remember:
             return state
         view = self.views.attack(state, presence)
-        return state._replace(attack=remember(state.attack, matrix.of(present), view))
+        return self._with_attack(state, remember(state.attack, matrix.of(present), view))
+
+    def _with_attack(self, state: State, states: Any) -> State:
+        """The state with another one of the attack; with another trigger, there is no test set."""
+        before, after = map(self.built.trigger_state, (state.attack, states))
+        return state._replace(attack=states, probed=state.probed if after is before else None)
 
     def _presence(self, cohort: Tensor, present: Tensor) -> Presence:
         """How much of the cohort (n,) attacks; ``present`` (n,) says who does."""
@@ -523,6 +528,8 @@ class Experiment:
         """
         own = self.built.trigger_state(self.state.attack)
         if self.probed is None or self.probed[0] is not own:
+            if self.state.probed is None:
+                self.state = self.state._replace(probed=self.state.round)
             self.probed = (own, build_probe(self.views, self.state))
         return self.probed[1]
 

@@ -168,6 +168,27 @@ def test_it_goes_on_from_a_stored_state_with_the_same_bytes() -> None:
     assert rest[-1].metrics == whole[-1].metrics
 
 
+@pytest.mark.parametrize(
+    ("attack", "changes"),
+    [
+        ("badnets | physical(target=2)", {}),
+        ("bad_pfl(steps=1)", {"attack_stop": 1}),
+        ("badnets | bad_pfl(target=2, steps=1)", {"attack_start": 2, "evaluate_by": "clients"}),
+    ],
+)
+def test_a_test_set_with_draws_is_the_same_after_an_interruption(
+    attack: str, changes: Mapping[str, object]
+) -> None:
+    """It is made once for a state of the attack, in whatever process the rounds after it are."""
+    spec = SHORT.replace(attack=to_chain(attack, "attack"), rounds=3, eval_every=1, **changes)
+    states: list[State] = []
+    whole = list(run(spec, folder=NOWHERE, device="cpu", keep=states.append))
+    for done, state in enumerate(states[:-1], 1):
+        stored = pickle.loads(pickle.dumps(state))
+        rest = list(run(spec, folder=NOWHERE, device="cpu", state=stored))
+        assert [record.metrics for record in rest] == [item.metrics for item in whole[done:]]
+
+
 def rates(first: list[int], second: list[int], *, paired: bool = False) -> Mapping[str, float]:
     """The figures of two adversaries who want classes 1 and 2 of four samples of class 0 each, for
     these predictions; without the trigger one of four is class 1 and three are class 2.

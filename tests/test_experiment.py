@@ -128,6 +128,7 @@ def test_malicious_clients_that_do_not_attack_are_honest() -> None:
         ("a3fl(size=2)", {"defense": "fine_pruning", "attack_start": 1}),
         ("edge_case", {"defense": "krum(f=1)", "attackers": "in_turn", "malicious": 1.0}),
         ("dba", {"attack_every": 2, "warmup": 2}),
+        ("badnets | sig(target=2)", {"defense": "ditto", "malicious": 0.4}),
     ],
 )
 def test_a_dormant_attack_leaves_the_run_without_one(
@@ -144,7 +145,7 @@ def test_a_dormant_attack_leaves_the_run_without_one(
     for found, expected in zip(metrics(dormant), metrics(plain), strict=True):
         assert {name: found[name] for name in expected} == expected
         more = {f"final/{name.partition('/')[2]}" for name in found.keys() - expected.keys()}
-        assert "final/attack_success_rate" in more and more <= unattacked.OF_THE_TRIGGER
+        assert "final/attack_success_rate" in more and all(map(unattacked.of_the_trigger, more))
 
 
 def test_a_record_counts_the_turns_of_malicious_clients() -> None:
@@ -841,6 +842,12 @@ def test_three_rounds_of_everything_are_golden(request: pytest.FixtureRequest) -
             # 360 test samples is 0.0028.
             close = 0.01 * values["norm"] if key == "sum" else ROUNDED.get(name, 0.006)
             assert value == pytest.approx(known[name][key], rel=1e-3, abs=close), f"{name}: {key}"
+
+
+def test_a_cohort_without_an_honest_client_has_not_diverged() -> None:
+    records = list(run(ATTACKED.replace(malicious=1.0), folder=NOWHERE, device="cpu"))
+    assert all("round/train_loss" not in record.metrics for record in records)
+    assert finals.final(records)["final/diverged"] == 0
 
 
 def test_attackers_that_wait_for_their_turn_count_as_honest() -> None:

@@ -79,6 +79,51 @@ def test_triggered_inputs_of_the_attacks_own_are_the_same_for_all() -> None:
     assert parts[0].triggered.tolist() == parts[1].triggered.tolist() == [0, 1, 2, 3]
 
 
+def two_adversaries() -> Probe:
+    """Both stamp four samples of classes 0, 1, 2, 1; one wants class 0, the other class 2."""
+    y = torch.tensor([0, 1, 2, 1])
+    clean = Samples(torch.zeros(4, 1), y)
+    wanted, group = torch.tensor([0] * 4 + [2] * 4), torch.tensor([0] * 4 + [1] * 4)
+    made = TestSet(torch.ones(8, 1), wanted, y.repeat(2), paired=True, group=group)
+    return Probe(clean, made, paired=True, aligned=True)
+
+
+def test_under_each_of_several_adversaries_a_client_has_its_own_samples() -> None:
+    part = own_tests([torch.tensor([1, 2])], two_adversaries(), [0], seed=0)[0]
+    assert part.triggered.tolist() == [1, 2, 5]  # the second wants what sample 2 is
+    predicted = OwnPredictions(
+        Prediction(torch.tensor([2, 0])), Prediction(torch.tensor([0, 1, 2]))
+    )
+    figures = client_figures(predicted, part, two_adversaries(), defended=False)
+    assert figures["round/attack_success_rate/1"] == 0.5
+    assert figures["round/untriggered_target_rate/1"] == 0.5
+    assert figures["round/attack_success_rate/2"] == 1.0
+    assert figures["round/untriggered_target_rate/2"] == 1.0
+    assert figures["round/trigger_effect/2"] == 0.0
+
+
+def test_the_worst_adversary_is_one_for_all_clients() -> None:
+    """The mean of each client's worst would be nobody's success."""
+
+    def rates(first: float, second: float) -> dict[str, float]:
+        return {
+            "round/attack_success_rate/1": first,
+            "round/robust_accuracy/1": 0.125,
+            "round/attack_success_rate/2": second,
+            "round/robust_accuracy/2": 0.25,
+        }
+
+    clients = {0: rates(1.0, 0.25), 1: rates(0.0, 0.5), 2: rates(0.0, 1.0), 9: rates(1.0, 0.0)}
+    figures = federation_figures(clients, malicious=[9])
+    assert figures["round/attack_success_rate"] == pytest.approx(1.75 / 3)
+    assert figures["round/attack_success_rate/1"] == pytest.approx(1 / 3)
+    assert figures["round/attack_success_rate/2"] == figures["round/attack_success_rate"]
+    assert figures["round/robust_accuracy"] == 0.25
+    assert figures["round/worst_tenth_success"] == 1.0
+    assert figures["round/malicious_success"] == 1.0
+    assert "round/robust_accuracy/2" not in figures
+
+
 def test_a_client_without_test_data_has_no_figures() -> None:
     nothing = OwnTest(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
     assert client_figures(OwnPredictions(None, None), nothing, probe(), defended=False) == {}

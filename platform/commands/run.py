@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -154,9 +153,11 @@ def _show_round(record: Record, total: int) -> None:
 
 
 def _training(metrics: Mapping[str, float]) -> str:
-    """How the round's honest clients trained, or, where clients drop out, that none answered."""
-    if "round/train_loss" in metrics or "round/answered" not in metrics:
-        return f"train loss {metrics.get('round/train_loss', math.nan):.3f}"
+    """How the round's honest clients trained, or that there was none."""
+    if "round/train_loss" in metrics:
+        return f"train loss {metrics['round/train_loss']:.3f}"
+    if "round/answered" not in metrics:
+        return "no honest client in the cohort"
     return "no honest client answered" if metrics["round/answered"] else "nobody answered"
 
 

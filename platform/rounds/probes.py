@@ -14,17 +14,18 @@ from backstop.platform.training.network import to_unit_interval
 
 
 def build_probe(views: Views, state: State) -> Probe:
-    """The inputs that the model of a round is evaluated on."""
+    """The inputs that the model of a round is evaluated on; ``state.probed`` names the draws of an
+    attack's own test set.
+    """
     attack = views.built.attack
     test = views.built.data.test
     paired = attack.trigger is not None
     if attack.test_set is not None:
         clean = Samples(to_unit_interval(test.x), test.y)
-        view = replace(views.attack(state), test=clean)
+        made = state if state.probed is None else state._replace(round=state.probed)
+        view = replace(views.attack(made), test=clean)
         triggered = attack.test_set(state.attack, view)
-        # of several adversaries a clean input stands for one triggered input of each
-        alone = triggered.group is None
-        return Probe(test, triggered, triggered.paired, aligned=triggered.paired and alone)
+        return Probe(test, triggered, triggered.paired, aligned=triggered.paired)
     if attack.goal is None:
         return Probe(test, None, paired)
     wanted = attack.goal(state.attack, test.y)

@@ -43,6 +43,9 @@ class State(NamedTuple):
     start_accuracy: float | None = None  # before the first round; None until it is measured
     # client → what it has of its own, (p,), of those that have trained; only where they keep any
     kept: Mapping[int, Tensor] = {}
+    # after how many rounds the attack's test set was made as its state now has it; None: not yet.
+    # The set's draws are named by it, so that another process makes the same one
+    probed: int | None = None
 
 
 class Presence(NamedTuple):

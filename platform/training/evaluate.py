@@ -32,7 +32,8 @@ class Probe(NamedTuple):
     triggered: TestSet | None
     # the triggered inputs are the clean ones under the trigger, in the same order
     paired: bool = False
-    # each triggered input is made of the clean one at its place, or is that one
+    # each triggered input is made of the clean one at its place, or is that one; of several
+    # adversaries the inputs of each are
     aligned: bool = False
 
 

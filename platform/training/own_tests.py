@@ -27,6 +27,7 @@ from backstop.platform.training.evaluate import (
 )
 
 MOST_TESTED = 200  # samples in a client's part: a rate is known to 3.5 points
+SUCCESS = "round/attack_success_rate"
 WORST = 10  # 1/WORST of the clients, at least one, are the worst ones
 
 
@@ -95,24 +96,36 @@ def own_tests(
     clients: Iterable[int],
     seed: int,
 ) -> dict[int, OwnTest]:
-    """What some clients are measured on in a round: the same samples with the trigger and without.
-    Where triggered inputs are of the attack's own, all clients have the same of them.
+    """What some clients are measured on in a round: the same samples with the trigger and without,
+    of several adversaries with each one's. Where triggered inputs are of the attack's own, all
+    clients have the same of them.
     """
     nothing = torch.empty(0, dtype=torch.int64)
     triggered = probe.triggered
     if triggered is None:
         return {client: OwnTest(dealt[client], nothing) for client in clients}
-    attacked = attacked_inputs(triggered).cpu()
+    each = _by_adversary(triggered)
     if probe.aligned:
-        return {client: _paired(dealt[client], attacked) for client in clients}
+        attacked = attacked_inputs(triggered).cpu()
+        parts_of = {client: [inputs[dealt[client]] for inputs in each] for client in clients}
+        return {
+            client: OwnTest(dealt[client], torch.cat([part[attacked[part]] for part in parts]))
+            for client, parts in parts_of.items()
+        }
     draws = seeds.generator(seed, "own test", "triggered")
-    some = torch.randperm(len(attacked), generator=draws)[:MOST_TESTED].sort().values
-    return {client: OwnTest(dealt[client], some) for client in clients}
+    some = [
+        inputs[torch.randperm(len(inputs), generator=draws)[:MOST_TESTED].sort().values]
+        for inputs in each
+    ]
+    return {client: OwnTest(dealt[client], torch.cat(some)) for client in clients}
 
 
-def _paired(part: Tensor, attacked: Tensor) -> OwnTest:
-    """A client's samples, and those of them that are attacked."""
-    return OwnTest(part, part[attacked[part]])
+def _by_adversary(triggered: TestSet) -> list[Tensor]:
+    """The indices of each adversary's inputs; all of them where there is one."""
+    if triggered.group is None:
+        return [torch.arange(len(triggered.wanted))]
+    group = triggered.group.cpu()
+    return [(group == number).nonzero().flatten() for number in range(int(group.max()) + 1)]
 
 
 def client_figures(
@@ -122,7 +135,8 @@ def client_figures(
     *,
     defended: bool,
 ) -> dict[str, float]:
-    """The figures of one client, named as those of the global model; ``defended`` says whether it
+    """The figures of one client, named as those of the global model; of several adversaries each
+    one's have its number behind (``round/robust_accuracy/2``). ``defended`` says whether the client
     predicts as a defense lets it.
     """
     figures: dict[str, float] = {}
@@ -134,17 +148,35 @@ def client_figures(
             figures["round/rejected_rate"] = rejected(clean)
             figures |= certified(clean, own)
     if attacked is not None and probe.triggered is not None:
-        index = part.triggered.to(probe.triggered.wanted.device)
-        made = probe.triggered
-        group = None if made.group is None else made.group[index]
-        inputs = TestSet(made.x[index], made.wanted[index], made.truth[index], group=group)
-        untriggered = None
-        if probe.paired and probe.aligned and clean is not None:
-            where = torch.isin(part.clean, part.triggered)
-            untriggered = clean.label[where.to(clean.label.device)]
-        figures |= success(attacked.label, inputs, untriggered)
+        figures |= _reached(clean, attacked, part, probe)
         if defended:
             figures["round/rejected_triggered_rate"] = rejected(attacked)
+    return figures
+
+
+def _reached(
+    clean: Prediction | None,
+    attacked: Prediction,
+    part: OwnTest,
+    probe: Probe,
+) -> dict[str, float]:
+    """What each adversary reaches at one client."""
+    made = probe.triggered
+    assert made is not None
+    counts = attacked_inputs(made).cpu()
+    figures: dict[str, float] = {}
+    for number, inputs in enumerate(_by_adversary(made), 1):
+        here = torch.isin(part.triggered, inputs)
+        index = part.triggered[here].to(made.wanted.device)
+        label = attacked.label[here.to(attacked.label.device)]
+        untriggered = None
+        if probe.paired and probe.aligned and clean is not None:
+            where = counts[inputs[part.clean]]
+            untriggered = clean.label[where.to(clean.label.device)]
+        own = TestSet(made.x[index], made.wanted[index], made.truth[index])
+        behind = "" if made.group is None else f"/{number}"
+        for name, rate in success(label, own, untriggered).items():
+            figures[name + behind] = rate
     return figures
 
 
@@ -157,7 +189,8 @@ def federation_figures(
     by_client: Mapping[int, Mapping[str, float]],
     malicious: Iterable[int],
 ) -> dict[str, float]:
-    """The means over honest clients, the worst tenth of them, and malicious clients apart.
+    """The means over honest clients, the worst tenth of them, and malicious clients apart; of
+    several adversaries the rates of the one whose success is largest in the mean.
 
     >>> rates = {0: {"round/clean_accuracy": 0.5}, 1: {"round/clean_accuracy": 1.0}}
     >>> federation_figures(rates | {7: {"round/clean_accuracy": 0.25}}, [7])
@@ -166,13 +199,13 @@ def federation_figures(
      'round/malicious_accuracy': 0.25}
     """
     apart = set(malicious)
-    honest = [figures for client, figures in by_client.items() if client not in apart]
-    attackers = [figures for client, figures in by_client.items() if client in apart]
+    honest = _of_worst([rates for client, rates in by_client.items() if client not in apart])
+    attackers = _of_worst([rates for client, rates in by_client.items() if client in apart])
     names = dict.fromkeys(name for figures in honest for name in figures)
     told = {name: _mean(_values(honest, name)) for name in names}
     for name, word, worst_is_most in (
         ("round/clean_accuracy", "accuracy", False),
-        ("round/attack_success_rate", "success", True),
+        (SUCCESS, "success", True),
     ):
         values = sorted(_values(honest, name), reverse=worst_is_most)
         if values:
@@ -183,13 +216,32 @@ def federation_figures(
     return told
 
 
+def _of_worst(clients: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The figures of some clients with those of the adversary whose success is largest in their
+    mean, the first of equal ones, under the plain names; each one's success stays beside them.
+    """
+    names = dict.fromkeys(name for rates in clients for name in rates)
+    each = [name for name in names if name.startswith(f"{SUCCESS}/")]
+    if not each:
+        return list(clients)
+    worst = max(each, key=lambda name: _mean(_values(clients, name)))
+    behind = worst.removeprefix(SUCCESS)
+    called = {name: name.removesuffix(behind) for name in names if name.endswith(behind)}
+    plain = [name for name in names if name in each or name.count("/") == 1]
+    return [
+        {name: rates[name] for name in plain if name in rates}
+        | {called[name]: rates[name] for name in called if name in rates}
+        for rates in clients
+    ]
+
+
 def global_figures(metrics: Mapping[str, float]) -> dict[str, float]:
     """The figures of the global model under names of their own.
 
     >>> global_figures({"round/clean_accuracy": 0.5, "round/robust_accuracy": 0.25})
     {'round/global_accuracy': 0.5}
     """
-    names = {"round/clean_accuracy": "accuracy", "round/attack_success_rate": "success"}
+    names = {"round/clean_accuracy": "accuracy", SUCCESS: "success"}
     return {
         f"round/global_{word}": metrics[name] for name, word in names.items() if name in metrics
     }

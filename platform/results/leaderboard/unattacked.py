@@ -13,11 +13,14 @@ OF_THE_TRIGGER = frozenset(
     f"final/{name}"
     for name in (
         "attack_success_rate",
+        "global_success",
+        "malicious_success",
         "rejected_triggered_rate",
         "robust_accuracy",
         "success_samples",
         "trigger_effect",
         "untriggered_target_rate",
+        "worst_tenth_success",
     )
 )
 
@@ -44,7 +47,7 @@ def _unattacked(spec: Json) -> Json:
 
 def _quiet(run: Logged, spec: Json) -> Entry:
     """The run with this spec and without what is said of a trigger."""
-    metrics = {name: value for name, value in run.metrics.items() if not _of_trigger(name)}
+    metrics = {name: value for name, value in run.metrics.items() if not of_the_trigger(name)}
     return Entry(
         id=run.id,
         spec=spec,
@@ -56,6 +59,11 @@ def _quiet(run: Logged, spec: Json) -> Entry:
     )
 
 
-def _of_trigger(name: str) -> bool:
-    """Whether a final figure is of triggered inputs, before or after a repair."""
-    return name.replace("unrepaired_", "") in OF_THE_TRIGGER
+def of_the_trigger(name: str) -> bool:
+    """Whether a final figure is of triggered inputs, before or after a repair, of all adversaries
+    or of one.
+
+    >>> of_the_trigger("final/unrepaired_attack_success_rate/2"), of_the_trigger("final/answered")
+    (True, False)
+    """
+    return "/".join(name.replace("unrepaired_", "").split("/")[:2]) in OF_THE_TRIGGER

@@ -29,7 +29,7 @@ from backstop.platform.results.figures.names import (
 from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.document import Document
 from backstop.platform.results.leaderboard.sheets import DataSheet, data_sheets, newest_year
-from backstop.platform.results.leaderboard.unattacked import OF_THE_TRIGGER
+from backstop.platform.results.leaderboard.unattacked import of_the_trigger
 from backstop.platform.results.report.by_round import mean_by_round
 from backstop.platform.results.report.marks import UNATTACKED
 from backstop.platform.results.tables.columns import RankedRow
@@ -274,10 +274,11 @@ def _telemetry(runs: Sequence[Json]) -> dict[str, float]:
     """Metric → mean over the runs that have it; those of single layers stand in the files only."""
     listed: dict[str, list[float]] = {}
     for run in runs:
-        said_of_trigger = OF_THE_TRIGGER if _is_dormant(run) else frozenset()
         for name, value in run["metrics"].items():
             metric = name.removeprefix("final/")
-            if "/" not in metric and metric not in IN_OTHER_COLUMNS and name not in said_of_trigger:
+            if _is_dormant(run) and of_the_trigger(name):
+                continue
+            if "/" not in metric and metric not in IN_OTHER_COLUMNS:
                 listed.setdefault(metric, []).append(value)
     return {name: math.fsum(values) / len(values) for name, values in listed.items()}
 
