@@ -23,13 +23,14 @@ step is not taken that would leave no more than half of the round, nor where bot
 one size. Measures count in billionths of the largest one. Buffers are not measured. Whatever else
 the paper does to the aggregate is not here; sample counts weigh the kept rows.
 
-Known to fail: in a cohort of ten. None of ten values can be 3 deviations from the mean, and tests at
-0.01 do not tell two of five from five; five attackers of twenty are seen. Without an attack honest
-clients are pruned in most rounds, since so many measures are tested.
+Known to fail: in a cohort of ten. None of ten values can be 3 deviations from the mean, and tests
+at 0.01 do not tell two of five from five; of twenty, four attackers are seen in most rounds. Without
+an attack honest clients are pruned in most rounds, since so many measures are tested.
 
 Checked: measures (the variance is the update's), tests and the loop against public
-reimplementations, which differ from each other: one over updates of low rank has this loop; that in AGSD's code keeps who passes all tests at
-0.0001 and then the larger of two clusters of all measures.
+reimplementations, which differ from each other: one, for updates of low rank, has this loop; the
+one in AGSD's code keeps who passes all tests at 0.0001, and then the larger of two clusters of all
+measures.
 
 Example:
 >>> import torch
