@@ -25,7 +25,7 @@ the paper does to the aggregate is not here; sample counts weigh the kept rows.
 
 Known to fail: in a cohort of ten. None of ten values can be 3 deviations from the mean, and tests
 at 0.01 do not tell two of five from five; of twenty, four attackers are seen in most rounds.
-Without an attack honest clients are pruned in most rounds, since so many measures are tested.
+Without an attack honest clients are pruned, since so many measures are tested.
 
 Checked: measures (the variance is the update's), tests and the loop against public
 reimplementations, which differ from each other: one, for updates of low rank, has this loop; the
