@@ -156,7 +156,7 @@ def _top_down(
         return apart[~torch.eye(len(among), dtype=torch.bool)].sigmoid()
 
     first, later = passes
-    network = variational.drawn(seen.shape[1], hidden, max(hidden // _NARROWER, 1), draws)
+    network = variational.untrained(seen.shape[1], hidden, max(hidden // _NARROWER, 1), draws)
     network = variational.trained(network, differences(), first, draws)
     while len(elected) < wanted:
         network = variational.trained(network, differences(), later, draws)

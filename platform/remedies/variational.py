@@ -54,7 +54,7 @@ class Autoencoder(NamedTuple):
         return tuple(piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True))
 
 
-def drawn(
+def untrained(
     inputs: int,
     hidden: int,
     latent: int,
@@ -83,7 +83,7 @@ def trained(
 
     >>> draws = torch.Generator().manual_seed(0)
     >>> x, other = torch.full((4, 3), 0.9).double(), torch.full((1, 3), 0.1).double()
-    >>> network = trained(drawn(3, 8, 2, draws), x, 200, draws)
+    >>> network = trained(untrained(3, 8, 2, draws), x, 200, draws)
     >>> known, unknown = errors(network, torch.cat([x[:1], other]), torch.zeros(1, 2).double())
     >>> bool(known < unknown)
     True

@@ -132,7 +132,7 @@ def test_long_layers_are_thinned_evenly() -> None:
 
 def test_the_gradient_is_that_of_the_loss() -> None:
     draws = generator(0, "tests", "autoencoder")
-    network = variational.drawn(6, 8, 2, draws)
+    network = variational.untrained(6, 8, 2, draws)
     x = torch.rand(5, 6, generator=draws, dtype=torch.float64)
     noise = torch.randn(5, 2, generator=draws, dtype=torch.float64)
     grad = torch.empty_like(network.weights)
@@ -148,7 +148,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
 
 def test_training_is_that_of_the_reference() -> None:
     x = torch.rand(11, 6, generator=generator(0, "tests", "autoencoder"), dtype=torch.float64)
-    before = variational.drawn(6, 8, 2, generator(1, "tests", "autoencoder"))
+    before = variational.untrained(6, 8, 2, generator(1, "tests", "autoencoder"))
     after = variational.trained(before, x, 3, generator(2, "tests", "autoencoder"))
     slow = twin.Autoencoder(6, 8, 2, generator(1, "tests", "autoencoder"))
     slow.draws = generator(2, "tests", "autoencoder")
