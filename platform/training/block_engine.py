@@ -33,7 +33,7 @@ from backstop.platform.training.client_rules import (
     plain_steps,
 )
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_steps import Plan, steps_differ, width
+from backstop.platform.training.local_steps import LocalSteps, steps_differ, width
 from backstop.platform.training.lock_free import TURN, given_up
 from backstop.platform.training.network import split, to_unit_interval
 from backstop.platform.training.stage_errors import located
@@ -87,7 +87,7 @@ class _Block:
         self,
         here: Round,
         clients: Sequence[int],
-        plans: Mapping[int, Plan],
+        plans: Mapping[int, LocalSteps],
         kind: StepKind,
     ) -> None:
         self.here = here
@@ -352,7 +352,7 @@ class _Feed:
     def __init__(
         self,
         federation: Federation,
-        plans: Sequence[Plan],
+        plans: Sequence[LocalSteps],
         rules: Sequence[Rules],
         live: Sequence[int],
     ) -> None:
@@ -403,7 +403,7 @@ class _Feed:
                 x[own], y[own] = change(x[own], y[own])
 
 
-def _sizes(shape: tuple[int, int], plans: Sequence[Plan]) -> npt.NDArray[np.int64]:
+def _sizes(shape: tuple[int, int], plans: Sequence[LocalSteps]) -> npt.NDArray[np.int64]:
     """How many samples (steps, k) each client has in each step."""
     sizes = np.zeros(shape, dtype=np.int64)
     for row, plan in enumerate(plans):
@@ -414,7 +414,7 @@ def _sizes(shape: tuple[int, int], plans: Sequence[Plan]) -> npt.NDArray[np.int6
 def _filled(
     sizes: npt.NDArray[np.int64],
     samples: int,
-    plans: Sequence[Plan],
+    plans: Sequence[LocalSteps],
 ) -> tuple[Tensor, Tensor]:
     """The samples (steps, k, b) of all steps, and their weights: 0 where there is none."""
     present = np.arange(samples) < sizes[..., None]

@@ -15,7 +15,7 @@ from torch import Tensor
 from backstop.platform.contract import ClientView, Local, RoundView, Samples
 from backstop.platform.optimizers import Optimizer
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_steps import Batches, Plan, plan
+from backstop.platform.training.local_steps import Batches, LocalSteps, plan_steps
 from backstop.platform.training.network import to_unit_interval
 from backstop.platform.training.stage_errors import located
 
@@ -131,9 +131,14 @@ class Round(NamedTuple):
         params, buffers = keeping.start(vectors, self.own.get(client))
         return self._replace(params=params, buffers=buffers)
 
-    def plan(self, client: int) -> Plan:
+    def plan(self, client: int) -> LocalSteps:
         """The local steps of a client."""
-        return plan(self.federation, self.round_index, client, client in self.attackers)
+        return plan_steps(
+            self.federation,
+            self.round_index,
+            client,
+            client in self.attackers,
+        )
 
     def dropout(self, client: int) -> tuple[str | int, ...]:
         """The name of a client's draws of dropout."""

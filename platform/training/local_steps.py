@@ -17,7 +17,7 @@ from backstop.platform.training.federation import Federation
 Batches = list[Tensor]  # for each local step the indices of its samples
 
 
-class Plan(NamedTuple):
+class LocalSteps(NamedTuple):
     """The local steps of a client in a round."""
 
     order: Tensor  # (s,) int64: the indices of the samples, step after step
@@ -34,19 +34,19 @@ class Plan(NamedTuple):
         return len(self.sizes), self.order.shape[0]
 
 
-def plan(
+def plan_steps(
     federation: Federation,
     round_index: int,
     client: int,
     attacking: bool,
-) -> Plan:
+) -> LocalSteps:
     """The local steps of a client in a round: reshuffled every epoch and cut by :func:`cut`."""
     shard, samples = federation.shards[client], federation.sizes[client]
     draws = federation.draws("batches", round_index, client)
     epochs = _epochs(federation, attacking)
     shuffled = [torch.randperm(samples, generator=draws) for _ in range(epochs)]
     order = torch.cat(shuffled) if epochs > 1 else shuffled[0]
-    return Plan(shard[order], _step_sizes(federation, samples) * epochs)
+    return LocalSteps(shard[order], _step_sizes(federation, samples) * epochs)
 
 
 def batches(
@@ -55,8 +55,8 @@ def batches(
     client: int,
     attacking: bool,
 ) -> Batches:
-    """The :func:`plan` of a client, step by step."""
-    return plan(federation, round_index, client, attacking).batches
+    """The :func:`plan_steps` of a client, step by step."""
+    return plan_steps(federation, round_index, client, attacking).batches
 
 
 def cut(federation: Federation, epoch: Tensor) -> Batches:
@@ -65,7 +65,7 @@ def cut(federation: Federation, epoch: Tensor) -> Batches:
     Where the model cannot be trained on one sample, a single last one is part of the step before
     it, so that none is left out. Raises BadInput where there is no step before it.
     """
-    return Plan(epoch, _step_sizes(federation, epoch.shape[0])).batches
+    return LocalSteps(epoch, _step_sizes(federation, epoch.shape[0])).batches
 
 
 def _step_sizes(federation: Federation, samples: int) -> list[int]:
