@@ -137,9 +137,11 @@ def desk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BACKSTOP_CACHE", str(cache))
     for variable in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
-    starts.save_start(tmp_path / "model.safetensors", {"weight": torch.zeros(2, 2)})
-    for folder in ("data", "work", "clients"):
+    for folder in ("data", "work", "clients", "vit", "bert"):
         (tmp_path / folder).mkdir()
+    for folder in ("", "vit", "bert"):
+        starts.save_start(tmp_path / folder / "model.safetensors", {"weight": torch.zeros(2, 2)})
+    (tmp_path / "bert/config.json").write_text("{}", encoding="utf-8")
     for file, code in written_files().items():
         (tmp_path / file).write_text(code, encoding="utf-8")
     write_hospitals(tmp_path)
