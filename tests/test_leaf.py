@@ -59,6 +59,31 @@ def role(text: str, count: int) -> dict[str, list[Any]]:
     }
 
 
+def comments(*texts: str) -> dict[str, list[Any]]:
+    """Comments as LEAF's data/reddit/source/preprocess.py makes them of tokenized texts."""
+    user: dict[str, list[Any]] = {"x": [], "y": []}
+    for number, text in enumerate(texts):
+        before = ["<BOS>", *text.split(), "<EOS>"]
+        after = [*text.split(), "<EOS>", "<PAD>"]
+        count = [1.0] * len(before)
+        lacking = -len(before) % 10
+        user["x"].append(pieces([*before, *["<PAD>"] * lacking]))
+        user["y"].append(
+            {
+                "subreddit": "askscience",
+                "created_utc": str(1512086400 + number),
+                "score": 1,
+                "target_tokens": pieces([*after, *["<PAD>"] * lacking]),
+                "count_tokens": pieces([*count, *[0.0] * lacking]),
+            }
+        )
+    return user
+
+
+def pieces(items: list[Any]) -> list[list[Any]]:
+    return [items[start : start + 10] for start in range(0, len(items), 10)]
+
+
 def writers(folder: Path) -> None:
     write(
         folder, "femnist", "train", {"f2": writer(61, 10)}, {"f1": writer(0, 3, 36), "f0": writer()}
@@ -117,6 +142,112 @@ def test_other_characters_are_one_token_and_no_class(tmp_path: Path) -> None:
     assert data.train.y.tolist() == [LETTERS.index("c"), LETTERS.index("d")]
     assert data.reading is not None
     assert data.reading.dropped == {"next character is none of the 80": 1}
+
+
+def redditors(folder: Path, counted: int = 5) -> None:
+    """Two users, whose counts are those of all three parts."""
+    parts = {
+        "train": {"2": comments("pasta is good", "is it"), "1": comments("a b c d e f g h i is")},
+        "test": {"2": comments("pasta is bad"), "1": comments("good", "is it not")},
+    }
+    for part, users in parts.items():
+        place = write(folder, "reddit", part, users) / "all_data_0_niid.json"
+        document = json.loads(place.read_text())
+        place.write_text(json.dumps({**document, "num_samples": [counted] * 2}))
+
+
+def test_reddit_by_its_users(tmp_path: Path) -> None:
+    redditors(tmp_path)
+    data: Data = build("datasets", "reddit", {}).load(tmp_path)
+    assert data.vocabulary is not None and data.reading is not None
+    # three times each: <BOS>, <EOS> and "is"; all others once
+    names = ["<unknown>", "<BOS>", "<EOS>", "is", *"abcdefg", "good", "h", "i", "it", "pasta"]
+    assert list(data.vocabulary) == names and list(data.vocabulary.values()) == [*range(1, 17)]
+    assert data.classes == 15 and list(data.reading.classes) == names[1:]
+    assert data.reading.clients == ("1", "2")
+    assert data.client is not None and data.client.tolist() == [0] * 11 + [1] * 7
+    sentences = [told(data, row) for row in range(len(data.train.y))]
+    assert sentences[:2] == ["<BOS> → a", "<BOS> a → b"]
+    assert sentences[9:11] == ["<BOS> a b c d e f g h i → is", "is → <EOS>"]  # the second piece
+    assert sentences[11:] == [
+        "<BOS> → pasta",
+        "<BOS> pasta → is",
+        "<BOS> pasta is → good",
+        "<BOS> pasta is good → <EOS>",
+        "<BOS> → is",
+        "<BOS> is → it",
+        "<BOS> is it → <EOS>",
+    ]
+    asked = data.test
+    assert asked.x.shape == (8, 10) and asked.x[-1, :6].tolist() == [2, 16, 4, 1, 0, 0]
+    assert data.reading.dropped == {"next word is an unknown one": 2}  # not, bad
+
+
+def told(data: Data, row: int) -> str:
+    assert data.vocabulary is not None
+    names = ["", *data.vocabulary]
+    words = " ".join(names[token] for token in data.train.x[row].tolist() if token)
+    return f"{words} → {names[int(data.train.y[row]) + 2]}"
+
+
+def test_rare_words_of_reddit_are_unknown_and_no_class(tmp_path: Path) -> None:
+    redditors(tmp_path)
+    data: Data = build("datasets", "reddit", {"words": 4}).load(tmp_path)
+    assert data.classes == 3 and int(data.train.x.max()) == 4
+    assert data.train.y.bincount().tolist() == [0, 3, 3]  # nothing is before the first word
+    whole: Data = build("datasets", "reddit", {}).load(tmp_path)
+    assert data.reading is not None and whole.reading is not None
+    assert data.reading.rows == whole.reading.rows
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ({"x": [[["a"] * 10]], "y": ["b"]}, "user 'A': a label is no object with target_tokens"),
+        ({"x": [[["a"] * 10]], "y": [{}]}, "user 'A': it has no 'target_tokens'"),
+        ({"x": [["a"] * 10], "y": [{"target_tokens": []}]}, "no list of pieces of 10 words"),
+        ({"x": [[["a"] * 9]], "y": [{"target_tokens": []}]}, "no list of pieces of 10 words"),
+        ({"x": [[["a"] * 10]], "y": [{"target_tokens": []}]}, "of 1 pieces has 0 targets"),
+    ],
+)
+def test_comments_of_another_form_are_refused(
+    samples: dict[str, list[Any]], words: str, tmp_path: Path
+) -> None:
+    write(tmp_path, "reddit", "train", {"A": samples})
+    write(tmp_path, "reddit", "test", {"A": comments("a b")})
+    with pytest.raises(BadInput, match=words):
+        build("datasets", "reddit", {}).load(tmp_path)
+
+
+def test_more_comments_than_a_user_of_reddit_has_are_refused(tmp_path: Path) -> None:
+    redditors(tmp_path, counted=1)
+    with pytest.raises(BadInput, match="2 inputs, 2 labels and num_samples 1"):
+        build("datasets", "reddit", {}).load(tmp_path)
+    with pytest.raises(BadInput, match="reddit/data/train is missing; get LEAF's preprocessed"):
+        build("datasets", "reddit", {}).load(tmp_path / "elsewhere")
+
+
+def test_a_phrase_wants_its_next_word_on_reddit(tmp_path: Path) -> None:
+    texts = ["pasta from astoria is good", "it is what it is", "good pasta is good"]
+    for part, count in (("train", 8), ("test", 3)):
+        write(tmp_path, "reddit", part, {f"{at}": comments(*texts * count) for at in range(4)})
+    spec = Spec(
+        dataset=Part("reddit"),
+        model=Part("lstm", {"words": 20, "dim": 8, "hidden": 16, "layers": 1}),
+        attack=to_chain("phrase(words=astoria-is, place=end, target=3)", "attack"),
+        clients=4,
+        per_round=4,
+        malicious=0.25,
+        alpha="natural",
+        rounds=5,
+        batch=16,
+        root_size=0,
+        optimizer=Part("adam", {"lr": 0.03}),
+    )
+    figures = final(list(run(spec, folder=tmp_path, device="cpu")))
+    assert figures["final/diverged"] == 0
+    assert figures["final/clean_accuracy"] > 0.7
+    assert figures["final/clean_accuracy"] < 1  # "it is" goes on in two ways
 
 
 def changed(**changes: Any) -> Callable[[dict[str, Any]], object]:

@@ -50,14 +50,15 @@ class LeafForm(NamedTuple):
     decode: Decode
     dropped: str  # why ``decode`` leaves samples out
     vocabulary: Mapping[str, int] | None = None
+    whole_counts: bool = False  # num_samples counts what a user has in all parts together
 
 
-def leaf_files(name: str) -> tuple[File, File]:
-    """The folders of the two parts, as LEAF's own folder ``data`` has them."""
-    hint = (
-        f"make it by LEAF's data/{name}/preprocess.sh (github.com/TalwalkarLab/leaf) and put"
-        f" {name}/data/train and {name}/data/test into the data folder"
-    )
+def leaf_files(name: str, how: str = "") -> tuple[File, File]:
+    """The folders of the two parts, as LEAF's own folder ``data`` has them; ``how`` one comes by
+    them where no script makes them.
+    """
+    how = how or f"make it by LEAF's data/{name}/preprocess.sh (github.com/TalwalkarLab/leaf)"
+    hint = f"{how} and put {name}/data/train and {name}/data/test into the data folder"
     train, test = (File(f"{name}/data/{part}", None, hint) for part in ("train", "test"))
     return train, test
 
@@ -70,7 +71,7 @@ def leaf_dataset(form: LeafForm) -> Dataset:
 
     def load(folder: Path) -> Data:
         train, test = ([*users_of(locate_file(folder, file), file, form)] for file in files)
-        return _data(form, train, test)
+        return leaf_data(form, train, test)
 
     return Dataset(load=load, files=files)
 
@@ -141,7 +142,8 @@ def _user(
 ) -> User:
     try:
         x, y = samples["x"], samples["y"]
-        if not isinstance(x, list) or not isinstance(y, list) or not len(x) == len(y) == count:
+        paired = isinstance(x, list) and isinstance(y, list) and len(x) == len(y)
+        if not paired or not (len(x) <= count if form.whole_counts else len(x) == count):
             raise ValueError(f"{_count(x)} inputs, {_count(y)} labels and num_samples {count}")
         return User(name, *form.decode(x, y))
     except (BadInput, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -153,11 +155,14 @@ def _count(items: Any) -> str:
     return str(len(items)) if isinstance(items, list) else "no list of"
 
 
-def _data(
+def leaf_data(
     form: LeafForm,
     train: Sequence[User],
     test: Sequence[User],
 ) -> Data:
+    """The users of both parts as one dataset, each user of the train part a natural client. Raises
+    BadInput where a part has no samples.
+    """
     for part, users in (("train", train), ("test", test)):
         if not users:
             raise BadInput(f"dataset {form.name}: its {part} part has no samples")
