@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backstop.platform import storage
+from backstop.platform import storage, vault
 from backstop.platform.contract import Record, Search, Spec
 from backstop.platform.params import BadInput
 
@@ -381,14 +381,13 @@ def _site(
     """Where a sweep reads and writes, checked. Raises BadInput before anything is trained."""
     from backstop.platform.commands.output import usable_store
     from backstop.platform.results.tracking.experiments import check_name
-    from backstop.platform.rounds import starts
     from backstop.platform.sweeps.conduct import Site
     from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder
 
     check_name(experiment)
     located = usable_store(Namespace(store=str(store)))
-    starts.keep_with(storage.locate(store))
+    vault.keep_with(storage.locate(store))
     return Site(
         located,
         storage.locate(store),

@@ -54,6 +54,15 @@ class Range:
         return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
+@dataclass(frozen=True)
+class Content:
+    """In an annotation: the text is the path of a file, or of a folder in which the files of some
+    patterns count. A spec names it by what it holds.
+    """
+
+    files: tuple[str, ...] = ()  # patterns, of a folder
+
+
 class Parameter(NamedTuple):
     """A parameter as its annotation declares it."""
 
@@ -63,6 +72,7 @@ class Parameter(NamedTuple):
     range: Range | None
     default: Any  # inspect.Parameter.empty where there is none
     text: str
+    content: Content | None = None
 
     @property
     def allowed(self) -> str:
@@ -121,6 +131,7 @@ def declare(
         range=extras.get(Range),
         default=default,
         text=extras.get(str, ""),
+        content=extras.get(Content),
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backstop.platform import cli, experiment, plugins
+from backstop.platform import cli, experiment, plugins, vault
 from backstop.platform.contract import Data, Part, Samples, Spec
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
@@ -207,7 +207,7 @@ def test_a_user_without_a_home_is_told_the_way_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("BACKSTOP_CACHE")
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(BadInput, match="set BACKSTOP_CACHE"):
-        starts.cache()
+        vault.cache()
 
 
 def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(
@@ -220,7 +220,7 @@ def test_a_warm_up_that_is_there_needs_a_cache_that_can_be_read_only(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", full)
-    monkeypatch.setattr(starts, "TemporaryFile", full)
+    monkeypatch.setattr(vault, "TemporaryFile", full)
     preflight([spec], NOWHERE, "cpu")
     assert torch.equal(Experiment(spec, NOWHERE, "cpu").state.params, first)
     with pytest.raises(BadInput, match=r"Read-only file system; .* BACKSTOP_CACHE"):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from pyarrow import fs
 
-from backstop.platform import cli, storage
+from backstop.platform import cli, storage, vault
 from backstop.platform.contract import Spec
 from backstop.platform.experiment import Experiment, run
 from backstop.platform.params import BadInput
@@ -106,14 +106,14 @@ def starts_at_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test keeps in an object store, others do not."""
     monkeypatch.delenv("BACKSTOP_STARTS", raising=False)
     yield
-    starts.keep_with(Path())
+    vault.keep_with(Path())
 
 
 def test_a_store_in_a_folder_keeps_no_starts_elsewhere() -> None:
-    starts.keep_with(storage.locate("s3://bucket/path"))
-    assert str(starts.cache()) == "s3://bucket/path/starts"
-    starts.keep_with(Path("somewhere"))
-    assert isinstance(starts.cache(), Path)
+    vault.keep_with(storage.locate("s3://bucket/path"))
+    assert str(vault.cache()) == "s3://bucket/path/starts"
+    vault.keep_with(Path("somewhere"))
+    assert isinstance(vault.cache(), Path)
 
 
 @pytest.mark.parametrize("uri", ["", "postgresql://host/runs"])
@@ -169,7 +169,7 @@ def test_a_start_and_a_warm_up_are_found_by_another_node(
     for folder in ("", "starts", "starts/warm"):
         (tmp_path / "bucket" / "kept" / folder).mkdir(exist_ok=True)
     spec = Spec(clients=12, per_round=6, rounds=1, batch=16, root_size=20, warmup=2)
-    starts.keep_with(arrow)
+    vault.keep_with(arrow)
     monkeypatch.setenv("BACKSTOP_CACHE", str(tmp_path / "first"))
     name = starts.save_start(tmp_path / "a.safetensors", {"weight": torch.ones(2)})
     warm = Experiment(spec, tmp_path, "cpu").state.params

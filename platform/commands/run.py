@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backstop.platform import collector, storage
+from backstop.platform import collector, storage, vault
 from backstop.platform.commands.client_figures import client_lines, worst_tenth
 from backstop.platform.commands.output import (
     DONE,
@@ -61,7 +61,7 @@ def run_spec(options: argparse.Namespace) -> int:
         from backstop.platform.training.device import choose_device
 
     folder = storage.locate(options.store)
-    starts.keep_with(folder)
+    vault.keep_with(folder)
     keeps_models = options.keep_models == "all"
     spec = _requested_spec(options)
     parse_actors(options.client_actors)

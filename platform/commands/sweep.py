@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backstop.platform import collector, storage
+from backstop.platform import collector, storage, vault
 from backstop.platform.commands.again import begin_again
 from backstop.platform.commands.board import write_board
 from backstop.platform.commands.forecast import print_forecast
@@ -74,7 +74,6 @@ def sweep(options: argparse.Namespace) -> int:
     with collector.resting():
         from backstop.platform.commands.live import Watch
         from backstop.platform.results.tracking.journal import settling
-        from backstop.platform.rounds import starts
         from backstop.platform.sweeps.beside import Beside
         from backstop.platform.sweeps.conduct import conduct, shortfalls
         from backstop.platform.sweeps.ray_tune import Precautions, RayTune
@@ -85,7 +84,7 @@ def sweep(options: argparse.Namespace) -> int:
 
     actors = parse_actors(options.client_actors)
     device = choose_device(options.device)
-    starts.keep_with(storage.locate(options.store))
+    vault.keep_with(storage.locate(options.store))
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)

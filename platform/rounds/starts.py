@@ -2,109 +2,42 @@
 that many experiments share.
 
 A checkpoint is kept under the sha256 of its bytes, so a spec that names it means these very bytes.
-With an object store as ``--store`` they are kept in it, where every node of a cluster finds them.
 A warm-up is a function of a spec itself, so what is kept of it is a cache: where it is lost, it is
 computed again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import torch
 from torch import Tensor
 
-from backstop.platform import storage
-from backstop.platform.disk import cache_name, file_lock, write_atomically
+from backstop.platform import storage, vault
+from backstop.platform.disk import file_lock, write_atomically
 from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
-from backstop.platform.specs.spec import START_HINT, START_NAME, Spec
-from backstop.platform.storage import Location, Remote
+from backstop.platform.specs.spec import START_HINT, Spec
+from backstop.platform.storage import Location
 
-REMEDY = (
-    "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
-)
 SCHEDULE = ("attack_start", "attack_stop", "attack_every", "attackers")
-PROBE_BYTES = 2**12  # a file system that has no block left says so
-SETTING = "BACKSTOP_STARTS"  # a folder or a part of an object store
-
-
-class _Place:
-    """Where this process keeps checkpoints and warm-ups unless told otherwise; None: in a cache."""
-
-    of_store: Location | None = None
-
-
-def keep_with(store: Location) -> None:
-    """Keep checkpoints and warm-ups of this process in the store from now on, if that is an object
-    store: nodes share no folder then.
-    """
-    _Place.of_store = store / "starts" if isinstance(store, Remote) else None
-
-
-def cache() -> Location:
-    """Where checkpoints and finished warm-ups are kept: ``$BACKSTOP_STARTS``, else in the object
-    store of :func:`keep_with`, else ``starts`` in ``$BACKSTOP_CACHE``, else in
-    ``~/.cache/backstop``.
-    """
-    if given := os.environ.get(SETTING):
-        return storage.locate(given)
-    return _Place.of_store or _local_cache()
-
-
-def _local_cache() -> Path:
-    given = cache_name()
-    try:
-        return Path(given).expanduser() / "starts"
-    except RuntimeError as error:  # no HOME, and a user whom the system does not know
-        raise BadInput(f"{given}: {error}; {REMEDY}") from None
-
-
-def check_usable() -> None:
-    """Raise BadInput where checkpoints and warm-ups cannot be kept, before anything is trained."""
-    folder = cache()
-    if isinstance(folder, Remote):
-        storage.check_object_store(folder)
-        return
-    with _keeping():
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:
-            file.write(bytes(PROBE_BYTES))
-
-
-@contextmanager
-def _keeping() -> Iterator[None]:
-    """What the system has against a file in the cache becomes BadInput that names the way out."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(
-            f"{cache()} cannot be written: {error.strerror or error}; {REMEDY}"
-        ) from None
 
 
 def keep_start(file: str) -> str:
     """Keep a copy of a checkpoint and return its name, ``sha256-…``, which is returned as it is.
     BadInput for a file that is none.
     """
-    if START_NAME.fullmatch(file):
+    if vault.NAME.fullmatch(file):
         return file
     path = Path(file).expanduser()
     if not path.is_file():
         raise BadInput(f"start={file!r}: there is no such file; {START_HINT}")
     read_tensors(path)
-    content = path.read_bytes()
-    name = f"sha256-{hashlib.sha256(content).hexdigest()}"
-    with _keeping():
-        if not storage.exists(cache() / name):
-            storage.write_whole(cache() / name, content, patient=True)
-    return name
+    return vault.keep(path.read_bytes())
 
 
 def check_writable(file: str) -> Path:
@@ -118,7 +51,7 @@ def check_writable(file: str) -> Path:
             f"--save {file!r} cannot be written; give the path of a file in a folder that exists,"
             " e.g. model.safetensors"
         )
-    check_usable()
+    vault.check_usable()
     return path
 
 
@@ -155,16 +88,16 @@ def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
     """Name → tensor of a kept checkpoint, looked for in the cache and in ``starts`` of the data
     folder.
     """
-    kept, supplied = cache() / name, folder / "starts" / name
-    path = next((path for path in (kept, supplied) if storage.exists(path)), None)
+    own, supplied = vault.cache() / name, folder / "starts" / name
+    path = next((path for path in (own, supplied) if storage.exists(path)), None)
     if path is None:
         raise BadInput(
-            f"start={name} is neither in {kept.parent} nor in {supplied.parent};"
+            f"start={name} is neither in {own.parent} nor in {supplied.parent};"
             " give its file once: --start FILE"
         )
     with storage.open_read(path) as file:
         content = file.read()
-    if f"sha256-{hashlib.sha256(content).hexdigest()}" != name:
+    if vault.name_of(content) != name:
         raise BadInput(
             f"start={name}: {path} was changed; remove it and give the file once more: --start FILE"
         )
@@ -200,15 +133,15 @@ def compute_once(
     if warm is not None:
         return warm
     with ExitStack() as held:
-        with _keeping():
-            held.enter_context(file_lock(_local_cache() / "warm" / f"{key}.lock"))
+        with vault.keeping():
+            held.enter_context(file_lock(vault.local_cache() / "warm" / f"{key}.lock"))
         warm = _made(path)
         if warm is None:
             params, buffers = warm = make(path.parent)
             # a full disk makes torch's own writer raise something else than an OSError
             content = BytesIO()
             torch.save((params.cpu(), buffers.cpu()), content)
-            with _keeping():
+            with vault.keeping():
                 storage.write_whole(path, content.getbuffer(), patient=True)
         return warm
 
@@ -216,11 +149,11 @@ def compute_once(
 def check_makeable(key: str) -> None:
     """Check that a warm-up is there or can be kept. Raises BadInput."""
     if not storage.exists(_warm_path(key)):
-        check_usable()
+        vault.check_usable()
 
 
 def _warm_path(key: str) -> Location:
-    return cache() / "warm" / f"{key}.pt"
+    return vault.cache() / "warm" / f"{key}.pt"
 
 
 def _made(path: Location) -> tuple[Tensor, Tensor] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from backstop.platform import plugins
+from backstop.platform import plugins, vault
 from backstop.platform.params import BadInput, fill
 from backstop.platform.specs import notation
 from backstop.platform.specs.notation import NEXT_ADVERSARY
@@ -145,10 +145,14 @@ def _all_stages(given: str | Part | Sequence[Part | str]) -> tuple[Part, ...]:
 
 def complete_part(given: Part, group: str) -> Part:
     """The part with defaults filled in and every parameter checked; a loose file is named by what
-    it holds.
+    it holds, and so are files of which the content counts.
     """
     if given.name == NEXT_ADVERSARY:
         return Part(NEXT_ADVERSARY)
     plugin = plugins.find(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"
-    return Part(plugin.name, fill(plugin.parameters, given.params, where))
+    params = fill(plugin.parameters, given.params, where)
+    for name, parameter in plugin.parameters.items():
+        if parameter.content is not None and params[name] is not None:
+            params[name] = vault.keep_given(params[name], parameter.content, f"{where}: {name}")
+    return Part(plugin.name, params)

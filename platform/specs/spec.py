@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from backstop.platform import loose, plugins
+from backstop.platform import loose, plugins, vault
 from backstop.platform.optimizers import OPTIMIZERS
 from backstop.platform.params import (
     BadInput,
@@ -234,7 +233,7 @@ def _resolve(spec: Spec) -> Spec:
     _check_attackers(spec)
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
-    if spec.start is not None and not START_NAME.fullmatch(spec.start):
+    if spec.start is not None and not vault.NAME.fullmatch(spec.start):
         raise BadInput(
             f"spec: start={spec.start!r} is not allowed;"
             f" start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"
@@ -568,7 +567,6 @@ def spec_id(spec: Spec) -> str:
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
-START_NAME = re.compile("sha256-[0-9a-f]{64}")
 START_HINT = (
     "a checkpoint holds named tensors: the .safetensors that `backstop run --save FILE` writes,"
     " or a state dict saved by torch.save"

@@ -31,9 +31,9 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from backstop.platform import vault
 from backstop.platform.contract import BrokenStage
 from backstop.platform.params import BadInput
-from backstop.platform.rounds import starts
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json
 from backstop.platform.sweeps import failures
 from backstop.platform.sweeps.backend import Observer, Task
@@ -91,7 +91,7 @@ class Trial(tune.Trainable):
             raise BadInput(f"a node that has joined is {here}; the sweep runs on {fingerprint}")
         torch.set_num_threads(1)
         self.task, self.idle_since = task, time.perf_counter()
-        starts.keep_with(task.destination.checkpoints.parent)
+        vault.keep_with(task.destination.checkpoints.parent)
         self.clients = workers.clients(task.device)
         self.guard = Guard(workers.limits)
         self.reset_config(config)

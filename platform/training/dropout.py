@@ -57,6 +57,20 @@ class Dropout(nn.Module):
         return drawn >= int(self.share * 2**BITS)
 
 
+def name_dropout(module: nn.Module) -> nn.Module:
+    """The module with each layer of torch's dropout replaced by one that draws from a key. The
+    module itself is changed.
+    """
+    layers = [name for name, part in module.named_modules() if type(part) is nn.Dropout]
+    for number, name in enumerate(layers):
+        part = module.get_submodule(name)
+        assert isinstance(part, nn.Dropout)
+        if part.p and name:
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, Dropout(part.p, number))
+    return module
+
+
 def _draw(counter: Tensor) -> Tensor:
     """A number in [0, 2**53) for each counter (int64; products wrap around as they should)."""
     z = counter * -7046029254386353131  # the golden ratio's 0x9E3779B97F4A7C15

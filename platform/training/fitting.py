@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from backstop.platform.contract import Data
 from backstop.platform.params import BadInput
-from backstop.platform.training.dropout import Dropout
+from backstop.platform.training.constants import freeze
+from backstop.platform.training.dropout import name_dropout
 from backstop.platform.training.network import to_unit_interval
 
 TRIED = 2  # inputs
@@ -26,7 +27,7 @@ def fit(
     their logits, or draws from a generator of nobody.
     """
     where = f"model {name}"
-    module = _with_named_dropout(_with_constants(module, where))
+    module = name_dropout(_with_constants(module, where))
     x = to_unit_interval(data.train.x[:TRIED].cpu())
     logits = _tried(module.eval(), x, where)
     _check_logits(logits, len(x), data.classes, where)
@@ -36,32 +37,13 @@ def fit(
 
 
 def _with_constants(module: nn.Module, where: str) -> nn.Module:
-    """The module with each parameter that asks for no gradient as a buffer that is no part of its
-    state: it is neither trained nor sent.
-    """
+    """The module with its frozen parameters as constants. Raises BadInput where all are frozen."""
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise BadInput(
             f"{where}: all of its parameters are frozen (requires_grad=False), so there is nothing"
             " to train"
         )
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(part, name)
-                part.register_buffer(name, parameter.detach(), persistent=False)
-    return module
-
-
-def _with_named_dropout(module: nn.Module) -> nn.Module:
-    """The module with each layer of torch's dropout replaced by one that draws from a key."""
-    layers = [name for name, part in module.named_modules() if type(part) is nn.Dropout]
-    for number, name in enumerate(layers):
-        part = module.get_submodule(name)
-        assert isinstance(part, nn.Dropout)
-        if part.p and name:
-            owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, Dropout(part.p, number))
-    return module
+    return freeze(module)
 
 
 def _tried(
