@@ -13,20 +13,19 @@ def need(
     extra: str,
     where: str,
 ) -> None:
-    """Raise BadInput, which begins with ``where``, unless all libraries are installed; the optional
-    extra brings them.
+    """Raise BadInput, which begins with ``where``, unless all libraries are installed.
 
     >>> need(["json"], "models", "model x")
     >>> need(["json", "no_such_library"], "models", "model x")
     Traceback (most recent call last):
     backstop.platform.params.BadInput: model x needs no_such_library, which is not installed; \
-pip install 'backstop[models]' brings it, in a checkout pip install -c constraints.txt -e '.[models]'
+the extra models brings it: pip install '.[models]' in a checkout
     """
     lacking = [library for library in libraries if find_spec(library) is None]
     if lacking:
-        them, be = ("it", "is") if len(lacking) == 1 else ("them", "are")
+        several = len(lacking) > 1
         raise BadInput(
-            f"{where} needs {' and '.join(lacking)}, which {be} not installed; pip install"
-            f" 'backstop[{extra}]' brings {them}, in a checkout pip install -c constraints.txt -e"
-            f" '.[{extra}]'"
+            f"{where} needs {' and '.join(lacking)}, which {'are' if several else 'is'} not"
+            f" installed; the extra {extra} brings {'them' if several else 'it'}: pip install"
+            f" '.[{extra}]' in a checkout"
         )

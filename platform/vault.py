@@ -148,10 +148,11 @@ def _kept(
     return keep("".join(lines).encode())
 
 
-def content(name: str, where: str) -> bytes:
-    """What a kept file holds. Raises BadInput, which begins with ``where``, where it is not there
-    or was changed.
+def content(given: str, where: str) -> bytes:
+    """What a kept file holds; given by its path it is kept first. Raises BadInput, which begins
+    with ``where``, where it is not there or was changed.
     """
+    name = keep_given(given, Content(), where)
     path = cache() / name
     if not storage.exists(path):
         raise BadInput(f"{where}={name} is not in {path.parent}; give its path once: {where}=PATH")
@@ -163,8 +164,13 @@ def content(name: str, where: str) -> bytes:
 
 
 @contextmanager
-def folder(name: str, where: str) -> Iterator[Path]:
+def folder(
+    given: str,
+    counting: Content,
+    where: str,
+) -> Iterator[Path]:
     """A folder with the files of a kept one, for as long as the block lasts."""
+    name = keep_given(given, counting, where)
     with TemporaryDirectory(prefix="backstop-") as made:
         for line in content(name, where).decode().splitlines():
             digest, _, file = line.partition("  ")

@@ -17,13 +17,10 @@ def freeze(module: nn.Module) -> nn.Module:
     return module
 
 
-def constants(module: nn.Module) -> int:
-    """How many numbers of the module are constants: in floating-point buffers that are no part of
-    its state.
-    """
+def constant_matrices(module: nn.Module) -> bool:
+    """Whether it has constants of two axes or more: a frozen layer, a table of vectors."""
     kept = module.state_dict()
-    return sum(
-        buffer.numel()
+    return any(
+        buffer.is_floating_point() and buffer.dim() > 1 and name not in kept
         for name, buffer in module.named_buffers()
-        if buffer.is_floating_point() and name not in kept
     )

@@ -20,6 +20,7 @@ from backstop.platform.contract import Data, Slot
 from backstop.platform.params import BadInput
 from backstop.platform.robust import COMPILED
 from backstop.platform.specs.spec import Precision
+from backstop.platform.training.constants import constant_matrices
 from backstop.platform.training.dense import (
     CACHED,
     LINE,
@@ -374,12 +375,14 @@ def vectorized(
     recurrent layers have no batching rule: those train in a loop. A CPU computes stacked
     convolutions as grouped ones, slower than a loop (measured: 0.6 times as fast); where a step is
     mostly arithmetic, not overhead, padding costs more than vmap saves; and a client's sums have
-    the same bits beside others only where its matrices begin as theirs do.
+    the same bits beside others only where its matrices begin as theirs do. A matrix that is a
+    constant is one for all clients, whose inputs then are rows of one product: its bits may depend
+    on how many there are.
     """
     parts = list(module.modules())
     recurrent = any(isinstance(part, nn.RNNBase) for part in parts)
     statistics = any(isinstance(part, NORMS) for part in parts)
-    if recurrent or statistics or _averaged(module):
+    if recurrent or statistics or _averaged(module) or constant_matrices(module):
         return False
     if device.type != "cpu":
         return True
