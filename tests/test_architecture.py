@@ -68,23 +68,43 @@ MAY_IMPORT = {  # besides the standard library; a search space may start from an
         PART + "disk",
         PART + "seeds",
         PART + "intake",
+        PART + "extras",
         "torch",
         "torchvision",
         "numpy",
         "pandas",
         "PIL",
+        "tokenizers",
     },
     "platform/models": CONTRACT
     | {
+        PART + "extras",
+        PART + "vault",
+        PART + "training.constants",
         PART + "training.dropout",
         PART + "training.pooling",
         PART + "training.recurrence",
         "torch",
         "torchvision",
+        "peft",
+        "safetensors",
+        "timm",
+        "transformers",
     },
 }
 # seconds to import: only where they are used, so that listing plug-ins stays quick
-LAZY = {"PIL", "pandas", "scipy", "sklearn", "torchvision"}
+LAZY = {
+    "PIL",
+    "pandas",
+    "peft",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "timm",
+    "tokenizers",
+    "torchvision",
+    "transformers",
+}
 ONLY_IN = {
     "ray": {
         "platform/sweeps/trials.py",
@@ -99,6 +119,7 @@ ONLY_IN = {
         "platform/stacks/flower_mod.py",
         "platform/stacks/flower_strategy.py",
     },
+    "datasets": {"platform/intake/hf.py"},
     "nvflare": {"platform/stacks/nvflare_aggregator.py"},
     "optuna": {
         "platform/sweeps/ranges.py",

@@ -25,18 +25,15 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from backstop.platform.contract import Column, Data, Dataset, File, Reading, Samples
-from backstop.platform.intake.checks import checked, scale
+from backstop.platform.contract import Data, Dataset, File, Samples
+from backstop.platform.intake.checks import checked
 from backstop.platform.intake.labels import MOST_CLASSES
 from backstop.platform.intake.npz import (
     Arrays,
-    Numbered,
     as_images,
     as_table,
     check_lengths,
@@ -45,7 +42,7 @@ from backstop.platform.intake.npz import (
     take_array,
 )
 from backstop.platform.intake.own_files import locate_own
-from backstop.platform.intake.tables import held_out, repeats
+from backstop.platform.intake.parts import Parts, as_data, check_trained, drawn, reading_of
 from backstop.platform.params import BadInput, Range
 from backstop.platform.seeds import generator
 
@@ -53,15 +50,6 @@ VERSION = 1
 KINDS = ("image", "table")
 HINT = "put an .npz file there, numpy.savez('mine.npz', x=x, y=y), or name another: arrays(path=…)"
 USED = {"x", "y", "x_train", "y_train", "x_test", "y_test", "client"}
-
-
-class _Parts(NamedTuple):
-    """Training and test part of a file, as they stand."""
-
-    train: Samples
-    test: Samples
-    classes: tuple[str, ...]
-    owners: Numbered | None
 
 
 def arrays(
@@ -87,12 +75,12 @@ def arrays(
         held = read_npz(located, HINT)
         parts = _parts(held, channels, located)
         if parts.test is parts.train:
-            parts = _drawn(parts, test, seed)
-        _check_trained(parts, located)
-        data, left_out = _data(parts, located)
+            parts = drawn(parts, test, generator(seed, "arrays", "test"))
+        check_trained(parts, located)
+        data, left_out = as_data(parts, located, "image" if parts.train.x.ndim == 4 else "table")
         unused = sorted(set(held) - USED)
         notes = [f"array {name!r} is not used" for name in unused]
-        reading = _reading(path, data, parts, left_out)
+        reading = reading_of(path, data, parts, left_out)
         return checked(data._replace(reading=reading._replace(notes=tuple(notes))), "arrays")
 
     return Dataset(load=load, files=(file,))
@@ -102,7 +90,7 @@ def _parts(
     held: Arrays,
     channels: str | None,
     path: Path,
-) -> _Parts:
+) -> Parts:
     """The arrays checked by themselves and with each other; without a test part ``test`` is
     ``train``.
     """
@@ -123,11 +111,11 @@ def _parts(
     if ("x_test" in held) != ("y_test" in held):
         raise BadInput(f"{path} has one of x_test and y_test; a test part has both")
     if "x_test" not in held:
-        return _Parts(train, train, labels.names, owners)
+        return Parts(train, train, labels.names, owners)
     test_x = _inputs(held, "x_test", channels, path)
     test_y = read_names(held["y_test"], f"{path}: y_test", labels.names)
     check_lengths([("x_test has", len(test_x)), ("y_test", len(test_y.number))], path)
-    return _Parts(train, Samples(test_x, test_y.number), labels.names, owners)
+    return Parts(train, Samples(test_x, test_y.number), labels.names, owners)
 
 
 def _inputs(
@@ -147,96 +135,4 @@ def _inputs(
     raise BadInput(
         f"{where} has shape {x.shape}; a table is (N, F), images are (N, H, W), (N, C, H, W) or"
         " (N, H, W, C)"
-    )
-
-
-def _drawn(
-    parts: _Parts,
-    share: float,
-    seed: int,
-) -> _Parts:
-    """The parts with a test part drawn from the only one."""
-    x, y = parts.train
-    _, codes = np.unique(x.flatten(1).numpy(), axis=0, return_inverse=True)
-    rows = torch.from_numpy(codes.reshape(-1, 1))
-    tested = held_out(rows, share, generator(seed, "arrays", "test"))
-    owners = parts.owners
-    if owners is not None:
-        owners = owners._replace(number=owners.number[~tested])
-    return parts._replace(
-        train=Samples(x[~tested], y[~tested]),
-        test=Samples(x[tested], y[tested]),
-        owners=owners,
-    )
-
-
-def _check_trained(parts: _Parts, path: Path) -> None:
-    counts = parts.train.y.bincount(minlength=len(parts.classes)).tolist()
-    for name, count in zip(parts.classes, counts, strict=True):
-        if not count:
-            raise BadInput(
-                f"{path}: class {name!r} has no training samples, all are test samples; choose"
-                " another seed or a smaller test"
-            )
-
-
-def _data(parts: _Parts, path: Path) -> tuple[Data, list[Column]]:
-    """The dataset on its own scale, and the features that are left out."""
-    train, test, left_out = parts.train, parts.test, []
-    image = train.x.ndim == 4
-    if not image and train.x.shape[1:] == test.x.shape[1:]:
-        varied = (train.x != train.x[0]).any(0)
-        if not varied.any():
-            raise BadInput(f"{path}: all training rows of x are equal")
-        left_out = [
-            Column(f"feature {index}", "left out", 0, "one value in the training part")
-            for index in (~varied).nonzero().flatten().tolist()
-        ]
-        train, test = train._replace(x=train.x[:, varied]), test._replace(x=test.x[:, varied])
-    mean, std = _scale(train.x)
-    if min(std) == 0:
-        raise BadInput(f"{path}: all training images have one value in all pixels of a channel")
-    data = Data(
-        train,
-        test,
-        classes=len(parts.classes),
-        kind="image" if image else "table",
-        mean=mean,
-        std=std,
-        client=None if parts.owners is None else parts.owners.number,
-    )
-    return data, left_out
-
-
-def _scale(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel or feature of the training part."""
-    if x.dtype == torch.uint8:
-        return scale(x)
-    axes = [0, 2, 3] if x.ndim == 4 else [0]
-    exact = x.double()
-    return tuple(exact.mean(axes).tolist()), tuple(exact.std(axes).tolist())
-
-
-def _reading(
-    path: str,
-    data: Data,
-    parts: _Parts,
-    left_out: list[Column],
-) -> Reading:
-    """What became of the file."""
-    labels = torch.cat([data.train.y, data.test.y]).bincount(minlength=data.classes).tolist()
-    copies, across = repeats(data.train.x, data.test.x)
-    sides = "×".join(map(str, data.train.x.shape[1:]))
-    return Reading(
-        source=path,
-        rows=len(data.train.y) + len(data.test.y),
-        dropped={},
-        classes=dict(zip(parts.classes, labels, strict=True)),
-        train=len(data.train.y),
-        test=len(data.test.y),
-        copies=copies,
-        across=across,
-        columns=tuple(left_out),
-        form=f"{sides} {'pixels' if data.kind == 'image' else 'features'}",
-        clients=() if parts.owners is None else parts.owners.names,
     )

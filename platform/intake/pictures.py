@@ -97,17 +97,28 @@ def _decoded(
     form: PictureForm,
     hint: str,
 ) -> npt.NDArray[np.uint8]:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with naming_file(file, hint), Image.open(file) as opened:
-        if opened.mode.startswith(DEEP):
-            raise BadInput(
-                f"{file} has more than 8 bits a pixel (mode {opened.mode}); save it with 8"
-            )
-        upright: Any = ImageOps.exif_transpose(opened)
-        image = upright.convert(MODES[form.pixels])
-        if form.size is not None and image.size != (form.size, form.size):
-            image = image.resize((form.size, form.size), Image.Resampling.BILINEAR)
-        array = np.asarray(image, np.uint8)
+        return as_pixels(opened, form, str(file))
+
+
+def as_pixels(
+    opened: Any,
+    form: PictureForm,
+    where: str,
+) -> npt.NDArray[np.uint8]:
+    """An image of PIL as (channels, height, width). Raises BadInput, which begins with ``where``,
+    for one of more than 8 bits a pixel.
+    """
+    from PIL import Image, ImageOps
+
+    if opened.mode.startswith(DEEP):
+        raise BadInput(f"{where} has more than 8 bits a pixel (mode {opened.mode}); save it with 8")
+    upright: Any = ImageOps.exif_transpose(opened)
+    image = upright.convert(MODES[form.pixels])
+    if form.size is not None and image.size != (form.size, form.size):
+        image = image.resize((form.size, form.size), Image.Resampling.BILINEAR)
+    array = np.asarray(image, np.uint8)
     channels = array.reshape(*array.shape[:2], -1)
     return np.ascontiguousarray(channels.transpose(2, 0, 1))
