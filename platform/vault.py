@@ -21,7 +21,7 @@ from backstop.platform.disk import cache_name
 from backstop.platform.params import BadInput, Content
 from backstop.platform.storage import Location, Remote
 
-NAME = re.compile("sha256-[0-9a-f]{64}")
+KEPT_NAME = re.compile("sha256-[0-9a-f]{64}")
 REMEDY = (
     "checkpoints and warm-ups are kept there; set BACKSTOP_CACHE to a folder that can be written"
 )
@@ -83,18 +83,18 @@ def keeping() -> Iterator[None]:
         ) from None
 
 
-def name_of(content: bytes) -> str:
+def name_by_content(content: bytes) -> str:
     """The name of a file that holds this.
 
-    >>> name_of(b"")[:19]
+    >>> name_by_content(b"")[:19]
     'sha256-e3b0c44298fc'
     """
     return f"sha256-{hashlib.sha256(content).hexdigest()}"
 
 
-def keep(content: bytes) -> str:
+def keep_bytes(content: bytes) -> str:
     """Keep a file and return its name."""
-    name = name_of(content)
+    name = name_by_content(content)
     with keeping():
         if not storage.exists(cache() / name):
             storage.write_whole(cache() / name, content, patient=True)
@@ -109,7 +109,7 @@ def keep_given(
     """The name of what lies at a path, a file or a folder as the parameter wants it, which is kept;
     a name is returned as it is. Raises BadInput that begins with ``where``.
     """
-    if NAME.fullmatch(given):
+    if KEPT_NAME.fullmatch(given):
         return given
     path = Path(given).expanduser()
     wanted = "folder" if counting.files else "file"
@@ -141,14 +141,14 @@ def _kept(
     as_folder: bool,
 ) -> str:
     """The name of what is kept; files that did not change meanwhile are not read again."""
-    names = {Path(file).name: keep(Path(file).read_bytes()) for file, _ in files}
+    names = {Path(file).name: keep_bytes(Path(file).read_bytes()) for file, _ in files}
     if not as_folder:
         return next(iter(names.values()))
     lines = [f"{kept.removeprefix('sha256-')}  {name}\n" for name, kept in names.items()]
-    return keep("".join(lines).encode())
+    return keep_bytes("".join(lines).encode())
 
 
-def content(given: str, where: str) -> bytes:
+def read_kept(given: str, where: str) -> bytes:
     """What a kept file holds; given by its path it is kept first. Raises BadInput, which begins
     with ``where``, where it is not there or was changed.
     """
@@ -158,13 +158,13 @@ def content(given: str, where: str) -> bytes:
         raise BadInput(f"{where}={name} is not in {path.parent}; give its path once: {where}=PATH")
     with storage.open_read(path) as file:
         held = file.read()
-    if name_of(held) != name:
+    if name_by_content(held) != name:
         raise BadInput(f"{where}={name}: {path} was changed; remove it and give its path once more")
     return held
 
 
 @contextmanager
-def folder(
+def as_folder(
     given: str,
     counting: Content,
     where: str,
@@ -172,7 +172,7 @@ def folder(
     """A folder with the files of a kept one, for as long as the block lasts."""
     name = keep_given(given, counting, where)
     with TemporaryDirectory(prefix="backstop-") as made:
-        for line in content(name, where).decode().splitlines():
+        for line in read_kept(name, where).decode().splitlines():
             digest, _, file = line.partition("  ")
-            (Path(made) / file).write_bytes(content(f"sha256-{digest}", where))
+            (Path(made) / file).write_bytes(read_kept(f"sha256-{digest}", where))
         yield Path(made)

@@ -22,18 +22,23 @@ from backstop.platform.specs.part import parse_part, to_chain
 VIT = "vit_tiny(size=16, patch=4, depth=2)"
 LORA = "lora_text(words=500, dim=16, layers=1, rank=2)"
 SMALL = Spec(
-    clients=4,
+    clients=16,
     per_round=3,
     malicious=0.25,
     alpha=10.0,
     rounds=3,
-    batch=32,
+    batch=16,
     root_size=20,
     optimizer=Part("adam", {"lr": 0.01}),
-    defense=to_chain("norm_clip(norm=2)+median", "defense"),
+    defense=to_chain("norm_clip(norm=4)+median", "defense"),
 )
-IMAGES = SMALL.replace(model=parse_part(VIT), attack=to_chain("badnets", "attack"))
+IMAGES = SMALL.replace(
+    model=parse_part(VIT),
+    attack=to_chain("badnets", "attack"),
+    optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
+)
 TEXTS = SMALL.replace(
+    clients=4,
     dataset=Part("topics", {"samples": 300}),
     model=parse_part(LORA),
     attack=to_chain("phrase(share=0.5)", "attack"),
@@ -139,7 +144,7 @@ def test_weights_are_taken_over_and_named_by_what_they_hold() -> None:
     part = Part("vit_tiny", {**IMAGES.model.params, "weights": "vit.safetensors", "train": "head"})
     spec = IMAGES.replace(model=part).resolved
     name = spec.model.params["weights"]
-    assert isinstance(name, str) and vault.NAME.fullmatch(name) and spec.id != IMAGES.id
+    assert isinstance(name, str) and vault.KEPT_NAME.fullmatch(name) and spec.id != IMAGES.id
     Path("vit.safetensors").unlink()  # a copy is kept
     module = built(spec).built.net.module
     assert torch.equal(module.get_buffer("net.pos_embed"), held["pos_embed"])

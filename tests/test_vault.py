@@ -69,7 +69,7 @@ def test_a_file_is_named_by_what_it_holds_wherever_it_lies() -> None:
     Path("a.bin").write_text("other")
     assert named("net(weights=a.bin)") != named("net(weights=b.bin)")
     Path("b.bin").unlink()
-    assert vault.content(f"sha256-{digest}", "model net: weights") == b"one"  # a copy is kept
+    assert vault.read_kept(f"sha256-{digest}", "model net: weights") == b"one"  # a copy is kept
     assert named("net") == "net(base=None, weights=None)"
 
 
@@ -87,7 +87,7 @@ def test_a_folder_is_named_by_the_files_that_count() -> None:
     ]
     # what `sha256sum *.bin config.json | sha256sum` prints in the folder
     assert name == f"sha256-{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
-    with vault.folder(name, BASE, "model net: base") as made:
+    with vault.as_folder(name, BASE, "model net: base") as made:
         assert sorted(file.name for file in made.iterdir()) == ["a.bin", "b.bin", "config.json"]
         assert (made / "b.bin").read_text() == "2"
     assert not made.exists()
@@ -112,14 +112,14 @@ def test_what_is_not_there_is_one_line(text: str, words: str) -> None:
 
 def test_a_copy_that_is_lost_or_changed_is_told(tmp_path: Path) -> None:
     Path("a.bin").write_text("one")
-    name = vault.keep(b"one")
+    name = vault.keep_bytes(b"one")
     (tmp_path / "cache" / "starts" / name).write_text("two")
     with pytest.raises(BadInput, match="was changed; remove it"):
-        vault.content(name, "weights")
+        vault.read_kept(name, "weights")
     (tmp_path / "cache" / "starts" / name).unlink()
     with pytest.raises(BadInput, match=f"weights={name} is not in .*; give its path once"):
-        vault.content(name, "weights")
-    assert vault.content("a.bin", "weights") == b"one"
+        vault.read_kept(name, "weights")
+    assert vault.read_kept("a.bin", "weights") == b"one"
 
 
 def test_a_missing_library_is_one_line_that_says_what_brings_it() -> None:

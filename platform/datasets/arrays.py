@@ -42,7 +42,13 @@ from backstop.platform.intake.npz import (
     take_array,
 )
 from backstop.platform.intake.own_files import locate_own
-from backstop.platform.intake.parts import Parts, as_data, check_trained, drawn, reading_of
+from backstop.platform.intake.parts import (
+    Parts,
+    as_data,
+    check_all_trained,
+    draw_test_part,
+    reading_of,
+)
 from backstop.platform.params import BadInput, Range
 from backstop.platform.seeds import generator
 
@@ -75,8 +81,8 @@ def arrays(
         held = read_npz(located, HINT)
         parts = _parts(held, channels, located)
         if parts.test is parts.train:
-            parts = drawn(parts, test, generator(seed, "arrays", "test"))
-        check_trained(parts, located)
+            parts = draw_test_part(parts, test, generator(seed, "arrays", "test"))
+        check_all_trained(parts, located)
         data, left_out = as_data(parts, located, "image" if parts.train.x.ndim == 4 else "table")
         unused = sorted(set(held) - USED)
         notes = [f"array {name!r} is not used" for name in unused]

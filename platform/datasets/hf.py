@@ -58,7 +58,13 @@ from backstop.platform.intake.hf import (
 from backstop.platform.intake.labels import MOST_CLASSES
 from backstop.platform.intake.npz import Numbered, as_images, as_table, read_names
 from backstop.platform.intake.own_files import locate_own
-from backstop.platform.intake.parts import Parts, as_data, check_trained, drawn, reading_of
+from backstop.platform.intake.parts import (
+    Parts,
+    as_data,
+    check_all_trained,
+    draw_test_part,
+    reading_of,
+)
 from backstop.platform.intake.pictures import PictureForm, as_pixels
 from backstop.platform.intake.words import make_vocabulary, token_ids, words_of
 from backstop.platform.params import BadInput, Range
@@ -131,11 +137,11 @@ def hf(
         first = Samples(inputs[0], labels.number)
         parts = Parts(first, first, labels.names, owners)
         if held is train:
-            parts = drawn(parts, test, generator(seed, "hf", "test"))
+            parts = draw_test_part(parts, test, generator(seed, "hf", "test"))
         else:
             known = _labels(held, y, root, labels.names)
             parts = parts._replace(test=Samples(inputs[1], known.number))
-        check_trained(parts, root)
+        check_all_trained(parts, root)
         vocabulary = None
         if texts:
             place = None if tokens is None else locate_own(folder, tokens)[0]

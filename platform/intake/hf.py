@@ -22,7 +22,7 @@ READERS = {
 }
 SAVED = ("dataset_dict.json", "state.json")  # of what save_to_disk wrote
 SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?![A-Za-z0-9])")
-ALONE = "train"  # the split of files whose names say none
+UNNAMED = "train"  # the split of files whose names say none
 
 Splits = Mapping[str, Any]  # name → datasets.Dataset
 
@@ -37,7 +37,7 @@ def read_splits(root: Path, hint: str) -> Splits:
     with naming_file(root, hint):
         if root.is_dir() and any((root / name).is_file() for name in SAVED):
             held = datasets.load_from_disk(str(root), keep_in_memory=True)
-            return dict(held) if isinstance(held, datasets.DatasetDict) else {ALONE: held}
+            return dict(held) if isinstance(held, datasets.DatasetDict) else {UNNAMED: held}
         return {
             split: _read(datasets.Dataset, paths) for split, paths in _files(root, hint).items()
         }
@@ -59,7 +59,7 @@ def _files(root: Path, hint: str) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for place in places:
         named = SPLIT.match(place.stem) if root.is_dir() else None
-        splits.setdefault(named[1] if named else ALONE, []).append(place)
+        splits.setdefault(named[1] if named else UNNAMED, []).append(place)
     return splits
 
 

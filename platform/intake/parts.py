@@ -12,10 +12,9 @@ from torch import Tensor
 from backstop.platform.contract import Column, Data, Kind, Reading, Samples
 from backstop.platform.intake.checks import scale
 from backstop.platform.intake.npz import Numbered
+from backstop.platform.intake.readings import FORMS
 from backstop.platform.intake.tables import held_out, repeats
 from backstop.platform.params import BadInput
-
-FORMS = {"image": "pixels", "table": "features", "text": "token ids"}
 
 
 class Parts(NamedTuple):
@@ -33,7 +32,7 @@ def _codes(x: Tensor) -> Tensor:
     return torch.from_numpy(numbers.reshape(-1, 1))
 
 
-def drawn(
+def draw_test_part(
     parts: Parts,
     share: float,
     generator: torch.Generator,
@@ -53,7 +52,7 @@ def drawn(
     )
 
 
-def check_trained(parts: Parts, path: Path) -> None:
+def check_all_trained(parts: Parts, path: Path) -> None:
     """Raise BadInput where a class has no training samples."""
     counts = parts.train.y.bincount(minlength=len(parts.classes)).tolist()
     for name, count in zip(parts.classes, counts, strict=True):

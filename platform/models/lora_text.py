@@ -100,7 +100,7 @@ def lora_text(
         if path is None:
             base = random_base(classes)
         else:
-            with vault.folder(path, BASE, f"{WHERE}: path") as folder:
+            with vault.as_folder(path, BASE, f"{WHERE}: path") as folder:
                 base = _read(folder, classes, path)
         _check_length(base.config, shape[0])
         adapters = LoraConfig(

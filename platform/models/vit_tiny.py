@@ -129,7 +129,7 @@ def _load(net: nn.Module, weights: str) -> None:
 
     where = f"{WHERE}: weights"
     try:
-        held = load(vault.content(weights, where))
+        held = load(vault.read_kept(weights, where))
     except SafetensorError as error:
         raise BadInput(f"{where}={weights} is no .safetensors file: {error}") from None
     known = {name: tensor for name, tensor in held.items() if not name.startswith("head.")}

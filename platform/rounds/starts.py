@@ -31,13 +31,13 @@ def keep_start(file: str) -> str:
     """Keep a copy of a checkpoint and return its name, ``sha256-…``, which is returned as it is.
     BadInput for a file that is none.
     """
-    if vault.NAME.fullmatch(file):
+    if vault.KEPT_NAME.fullmatch(file):
         return file
     path = Path(file).expanduser()
     if not path.is_file():
         raise BadInput(f"start={file!r}: there is no such file; {START_HINT}")
     read_tensors(path)
-    return vault.keep(path.read_bytes())
+    return vault.keep_bytes(path.read_bytes())
 
 
 def check_writable(file: str) -> Path:
@@ -97,7 +97,7 @@ def find_start(name: str, folder: Path) -> Mapping[str, Tensor]:
         )
     with storage.open_read(path) as file:
         content = file.read()
-    if vault.name_of(content) != name:
+    if vault.name_by_content(content) != name:
         raise BadInput(
             f"start={name}: {path} was changed; remove it and give the file once more: --start FILE"
         )

@@ -233,7 +233,7 @@ def _resolve(spec: Spec) -> Spec:
     _check_attackers(spec)
     if spec.dormant and not spec.attack:
         raise BadInput("spec: dormant=True is the clean twin of an attack; attack is none")
-    if spec.start is not None and not vault.NAME.fullmatch(spec.start):
+    if spec.start is not None and not vault.KEPT_NAME.fullmatch(spec.start):
         raise BadInput(
             f"spec: start={spec.start!r} is not allowed;"
             f" start is the name of a kept checkpoint, sha256-…, or none; {START_HINT}"

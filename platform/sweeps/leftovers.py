@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from backstop.platform import vault
 from backstop.platform.results.tracking import drivers
 from backstop.platform.results.tracking.runs import read_runs
 from backstop.platform.results.tracking.store import Store, is_new, mlflow_client, refusing
 from backstop.platform.results.tracking.sweeps import drivers_home, read_plan
-from backstop.platform.rounds import starts
 from backstop.platform.workers import sessions
 
 UNUSED_DAYS = 30  # after which a warm-up is taken for forgotten
@@ -58,7 +58,7 @@ def _sessions(folder: Path) -> Litter:
 def _warm_ups() -> Litter:
     """Warm-ups that were not read for long; they are made again when they are needed."""
     before = time.time() - UNUSED_DAYS * DAY
-    folder = starts.cache() / "warm"
+    folder = vault.cache() / "warm"
     there = folder.glob("*.pt") if isinstance(folder, Path) else ()  # a bucket has its own rules
     old = [path for path in there if max(path.stat().st_atime, path.stat().st_mtime) < before]
     return _files(f"warm-ups not used for {UNUSED_DAYS} days", old)
