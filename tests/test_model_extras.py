@@ -23,9 +23,10 @@ VIT = "vit_tiny(size=16, patch=4, depth=2)"
 LORA = "lora_text(words=500, dim=16, layers=1, rank=2)"
 SMALL = Spec(
     clients=16,
-    per_round=3,
+    per_round=4,
     malicious=0.25,
-    alpha=10.0,
+    selection="fixed",
+    alpha=None,
     rounds=3,
     batch=16,
     root_size=20,
@@ -35,11 +36,12 @@ SMALL = Spec(
 IMAGES = SMALL.replace(
     model=parse_part(VIT),
     attack=to_chain("badnets", "attack"),
-    optimizer=Part("sgd", {"lr": 0.05, "momentum": 0.9}),
+    optimizer=Part("adam", {"lr": 0.001}),
 )
 TEXTS = SMALL.replace(
     clients=4,
     dataset=Part("topics", {"samples": 300}),
+    optimizer=Part("adam", {"lr": 0.03}),
     model=parse_part(LORA),
     attack=to_chain("phrase(share=0.5)", "attack"),
 )
@@ -93,7 +95,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_a_vision_transformer_trains_and_is_repeated() -> None:
     need("timm")
     first = losses(IMAGES)
-    assert first == losses(IMAGES) and first[-1] < first[0]
+    assert first[-1] < first[0] and first[:1] == losses(IMAGES.replace(rounds=1))
 
 
 @pytest.mark.parametrize(
