@@ -118,8 +118,8 @@ def hf(
     form = PictureForm(size, pixels)
 
     def load(folder: Path) -> Data:
-        need(LIBRARIES, "models", WHERE)
         (root,) = locate_own(folder, file)
+        need(LIBRARIES, "models", WHERE)
         splits = read_splits(root, HINT)
         train, held = _chosen(splits, split, test_split, root)
         columns = [x] if x in train.column_names else x.split("+")
