@@ -46,7 +46,7 @@ def test_without_the_library_a_load_is_one_line_and_a_list_needs_none(
     assert "hf" in capsys.readouterr().out
     assert cli.main(["show", "hf"]) == 0
     assert cli.main(["list", "datasets"]) == 0
-    assert cli.main(["data", "hf", *folder]) == 0
+    assert cli.main(["data", "hf", *folder]) == 1
     assert "put what save_to_disk wrote" in capsys.readouterr().out
 
 

@@ -119,8 +119,7 @@ def hf(
 
     def load(folder: Path) -> Data:
         (root,) = locate_own(folder, file)
-        need(LIBRARIES, "models", WHERE)
-        splits = read_splits(root, HINT)
+        splits = read_splits(root, HINT, lambda: need(LIBRARIES, "models", WHERE))
         train, held = _chosen(splits, split, test_split, root)
         columns = [x] if x in train.column_names else x.split("+")
         check_columns(train, [*columns, y, *([] if client is None else [client])], root)
