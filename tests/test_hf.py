@@ -38,8 +38,9 @@ def test_without_the_library_a_load_is_one_line_and_a_list_needs_none(
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda _: None)
     line = r"^dataset hf needs datasets, which is not installed; the extra models brings it: pip"
+    lines(tmp_path / "mine", "train.jsonl", TEXTS)
     with pytest.raises(BadInput, match=line):
-        load(tmp_path)
+        load(tmp_path, path="mine")
     folder = ["--data-dir", str(tmp_path)]
     assert cli.main(["data", *folder]) == 0
     assert "hf" in capsys.readouterr().out

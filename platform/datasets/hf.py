@@ -118,9 +118,8 @@ def hf(
     form = PictureForm(size, pixels)
 
     def load(folder: Path) -> Data:
-        need(LIBRARIES, "models", WHERE)
         (root,) = locate_own(folder, file)
-        splits = read_splits(root, HINT)
+        splits = read_splits(root, HINT, lambda: need(LIBRARIES, "models", WHERE))
         train, held = _chosen(splits, split, test_split, root)
         columns = [x] if x in train.column_names else x.split("+")
         check_columns(train, [*columns, y, *([] if client is None else [client])], root)

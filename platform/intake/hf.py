@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,20 +27,27 @@ UNNAMED = "train"  # the split of files whose names say none
 Splits = Mapping[str, Any]  # name → datasets.Dataset
 
 
-def read_splits(root: Path, hint: str) -> Splits:
-    """The splits in a file, a folder of files or a folder of ``save_to_disk``."""
+def read_splits(
+    root: Path,
+    hint: str,
+    check_library: Callable[[], None],
+) -> Splits:
+    """The splits in a file, a folder of files or a folder of ``save_to_disk``. The library is asked
+    for once there is something to read.
+    """
+    saved = root.is_dir() and any((root / name).is_file() for name in SAVED)
+    files = {} if saved else _files(root, hint)
+    check_library()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     import datasets
 
     datasets.disable_progress_bars()
     with naming_file(root, hint):
-        if root.is_dir() and any((root / name).is_file() for name in SAVED):
+        if saved:
             held = datasets.load_from_disk(str(root), keep_in_memory=True)
             return dict(held) if isinstance(held, datasets.DatasetDict) else {UNNAMED: held}
-        return {
-            split: _read(datasets.Dataset, paths) for split, paths in _files(root, hint).items()
-        }
+        return {split: _read(datasets.Dataset, paths) for split, paths in files.items()}
 
 
 def _files(root: Path, hint: str) -> dict[str, list[Path]]:
