@@ -2,8 +2,8 @@
 leaderboards of their sweeps.
 
     backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability,
-                                             frontier_defenses, frontier_attacks,
-                                             worst_case, suite_laptop_1)
+                                             frontier_defenses, worst_case,
+                                             suite_laptop_1)
     python benchmarks/tables.py [STORE]
 
 Each table stands between two marks, ``<!-- table: NAME -->`` and ``<!-- end -->``; a sweep whose
@@ -204,11 +204,6 @@ def updates(document: Document) -> str:
     return attack_table(document, attacks_of(document, behind_the_patch))
 
 
-def newest(document: Document) -> str:
-    """All attacks of a space, whatever they are."""
-    return attack_table(document, attacks_of(document, lambda _: True))
-
-
 def untargeted(document: Document) -> str:
     """Accuracy under attacks that only do damage."""
     attacks = attacks_of(document, lambda names: plugins.attack_facts(names[0]).untargeted)
@@ -370,7 +365,6 @@ def rank(row: Cell) -> str:
 TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
     "defenses": ("docs/defenses.md", "all_defenses", defenses),
     "newest defenses": ("docs/defenses.md", "frontier_defenses", defenses),
-    "newest attacks": ("docs/attacks.md", "frontier_attacks", newest),
     "triggers": ("docs/attacks.md", "all_attacks", triggers),
     "updates": ("docs/attacks.md", "all_attacks", updates),
     "untargeted": ("docs/attacks.md", "all_attacks", untargeted),
