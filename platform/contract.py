@@ -560,13 +560,30 @@ class Local(NamedTuple, Generic[StateT]):
     carry: Carry[StateT] | None = None
 
 
+class ScoreInputs(Protocol):
+    """What a model makes of the inputs that are to be labeled."""
+
+    def __call__(
+        self,
+        params: Tensor,
+        change: Callable[[Tensor], Tensor] | None = None,
+        /,
+    ) -> Tensor:
+        """Parameters (d,) → logits (N, classes). ``change`` is what becomes of the inputs before,
+        some of them (b, …) at a time, images in [0, 1]; they keep their shape.
+        """
+
+
 @dataclass(frozen=True)
 class PredictView:
     """What the defended model has where it labels inputs: itself, and what it makes of them."""
 
     params: Tensor  # (d,) the final model
-    scores: Callable[[Tensor], Tensor]  # parameters (d,) → logits (N, classes) of the inputs
+    scores: ScoreInputs
     generator: torch.Generator  # named by (seed, "predict", round): all inputs meet the same draws
+    # (params (d,), x (b, …)) → logits (b, classes) of any other inputs
+    model: Callable[[Tensor, Tensor], Tensor] | None = None
+    root: Samples | None = None  # the server's samples, images in [0, 1], where it has any
 
 
 class Prediction(NamedTuple):

@@ -77,6 +77,18 @@ class Staged:
             self.batches[index] = made
         return made
 
+    def _changed(
+        self,
+        index: int,
+        change: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
+        """One evaluation batch of changed inputs as the model takes it."""
+        if change is None:
+            return self.batch(index)
+        start = index * BATCH
+        x = network.to_unit_interval(self.x[start : start + BATCH])
+        return self.net.normalize(change(x))
+
     def predict(
         self,
         params: Tensor,
@@ -98,23 +110,32 @@ class Staged:
         buffers: Tensor,
         indices: Sequence[int],
         draws: torch.Generator,
+        root: Samples | None = None,
     ) -> list[Prediction]:
         """What the defended model predicts for some batches; -1 where it was given no finite
-        output.
+        output. ``root`` are the server's samples.
         """
         if not indices:
             return []
         broken = torch.zeros((), dtype=torch.bool, device=params.device)
 
-        def scores(vector: Tensor) -> Tensor:
+        def scores(
+            vector: Tensor,
+            change: Callable[[Tensor], Tensor] | None = None,
+        ) -> Tensor:
             nonlocal broken
-            batches = map(self.batch, indices)
+            batches = (self._changed(index, change) for index in indices)
             logits = torch.cat([self.net.forward(vector, x, buffers) for x in batches])
             broken = broken | ~_finite(logits)
             return logits
 
+        def model(vector: Tensor, x: Tensor) -> Tensor:
+            return self.net.logits(vector, x, buffers)
+
+        if root is not None:
+            root = root._replace(x=network.to_unit_interval(root.x))
         with torch.inference_mode():
-            label, radius = predict(PredictView(params, scores, draws))
+            label, radius = predict(PredictView(params, scores, draws, model, root))
             label = label.where(~broken, -1)
         sizes = [len(self.batch(index)) for index in indices]
         labels = label.clone().split(sizes)

@@ -115,7 +115,7 @@ def predicted_labels(
     if defended is None or predict is None:
         return [Prediction(label) for label in staged.predict(*vectors, batches)]
     draws = seeds.generator(built.spec.seed, "predict", defended)
-    return staged.defended(predict, *vectors, batches, draws)
+    return staged.defended(predict, *vectors, batches, draws, built.data.root)
 
 
 def predicted_by_one(

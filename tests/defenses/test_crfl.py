@@ -110,8 +110,13 @@ def test_a_model_that_a_later_stage_moved_is_clipped_and_not_thrown_away() -> No
 def ask(
     defense: Defense, params: torch.Tensor, scores: Callable[[torch.Tensor], torch.Tensor]
 ) -> Prediction:
+    def asked(
+        of: torch.Tensor, _: Callable[[torch.Tensor], torch.Tensor] | None = None, /
+    ) -> torch.Tensor:
+        return scores(of)
+
     assert defense.predict
-    return defense.predict(PredictView(params, scores, generator(0, "tests", "draws")))
+    return defense.predict(PredictView(params, asked, generator(0, "tests", "draws")))
 
 
 def test_the_smoothed_label_is_the_majority_of_noised_models() -> None:

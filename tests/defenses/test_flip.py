@@ -134,7 +134,7 @@ def test_predictions_of_low_confidence_are_neither_right_nor_attacked() -> None:
     assert defense.predict and flip(confidence=0.0).predict is None
     unsure = outputs[:, [1, 0, 2]]  # 0.35, 0.3, 0.35: as unsure, and right without the rejection
     for logits in (outputs, torch.stack([outputs[0], unsure[1]])):
-        view = PredictView(torch.zeros(1), lambda _, logits=logits: logits, torch.Generator())  # type: ignore[misc]
+        view = PredictView(torch.zeros(1), lambda _, logits=logits: logits, torch.Generator())
         found = defense.predict(view)
         assert found.radius is None and found.label.tolist() == [0, -1]
         assert evaluate.accuracy(found.label, Samples(torch.zeros(2), truth)) == 0.5
