@@ -36,7 +36,7 @@ DEFENSE_KINDS = {
     REJECT: "rejects, weighs, clips or mixes the round's updates",
     MERGE: "an aggregate of its own",
     CLIENTS: "changes how honest clients train; attackers do not follow",
-    REPAIR: "repairs the final model with the server's root set",
+    REPAIR: "repairs the final model, or labels inputs, with the server's root set",
 }
 
 
@@ -58,7 +58,8 @@ def defense_kind(name: str) -> str:
     if facts.gives == "row":
         return MERGE
     stage: Defense = plugins.build("defenses", name, {})
-    return REPAIR if stage.finish else REJECT
+    at_test = facts.predicts and stage.apply is Defense().apply
+    return REPAIR if stage.finish or at_test else REJECT
 
 
 def by_kind(group: str, kinds: Iterable[str], kind: Callable[[str], str]) -> dict[str, list[str]]:
@@ -138,7 +139,7 @@ def counts() -> str:
         REJECT: "that reject, weigh, clip or mix rows",
         MERGE: "that merge them into one",
         CLIENTS: "that change honest clients' training",
-        REPAIR: "that repair the final model",
+        REPAIR: "that repair the final model or label inputs",
     }
     said = {
         "attacks": counted(by_kind("attacks", ATTACK_KINDS, attack_kind), attack_words),
