@@ -166,7 +166,8 @@ class Experiment:
 
     def _of_the_run(self) -> dict[str, float]:
         """What is told once: how the model started, how many inputs its rates are of, how unequal
-        the clients are, and where they drop out, how often that left no honest one.
+        the clients are, where they drop out, how often that left no honest one, and whether an
+        adversary never attacked.
         """
         probe = self.probe()
         told = evaluate.sizes(probe)
@@ -175,6 +176,7 @@ class Experiment:
             told = own_tests.measured_sizes(tests, self.built.malicious.tolist())
         with self._measured("telemetry"):  # reads all inputs
             told |= turnout.figures(self.built)
+            told |= turnout.absent_adversaries(self.built)
             told |= skew.split_figures(self.built.data, self.built.shards)
         start = self.state.start_accuracy
         return told if start is None else {**told, "run/start_accuracy": start}

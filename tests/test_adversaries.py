@@ -16,6 +16,7 @@ from torch import Tensor
 from backstop.platform.contract import Attack, AttackView, TestSet
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
+from backstop.platform.rounds.finals import doubts
 from backstop.platform.specs.change import change_spec
 from backstop.platform.specs.part import chain_text, to_chain
 from backstop.platform.specs.spec import spec_from_json, spec_to_json, validate
@@ -67,6 +68,26 @@ def test_what_makes_no_sense_is_refused_in_one_line(text: str, reason: str) -> N
     with pytest.raises(BadInput, match=reason) as refusal:
         Experiment(SHORT.replace(attack=to_chain(text, "attack")), NOWHERE, "cpu")
     assert "\n" not in str(refusal.value)
+
+
+def test_more_adversaries_than_clients_need_more_clients() -> None:
+    few = SHORT.replace(attack=to_chain(TWO, "attack"), clients=10, per_round=10, malicious=0.1)
+    with pytest.raises(BadInput, match=r"at least 0\.15$"):
+        validate(few)
+    assert validate(few.replace(malicious=0.15))
+    with pytest.raises(BadInput, match=r"at least clients=2$"):
+        validate(few.replace(clients=1, per_round=1, malicious=1.0))
+
+
+def test_an_adversary_that_never_attacks_is_told() -> None:
+    changes = {"attackers": "in_turn", "rounds": 1}
+    _, figures = final_state(TWO, **changes)
+    assert figures["run/absent_adversaries"] == 1
+    told = doubts({"final/attack_turns": 1.0, "final/absent_adversaries": 1.0})
+    assert [line.startswith("1 of the adversaries had no client") for line in told] == [True]
+    for others in ({"rounds": 2}, {"dormant": True}):
+        _, figures = final_state(TWO, **changes | others)
+        assert "run/absent_adversaries" not in figures
 
 
 def test_a_defense_is_one_chain() -> None:

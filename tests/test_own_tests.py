@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from backstop.platform.contract import Prediction, Samples, TestSet
+from backstop.platform.params import BadInput
+from backstop.platform.rounds.finals import doubts
+from backstop.platform.specs.change import change_spec
+from backstop.platform.specs.spec import validate
 from backstop.platform.training.evaluate import Probe
 from backstop.platform.training.own_tests import (
     MOST_TESTED,
@@ -122,6 +126,17 @@ def test_the_worst_adversary_is_one_for_all_clients() -> None:
     assert figures["round/worst_tenth_success"] == 1.0
     assert figures["round/malicious_success"] == 1.0
     assert "round/robust_accuracy/2" not in figures
+
+
+@pytest.mark.parametrize("changes", [{"evaluate_by": "clients"}, {"defense": "fedrep"}])
+def test_somebody_honest_has_to_be_there_to_be_measured(changes: dict[str, str]) -> None:
+    spec = SMALL.replace(malicious=1.0)
+    for key, value in changes.items():
+        spec = change_spec(spec, key, value)
+    with pytest.raises(BadInput, match="those of honest ones"):
+        validate(spec)
+    assert validate(spec.replace(defense=(), evaluate_by="server"))
+    assert doubts({"final/measured_clients": 0.0})
 
 
 def test_a_client_without_test_data_has_no_figures() -> None:

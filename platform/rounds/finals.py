@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ YOUNGER_FIGURES = frozenset(
         "final/label_skew",
         "final/size_ratio",
         "final/input_skew",
+        "final/absent_adversaries",
     },
 )
 KEPT = "defense/kept_weight_"
@@ -74,7 +75,8 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     many inputs accuracy and attack success are shares of. ``final/label_skew``,
     ``final/size_ratio`` and ``final/input_skew`` say how unequal the clients are. Where
     clients drop out, ``final/empty_rounds`` and ``final/malicious_only_rounds`` count the rounds in
-    which nobody and in which malicious clients alone answered.
+    which nobody and in which malicious clients alone answered. ``final/absent_adversaries`` is how
+    many of several adversaries never attacked, where some did not.
 
     >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
@@ -161,6 +163,20 @@ def doubts(final: Mapping[str, float]) -> list[str]:
     """
     if final.get("final/attack_turns") == 0:
         return ["no malicious client took part in an attacked round: the attack never happened"]
+    return [*_absent(final), *_idle(final)]
+
+
+def _absent(final: Mapping[str, float]) -> Iterator[str]:
+    """Sentences on clients that would have had to be there."""
+    if absent := int(final.get("final/absent_adversaries", 0)):
+        who = "1 of the adversaries" if absent == 1 else f"{absent} of the adversaries"
+        yield f"{who} had no client in an attacked round: success under that trigger is nobody's"
+    if final.get("final/measured_clients") == 0:
+        yield "no honest client has trained, so that there are no figures of one"
+
+
+def _idle(final: Mapping[str, float]) -> list[str]:
+    """A sentence where the trigger does nothing."""
     effect = final.get("final/trigger_effect")
     if effect is None or effect >= BITE or not final.get("final/attack_turns"):
         return []

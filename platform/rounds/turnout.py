@@ -1,12 +1,16 @@
-"""How often the clients that a server asked left it without an honest answer."""
+"""How often the clients that a server asked left it without an honest answer, and whether all
+adversaries ever attacked.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from backstop.platform.specs.part import chains_apart
 from backstop.platform.training.federation import Federation
 
 EMPTY, MALICIOUS_ONLY = "run/empty_rounds", "run/malicious_only_rounds"
+ABSENT = "run/absent_adversaries"
 
 
 def figures(built: Federation) -> dict[str, float]:
@@ -24,3 +28,18 @@ def figures(built: Federation) -> dict[str, float]:
         elif torch.isin(cohort, built.judged(round_index)).all():
             counts[MALICIOUS_ONLY] += 1
     return counts
+
+
+def absent_adversaries(built: Federation) -> dict[str, float]:
+    """How many of several adversaries had no client in any attacked round; nothing where all had
+    one. Malicious client number i is adversary i mod k's of k.
+    """
+    several = len(chains_apart(built.spec.attack))
+    if several < 2 or built.spec.dormant:
+        return {}
+    there: set[int] = set()
+    for round_index in range(built.spec.rounds):
+        attackers = built.attackers(round_index)
+        present = attackers[torch.isin(attackers, built.cohort(round_index))]
+        there |= set((torch.searchsorted(built.malicious, present) % several).tolist())
+    return {ABSENT: float(several - len(there))} if len(there) < several else {}

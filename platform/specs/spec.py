@@ -235,7 +235,9 @@ def _resolve(spec: Spec) -> Spec:
     _check_kinds(spec)
     check_defense(spec.defense, spec.root_size)
     _check_triggers(spec)
-    return _measured_by_clients(spec) if _keeping(spec.defense) else spec
+    spec = _measured_by_clients(spec) if _keeping(spec.defense) else spec
+    _check_measured(spec)
+    return spec
 
 
 def _completed(spec: Spec) -> Spec:
@@ -364,10 +366,11 @@ def _check_attackers(spec: Spec) -> None:
         )
     several = len(chains_apart(spec.attack))
     if present < several:
+        least = (several - 0.5) / spec.clients
         raise BadInput(
             f"spec: malicious={spec.malicious:g} of clients={spec.clients} is {present} for"
             f" {several} adversaries; each needs a client of its own, so at least"
-            f" {several / spec.clients:g}"
+            f" {f'{least:g}' if least <= 1 else f'clients={several}'}"
         )
     in_turn = spec.attackers == "in_turn"  # the cohort holds the attacker, whatever the selection
     drawn = attackers_in_cohort(spec.clients, spec.per_round, present)
@@ -442,6 +445,19 @@ def _check_keeping(stages: Sequence[Part]) -> None:
 def _measured_by_clients(spec: Spec) -> Spec:
     """The spec whose figures are those of the clients' models: there are no others."""
     return spec if spec.evaluate_by == "clients" else spec.replace(evaluate_by="clients")
+
+
+def _check_measured(spec: Spec) -> None:
+    """A run whose figures are means over no client would have none."""
+    clients = spec.clients
+    if spec.evaluate_by == "clients" and attacker_count(clients, spec.malicious) == clients:
+        keeping = _keeping(spec.defense)
+        by = f", by defense {keeping[0]}" if keeping else ""
+        raise BadInput(
+            f"spec: malicious={spec.malicious:g} of clients={clients} is all of them, and the"
+            f" figures are those of honest ones (evaluate_by=clients{by}); at most"
+            f" {(clients - 1) / clients:g}"
+        )
 
 
 def written_fields(spec: Spec) -> list[str]:
