@@ -49,7 +49,7 @@ from backstop.platform.params import Range
 from backstop.platform.remedies.clusters import two_means
 
 NEEDS = ("validation",)
-TAKES = "rows"
+TAKES = "clients"
 
 _EACH = 30  # samples of a class, the first ones
 _LARGEST = 1e6  # loss, also of a model without finite output

@@ -446,6 +446,7 @@ class Experiment:
                     voters,
                     state.params,
                     state.buffers,
+                    self.views.own(state, voters),
                     question,
                 )
 

@@ -29,7 +29,9 @@ from backstop.platform.contract import (
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.rounds import costs
+from backstop.platform.specs.change import change_spec
 from backstop.platform.specs.part import to_chain
+from backstop.platform.specs.spec import validate
 from backstop.platform.threats.lies import best_and_worst, lies
 from backstop.platform.training.defense_chain import chain
 from backstop.platform.training.network import to_unit_interval
@@ -117,6 +119,46 @@ def test_every_client_of_the_cohort_answers_by_its_own_data_and_draws() -> None:
             expected = [client, built.sizes[client], data.double().sum().item(), draw.item()]
             assert scores[0, :4].tolist() == expected
             assert len(scores[:, 4].unique()) == 6 and torch.equal(scores[0, :4], scores[5, :4])
+
+
+@pytest.mark.parametrize(
+    ("stage", "model"), [("fedrep", "mlp(hidden=8)"), ("fedbn", "normed_mlp(hidden=8)")]
+)
+def test_a_client_scores_models_with_its_own_part_in_them(stage: str, model: str) -> None:
+    """The server's model has there what stood before the first round: nobody uses it."""
+
+    heard: list[Answers] = []
+
+    def seen(models: Tensor, view: ClientView, _: int) -> Tensor:
+        vectors = [view.params, *models]
+        own = [vector[view.private].double().sum() for vector in vectors]
+        outputs = [view.model(vector, view.data.x[:1]).double().sum() for vector in vectors]
+        return torch.stack([*own, *outputs]).expand(len(models), -1)
+
+    def ask(updates: Updates, state: None, view: ServerView) -> tuple[Updates, None]:
+        question = Question(view.params[None], torch.tensor([-1]), seen)
+        heard.append(view.validate(question, updates.client))
+        return updates, state
+
+    spec = change_spec(change_spec(SPEC, "defense", stage), "model", model)
+    experiment = defended(spec.replace(attack=(), rounds=2), Defense(apply=ask))
+    built = experiment.built
+    keeping = built.keeping
+    assert keeping is not None
+    for _ in range(2):
+        before = experiment.state
+        experiment.round()
+        client, scores = heard[-1]
+        for one, said in zip(client.tolist(), scores, strict=True):
+            vectors = (before.params, before.buffers)
+            params, buffers = keeping.used(vectors, experiment.state.kept[one])
+            index = built.shards[one][:1]
+            x = to_unit_interval(built.data.train.x[index])
+            with torch.no_grad():
+                logit = built.net.logits(params, x, buffers).double().sum()
+            own = params[keeping.withheld].double().sum()
+            expected = torch.stack([own, own, logit, logit])[None]
+            torch.testing.assert_close(said, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_threads_do_not_change_a_bit() -> None:
@@ -279,3 +321,9 @@ def test_a_file_that_does_not_say_that_it_asks_is_told_so_where_it_asks(tmp_path
     library = backstop.defense(str(tmp_path / "shy.py"))
     with pytest.raises(BadInput, match=r"shy.* lets clients score models on their own data"):
         library.aggregate(torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("mixing", ["bucketing", "nnm"])
+def test_rows_of_nobody_are_refused_where_their_senders_are_asked(mixing: str) -> None:
+    with pytest.raises(BadInput, match="flshield needs each client's own"):
+        validate(SPEC.replace(defense=to_chain(f"{mixing}+flshield", "defense")))

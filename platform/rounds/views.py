@@ -223,7 +223,8 @@ class Views:
         are asked, and answer honestly.
         """
         built = self.built
-        here = Round(built, state.round, state.params, state.buffers, None, {})
+        own = self.own(state, built.malicious.tolist())
+        here = Round(built, state.round, state.params, state.buffers, None, {}, own)
         asked = torch.arange(voters) if isinstance(voters, int) else voters.cpu().sort().values
         holders = itertools.cycle(built.malicious.tolist())
         scores = [

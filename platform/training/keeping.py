@@ -53,6 +53,14 @@ class Keeping(NamedTuple):
         buffers[self.private[1]] = own[first:]
         return params, buffers
 
+    def shown(self, models: Tensor, own: Tensor | None) -> Tensor:
+        """Models (k, d) as a client has them that scores them: with its own part in each."""
+        if self.private is None or own is None:
+            return models
+        models = models.clone()
+        models[:, self.private[0]] = own[: int(self.private[0].sum())]
+        return models
+
     def start(self, vectors: Vectors, own: Tensor | None) -> Vectors:
         """The model from which a client trains what it sends."""
         return vectors if self.private is None else self.used(vectors, own)

@@ -15,7 +15,12 @@ def honest_scores(
     known_as: int | None = None,
 ) -> Tensor:
     """The scores (k, s), float64, that the client honestly gives the models of a question, under
-    the name of another one where it stands for that.
+    the name of another one where it stands for that. Where clients keep a part of the model, it is
+    the client's own in each of them.
     """
     name = client if known_as is None else known_as
-    return question.answer(client_view(here, client, here.draws("validation", name)), name)
+    own_view = client_view(here.begun_by(client), client, here.draws("validation", name))
+    if keeping := here.federation.keeping:
+        models = keeping.shown(question.models, here.own.get(client))
+        question = question._replace(models=models)
+    return question.answer(own_view, name)

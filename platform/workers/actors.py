@@ -190,12 +190,14 @@ class Worker:
         round_index: int,
         client: int,
         vectors: Sequence[Any],
+        kept: Mapping[int, Any],
         models: Any,
         question: Question,
     ) -> Any:
         """What one client honestly answers; ``question`` comes without its models (k, d)."""
         params, buffers = self._vectors(*vectors)
-        here = Round(self.built, round_index, params, buffers, None, {})
+        own = {owner: self._tensor(array) for owner, array in kept.items()}
+        here = Round(self.built, round_index, params, buffers, None, {}, own)
         whole = question._replace(models=self._tensor(models))
         return shareable(honest_scores(here, client, whole))
 
@@ -572,6 +574,7 @@ class OnActors:
         voters: Sequence[int],
         params: Tensor,
         buffers: Tensor,
+        own: Mapping[int, Tensor],
         question: Question,
     ) -> Tensor:
         """What each of these clients honestly answers, in their order. The models are put into the
@@ -582,7 +585,10 @@ class OnActors:
         told = question._replace(models=question.models[:0], sender=question.sender.cpu())
 
         def call(client: int) -> Callable[[Any], Any]:
-            return lambda actor: actor.score.remote(round_index, client, vectors, models, told)
+            kept = _some(own, [client])
+            return lambda actor: actor.score.remote(
+                round_index, client, vectors, kept, models, told
+            )
 
         try:
             scores = self._map([call(client) for client in voters])

@@ -56,10 +56,11 @@ class Clients(Protocol):
         voters: Sequence[int],
         params: Tensor,
         buffers: Tensor,
+        own: Mapping[int, Tensor],
         question: Question,
     ) -> Tensor:
         """What each of these clients honestly answers in a round that began with the global
-        vectors, (m, k, s) float64, in their order.
+        vectors, (m, k, s) float64, in their order; ``own`` is what they have of their own.
         """
 
     def predict(
@@ -189,13 +190,14 @@ class InProcess:
         voters: Sequence[int],
         params: Tensor,
         buffers: Tensor,
+        own: Mapping[int, Tensor],
         question: Question,
     ) -> Tensor:
         """What each of these clients honestly answers, in their order."""
         scores: dict[int, Tensor] = {}
 
         def work(lane: _Lane, client: int) -> None:
-            here = Round(lane.built, round_index, params, buffers, None, {})
+            here = Round(lane.built, round_index, params, buffers, None, {}, own)
             scores[client] = honest_scores(here, client, question)
 
         self._share(voters, work)
