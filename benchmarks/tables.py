@@ -2,8 +2,7 @@
 leaderboards of their sweeps.
 
     backstop sweep all_defenses             (likewise all_attacks, attacks_on_cifar10, durability,
-                                             frontier_defenses, worst_case,
-                                             suite_laptop_1)
+                                             worst_case, suite_laptop_1)
     python benchmarks/tables.py [STORE]
 
 Each table stands between two marks, ``<!-- table: NAME -->`` and ``<!-- end -->``; a sweep whose
@@ -364,7 +363,6 @@ def rank(row: Cell) -> str:
 
 TABLES: Mapping[str, tuple[str, str, Callable[[Document], str]]] = {
     "defenses": ("docs/defenses.md", "all_defenses", defenses),
-    "newest defenses": ("docs/defenses.md", "frontier_defenses", defenses),
     "triggers": ("docs/attacks.md", "all_attacks", triggers),
     "updates": ("docs/attacks.md", "all_attacks", updates),
     "untargeted": ("docs/attacks.md", "all_attacks", untargeted),
