@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from backstop.platform.commands.client_figures import client_lines
 from backstop.platform.contract import Prediction, Samples, TestSet
 from backstop.platform.params import BadInput
 from backstop.platform.rounds.finals import doubts
@@ -159,3 +160,11 @@ def test_the_worst_tenth_is_a_tenth_and_malicious_clients_stand_apart() -> None:
     assert federation_figures({1: {"round/clean_accuracy": 0.5}}, malicious=[1]) == {
         "round/malicious_accuracy": 0.5
     }
+
+
+@pytest.mark.parametrize(
+    ("count", "called"), [(1.0, "1 honest client "), (2.0, "2 honest clients ")]
+)
+def test_how_many_clients_were_measured_is_said_in_words(count: float, called: str) -> None:
+    first = client_lines({"final/measured_clients": count, "final/clean_accuracy": 0.5})[0]
+    assert first.startswith(called)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backstop.platform.commands.output import percent_text
+from backstop.platform.results.figures.wording import plural
 
 
 def worst_tenth(metrics: Mapping[str, float]) -> str:
@@ -24,7 +25,7 @@ def client_lines(finals: Mapping[str, float]) -> list[str]:
         return []
     count = int(finals["final/measured_clients"])
     called = {
-        f"{count} honest clients": ("clean_accuracy", "attack_success_rate"),
+        plural(count, "honest client"): ("clean_accuracy", "attack_success_rate"),
         "  worst tenth of each": ("worst_tenth_accuracy", "worst_tenth_success"),
         "malicious clients": ("malicious_accuracy", "malicious_success"),
         "global model": ("global_accuracy", "global_success"),
