@@ -196,7 +196,11 @@ def _costs(cell: Cell, baselines: _Baselines) -> dict[str, SeedValues]:
 
 
 def _retained(cell: Cell, undisturbed: Cell) -> SeedValues:
-    """The share of FedAvg's learning that the defense leaves, where FedAvg learns anything."""
+    """The share of FedAvg's learning that the defense leaves, where FedAvg learns anything. Nothing
+    where clients are measured: how the model starts is measured by the server, on other inputs.
+    """
+    if cell.spec.get("evaluate_by") == "clients":
+        return {}
     own, other = cell.values[ACCURACY], undisturbed.values[ACCURACY]
     starts = undisturbed.values[START]
     retained = {}
