@@ -69,10 +69,12 @@ def _centered(squared: Tensor) -> Tensor:
 def _exact(squared: Tensor, count: int) -> Tensor:
     subsets = combinations(range(len(squared)), count)
     best, least = torch.arange(count), torch.inf
+    scale = squared.max().item() or 1.0
     while some := list(islice(subsets, _TOGETHER)):
         rows = torch.tensor(some)
         among = squared[rows[:, :, None], rows[:, None, :]]
-        largest = torch.linalg.eigvalsh(_centered(among))[:, -1]
+        # ties do not hang on the last digits
+        largest = torch.linalg.eigvalsh(_centered(among) / scale)[:, -1].round(decimals=12)
         if largest.min() < least:
             best, least = rows[largest.argmin()], largest.min().item()
     return best

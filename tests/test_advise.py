@@ -77,7 +77,7 @@ def test_under_secure_aggregation_only_sums_are_left() -> None:
 
 def test_nobody_is_followed_who_comes_once() -> None:
     gone = usable(ALL) - usable(ALL._replace(turns=0.5))
-    assert gone == {"flanders", "fldetector", "foolsgold"}
+    assert gone == {"agsd", "flanders", "fldetector", "foolsgold"}
 
 
 def test_the_kind_of_data() -> None:

@@ -38,7 +38,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 NO_AGGREGATION = {
     *("ditto", "fedbn", "fedprox", "fedrep", "flip", "leadfl", "local_dp", "lockdown"),
-    *("fine_pruning", "nad", "neural_cleanse"),
+    *("fine_pruning", "nad", "neural_cleanse", "strip"),
     *("baffle", "crowdguard", "flshield"),
 }
 AGGREGATING = [name for name in plugins.names("defenses") if name not in NO_AGGREGATION]
@@ -299,7 +299,7 @@ def test_buffers_are_averaged_with_the_weights_that_the_defense_leaves() -> None
 @pytest.mark.parametrize("name", plugins.names("defenses"))
 def test_every_defense_aggregates_or_says_why_not(name: str) -> None:
     if name in NO_AGGREGATION:
-        with pytest.raises(BadInput, match=f"^defense {name} (changes|repairs|lets) ") as caught:
+        with pytest.raises(BadInput, match=f"^defense {name} (changes|repairs|labels|lets) ") as caught:
             backstop.defense(f"norm_clip+{name}")
         assert one_line(caught.value) and f"backstop run --defense {name}" in str(caught.value)
         return

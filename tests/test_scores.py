@@ -243,9 +243,19 @@ def test_where_fedavg_learns_nothing_there_is_nothing_to_retain() -> None:
 
 
 def test_what_is_retained_is_not_said_of_clients_that_are_measured_on_their_own_tests() -> None:
-    settings = {"evaluate_by": "clients"}
-    given = [*warm("fedavg", 1.0, **settings), *warm("median", 0.9, **settings)]
-    given.append(run(A, "fedavg", 0, figures(0.9, 0.0), dormant=True, warmup=5, **settings))
+    given = [
+        *warm("fedavg", 1.0, evaluate_by="clients"),
+        *warm("median", 0.9, evaluate_by="clients"),
+        run(
+            A,
+            "fedavg",
+            0,
+            figures(0.9, 0.0),
+            dormant=True,
+            warmup=5,
+            evaluate_by="clients",
+        ),
+    ]
     median = rows(board(given))["median"]
     assert (median["learning_retained"], median["rank"]) == (None, 1)
 

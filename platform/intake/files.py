@@ -96,7 +96,7 @@ def find_file(folder: Path, file: File) -> Path | str:
         if md5 == option.md5:
             return path
         corrupt = f"{path} is corrupt: its md5 is {md5}, not {option.md5}"
-        problem = problem or _foreign(path) or corrupt
+        problem = problem or foreign(path) or corrupt
     return problem
 
 
@@ -109,7 +109,7 @@ def naming_file(path: Path, hint: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise BadInput(
-            _foreign(path, f"; {hint}")
+            foreign(path, f"; {hint}")
             or f"{path} cannot be read: {type(error).__name__}: {_line(error)}; {hint}"
         ) from error
 
@@ -194,7 +194,7 @@ def _web_page(content: bytes) -> bool:
     )
 
 
-def _foreign(path: Path, hint: str = "") -> str:
+def foreign(path: Path, hint: str = "") -> str:
     """What stands in place of a file that is no text: a pointer to it or a web page; nothing where
     it is neither.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from backstop.platform.intake.files import naming_file
+from backstop.platform.intake.files import foreign, naming_file
 from backstop.platform.params import BadInput, nearest
 
 # ending of a file → the reader of the library
@@ -60,8 +60,9 @@ def _files(root: Path, hint: str) -> dict[str, list[Path]]:
     if len(endings) != 1 or not endings <= set(READERS):
         listed = ", ".join(sorted(endings)) or "none of these"
         raise BadInput(
-            f"{root} has files of {listed}; there are files of one kind, {', '.join(READERS)}, or"
-            f" what save_to_disk wrote; {hint}"
+            foreign(root, f"; {hint}")
+            or f"{root} has files of {listed}; there are files of one kind, {', '.join(READERS)},"
+            f" or what save_to_disk wrote; {hint}"
         )
     splits: dict[str, list[Path]] = {}
     for place in places:

@@ -97,6 +97,8 @@ def _check_aggregates(part: Part) -> None:
         does = "changes how clients train, which no aggregation of their updates can"
     elif stage.apply is as_they_are and stage.finish:
         does = "repairs the final model and leaves updates as they are"
+    elif stage.apply is as_they_are and stage.predict:
+        does = "labels inputs and leaves updates as they are"
     elif "validation" in plugins.defense_facts(part.name).needs:
         does = NOWHERE["validate"]
     else:
