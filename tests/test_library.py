@@ -299,7 +299,8 @@ def test_buffers_are_averaged_with_the_weights_that_the_defense_leaves() -> None
 @pytest.mark.parametrize("name", plugins.names("defenses"))
 def test_every_defense_aggregates_or_says_why_not(name: str) -> None:
     if name in NO_AGGREGATION:
-        with pytest.raises(BadInput, match=f"^defense {name} (changes|repairs|labels|lets) ") as caught:
+        does = f"^defense {name} (changes|repairs|labels|lets) "
+        with pytest.raises(BadInput, match=does) as caught:
             backstop.defense(f"norm_clip+{name}")
         assert one_line(caught.value) and f"backstop run --defense {name}" in str(caught.value)
         return
