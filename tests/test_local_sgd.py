@@ -32,7 +32,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.specs.part import parse_part, to_chain
 from backstop.platform.specs.spec import validate
 from backstop.platform.threats.backdoor import Planted
-from backstop.platform.training import dense, federation, loading, local_sgd, network
+from backstop.platform.training import dense, federation, loading, local_sgd, local_steps, network
 from backstop.platform.training.defense_chain import chain
 from backstop.platform.training.federation import Federation
 
@@ -73,7 +73,7 @@ def by_hand(fed: Federation, number: int, client: int) -> tuple[Tensor, Tensor]:
         **({"momentum": options["momentum"]} if fed.spec.optimizer.name == "sgd" else {}),
     )
     losses, seen = torch.zeros(()), 0
-    for index in local_sgd.batches(fed, number, client, attacking=False):
+    for index in local_steps.plan_steps(fed, number, client, attacking=False).batches:
         x, y = fed.data.train.x[index].float() / 255, fed.data.train.y[index]
         mean, std = (
             torch.tensor(fed.data.mean).view(-1, 1, 1),
@@ -152,7 +152,8 @@ def test_blocks_hold_every_client_once_and_waste_little() -> None:
     units = local_sgd.blocks(fed, 0, list(range(20)), attacked=False)
     assert sorted(client for unit in units for client in unit) == list(range(20))
     steps = {
-        client: len(local_sgd.batches(fed, 0, client, attacking=False)) for client in range(20)
+        client: len(local_steps.plan_steps(fed, 0, client, attacking=False).batches)
+        for client in range(20)
     }
     padded = sum(steps[unit[0]] * len(unit) for unit in units)
     unsorted = sum(
@@ -213,13 +214,13 @@ def test_larger_caches_make_wider_blocks_of_the_same_bits(
 def test_every_epoch_visits_every_sample_once_in_another_order() -> None:
     fed = built(MLP)
     shard = fed.shards[2]
-    found = torch.cat(local_sgd.batches(fed, 4, 2, attacking=False))
+    found = torch.cat(local_steps.plan_steps(fed, 4, 2, attacking=False).batches)
     first, second = found[: len(shard)], found[len(shard) :]
     assert torch.equal(first.sort().values, shard)
     assert torch.equal(second.sort().values, shard)
     assert not torch.equal(first, second)
     assert not torch.equal(
-        first, torch.cat(local_sgd.batches(fed, 5, 2, attacking=False))[: len(shard)]
+        first, torch.cat(local_steps.plan_steps(fed, 5, 2, attacking=False).batches)[: len(shard)]
     )
 
 
@@ -293,7 +294,7 @@ def test_a_sample_that_batch_norm_cannot_be_trained_on_alone_joins_the_step_befo
     """8 x 8 digits end as 1 x 1: of one sample the last layers have one value a channel."""
     fed = built(BATCH_NORM)
     client = next(number for number, shard in enumerate(fed.shards) if len(shard) % 32 == 1)
-    plan = local_sgd.batches(fed, 0, client, attacking=False)
+    plan = local_steps.plan_steps(fed, 0, client, attacking=False).batches
     assert [len(piece) for piece in plan] == [32] * (len(fed.shards[client]) // 32 - 1) + [33]
     assert torch.equal(torch.cat(plan).sort().values, fed.shards[client])
     expected, _ = by_hand(fed, 0, client)
@@ -318,7 +319,7 @@ def test_a_single_last_sample_stays_a_step_of_its_own_where_it_can() -> None:
         fed = built(spec.replace(model=model))
         assert not fed.net.pairs, "32 x 32 pixels end as 4 x 4"
         client = next(number for number, shard in enumerate(fed.shards) if len(shard) % 8 == 1)
-        assert len(local_sgd.batches(fed, 0, client, attacking=False)[-1]) == 1
+        assert len(local_steps.plan_steps(fed, 0, client, attacking=False).batches[-1]) == 1
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ from backstop.platform.training.client_rules import (
     plain_steps,
 )
 from backstop.platform.training.federation import Federation
-from backstop.platform.training.local_steps import batches, blocks, cut
+from backstop.platform.training.local_steps import blocks, cut
 from backstop.platform.training.loop_engine import descend, train_loop
 
-__all__ = ("Sheet", "Trained", "batches", "blocks", "train", "train_samples", "unpoisoned")
+__all__ = ("Sheet", "Trained", "blocks", "train", "train_samples", "unpoisoned")
 
 
 def train(
@@ -55,17 +55,16 @@ def train(
     without a sample sends back the model that it was sent.
     """
     sheet = sheet or Sheet(clients, params, buffers)
-    for client in clients:
-        if not len(federation.shards[client]):  # a fake, which has nothing to train on
-            sheet.place(client, torch.zeros_like(params), params.new_zeros(()))
-    clients = [client for client in clients if len(federation.shards[client])]
+    idle = {client for client in clients if not len(federation.shards[client])}  # fakes
+    for client in idle:
+        sheet.place(client, torch.zeros_like(params), params.new_zeros(()))
     attackers = _attackers(federation, round_index) if attacked else {}
     here = Round(federation, round_index, params, buffers, state, attackers, sheet.own)
     apart = attackers if federation.attack.train else {}
     for client in clients:
-        if client in apart:
+        if client in apart and client not in idle:
             train_by_attack(here, client, sheet)
-    others = [client for client in clients if client not in apart]
+    others = [client for client in clients if client not in apart and client not in idle]
     if others:
         engine = train_block if _train_together(here, others) else train_loop
         engine(here, others, sheet)

@@ -49,16 +49,6 @@ def plan_steps(
     return LocalSteps(shard[order], _step_sizes(federation, samples) * epochs)
 
 
-def batches(
-    federation: Federation,
-    round_index: int,
-    client: int,
-    attacking: bool,
-) -> Batches:
-    """The :func:`plan_steps` of a client, step by step."""
-    return plan_steps(federation, round_index, client, attacking).batches
-
-
 def cut(federation: Federation, epoch: Tensor) -> Batches:
     """The samples of an epoch as its local steps; the last one may be smaller.
 

@@ -15,7 +15,7 @@ from backstop.platform.contract import Part
 from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import to_chain
-from backstop.platform.training import local_sgd
+from backstop.platform.training import local_steps
 from tests.arena import ARENA, Claim
 
 CLAIM = Claim(
@@ -63,7 +63,8 @@ def test_the_number_of_steps_is_that_of_the_epochs() -> None:
     client = int(built.malicious[0])
     each = -(-len(built.shards[client]) // 16)
     assert [
-        len(local_sgd.batches(built, 0, client, attacking=attacking)) for attacking in (True, False)
+        len(local_steps.plan_steps(built, 0, client, attacking=attacking).sizes)
+        for attacking in (True, False)
     ] == [5 * each, 2 * each]
 
 

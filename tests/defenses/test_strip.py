@@ -16,6 +16,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.seeds import generator
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import validate
+from backstop.platform.training import evaluate
 from backstop.platform.training.loading import data_folder
 from backstop.platform.workers.clients import InProcess
 from backstop.search_spaces.quickstart import BASE
@@ -92,12 +93,12 @@ def test_triggered_inputs_are_rejected_and_clean_ones_are_labeled() -> None:
     assert last["repaired/clean_accuracy"] > last["round/clean_accuracy"] - 0.12
 
 
-def test_threads_label_alike() -> None:
+def test_threads_label_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "BATCH", 50)  # so that each thread has several of 360 inputs
     spec = ATTACKED.replace(
         rounds=2,
         eval_every=2,
         defense=to_chain("strip(blends=3, refused=0.3)", "defense"),
-        dataset=BASE.dataset._replace(name="patches"),
     )
 
     def last(threads: int) -> Mapping[str, float]:

