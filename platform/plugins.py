@@ -265,8 +265,15 @@ def read_plugin(
 
 def describe(group: str, name: str) -> Plugin:
     """The plug-in that :func:`find` finds, without its imports where its file says all there is to
-    say: a list of plug-ins need not wait for torch. Its factory imports the file when it is called.
+    say: to list plug-ins, or to check a spec, need not wait for torch. Its factory imports the file
+    when it is called.
     """
+    return _describe(group, full_name(group, name))
+
+
+@lru_cache
+def _describe(group: str, name: str) -> Plugin:
+    """What :func:`describe` describes, by its full name."""
     try:
         file = own_file(group, name)
         module = outline(file, name, constants(group))
@@ -274,7 +281,7 @@ def describe(group: str, name: str) -> Plugin:
     except BadInput:
         raise
     except Exception:  # noqa: BLE001 -- whatever it is, the import says what is wrong, if anything
-        return find(group, name)
+        return _find(group, name)
     return described._replace(factory=lambda **params: find(group, name).factory(**params))
 
 
@@ -297,21 +304,21 @@ def folder(group: str) -> Path:
 
 def attack_facts(name: str) -> AttackFacts:
     """The facts of an attack."""
-    facts = find("attacks", name).facts
+    facts = describe("attacks", name).facts
     assert isinstance(facts, AttackFacts)
     return facts
 
 
 def defense_facts(name: str) -> DefenseFacts:
     """The facts of a defense."""
-    facts = find("defenses", name).facts
+    facts = describe("defenses", name).facts
     assert isinstance(facts, DefenseFacts)
     return facts
 
 
 def kinds(group: str, name: str) -> tuple[Kind, ...]:
     """The kinds of data that a plug-in is for; empty: any."""
-    facts = find(group, name).facts
+    facts = describe(group, name).facts
     return () if isinstance(facts, SearchSpaceFacts) else facts.kinds
 
 

@@ -38,7 +38,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("fixed")
 
 # kept here: a test may put something else in their place
-CACHES = (plugins.sources, plugins._find, plugins.digest)
+CACHES = (plugins.sources, plugins._find, plugins._describe, plugins.digest)
 
 TOYS = {
     "attacks.stamp": '''

@@ -146,6 +146,7 @@ def test_another_packages_plugin_is_imported(toys: Path, monkeypatch: pytest.Mon
         "show quickstart",
         "run --help",
         "sweep --help",
+        "sweep quickstart --dry-run --json",
     ],
 )
 def test_a_command_that_computes_nothing_imports_nothing_heavy(line: str, tmp_path: Path) -> None:

@@ -469,13 +469,15 @@ def test_an_id_changes_with_the_version_of_a_plugin_it_uses(
 ) -> None:
     attacked, clean = spec(attack=(Part("stamp"),)), spec()
     before = (spec_id(attacked), spec_id(clean))
-    find = plugins.find
+    describe = plugins.describe
 
     def raised(group: str, name: str) -> plugins.Plugin:
-        found = find(group, name)
-        return found._replace(facts=replace(found.facts, version=2)) if name == "stamp" else found
+        plugin = describe(group, name)
+        if name == "stamp":
+            return plugin._replace(facts=replace(plugin.facts, version=2))
+        return plugin
 
-    monkeypatch.setattr(plugins, "find", raised)
+    monkeypatch.setattr(plugins, "describe", raised)
     assert spec_id(attacked) != before[0]
     assert spec_id(clean) == before[1]
 

@@ -22,6 +22,12 @@ from backstop.platform.commands.output import (
     usable_store,
 )
 from backstop.platform.params import BadInput
+from backstop.platform.results.tracking.experiments import check_name
+from backstop.platform.results.tracking.journal import settling
+from backstop.platform.results.tracking.store import Store, is_new
+from backstop.platform.sweeps.beside import Beside
+from backstop.platform.sweeps.ray_tune import Precautions, RayTune
+from backstop.platform.workers.limits import Limits
 
 if TYPE_CHECKING:
     from backstop.platform.results.leaderboard.boards import Ranked
@@ -71,44 +77,28 @@ def sweep(options: argparse.Namespace) -> int:
     leaderboard.
     """
     began = time.monotonic()
-    with collector.resting():
-        from backstop.platform.commands.live import Watch
-        from backstop.platform.results.tracking.journal import settling
-        from backstop.platform.sweeps.beside import Beside
-        from backstop.platform.sweeps.conduct import conduct, shortfalls
-        from backstop.platform.sweeps.ray_tune import Precautions, RayTune
-        from backstop.platform.sweeps.waiting import Patience
-        from backstop.platform.training.device import choose_device
-        from backstop.platform.training.precision import emulation_note
-        from backstop.platform.workers.limits import Limits
-
     actors = parse_actors(options.client_actors)
-    device = choose_device(options.device)
     vault.keep_with(storage.locate(options.store))
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
     if options.plan:
-        return print_forecast(options, plan, device.type)
-    if note := emulation_note((spec.precision for spec in plan.specs), device):
-        say(f"backstop: {note}")
-    site = _site(options, plan, device.type)
-    patience = Patience(site.store, say)
-    backend = RayTune(
-        options.ray_address,
-        actors,
-        options.max_concurrent,
-        plan.source.expected(),
-        say,
-        options.mix_fingerprints,
-        Precautions(
-            Limits(options.trial_minutes, options.trial_memory),
-            storage.local_folder(storage.locate(options.store)),
-            begin_again if options.alone else None,
-        ),
-    )
+        return print_forecast(options, plan)
+    name = _experiment_name(options, plan)
+    store = usable_store(options)
+    backend = _backend(options, plan, actors)
     # Ray ends while the leaderboard is written, and with it the last who writes to the store
-    with settling(site.store), Beside(backend.start) as starting:
+    with settling(store), Beside(backend.start) as starting:
+        if is_new(store):  # nothing is finished already, so Ray starts while PyTorch is imported
+            backend.check()
+            starting.begin()
+        with collector.resting():
+            from backstop.platform.commands.live import Watch
+            from backstop.platform.sweeps.conduct import conduct, shortfalls
+            from backstop.platform.sweeps.waiting import Patience
+
+        site = _site(options, plan, store, name)
+        patience = Patience(store, say)
         queue = conduct(
             plan,
             site,
@@ -205,24 +195,55 @@ def _plan(options: argparse.Namespace) -> SweepPlan:
     )
 
 
+def _experiment_name(options: argparse.Namespace, plan: SweepPlan) -> str:
+    """The name of the MLflow experiment, checked."""
+    name = plan.title if options.experiment is None else str(options.experiment)
+    check_name(name)
+    return name
+
+
+def _backend(
+    options: argparse.Namespace,
+    plan: SweepPlan,
+    actors: str | int,
+) -> RayTune:
+    """The Ray that runs the sweep; nothing is started."""
+    return RayTune(
+        options.ray_address,
+        actors,
+        options.max_concurrent,
+        plan.source.expected(),
+        say,
+        options.mix_fingerprints,
+        Precautions(
+            Limits(options.trial_minutes, options.trial_memory),
+            storage.local_folder(storage.locate(options.store)),
+            begin_again if options.alone else None,
+        ),
+    )
+
+
 def _site(
     options: argparse.Namespace,
     plan: SweepPlan,
-    device: str,
+    store: Store,
+    name: str,
 ) -> Site:
-    """Where the sweep reads and writes, checked."""
-    from backstop.platform.results.tracking.experiments import check_name
+    """Where the sweep reads and writes, and the device that it computes on, checked."""
     from backstop.platform.sweeps.conduct import Site
+    from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder
+    from backstop.platform.training.precision import emulation_note
 
-    name = plan.title if options.experiment is None else options.experiment
-    check_name(name)
+    device = choose_device(options.device)
+    if note := emulation_note((spec.precision for spec in plan.specs), device):
+        say(f"backstop: {note}")
     return Site(
-        store=usable_store(options),
+        store=store,
         folder=storage.locate(options.store),
         experiment=name,
         data=data_folder(options.data_dir),
-        device=device,
+        device=device.type,
         mix_fingerprints=options.mix_fingerprints,
         keeps_models=options.keep_models != "none",
         command=shlex.join(["backstop", *options.arguments]),

@@ -9,10 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from backstop.platform.contract import Column, Data, Reading
-from backstop.platform.intake.tables import repeats
 
 MOST_LISTED = 8  # classes and reasons that one line names at most
 FORMS = {
@@ -27,6 +24,8 @@ def of(data: Data, name: str) -> Reading:
     """What the dataset says of its files; where it says nothing, what its tensors show."""
     if data.reading is not None:
         return data.reading
+    from backstop.platform.intake.tables import repeats
+
     train, test = data.train.x, data.test.x
     copies, across = repeats(train, test)
     return Reading(
@@ -44,6 +43,8 @@ def of(data: Data, name: str) -> Reading:
 
 def _class_counts(data: Data) -> dict[str, int]:
     """How many samples of both parts each class has."""
+    import torch
+
     labels = torch.cat([data.train.y, data.test.y])
     counts = labels.bincount(minlength=data.classes).tolist()
     return {str(label): count for label, count in enumerate(counts)}

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from backstop.platform import plugins
 from backstop.platform.specs.part import Part, plugin_stages
 from backstop.platform.specs.spec import Spec
 from backstop.platform.training import loading
 from backstop.platform.training.device import fingerprint
+
+if TYPE_CHECKING:
+    import torch
 
 READING_LIMIT = 8000  # characters: MLflow cuts longer tag values off
 

@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from backstop.platform import storage, vault
 from backstop.platform.disk import file_lock, write_atomically
-from backstop.platform.intake.files import naming_file
 from backstop.platform.params import BadInput
 from backstop.platform.specs.spec import START_HINT, Spec
 from backstop.platform.storage import Location
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEDULE = ("attack_start", "attack_stop", "attack_every", "attackers")
 
@@ -66,12 +66,16 @@ def save_start(path: Path, model: Mapping[str, Tensor]) -> str:
 
 def read_tensors(path: Path) -> Mapping[str, Tensor]:
     """Name → tensor of a checkpoint; nothing in the file is run."""
+    from backstop.platform.intake.files import naming_file
+
     with naming_file(path, START_HINT):
         return _tensors(path.read_bytes(), path)
 
 
 def _tensors(content: bytes, path: Location) -> Mapping[str, Tensor]:
     """Name → tensor of a checkpoint, the content of a path. Raises what a decoder raises."""
+    import torch
+
     if content.startswith(b"PK"):
         tensors = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
         tensors = tensors.get("state_dict", tensors)
@@ -79,7 +83,7 @@ def _tensors(content: bytes, path: Location) -> Mapping[str, Tensor]:
         from safetensors.torch import load
 
         tensors = load(content)
-    if not tensors or not all(isinstance(item, Tensor) for item in tensors.values()):
+    if not tensors or not all(isinstance(item, torch.Tensor) for item in tensors.values()):
         raise BadInput(f"{path} holds no named tensors; {START_HINT}")
     return dict(tensors)
 
@@ -138,6 +142,8 @@ def compute_once(
         warm = _made(path)
         if warm is None:
             params, buffers = warm = make(path.parent)
+            import torch
+
             # a full disk makes torch's own writer raise something else than an OSError
             content = BytesIO()
             torch.save((params.cpu(), buffers.cpu()), content)
@@ -160,6 +166,8 @@ def _made(path: Location) -> tuple[Tensor, Tensor] | None:
     """A finished warm-up; None where it is not made yet, or damaged: it is made again then, to the
     same bytes.
     """
+    import torch
+
     try:
         with storage.open_read(path) as file:
             params, buffers = torch.load(file, map_location="cpu", weights_only=True)

@@ -149,7 +149,7 @@ def complete_part(given: Part, group: str) -> Part:
     """
     if given.name == NEXT_ADVERSARY:
         return Part(NEXT_ADVERSARY)
-    plugin = plugins.find(group, given.name)
+    plugin = plugins.describe(group, given.name)
     where = f"{plugins.SINGULAR[group]} {given.name}"
     params = fill(plugin.parameters, given.params, where)
     for name, parameter in plugin.parameters.items():

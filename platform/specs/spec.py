@@ -562,7 +562,7 @@ def canonical_json(spec: Spec) -> str:
     """
     spec = validate(spec)
     versions = {
-        f"{group}.{part.name}": plugins.find(group, part.name).version
+        f"{group}.{part.name}": plugins.describe(group, part.name).version
         for group, part in _parts_by_group(spec)
     }
     return json.dumps(

@@ -56,7 +56,7 @@ def _part_parameters(base: Spec, head: str) -> Mapping[str, Parameter]:
         return schema(OPTIMIZERS[base.optimizer.name])
     if head in ("dataset", "model"):
         part = getattr(base, head)
-        return plugins.find(GROUPS[head], part.name).parameters
+        return plugins.describe(GROUPS[head], part.name).parameters
     return {}
 
 
@@ -72,7 +72,7 @@ def _stage_parameter(
         hint = nearest(".".join(rest[:1]), [stage.name for stage in chain])
         raise BadInput(f"search: {key!r} is not in {role} {chain_text(chain, role)}; {hint}")
     stage, name = named
-    declared = plugins.find(GROUPS[role], stage).parameters
+    declared = plugins.describe(GROUPS[role], stage).parameters
     if name not in declared:
         raise BadInput(
             f"search: {role} {stage} has no parameter {name!r}; {nearest(name, declared)}"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-
-import torch
+from typing import TYPE_CHECKING
 
 from backstop.platform.params import BadInput
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on; ``auto`` takes a GPU where there is one."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
@@ -28,6 +32,8 @@ def fingerprint(where: torch.device) -> str:
 
     Runs of different ones are not ranked together.
     """
+    import torch
+
     if where.type == "cuda":
         kind = torch.cuda.get_device_name(where)
     else:

@@ -8,9 +8,7 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from backstop.platform import plugins
 from backstop.platform.contract import Data, Dataset
@@ -18,6 +16,10 @@ from backstop.platform.intake import readings
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import Part
 from backstop.platform.training.device import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Params = tuple[tuple[str, object], ...]  # of a part, in the order of their names
 
