@@ -30,6 +30,9 @@ import pytest
 import torch
 
 from backstop.platform import plugins
+from backstop.platform.results.tracking.store import client_class
+
+client_class()  # with MLflow here, the process that tests may patch is the one that writes
 
 # the bits of a sum depend on it, and threads of several workers collapse on a small machine
 torch.set_num_threads(1)

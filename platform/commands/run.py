@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,11 @@ from backstop.platform.commands.output import (
     say_interrupted,
     usable_store,
 )
-from backstop.platform.rounds import costs
+from backstop.platform.results.tracking.experiments import check_name
+from backstop.platform.results.tracking.scribe import hired
+from backstop.platform.rounds import costs, starts
+from backstop.platform.storage import Location
+from backstop.platform.training import loading
 
 if TYPE_CHECKING:
     from backstop.platform.contract import Record, Spec
@@ -53,29 +58,41 @@ def _requested_spec(options: argparse.Namespace) -> Spec:
 
 def run_spec(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
-    with collector.resting():
-        from backstop.platform.results.tracking.experiments import check_name
-        from backstop.platform.rounds import starts
-        from backstop.platform.sweeps import single
-        from backstop.platform.training import loading
-        from backstop.platform.training.device import choose_device
-
     folder = storage.locate(options.store)
     vault.keep_with(folder)
-    keeps_models = options.keep_models == "all"
     spec = _requested_spec(options)
     parse_actors(options.client_actors)
-    choose_device(options.device)
     check_name(options.experiment)
-    data, store = loading.data_folder(options.data_dir), usable_store(options)
     save_path = starts.check_writable(options.save) if options.save else None
-    with single.open_single(store, folder, options.experiment, keeps_models=keeps_models) as work:
+    with _at_work(options, folder) as work:
+        data = loading.data_folder(options.data_dir)
         say_interrupted(work.mark_interrupted())
         stored = work.finished(spec, data)
         if stored is None:
             return _train(options, work, spec, data, save_path)
         _show_again(options, work, spec, stored, save_path)
     return DONE
+
+
+@contextmanager
+def _at_work(options: argparse.Namespace, folder: Location) -> Iterator[Single]:
+    """Be at work on the store, which another process opens while this one imports PyTorch."""
+    store = usable_store(options)
+    with hired(store) as scribe:
+        with collector.resting():
+            from backstop.platform.sweeps.single import open_single
+            from backstop.platform.training.device import choose_device
+
+        choose_device(options.device)
+        keeps_models = options.keep_models == "all"
+        with open_single(
+            store,
+            folder,
+            options.experiment,
+            scribe,
+            keeps_models=keeps_models,
+        ) as work:
+            yield work
 
 
 def _train(

@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
-from typing import Any, NamedTuple, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from backstop.platform import storage
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.storage import Location
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # seconds of rounds that a killed process may lose; a long round is lost as a whole
 SAVE_INTERVAL_S = 5.0
@@ -49,12 +50,16 @@ class Checkpoint:
         """Write what is saved. Raises OSError where the folder or the object store does not take
         it, with ``patient`` only after a while.
         """
+        import torch
+
         content = BytesIO()  # torch's own writer raises something else for a full disk
         torch.save(saved._asdict(), content)
         storage.write_whole(self.path, content.getbuffer(), patient=patient)
 
     def read(self, where: torch.device | str = "cpu") -> Saved | None:
         """What is saved; None where nothing (readable) is."""
+        import torch
+
         try:
             with storage.open_read(self.path) as file:
                 # Attack and defense states are a plug-in's own types, which only a full unpickling

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from traceback import format_exception
-from typing import NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from backstop.platform.contract import Record
-from backstop.platform.experiment import Experiment
 from backstop.platform.params import BadInput
 from backstop.platform.results.tracking.log import Log
+from backstop.platform.results.tracking.scribe import Here, RunLog, Scribe
 from backstop.platform.results.tracking.store import Store
 from backstop.platform.results.tracking.titles import ALONE, run_title
 from backstop.platform.rounds import costs
@@ -27,6 +26,11 @@ from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import Spec
 from backstop.platform.storage import Location
 from backstop.platform.training.stage_errors import failure_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backstop.platform.experiment import Experiment
 
 LOGS = "logs"  # in the local folder of the store
 
@@ -43,6 +47,7 @@ class Destination(NamedTuple):
     varied: frozenset[str] = ALONE  # parameters that tell the sweep's runs apart
     keeps_models: bool = True  # whether a finished run's final model is stored
     home: Path = Path()  # what belongs to one machine: logs, and what Ray Tune writes
+    scribe: Scribe = Here()  # who writes to the store
 
     @property
     def logs(self) -> Path:
@@ -54,12 +59,13 @@ class Destination(NamedTuple):
         spec: Spec,
         origin: Origin,
         records: Iterable[Record],
-    ) -> Log:
+    ) -> RunLog:
         """The MLflow run of a spec, with its records so far; nothing is sent yet.
 
         What an earlier process has sent already is the same and is stored once.
         """
-        log = Log(
+        make = partial(
+            Log,
             self.store,
             self.experiment,
             spec,
@@ -69,6 +75,7 @@ class Destination(NamedTuple):
             driver=self.driver,
             title=run_title(spec, self.varied),
         )
+        log = self.scribe.open_log(make)
         for record in records:
             log.log(record)
         return log
@@ -92,7 +99,7 @@ class Outcome(NamedTuple):
 
 
 def store_run(
-    log: Log,
+    log: RunLog,
     checkpoint: Checkpoint,
     records: Sequence[Record],
     model: Mapping[str, Tensor] | None,
@@ -140,7 +147,7 @@ class Session:
         self.checkpoint = Checkpoint(checkpoints, experiment.spec.id)
         self.checkpointed = Checkpointed(experiment, self.checkpoint)
         self.destination = destination
-        self.log: Log | None = None
+        self.log: RunLog | None = None
 
     @property
     def spec(self) -> Spec:
@@ -190,7 +197,7 @@ class Session:
         with suppress(BadInput):  # said at the end, if it is so then
             self.open_log().flush(force=False)
 
-    def open_log(self) -> Log:
+    def open_log(self) -> RunLog:
         """The MLflow run. Raises BadInput where the store cannot be opened."""
         if self.log is None:
             origin = self.experiment.origin

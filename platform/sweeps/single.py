@@ -11,6 +11,7 @@ from backstop.platform.params import BadInput
 from backstop.platform.results.tracking import drivers
 from backstop.platform.results.tracking.experiments import open_experiment
 from backstop.platform.results.tracking.runs import Run, find_run
+from backstop.platform.results.tracking.scribe import Scribe
 from backstop.platform.results.tracking.store import Store, is_new
 from backstop.platform.results.tracking.sweeps import (
     Interrupted,
@@ -30,6 +31,7 @@ def open_single(
     store: Store,
     folder: Location,
     name: str,
+    scribe: Scribe,
     *,
     keeps_models: bool = True,
 ) -> Iterator[Single]:
@@ -39,13 +41,13 @@ def open_single(
     """
     home = drivers_home(store, folder)
     with drivers.at_work(home) as driver:
-        single = Single(store, folder, name, driver, keeps_models=keeps_models)
+        single = Single(store, folder, name, driver, scribe, keeps_models=keeps_models)
         try:
             yield single
         finally:
             with suppress(BadInput):  # whoever looks after that marks them
                 if single.experiment_id:
-                    stop_runs(store, single.experiment_id, driver)
+                    scribe.ask(stop_runs, store, single.experiment_id, driver)
                 drivers.forget(home, driver)
 
 
@@ -58,24 +60,30 @@ class Single:
         folder: Location,
         name: str,
         driver: str,
+        scribe: Scribe,
         *,
         keeps_models: bool = True,
     ) -> None:
-        """``folder`` holds the checkpoints, ``name`` is the MLflow experiment's."""
+        """``folder`` holds the checkpoints, ``name`` is the MLflow experiment's, ``scribe`` does
+        what is to be done to the store.
+        """
         self.store, self.folder, self.name, self.driver = store, folder, name, driver
+        self.scribe = scribe
         self.keeps_models = keeps_models
         self.checkpoints = folder / "checkpoints"
-        self.experiment_id = "" if is_new(store) else open_experiment(store, name)
+        self.experiment_id = "" if is_new(store) else scribe.ask(open_experiment, store, name)
 
     def mark_interrupted(self) -> Interrupted:
         """What nobody works on any more in the experiment, marked as KILLED."""
         if not self.experiment_id:
             return Interrupted(0, 0)
-        return mark_interrupted(self.store, self.folder, self.name)
+        return self.scribe.ask(mark_interrupted, self.store, self.folder, self.name)
 
     def finished(self, spec: Spec, data: Path) -> Run | None:
         """The finished run of a spec. Raises BadInput where it has read other data than today's."""
-        run = find_run(self.store, self.name, spec)
+        if not self.experiment_id:
+            return None
+        run = self.scribe.ask(find_run, self.store, self.name, spec)
         if run is None:
             return None
         if changed := origin.other_data(run.data, spec.dataset, data):
@@ -120,11 +128,12 @@ class Single:
 
     def _destination(self) -> Destination:
         if not self.experiment_id:
-            self.experiment_id = open_experiment(self.store, self.name)
+            self.experiment_id = self.scribe.ask(open_experiment, self.store, self.name)
         return Destination(
             self.store,
             self.experiment_id,
             self.checkpoints,
             self.driver,
             keeps_models=self.keeps_models,
+            scribe=self.scribe,
         )

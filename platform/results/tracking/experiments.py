@@ -18,6 +18,7 @@ from backstop.platform.results.tracking import empty_tables
 from backstop.platform.results.tracking.soundness import check_database_writable
 from backstop.platform.results.tracking.store import (
     Store,
+    client_class,
     database_file,
     database_uri,
     empty,
@@ -74,6 +75,21 @@ def restore_command(store: Store, experiment_id: object) -> str:
     return f"MLFLOW_TRACKING_URI={shlex.quote(store.uri)} {shlex.join(words)}"
 
 
+def import_store(store: Store) -> None:
+    """Import what a store needs before it is needed."""
+    client_class()
+    if database_file(store) is not None:
+        _database_class()
+
+
+def _database_class() -> Any:
+    """MLflow's store in a database."""
+    with collector.resting():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore
+
+
 def _create(file: Path, artifacts: str) -> None:
     """Make MLflow's tables in a new file that appears at once and whole.
 
@@ -94,12 +110,8 @@ def _create(file: Path, artifacts: str) -> None:
 
 def _fill(fresh: Path, artifacts: str) -> None:
     """Put MLflow's tables and its default experiment into a database file."""
-    with collector.resting():
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     copied = empty_tables.copy_to(fresh)
-    opened: Any = SqlAlchemyStore
-    opened(database_uri(fresh), artifacts).engine.dispose()
+    _database_class()(database_uri(fresh), artifacts).engine.dispose()
     if not copied:
         empty_tables.keep(fresh)
 

@@ -120,10 +120,10 @@ class Log:
         self,
         final: Mapping[str, float],
         tensors: Mapping[str, Tensor] | None = None,
-        files: Mapping[str, str] | None = None,
+        files: Mapping[str, str | bytes] | None = None,
     ) -> bool:
-        """Log the finals once, store spec.json, the final model as safetensors and further text
-        files, and set FINISHED.
+        """Log the finals once, store spec.json, the final model as safetensors and further files,
+        and set FINISHED.
 
         True when all of it is stored, here or in a finished run of the same spec; ``finding`` says
         how that one differs. After False it may be called again, in this process or a later one.
@@ -159,14 +159,19 @@ class Log:
         return mlflow_client(self.store.uri)
 
     def _artifacts(
-        self, tensors: Mapping[str, Tensor] | None, files: Mapping[str, str]
+        self,
+        tensors: Mapping[str, Tensor] | None,
+        files: Mapping[str, str | bytes],
     ) -> dict[str, bytes]:
         """File name → content."""
-        texts = {"spec.json": _spec_file(self.spec), **files}
-        texts |= loose.texts_of(loose_names(self.spec))
-        contents = {name: text.encode() for name, text in texts.items()}
+        given = {"spec.json": _spec_file(self.spec), **files}
+        given |= loose.texts_of(loose_names(self.spec))
+        contents = {
+            name: content.encode() if isinstance(content, str) else content
+            for name, content in given.items()
+        }
         if tensors is not None:
-            contents[MODEL] = _model_file(tensors)
+            contents[MODEL] = model_file(tensors)
         return contents
 
     def fail(self, message: str, trace: str = "") -> bool:
@@ -402,7 +407,7 @@ def _spec_file(spec: Spec) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def _model_file(tensors: Mapping[str, Tensor]) -> bytes:
+def model_file(tensors: Mapping[str, Tensor]) -> bytes:
     """The content of a .safetensors file."""
     from safetensors.torch import save
 
