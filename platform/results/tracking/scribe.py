@@ -26,7 +26,7 @@ from backstop.platform.results.tracking.store import Store
 if TYPE_CHECKING:
     from torch import Tensor
 
-Answered = TypeVar("Answered")
+_Answer = TypeVar("_Answer")
 
 SERVING = f"from {__name__} import serve; serve({{}})"  # the program of the other process
 
@@ -58,7 +58,7 @@ class RunLog(Protocol):
 class Scribe(Protocol):
     """Who does what is to be done to a store."""
 
-    def ask(self, function: Callable[..., Answered], *arguments: Any) -> Answered:
+    def ask(self, function: Callable[..., _Answer], *arguments: Any) -> _Answer:
         """What a function of a module makes of plain data. Raises what it raises."""
 
     def open_log(self, make: partial[Log]) -> RunLog:
@@ -68,7 +68,7 @@ class Scribe(Protocol):
 class Here:
     """This process."""
 
-    def ask(self, function: Callable[..., Answered], *arguments: Any) -> Answered:
+    def ask(self, function: Callable[..., _Answer], *arguments: Any) -> _Answer:
         """Call the function."""
         return function(*arguments)
 
@@ -94,7 +94,7 @@ class Apart:
         self.asked = 0
         self.logs = 0
 
-    def ask(self, function: Callable[..., Answered], *arguments: Any) -> Answered:
+    def ask(self, function: Callable[..., _Answer], *arguments: Any) -> _Answer:
         """Let the other process call the function. Raises BadInput where that has ended."""
         self.asked += 1
         try:
@@ -177,7 +177,7 @@ class LogApart:
         return told.stored
 
 
-class _Told(NamedTuple):
+class _LogState(NamedTuple):
     """What a log says after a step."""
 
     stored: bool
@@ -194,13 +194,13 @@ def _step(
     make: partial[Log],
     records: Sequence[Record],
     step: partial[bool],
-) -> _Told:
+) -> _LogState:
     """Let a log of this process take further records and a step."""
     log = _LOGS.get(number) or _LOGS.setdefault(number, make())
     for record in records:
         log.log(record)
     stored = step(log)
-    return _Told(stored, log.run_id, log.error, log.finding)
+    return _LogState(stored, log.run_id, log.error, log.finding)
 
 
 @contextmanager
