@@ -24,13 +24,12 @@ WIDTH, MARGIN = 80, 10  # columns of a line, and of what it is about
 def print_forecast(
     options: argparse.Namespace,
     plan: SweepPlan,
+    device: str,
 ) -> int:
     """Measure some runs for a minute and print what all that are left would take."""
     from backstop.platform.sweeps.calibration import SECONDS
-    from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder
 
-    device = choose_device(options.device).type
     name = plan.title if options.experiment is None else options.experiment
     stored = _stored(options, name)
     left = [spec for spec in plan.specs if spec.id not in stored]

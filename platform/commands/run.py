@@ -23,11 +23,8 @@ from backstop.platform.commands.output import (
     say_interrupted,
     usable_store,
 )
-from backstop.platform.results.tracking.experiments import check_name
-from backstop.platform.results.tracking.scribe import hired
-from backstop.platform.rounds import costs, starts
+from backstop.platform.rounds import costs
 from backstop.platform.storage import Location
-from backstop.platform.training import loading
 
 if TYPE_CHECKING:
     from backstop.platform.contract import Record, Spec
@@ -58,6 +55,10 @@ def _requested_spec(options: argparse.Namespace) -> Spec:
 
 def run_spec(options: argparse.Namespace) -> int:
     """``backstop run``: one experiment, printed round by round."""
+    from backstop.platform.results.tracking.experiments import check_name
+    from backstop.platform.rounds import starts
+    from backstop.platform.training import loading
+
     folder = storage.locate(options.store)
     vault.keep_with(folder)
     spec = _requested_spec(options)
@@ -77,6 +78,8 @@ def run_spec(options: argparse.Namespace) -> int:
 @contextmanager
 def _at_work(options: argparse.Namespace, folder: Location) -> Iterator[Single]:
     """Be at work on the store, which another process opens while this one imports PyTorch."""
+    from backstop.platform.results.tracking.scribe import hired
+
     store = usable_store(options)
     with hired(store) as scribe:
         with collector.resting():

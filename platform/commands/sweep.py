@@ -22,12 +22,6 @@ from backstop.platform.commands.output import (
     usable_store,
 )
 from backstop.platform.params import BadInput
-from backstop.platform.results.tracking.experiments import check_name
-from backstop.platform.results.tracking.journal import settling
-from backstop.platform.results.tracking.store import Store, is_new
-from backstop.platform.sweeps.beside import Beside
-from backstop.platform.sweeps.ray_tune import Precautions, RayTune
-from backstop.platform.workers.limits import Limits
 
 if TYPE_CHECKING:
     from backstop.platform.results.leaderboard.boards import Ranked
@@ -82,23 +76,39 @@ def sweep(options: argparse.Namespace) -> int:
     plan = _plan(options)
     if options.dry_run:
         return _print_plan(options, plan)
-    if options.plan:
-        return print_forecast(options, plan)
-    name = _experiment_name(options, plan)
-    store = usable_store(options)
-    backend = _backend(options, plan, actors)
-    # Ray ends while the leaderboard is written, and with it the last who writes to the store
-    with settling(store), Beside(backend.start) as starting:
-        if is_new(store):  # nothing is finished already, so Ray starts while PyTorch is imported
-            backend.check()
-            starting.begin()
-        with collector.resting():
-            from backstop.platform.commands.live import Watch
-            from backstop.platform.sweeps.conduct import conduct, shortfalls
-            from backstop.platform.sweeps.waiting import Patience
+    with collector.resting():
+        from backstop.platform.commands.live import Watch
+        from backstop.platform.results.tracking.journal import settling
+        from backstop.platform.sweeps.beside import Beside
+        from backstop.platform.sweeps.conduct import conduct, shortfalls
+        from backstop.platform.sweeps.ray_tune import Precautions, RayTune
+        from backstop.platform.sweeps.waiting import Patience
+        from backstop.platform.training.device import choose_device
+        from backstop.platform.training.precision import emulation_note
+        from backstop.platform.workers.limits import Limits
 
-        site = _site(options, plan, store, name)
-        patience = Patience(store, say)
+    device = choose_device(options.device)
+    if options.plan:
+        return print_forecast(options, plan, device.type)
+    if note := emulation_note((spec.precision for spec in plan.specs), device):
+        say(f"backstop: {note}")
+    site = _site(options, plan, device.type)
+    patience = Patience(site.store, say)
+    backend = RayTune(
+        options.ray_address,
+        actors,
+        options.max_concurrent,
+        plan.source.expected(),
+        say,
+        options.mix_fingerprints,
+        Precautions(
+            Limits(options.trial_minutes, options.trial_memory),
+            storage.local_folder(storage.locate(options.store)),
+            begin_again if options.alone else None,
+        ),
+    )
+    # Ray ends while the leaderboard is written, and with it the last who writes to the store
+    with settling(site.store), Beside(backend.start) as starting:
         queue = conduct(
             plan,
             site,
@@ -195,55 +205,24 @@ def _plan(options: argparse.Namespace) -> SweepPlan:
     )
 
 
-def _experiment_name(options: argparse.Namespace, plan: SweepPlan) -> str:
-    """The name of the MLflow experiment, checked."""
-    name = plan.title if options.experiment is None else str(options.experiment)
-    check_name(name)
-    return name
-
-
-def _backend(
-    options: argparse.Namespace,
-    plan: SweepPlan,
-    actors: str | int,
-) -> RayTune:
-    """The Ray that runs the sweep; nothing is started."""
-    return RayTune(
-        options.ray_address,
-        actors,
-        options.max_concurrent,
-        plan.source.expected(),
-        say,
-        options.mix_fingerprints,
-        Precautions(
-            Limits(options.trial_minutes, options.trial_memory),
-            storage.local_folder(storage.locate(options.store)),
-            begin_again if options.alone else None,
-        ),
-    )
-
-
 def _site(
     options: argparse.Namespace,
     plan: SweepPlan,
-    store: Store,
-    name: str,
+    device: str,
 ) -> Site:
-    """Where the sweep reads and writes, and the device that it computes on, checked."""
+    """Where the sweep reads and writes, checked."""
+    from backstop.platform.results.tracking.experiments import check_name
     from backstop.platform.sweeps.conduct import Site
-    from backstop.platform.training.device import choose_device
     from backstop.platform.training.loading import data_folder
-    from backstop.platform.training.precision import emulation_note
 
-    device = choose_device(options.device)
-    if note := emulation_note((spec.precision for spec in plan.specs), device):
-        say(f"backstop: {note}")
+    name = plan.title if options.experiment is None else options.experiment
+    check_name(name)
     return Site(
-        store=store,
+        store=usable_store(options),
         folder=storage.locate(options.store),
         experiment=name,
         data=data_folder(options.data_dir),
-        device=device.type,
+        device=device,
         mix_fingerprints=options.mix_fingerprints,
         keeps_models=options.keep_models != "none",
         command=shlex.join(["backstop", *options.arguments]),

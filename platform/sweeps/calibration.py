@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from importlib import import_module
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,6 +35,7 @@ from backstop.platform.workers.sharing import Load
 SECONDS = 60.0  # of a calibration: the rounds that are under way then are the last
 MOST_ROUNDS = 8  # of one run; the first is left out where there are more
 OF_A_RUN = ("seed", "rounds", "eval_every", "attack", "defense", "dormant", "start", "warmup")
+PREPARED = "backstop.platform.sweeps.prepared"  # what a trial's process imports
 CONTEXT_MIB = 500.0  # of a GPU, besides its tensors: PyTorch's kernels
 
 
@@ -114,9 +116,8 @@ def measure(
     """Measure the specs in this process, as many as the seconds allow and at least one that does
     not break.
     """
-    from backstop.platform.sweeps import prepared  # noqa: F401 -- the memory of a trial's process
-
     loose.receive(files)
+    import_module(PREPARED)  # it holds the memory of a trial's process then
     torch.set_num_threads(1)
     deadline = time.monotonic() + seconds
     measured: list[Measured] = []

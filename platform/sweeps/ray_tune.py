@@ -1,7 +1,6 @@
 """The back end of a sweep on Ray Tune: a trial per spec, on this machine or a cluster.
 
-Ray and PyTorch take seconds to import, so neither is before there is something to run: Ray starts
-while PyTorch is imported.
+Ray takes seconds to import, so nothing of it is before there is something to run.
 """
 
 from __future__ import annotations
@@ -9,21 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from backstop.platform.results.tracking.runs import Run
+from backstop.platform.specs.spec import Spec
+from backstop.platform.sweeps.backend import Observer, Task
+from backstop.platform.sweeps.calibration import PREPARED, calibrate, worst_load
+from backstop.platform.sweeps.queues import Queue
 from backstop.platform.workers import rays, sessions
 from backstop.platform.workers.connection import available, local_ray, take_back_sigterm
 from backstop.platform.workers.fingerprints import Alike, ask_nodes, choose_alike
 from backstop.platform.workers.limits import Limits
+from backstop.platform.workers.machine import gpu_mib
+from backstop.platform.workers.sharing import (
+    Load,
+    Resources,
+    hangs_on_load,
+    held,
+    share_processors,
+    slots,
+)
 
-if TYPE_CHECKING:
-    from backstop.platform.results.tracking.runs import Run
-    from backstop.platform.specs.spec import Spec
-    from backstop.platform.sweeps.backend import Observer, Task
-    from backstop.platform.sweeps.queues import Queue
-    from backstop.platform.workers.sharing import Load, Resources
-
-PREPARED = "backstop.platform.sweeps.prepared"  # what a trial's process imports
 MEASURING_S = 20.0  # before a sweep whose spread hangs on it
 
 
@@ -92,8 +97,6 @@ class RayTune:
         """Run all that the queue has, as many trials together as processors and memory hold."""
         from backstop.platform.sweeps.trials import Placement, prepared_processes, run_trials
         from backstop.platform.workers.cluster import measured_resources
-        from backstop.platform.workers.machine import gpu_mib
-        from backstop.platform.workers.sharing import held, share_processors, slots
 
         take_back_sigterm()  # Ray was started in another thread
         alike = self._nodes(queue.finished, task.device)
@@ -131,9 +134,6 @@ class RayTune:
         together: int,
     ) -> Load | None:
         """What a trial takes, measured where it matters: some seconds against a sweep's hours."""
-        from backstop.platform.sweeps.calibration import calibrate, worst_load
-        from backstop.platform.workers.sharing import hangs_on_load
-
         if not hangs_on_load(self.actors, together, have, task.device):
             return None
         self.say(f"backstop: measuring some runs for up to {MEASURING_S:.0f} s …")
