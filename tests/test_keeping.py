@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from backstop.platform import plugins
 from backstop.platform.contract import Part
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
@@ -169,6 +171,46 @@ def test_what_cannot_be_kept_is_refused_in_one_line() -> None:
         "defense fedrep+median+ditto: fedrep and ditto both say what clients have of their own;"
         " keep one of them"
     )
+
+
+@pytest.mark.parametrize("chain", ["ditto+{}", "{}+ditto", "norm_clip+ditto+median+{}"])
+@pytest.mark.parametrize("repair", ["fine_pruning", "nad", "neural_cleanse"])
+def test_a_repair_of_a_model_that_nobody_uses_is_refused_in_one_line(
+    chain: str, repair: str
+) -> None:
+    text = chain.format(repair)
+    with pytest.raises(BadInput) as error:
+        validate(SMALL.replace(defense=to_chain(text, "defense")))
+    assert str(error.value) == (
+        f"defense {text}: {repair} changes the final global model alone, and under ditto clients"
+        " are measured on models of their own, which that does not reach; leave one of them out, or"
+        " have clients share a part (fedbn, fedrep)"
+    )
+
+
+def test_a_repair_that_does_not_say_what_it_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = to_chain("ditto+nad", "defense")
+    silent = replace(plugins.defense_facts("nad"), repairs=False)
+    told = plugins.defense_facts
+    monkeypatch.setattr(
+        plugins, "defense_facts", lambda name: silent if name == "nad" else told(name)
+    )
+    assert refused(defense=chain).endswith("add REPAIRS = True to its file")
+
+
+@pytest.mark.parametrize("defense", ["fedbn", "fedrep(head_epochs=2)", "fedavg"])
+def test_a_repair_reaches_what_clients_share(defense: str) -> None:
+    spec = small(defense) if defense != "fedavg" else SMALL.replace(evaluate_by="clients")
+    chain = (*spec.defense, *to_chain("nad(epochs=30)", "defense"))
+    figures = list(run(spec.replace(defense=chain), folder=NOWHERE, device="cpu"))[-1].metrics
+    assert figures["repaired/clean_accuracy"] != figures["round/clean_accuracy"]
+
+
+def test_what_moves_the_model_in_a_round_reaches_models_beside_it() -> None:
+    spec = small("ditto")
+    chain = (*spec.defense, *to_chain("norm_clip(norm=0.001)", "defense"))
+    with_rule, alone = bytes_of(spec.replace(defense=chain)), bytes_of(spec)
+    assert with_rule[1] != alone[1]
 
 
 def test_a_spec_says_who_measures_only_where_it_is_not_the_server() -> None:
