@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from backstop.platform import plugins
-from backstop.platform.contract import Part
+from backstop.platform.contract import Attack, AttackView, Defense, Part, Updates
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json, validate
+from backstop.platform.training.adversaries import _Adversaries
 from backstop.platform.training.client_rules import Sheet
 from backstop.platform.workers.clients import Clients, InProcess
 from tests.keepers import KEEPERS, NOWHERE, SMALL, experiment, small
@@ -140,6 +141,56 @@ def test_the_adversary_sees_the_model_with_what_its_clients_keep() -> None:
     assert torch.equal(server.params, state.params)
     data = view.own(0)
     assert not view.train(view.params, data)[view.private].any()
+
+
+def of_two(begun: Experiment, number: int) -> tuple[AttackView, list[int]]:
+    """What one of two adversaries sees, and who its clients are."""
+    seen = _Adversaries((Attack(), Attack())).seen(number, begun.views.attack(begun.state))
+    return seen, begun.built.malicious[number::2].tolist()
+
+
+TWO = {"attack": to_chain("badnets(target=1) | badnets(target=2)", "attack"), "per_round": 9}
+
+
+@pytest.mark.parametrize("defense", PARTS)
+def test_each_of_two_adversaries_sees_what_its_own_clients_keep(defense: str) -> None:
+    begun = experiment(small(defense, **TWO), rounds=2)
+    state, built = begun.state, begun.built
+    keeping = built.keeping
+    assert keeping is not None
+    models = []
+    for number in range(2):
+        view, clients = of_two(begun, number)
+        own = keeping.mean(state.kept[client] for client in clients)
+        params, buffers = keeping.used((state.params, state.buffers), own)
+        x = view.own(0).x
+        assert torch.equal(view.params, params)
+        assert torch.equal(view.model(params, x), built.net.logits(params, x, buffers))
+        models.append(params)
+    assert not torch.equal(*models)
+
+
+def test_each_of_two_adversaries_has_the_memory_of_its_own_first_client() -> None:
+    begun = experiment(small("lockdown(anneal=0.1)", attack_start=1, **TWO), rounds=1)
+    seen = [of_two(begun, number) for number in range(2)]
+    for view, clients in seen:
+        assert view.carried is not None
+        assert torch.equal(view.carried, begun.state.kept[clients[0]])
+    assert not torch.equal(*(view.carried for view, _ in seen))
+
+
+def test_each_of_two_adversaries_tries_the_defense_with_its_own_data() -> None:
+    begun = experiment(SMALL.replace(**TWO, root_size=400), rounds=1)
+    roots: list[Tensor] = []
+    shown = Defense(init=lambda view: roots.append(view.root.x))
+    begun.views.built = begun.built._replace(defense=shown)
+    updates = Updates(torch.zeros(2, len(begun.state.params)), torch.ones(2), torch.arange(2))
+    for number in range(2):
+        view, _ = of_two(begun, number)
+        assert view.defend is not None
+        view.defend(updates)
+        held = {sample.numpy().tobytes() for sample in view.data.x}
+        assert {sample.numpy().tobytes() for sample in roots[number]} == held
 
 
 def test_dormant_attackers_keep_what_honest_clients_would() -> None:
