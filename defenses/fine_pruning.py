@@ -47,6 +47,7 @@ from backstop.platform.robust import floor_count
 VERSION = 2
 NEEDS = ("root", "model")
 TAKES = "row"
+REPAIRS = True
 # rows pass unchanged: what the defense changes comes after the last round
 EXEMPT = ("adversarial",)
 

@@ -47,6 +47,7 @@ from backstop.platform.params import Range
 VERSION = 1
 NEEDS = ("root", "model")
 TAKES = "row"
+REPAIRS = True
 # rows pass unchanged: what the defense changes comes after the last round
 EXEMPT = ("adversarial",)
 BATCH = 64

@@ -47,6 +47,7 @@ VERSION = 2
 KINDS = ("image",)
 NEEDS = ("root", "model")
 TAKES = "row"
+REPAIRS = True
 # rows pass unchanged: what the defense changes comes after the last round
 EXEMPT = ("adversarial",)
 NORMAL = 1.4826  # times the MAD of normal values is their standard deviation

@@ -380,6 +380,10 @@ class AttackView(RoundView):
     # (p,) what its first client remembers, or was told to begin with, where a stage of the defense
     # has clients remember
     carried: Tensor | None = None
+    # indices of malicious clients → the view with what these alone have of their own: the model,
+    # training, what their first one remembers, and their data where they run the defense; None: the
+    # view is of these already
+    among: Callable[[Sequence[int]], AttackView] | None = None
 
     @property
     def data(self) -> Samples:

@@ -32,6 +32,9 @@ def test_a_stored_run_that_is_older_than_a_figure_does_not_lack_it() -> None:
     assert comparable(older, newer) == ["final/clean_accuracy"]
     assert set(comparable(newer, newer)) == set(comparable(newer, older)) == set(newer)
     assert comparable({}, older) == ["final/clean_accuracy"]
+    of_one = {"final/absent_adversaries/2": 1.0}
+    assert comparable(older, older | of_one) == comparable(older, older)
+    assert comparable(older | of_one, older) == [*of_one, "final/clean_accuracy"]
 
 
 def kept(**shares: float) -> Record:

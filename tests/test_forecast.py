@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from backstop.platform.sweeps.calibration import (
     worst_load,
 )
 from backstop.platform.sweeps.conduct import Site
+from backstop.platform.sweeps.other_work import Clocks, OtherWork, between, read_clocks
 from backstop.platform.sweeps.outlook import STORE_S, RunRates, makespan, outlook, scaled
 from backstop.platform.sweeps.plan import make_plan
 from backstop.platform.workers.actors import ActorShare
@@ -220,6 +224,95 @@ def test_the_guess_stands_beside_what_a_sweep_took(here: Path) -> None:
     (file,) = (here / "cache" / "plans").iterdir()
     file.write_text("{}")
     assert guesses.find_guess("mine", specs) is None
+
+
+def clocks(monkeypatch: pytest.MonkeyPatch, own: float, every: float | None) -> None:
+    """Each reading is a second after the last, of which the process has ``own`` of a core and all
+    processes together ``every``.
+    """
+    seconds = itertools.count()
+
+    def read() -> Clocks:
+        now = float(next(seconds))
+        return Clocks(now, now * own, None if every is None else now * every)
+
+    monkeypatch.setattr(calibration, "read_clocks", read)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+PLAN = ["sweep", "mine.py", "--plan", "--device", "cpu"]
+BUSY = "it had 50 % of a core, and other work kept 1.5 of 2 cores busy"
+
+
+def test_a_guess_under_load_says_so_in_the_plan_and_beside_what_the_sweep_took(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks(monkeypatch, own=0.5, every=2.0)
+    assert cli.main(PLAN) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    _, _, last = said.rpartition("\nbusy ")
+    assert " ".join(last.split()) == (
+        f"the machine did other work meanwhile: {BUSY}; the time may be far off, so plan again when"
+        " it is idle"
+    )
+    guess = guesses.find_guess("mine", make_plan("mine.py").specs)
+    assert guess is not None and guess.beside == BUSY
+    beside = guesses.outcome(guess, 6, 4.0)
+    assert beside.startswith("6 runs took 4 s; --plan guessed ")
+    assert beside.endswith(f" on a machine that did other work: {BUSY}")
+
+
+def test_a_guess_on_an_idle_machine_says_nothing_of_it(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks(monkeypatch, own=0.97, every=1.1)
+    assert cli.main([*PLAN, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["measured_beside"] == ""
+    assert document["core_share"] == pytest.approx(0.97)
+    assert document["other_cores"] == pytest.approx(0.13)
+    assert not any(line.startswith("busy") for line in forecast_lines(document))
+    guess = guesses.find_guess("mine", make_plan("mine.py").specs)
+    assert guess is not None and "other work" not in guesses.outcome(guess, 6, 4.0)
+
+
+def test_a_guess_from_before_its_load_was_kept_is_read(here: Path) -> None:
+    guesses.keep_guess("mine", [BASE], guesses.Guess(1, 40.0, BUSY))
+    (file,) = (here / "cache" / "plans").iterdir()
+    file.write_text(json.dumps({"runs": 1, "seconds": 40.0}))
+    assert guesses.find_guess("mine", [BASE]) == guesses.Guess(1, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "words"),
+    [
+        (9.5, 0.2, ""),
+        (8.9, 0.2, "it had 89 % of a core, and other work kept 0.0 of 2 cores busy"),
+        (8.9, None, "it had 89 % of a core"),
+        (9.9, 3.1, "other work kept 0.3 of 2 cores busy"),
+        (None, 3.1, "other work kept 0.3 of 2 cores busy"),
+        (None, None, ""),
+    ],
+)
+def test_what_else_the_machine_did_is_said_where_it_counts(
+    own: float | None, others: float | None, words: str
+) -> None:
+    assert OtherWork(10.0, own, others, 2).words == words
+
+
+def test_a_process_that_waits_for_others_has_less_than_a_core() -> None:
+    began = read_clocks()
+    time.sleep(0.2)
+    asleep = between(began, read_clocks())
+    assert asleep.own_share is not None and asleep.own_share < 0.5
+    assert between(began, read_clocks(), on_gpu=True).own_share is None
+    began = read_clocks()
+    while time.process_time() - began.own < 0.1:
+        pass
+    worked = between(began, read_clocks())
+    assert worked.own_s == pytest.approx(0.1, abs=0.05)
+    assert OtherWork(0.4, 0.4, 0.4, 2).other_cores is None  # too short to tell
 
 
 def test_what_is_not_known_is_not_printed() -> None:

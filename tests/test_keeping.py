@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from backstop.platform.contract import Part
+from backstop.platform import plugins
+from backstop.platform.contract import Attack, AttackView, Defense, Part, Updates
 from backstop.platform.experiment import Experiment, State, run
 from backstop.platform.params import BadInput
 from backstop.platform.specs.part import to_chain
 from backstop.platform.specs.spec import Spec, spec_from_json, spec_to_json, validate
+from backstop.platform.training.adversaries import _Adversaries
 from backstop.platform.training.client_rules import Sheet
 from backstop.platform.workers.clients import Clients, InProcess
 from tests.keepers import KEEPERS, NOWHERE, SMALL, experiment, small
@@ -140,6 +143,58 @@ def test_the_adversary_sees_the_model_with_what_its_clients_keep() -> None:
     assert not view.train(view.params, data)[view.private].any()
 
 
+def of_two(begun: Experiment, number: int) -> tuple[AttackView, list[int]]:
+    """What one of two adversaries sees, and who its clients are."""
+    seen = _Adversaries((Attack(), Attack())).seen(number, begun.views.attack(begun.state))
+    return seen, begun.built.malicious[number::2].tolist()
+
+
+TWO = {"attack": to_chain("badnets(target=1) | badnets(target=2)", "attack"), "per_round": 9}
+
+
+@pytest.mark.parametrize("defense", PARTS)
+def test_each_of_two_adversaries_sees_what_its_own_clients_keep(defense: str) -> None:
+    begun = experiment(small(defense, **TWO), rounds=2)
+    state, built = begun.state, begun.built
+    keeping = built.keeping
+    assert keeping is not None
+    models = []
+    for number in range(2):
+        view, clients = of_two(begun, number)
+        own = keeping.mean(state.kept[client] for client in clients)
+        params, buffers = keeping.used((state.params, state.buffers), own)
+        x = view.own(0).x
+        assert torch.equal(view.params, params)
+        assert torch.equal(view.model(params, x), built.net.logits(params, x, buffers))
+        models.append(params)
+    assert not torch.equal(*models)
+
+
+def test_each_of_two_adversaries_has_the_memory_of_its_own_first_client() -> None:
+    begun = experiment(small("lockdown(anneal=0.1)", attack_start=1, **TWO), rounds=1)
+    masks = []
+    for number in range(2):
+        view, clients = of_two(begun, number)
+        assert view.carried is not None
+        assert torch.equal(view.carried, begun.state.kept[clients[0]])
+        masks.append(view.carried)
+    assert not torch.equal(*masks)
+
+
+def test_each_of_two_adversaries_tries_the_defense_with_its_own_data() -> None:
+    begun = experiment(SMALL.replace(**TWO, root_size=400), rounds=1)
+    roots: list[Tensor] = []
+    shown = Defense(init=lambda view: roots.append(view.root.x))
+    begun.views.built = begun.built._replace(defense=shown)
+    updates = Updates(torch.zeros(2, len(begun.state.params)), torch.ones(2), torch.arange(2))
+    for number in range(2):
+        view, _ = of_two(begun, number)
+        assert view.defend is not None
+        view.defend(updates)
+        held = {sample.numpy().tobytes() for sample in view.data.x}
+        assert {sample.numpy().tobytes() for sample in roots[number]} == held
+
+
 def test_dormant_attackers_keep_what_honest_clients_would() -> None:
     for defense in KEEPERS:
         calm = experiment(small(defense, attack=()), rounds=3)
@@ -169,6 +224,46 @@ def test_what_cannot_be_kept_is_refused_in_one_line() -> None:
         "defense fedrep+median+ditto: fedrep and ditto both say what clients have of their own;"
         " keep one of them"
     )
+
+
+@pytest.mark.parametrize("chain", ["ditto+{}", "{}+ditto", "norm_clip+ditto+median+{}"])
+@pytest.mark.parametrize("repair", ["fine_pruning", "nad", "neural_cleanse"])
+def test_a_repair_of_a_model_that_nobody_uses_is_refused_in_one_line(
+    chain: str, repair: str
+) -> None:
+    text = chain.format(repair)
+    with pytest.raises(BadInput) as error:
+        validate(SMALL.replace(defense=to_chain(text, "defense")))
+    assert str(error.value) == (
+        f"defense {text}: {repair} changes the final global model alone, and under ditto clients"
+        " are measured on models of their own, which that does not reach; leave one of them out, or"
+        " have clients share a part (fedbn, fedrep)"
+    )
+
+
+def test_a_repair_that_does_not_say_what_it_is_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = to_chain("ditto+nad", "defense")
+    silent = replace(plugins.defense_facts("nad"), repairs=False)
+    told = plugins.defense_facts
+    monkeypatch.setattr(
+        plugins, "defense_facts", lambda name: silent if name == "nad" else told(name)
+    )
+    assert refused(defense=chain).endswith("add REPAIRS = True to its file")
+
+
+@pytest.mark.parametrize("defense", ["fedbn", "fedrep(head_epochs=2)", "fedavg"])
+def test_a_repair_reaches_what_clients_share(defense: str) -> None:
+    spec = small(defense) if defense != "fedavg" else SMALL.replace(evaluate_by="clients")
+    chain = (*spec.defense, *to_chain("nad(epochs=30)", "defense"))
+    figures = list(run(spec.replace(defense=chain), folder=NOWHERE, device="cpu"))[-1].metrics
+    assert figures["repaired/clean_accuracy"] != figures["round/clean_accuracy"]
+
+
+def test_what_moves_the_model_in_a_round_reaches_models_beside_it() -> None:
+    spec = small("ditto")
+    chain = (*spec.defense, *to_chain("norm_clip(norm=0.001)", "defense"))
+    with_rule, alone = bytes_of(spec.replace(defense=chain)), bytes_of(spec)
+    assert with_rule[1] != alone[1]
 
 
 def test_a_spec_says_who_measures_only_where_it_is_not_the_server() -> None:

@@ -18,11 +18,12 @@ from backstop.platform.results.leaderboard import ranking
 from backstop.platform.results.leaderboard.document import encode_document
 from backstop.platform.results.leaderboard.reading import load_document
 from backstop.platform.results.leaderboard.verification import differences, recompute, sample_runs
+from backstop.platform.results.report import page
 from backstop.platform.results.tables.columns import ranked_rows
 from backstop.platform.results.tables.files import write_leaderboard
 from backstop.platform.results.tables.markdown import markdown
 from backstop.platform.results.tables.notes import footnotes
-from backstop.platform.results.tables.terminal import terminal_table
+from backstop.platform.results.tables.terminal import terminal_table, terminal_text
 from backstop.platform.results.tracking.runs import Run
 from tests.boards import BASE, run, runs
 from tests.comparisons import A, B, attacked, board, cell_of, clean, figures, rows, twins
@@ -431,6 +432,50 @@ def test_a_run_without_attackers_counts_nowhere() -> None:
     never = ranking.build_document([run(A, "fedavg", 0, figures(1.0, 0.0, attack_turns=0))], "x")
     assert never["cells"][0]["left_out"] == "no malicious client took part in an attacked round"
     assert never["rows"][0]["attack_success_rate"] is None
+
+
+TWO = "badnets(target=1) | sig(target=2)"
+ABSENT = {"absent_adversaries": 1.0, "absent_adversaries/2": 1.0}
+
+
+def one_absent() -> list[Run]:
+    """Of six runs under two adversaries one, of median, in which the second never attacked."""
+    given = [*clean([0, 1]), *twins(TWO, [0, 1]), *attacked(TWO, "fedavg", [1.0, 1.0])]
+    given += attacked(TWO, "krum(f=1)", [0.5, 0.5])
+    given += [run(TWO, "median", 0, figures(1.0, 0.5))]
+    return [*given, run(TWO, "median", 1, figures(1.0, 0.25, attack_turns=4, **ABSENT))]
+
+
+def test_a_run_in_which_an_adversary_never_attacked_counts_and_is_marked(tmp_path: Path) -> None:
+    given = one_absent()
+    document = ranking.build_document(given, "x")
+    median = rows(document)["median"]
+    assert median["attack_success_rate"]["mean"] == 0.375
+    assert median["absent_adversaries"] == {"2": 1}
+    assert cell_of(document, TWO, "median")["absent_adversaries"] == {"2": [1]}
+    marked = [str(row.defense) for row in ranked_rows(document) if "‖" in row.defense.mark]
+    assert marked == ["median‖"]
+    said = "adversary 2 in 1 of 6 runs of badnets | sig"
+    write_leaderboard(document, given, tmp_path)
+    texts = {file: (tmp_path / f"leaderboard.{file}").read_text() for file in ("md", "tex", "csv")}
+    assert "median‖" in texts["md"] and said.replace("|", "\\|") in texts["md"]
+    assert r"median$\Vert$" in texts["tex"] and said.replace("|", r"\textbar{}") in texts["tex"]
+    table = {line["defense"]: line for line in csv.DictReader(io.StringIO(texts["csv"]))}
+    assert [table[name]["absent_adversaries/2"] for name in ("median", "krum(f=1)")] == ["1", ""]
+    shown = terminal_text(document, 200)
+    assert "median‖" in shown and said in shown
+    html = page.page(document, given)
+    assert "median‖" in html and said in html
+    assert "adversaries that never attacked" in html and ">2 (seed 1)</td>" in html
+    assert recompute(document) == document
+
+
+def test_where_no_adversary_is_absent_nothing_is_said_of_it() -> None:
+    given = one_absent()[:-1]
+    document = ranking.build_document(given, "x")
+    assert not any("absent" in key for row in document["rows"] for key in row)
+    assert not any("absent" in key for cell in document["cells"] for key in cell)
+    assert "adversar" not in f"{footnotes(document)}{page.page(document, given)}"
 
 
 def test_what_is_not_known_is_said() -> None:

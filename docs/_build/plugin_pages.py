@@ -109,6 +109,8 @@ def _facts(plugin: plugins.Plugin) -> Iterator[str]:
         yield f"takes {TAKES[facts.takes]}, gives {GIVES[facts.gives]}"
         if facts.keeps:
             yield f"each client keeps {KEEPS[facts.keeps]}"
+        if facts.repairs:
+            yield "repairs the final model, and does nothing else"
 
 
 def _what_it_is(facts: AttackFacts) -> str:

@@ -46,7 +46,7 @@ SPLIT_KEYS = (  # of a spec: how samples are dealt out
     "root_size",
     "seed",
 )
-SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "keeps", "strength")
+SHOWN_FACTS = ("kinds", "knows", "needs", "takes", "gives", "keeps", "repairs", "strength")
 
 
 def _look_up(group: str, name: str) -> Item:
@@ -101,6 +101,8 @@ def _facts(facts: Facts) -> dict[str, Any]:
         plain["gives"] = GIVES[facts.gives]
         if facts.keeps:
             plain["keeps"] = f"{KEEPS[facts.keeps]}, each client"
+        if facts.repairs:
+            plain["repairs"] = "the final model, and does nothing else"
     return plain
 
 

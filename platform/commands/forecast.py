@@ -100,6 +100,7 @@ def forecast(
 ) -> Mapping[str, Any]:
     """All that is known of a sweep beforehand, as a document."""
     from backstop.platform.sweeps.calibration import worst_load
+    from backstop.platform.sweeps.other_work import together
     from backstop.platform.sweeps.outlook import RunRates, by_setting, outlook, scaled
     from backstop.platform.workers.sharing import held, share_processors, slots
 
@@ -134,10 +135,14 @@ def forecast(
         return document
     rates = RunRates(measured)
     guess = scaled(outlook(left, rates, workers, at_once), runs)
+    beside = together(item.beside for item in measured)
     return document | {
         "measured_runs": len(measured),
         "measured_rounds": sum(item.rounds for item in measured),
         "guessed_runs": guess.guessed,
+        "measured_beside": beside.words,
+        "core_share": beside.own_share,
+        "other_cores": beside.other_cores,
         "settings": [
             {"setting": words, "runs": count, "run_s": seconds}
             for words, (count, seconds) in by_setting(left, rates).items()
@@ -161,7 +166,8 @@ def _keep(
     from backstop.platform.sweeps import guesses
 
     if "seconds" in document:
-        guesses.keep_guess(name, plan.specs, guesses.Guess(document["left"], document["seconds"]))
+        guess = guesses.Guess(document["left"], document["seconds"], document["measured_beside"])
+        guesses.keep_guess(name, plan.specs, guess)
 
 
 def _free_mib(folder: Path) -> float:
@@ -201,7 +207,14 @@ def forecast_lines(document: Mapping[str, Any]) -> list[str]:
         f"grows by about {mib_words(document['store_mib'])} in the models and figures of the runs;"
         f" {mib_words(document['store_free_mib'])} are free",
     )
-    return lines + _entry("measured", _measured(document))
+    lines += _entry("measured", _measured(document))
+    if beside := document["measured_beside"]:
+        lines += _entry(
+            "busy",
+            f"the machine did other work meanwhile: {beside}; the time may be far off, so plan"
+            " again when it is idle",
+        )
+    return lines
 
 
 def _entry(about: str, words: str) -> list[str]:

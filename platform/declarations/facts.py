@@ -83,6 +83,7 @@ class DefenseFacts:
     gives: Annotated[Given, "what it leaves to the next stage"] = "rows"
     predicts: Annotated[str | None, "its parameter that is 0 where it does not label inputs"] = None
     keeps: Annotated[Kept | None, "what each client has of its own, which is measured then"] = None
+    repairs: Annotated[bool, "whether all that it does is to change the final model"] = False
     exempt: Exempt = ()
 
 

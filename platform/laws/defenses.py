@@ -21,6 +21,7 @@ from backstop.platform.laws.scopes import goes_in_sections
 from backstop.platform.laws.streams import global_states
 from backstop.platform.laws.views import plain_server_view, server_view_with
 from backstop.platform.seeds import generator
+from backstop.platform.training.defense_chain import only_repairs
 
 SHAPES = ((1, 1), (1, 7), (2, 1), (2, 7), (3, 1), (3, 7), (10, 24), (40, 5))  # rows, coordinates
 _D = 24
@@ -227,6 +228,8 @@ def states_facts(name: str) -> None:
         parts = {"norms": "norms", "head": "head"}
         keeps = parts[local.private.part] if local.private else "model"
     hold(stated.keeps == keeps, f"what KEEPS={stated.keeps!r} says", f"saw {keeps!r}")
+    repairs = only_repairs(build_defense(name))
+    hold(stated.repairs == repairs, f"what REPAIRS={stated.repairs} says", f"saw {repairs}")
     asks = _asks(name)
     hold(
         ("validation" in stated.needs) == asks,

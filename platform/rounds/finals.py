@@ -16,7 +16,8 @@ PREFIXES = ("round/", "defense/")
 REPAIRED = "repaired/"
 TURNS = "attack/turns"
 OF_THE_RUN = "run/"  # what the last record tells of the whole run
-# figures that stored runs may lack because they are older than the figure
+ABSENT_FIGURE = "final/absent_adversaries"  # and with /1, /2 … where it is that adversary
+# figures that stored runs may lack because they are older than the figure, also of one adversary
 YOUNGER_FIGURES = frozenset(
     {
         "final/start_accuracy",
@@ -25,7 +26,7 @@ YOUNGER_FIGURES = frozenset(
         "final/label_skew",
         "final/size_ratio",
         "final/input_skew",
-        "final/absent_adversaries",
+        ABSENT_FIGURE,
     },
 )
 KEPT = "defense/kept_weight_"
@@ -76,7 +77,8 @@ def final(records: Sequence[Record]) -> dict[str, float]:
     ``final/size_ratio`` and ``final/input_skew`` say how unequal the clients are. Where
     clients drop out, ``final/empty_rounds`` and ``final/malicious_only_rounds`` count the rounds in
     which nobody and in which malicious clients alone answered. ``final/absent_adversaries`` is how
-    many of several adversaries never attacked, where some did not.
+    many of several adversaries never attacked, where some did not, and
+    ``final/absent_adversaries/2`` is 1 where it was the second.
 
     >>> first = Record("", 0, {"round/clean_accuracy": 0.5})
     >>> final([first, Record("", 1, {"round/clean_accuracy": 0.75})])
@@ -102,8 +104,12 @@ def comparable(stored: Mapping[str, float], again: Mapping[str, float]) -> list[
     >>> comparable({"final/a": 1.0}, {"final/a": 1.0, "final/b": 0.0, "final/test_samples": 9.0})
     ['final/a', 'final/b']
     """
-    younger = YOUNGER_FIGURES - stored.keys()
-    return sorted({*stored, *again} - younger)
+    return sorted(name for name in {*stored, *again} if name in stored or not _is_younger(name))
+
+
+def _is_younger(name: str) -> bool:
+    """Whether an older run may lack a figure, or one that is an adversary's."""
+    return "/".join(name.split("/")[:2]) in YOUNGER_FIGURES
 
 
 def _last_evaluations(records: Sequence[Record]) -> Sequence[Record]:
@@ -166,11 +172,21 @@ def doubts(final: Mapping[str, float]) -> list[str]:
     return [*_absent(final), *_idle(final)]
 
 
+def absentees(final: Mapping[str, float]) -> tuple[int, ...]:
+    """The numbers, from 1, of the adversaries without a client in an attacked round.
+
+    >>> absentees({"final/absent_adversaries": 1.0, "final/absent_adversaries/2": 1.0})
+    (2,)
+    """
+    numbers = [name.removeprefix(f"{ABSENT_FIGURE}/") for name, one in final.items() if one]
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
+
+
 def _absent(final: Mapping[str, float]) -> Iterator[str]:
     """Sentences on clients that would have had to be there."""
-    if absent := int(final.get("final/absent_adversaries", 0)):
-        who = "1 of the adversaries" if absent == 1 else f"{absent} of the adversaries"
-        yield f"{who} had no client in an attacked round: success under that trigger is nobody's"
+    for number in absentees(final):
+        who = f"adversary {number} had no client in an attacked round"
+        yield f"{who}: success under its trigger is nobody's"
     if final.get("final/measured_clients") == 0:
         yield "no honest client has trained, so that there are no figures of one"
 

@@ -31,8 +31,8 @@ def figures(built: Federation) -> dict[str, float]:
 
 
 def absent_adversaries(built: Federation) -> dict[str, float]:
-    """How many of several adversaries had no client in any attacked round; nothing where all had
-    one. Malicious client number i is adversary i mod k's of k.
+    """How many of several adversaries had no client in any attacked round, and which, counted from
+    1; nothing where all had one. Malicious client number i is adversary i mod k's of k.
     """
     several = len(chains_apart(built.spec.attack))
     if several < 2 or built.spec.dormant:
@@ -42,4 +42,10 @@ def absent_adversaries(built: Federation) -> dict[str, float]:
         attackers = built.attackers(round_index)
         present = attackers[torch.isin(attackers, built.cohort(round_index))]
         there |= set((torch.searchsorted(built.malicious, present) % several).tolist())
-    return {ABSENT: float(several - len(there))} if len(there) < several else {}
+    absent = [number for number in range(several) if number not in there]
+    if not absent:
+        return {}
+    return {
+        ABSENT: float(len(absent)),
+        **{f"{ABSENT}/{number + 1}": 1.0 for number in absent},
+    }

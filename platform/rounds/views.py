@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -79,12 +79,12 @@ class Views:
             told=self._told(state),
         )
 
-    def _carried(self, state: State) -> Tensor | None:
-        """What the first malicious client remembers; None where clients remember nothing."""
-        built = self.built
-        if built.keeping is None or built.keeping.carry is None or not len(built.malicious):
+    def _carried(self, state: State, clients: Sequence[int]) -> Tensor | None:
+        """What the first of some clients remembers; None where clients remember nothing."""
+        keeping = self.built.keeping
+        if keeping is None or keeping.carry is None or not clients:
             return None
-        return state.kept.get(int(built.malicious[0]), self.first)
+        return state.kept.get(clients[0], self.first)
 
     def _told(self, state: State) -> Mapping[int, Tensor]:
         """What clients have sent besides their rows; those that attack send nothing."""
@@ -102,11 +102,26 @@ class Views:
         return self._shared(state, "carried")
 
     def attack(self, state: State, presence: Presence | None = None) -> AttackView:
-        """What the adversary knows in a round; without ``presence`` outside of one."""
-        built, spec = self.built, self.built.spec
+        """What the adversary knows in a round; without ``presence`` outside of one. Of several
+        adversaries each is made its own of it.
+        """
         if presence is None:
-            presence = Presence(_nobody(), 0, spec.malicious)
-        own = self._as_its_clients(state)
+            presence = Presence(_nobody(), 0, self.built.spec.malicious)
+        return self._attack(state, presence, range(len(self.built.malicious)))
+
+    def _attack(
+        self,
+        state: State,
+        presence: Presence,
+        among: Sequence[int],
+    ) -> AttackView:
+        """What the adversary knows in a round who has some of the malicious clients, by index: the
+        model, the memory and the data for its copy of the defense are theirs, all else is what all
+        of them know.
+        """
+        built, spec = self.built, self.built.spec
+        clients = [int(built.malicious[index]) for index in among]
+        own = self._as_its_clients(state, clients)
         return AttackView(
             **vars(self._shared(own, "attack")),
             train=self._training(own),
@@ -123,18 +138,19 @@ class Views:
             edge_cases=self._edge_cases(),
             vocabulary=built.data.vocabulary,
             class_weights=built.net.class_weights,
-            defend=partial(self._defended, state),
-            carried=self._carried(state),
+            defend=partial(self._defended, state, clients),
+            carried=self._carried(state, clients),
+            among=partial(self._attack, state, presence),
         )
 
-    def _as_its_clients(self, state: State) -> State:
-        """The state with the model that the adversary's clients have: where clients keep a part of
+    def _as_its_clients(self, state: State, clients: Iterable[int]) -> State:
+        """The state with the model that an adversary's clients have: where clients keep a part of
         it, the mean of what they keep.
         """
         keeping = self.built.keeping
         if keeping is None or keeping.private is None:
             return state
-        kept = [state.kept[who] for who in self.built.malicious.tolist() if who in state.kept]
+        kept = [state.kept[who] for who in clients if who in state.kept]
         params, buffers = keeping.used((state.params, state.buffers), keeping.mean(kept))
         return state._replace(params=params, buffers=buffers)
 
@@ -191,13 +207,14 @@ class Views:
     def _defended(
         self,
         state: State,
+        clients: Sequence[int],
         updates: Updates,
         memory: Any = None,
         at: tuple[int, Tensor] | None = None,
         buffers: Tensor | None = None,
     ) -> tuple[Updates, Any]:
-        """As :class:`~backstop.platform.contract.RunDefense`. Rows that are not finite do not come
-        to the defense, as they do not in a round.
+        """As :class:`~backstop.platform.contract.RunDefense`, by who has these clients. Rows that
+        are not finite do not come to the defense, as they do not in a round.
         """
         spec, defense = self.built.spec, self.built.defense
         if buffers is None:
@@ -211,22 +228,38 @@ class Views:
             round_index, params = at
             state = state._replace(round=round_index, params=params)
         draws = seeds.generator(spec.seed, "adversary's defense", state.round)
-        root = _some(self.attacker_data(), spec.root_size, draws)
+        root = _some(self._data_of(clients), spec.root_size, draws)
         view = replace(self.server(state), root=root, generator=draws, told={})
-        view = replace(view, validate=partial(self._rehearsed, state))
+        view = replace(view, validate=partial(self._rehearsed, state, clients))
         view = with_buffers(view, updates.client, buffers[finite])
         known = defense.init(view) if memory is None else memory
         return defense.apply(updates, known, view)
 
-    def _rehearsed(self, state: State, question: Question, voters: Tensor | int) -> Answers:
+    def _data_of(self, clients: Sequence[int]) -> Samples:
+        """The samples of some malicious clients, client after client."""
+        every = self.attacker_data()
+        if len(clients) == len(self.built.malicious):
+            return every
+        sizes = list(map(len, _malicious_shards(self.built)))
+        here = torch.isin(self.built.malicious, torch.tensor(clients))
+        index = here.repeat_interleave(torch.tensor(sizes)).to(every.y.device)
+        return Samples(every.x[index], every.y[index])
+
+    def _rehearsed(
+        self,
+        state: State,
+        clients: Sequence[int],
+        question: Question,
+        voters: Tensor | int,
+    ) -> Answers:
         """A validation round of the adversary's copy: its own clients, in turn, stand for all who
         are asked, and answer honestly.
         """
         built = self.built
-        own = self.own(state, built.malicious.tolist())
+        own = self.own(state, clients)
         here = Round(built, state.round, state.params, state.buffers, None, {}, own)
         asked = torch.arange(voters) if isinstance(voters, int) else voters.cpu().sort().values
-        holders = itertools.cycle(built.malicious.tolist())
+        holders = itertools.cycle(clients)
         scores = [
             honest_scores(here, holder, question, known_as)
             for known_as, holder in zip(asked.tolist(), holders, strict=False)

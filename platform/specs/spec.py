@@ -486,6 +486,25 @@ def _check_keeping(stages: Sequence[Part]) -> None:
             f"defense {chain}: {' and '.join(keeping)} both say what clients have of their own;"
             " keep one of them"
         )
+    _check_repairs(stages)
+
+
+def _check_repairs(stages: Sequence[Part]) -> None:
+    """Nothing repairs the final model where nobody uses it: it would be ranked as if it did."""
+    repairing = [stage.name for stage in stages if plugins.defense_facts(stage.name).repairs]
+    for name in _keeping(stages) if repairing else ():
+        if plugins.defense_facts(name).keeps == "model":
+            chain = "+".join(stage.name for stage in stages)
+            sharing = [other for other in plugins.names("defenses") if _keeps_a_part(other)]
+            raise BadInput(
+                f"defense {chain}: {repairing[0]} changes the final global model alone, and under"
+                f" {name} clients are measured on models of their own, which that does not reach;"
+                f" leave one of them out, or have clients share a part ({', '.join(sharing)})"
+            )
+
+
+def _keeps_a_part(defense: str) -> bool:
+    return plugins.defense_facts(defense).keeps in ("norms", "head")
 
 
 def _measured_by_clients(spec: Spec) -> Spec:

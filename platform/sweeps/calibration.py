@@ -29,6 +29,7 @@ from backstop.platform.loose import LooseFile
 from backstop.platform.rounds import costs
 from backstop.platform.specs.part import chain_text
 from backstop.platform.specs.spec import Spec, spec_to_json
+from backstop.platform.sweeps.other_work import OtherWork, between, read_clocks
 from backstop.platform.training import local_sgd
 from backstop.platform.workers.sharing import Load
 
@@ -59,6 +60,7 @@ class Measured(NamedTuple):
     points: int  # figures of an evaluation
     model_mib: float
     load: Load
+    beside: OtherWork = OtherWork()  # while the rounds were measured
 
 
 def run_kind(spec: Spec) -> RunKind:
@@ -141,9 +143,11 @@ def _measured(
     experiment = Experiment(spec.replace(warmup=0, eval_every=1), folder, device)
     setup_s = time.monotonic() - began
     rounds: list[Mapping[str, float]] = []
+    looks = [read_clocks()]
     points, peak = 0, 0.0
     while experiment.rounds_left and len(rounds) < MOST_ROUNDS:
         record = experiment.round()
+        looks.append(read_clocks())
         peak = max(peak, costs.peak(torch.device("cpu")) / costs.MIB)
         if record is not None:
             rounds.append(record.costs)
@@ -151,6 +155,8 @@ def _measured(
         if time.monotonic() >= until:
             break
     steady = rounds[1:] or rounds
+    first = looks[1] if len(rounds) > 1 else looks[0]
+    on_gpu = experiment.built.device.type == "cuda"
     return Measured(
         run_kind(spec),
         setup_s,
@@ -161,6 +167,7 @@ def _measured(
         points=points,
         model_mib=_bytes(experiment) / costs.MIB,
         load=_load(experiment, _seconds(steady, "train"), peak),
+        beside=between(first, looks[-1], on_gpu=on_gpu),
     )
 
 

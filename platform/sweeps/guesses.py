@@ -18,6 +18,7 @@ class Guess(NamedTuple):
 
     runs: int
     seconds: float
+    beside: str = ""  # what else the machine did while it was measured; empty: next to nothing
 
 
 def _file(name: str, specs: Iterable[Spec]) -> Path:
@@ -41,7 +42,7 @@ def find_guess(name: str, specs: Iterable[Spec]) -> Guess | None:
     """The guess that was made last of a plan for an experiment."""
     try:
         kept = json.loads(_file(name, specs).read_text(encoding="utf-8"))
-        return Guess(int(kept["runs"]), float(kept["seconds"]))
+        return Guess(int(kept["runs"]), float(kept["seconds"]), str(kept.get("beside", "")))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
 
@@ -57,10 +58,14 @@ def outcome(
     '84 runs took 44 s; --plan guessed 40 s'
     >>> outcome(Guess(84, 40.0), 12, 9.0)
     ''
+    >>> outcome(Guess(1, 40.0, "it had 62 % of a core"), 1, 22.0)
+    '1 runs took 22 s; --plan guessed 40 s on a machine that did other work: it had 62 % of a core'
     """
     if guess is None or guess.runs != runs or not runs:
         return ""
-    return f"{runs} runs took {duration(seconds)}; --plan guessed {duration(guess.seconds)}"
+    beside = f" on a machine that did other work: {guess.beside}" if guess.beside else ""
+    took = f"{runs} runs took {duration(seconds)}"
+    return f"{took}; --plan guessed {duration(guess.seconds)}{beside}"
 
 
 def duration(seconds: float) -> str:

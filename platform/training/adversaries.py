@@ -82,12 +82,21 @@ class _Adversaries(NamedTuple):
     def seen(self, number: int, view: AttackView) -> AttackView:
         """What one adversary sees: its own clients alone, with draws of its own."""
         many = len(self.chains)
+        theirs = range(number, view.clients, many)
+        has = view if view.among is None else view.among(theirs)
         here = view.members % many == number
         sizes = view.sizes[number::many]
         seed = view.generator.initial_seed()
         return replace(
             view,
-            samples=lambda: _joined([view.own(i) for i in range(number, view.clients, many)], view),
+            params=has.params,
+            model=has.model,
+            features=has.features,
+            train=has.train,
+            defend=has.defend,
+            carried=has.carried,
+            among=None,
+            samples=lambda: _joined([view.own(i) for i in theirs], view),
             sizes=sizes,
             clients=len(sizes),
             members=view.members[here] // many,

@@ -174,6 +174,12 @@ def goes_by_coordinates(stage: Defense) -> bool:
     return stage.scope == "coordinates" or stage.apply is as_they_are
 
 
+def only_repairs(stage: Defense) -> bool:
+    """Whether all that a stage does is to change the final model."""
+    others = (stage.local, stage.send, stage.predict)
+    return bool(stage.finish) and stage.apply is as_they_are and not any(others)
+
+
 def _followed(
     labels: Sequence[str],
     stages: Sequence[Defense],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from backstop.platform.specs.spec import Spec
 from backstop.platform.training import fitting, network, partition, splits
 from backstop.platform.training.adversaries import adversaries
 from backstop.platform.training.attack_chain import attack_chain, find_trigger_stage, in_training
-from backstop.platform.training.defense_chain import chain
+from backstop.platform.training.defense_chain import chain, only_repairs
 from backstop.platform.training.keeping import Keeping, keeping_of
 
 
@@ -347,7 +348,22 @@ def _attack(spec: Spec) -> tuple[Attack, list[Attack]]:
 def _defense(spec: Spec) -> Defense:
     names = [item.name for item in spec.defense]
     stages = [plugins.build("defenses", item.name, item.params) for item in spec.defense]
+    _check_reach(names, stages)
     return chain(*stages, names=names)
+
+
+def _check_reach(names: Sequence[str], stages: Sequence[Defense]) -> None:
+    """BadInput where clients use models of their own, and a stage repairs the global one without
+    saying so: a spec of one that says it is refused before anything is built.
+    """
+    if not any(plugins.defense_facts(name).keeps == "model" for name in names):
+        return
+    for name, stage in zip(names, stages, strict=True):
+        if only_repairs(stage):
+            raise BadInput(
+                f"defense {name}: all that it does is to change the final model, which its facts do"
+                " not say; add REPAIRS = True to its file"
+            )
 
 
 def _trainable(built: Federation) -> None:

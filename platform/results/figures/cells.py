@@ -16,6 +16,7 @@ from backstop.platform import plugins
 from backstop.platform.results.figures.means import SeedValues, finite_metrics, number_or_none
 from backstop.platform.results.figures.names import Json, chain_label
 from backstop.platform.rounds.durability import Schedule
+from backstop.platform.rounds.finals import absentees
 from backstop.platform.specs.part import NOTHING
 
 ACCURACY, SUCCESS = "clean_accuracy", "attack_success_rate"
@@ -106,6 +107,8 @@ class Cell(NamedTuple):
     accuracy: Mapping[int, Curve]  # seed → accuracy by round
     diverged: frozenset[int]  # seeds
     targeted: bool  # whether the attack says what a success is; False without an attack
+    # adversary, from 1 → those of the seeds that count in which it never attacked and others did
+    absent: Mapping[int, tuple[int, ...]]
 
     @property
     def attacked(self) -> bool:
@@ -281,6 +284,7 @@ def _cell(
         accuracy={seed_of(run): curve_of(run, ACCURACY) for run in attacked},
         diverged=frozenset(_seeds(filter(_has_diverged, attacked))),
         targeted=bool(spec["attack"]) and (has_success or _aims(spec["attack"])),
+        absent=_absent_adversaries(attacked),
     )
 
 
@@ -296,6 +300,15 @@ def _seeds(runs: Iterable[Logged]) -> set[int]:
 def _was_attacked(run: Logged) -> bool:
     """False where a malicious client never took part in an attacked round."""
     return run.metrics.get("final/attack_turns") != 0
+
+
+def _absent_adversaries(runs: Iterable[Logged]) -> dict[int, tuple[int, ...]]:
+    """Adversary → the seeds in which it never attacked."""
+    seeds: dict[int, list[int]] = {}
+    for run in runs:
+        for number in absentees(run.metrics):
+            seeds.setdefault(number, []).append(seed_of(run))
+    return {number: tuple(sorted(set(seeds[number]))) for number in sorted(seeds)}
 
 
 def _final_figures(runs: Sequence[Logged], *, has_success: bool) -> dict[str, dict[int, float]]:

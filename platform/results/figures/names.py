@@ -63,8 +63,7 @@ def chain_of(stages: Stages) -> Chain:
 
 def chain_label(stages: Stages, role: str) -> str:
     """The text form of a chain in JSON; the empty one is called ``none`` or ``fedavg``."""
-    text = "+".join(map(str, chain_of(stages)))
-    return text or NOTHING[role]
+    return stages_text(list(map(str, chain_of(stages)))) or NOTHING[role]
 
 
 def stages_of(stages: Stages) -> list[dict[str, Any]]:

@@ -48,6 +48,9 @@ SHARE_FIGURES = (
     NATURAL,
 )
 CELL_FIGURES = (*SHARE_FIGURES, *GAINS, RETAINED)
+ABSENT_FIELD = (
+    "absent_adversaries"  # of a cell with several, and of its row: left out where none is
+)
 NORMAL = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
 
@@ -70,6 +73,7 @@ def cell_entry(scored: ScoredCell, *, searched: bool = False) -> dict[str, Any]:
         "collapsed_seeds": list(scored.collapsed),
         "borrowed_twins": list(twins.borrowed),
         "diverged": len(cell.diverged),
+        **_absent_adversaries(cell),
     }
 
 
@@ -96,6 +100,12 @@ def _cell_spec(cell: Cell) -> dict[str, Any]:
         "defense_stages": stages_of(spec["defense"]),
         "family": cell.attack_family,
     }
+
+
+def _absent_adversaries(cell: Cell) -> dict[str, Any]:
+    """Which of several adversaries never attacked in which seeds; nothing where all did."""
+    seeds = {str(number): list(absent) for number, absent in cell.absent.items()}
+    return {ABSENT_FIELD: seeds} if seeds else {}
 
 
 def _samples(cell: Cell) -> dict[str, Any]:

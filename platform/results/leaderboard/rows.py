@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from backstop.platform.results.figures.scored import (
     starts_warm,
 )
 from backstop.platform.results.figures.worst import Worst, worst_attack
+from backstop.platform.results.leaderboard.entries import ABSENT_FIELD
 from backstop.platform.results.leaderboard.standings import Contender, placed_rows
 from backstop.platform.rounds import scores
 from backstop.platform.specs.part import NOTHING
@@ -214,6 +216,7 @@ def _contender(
         "borrowed_twins": any(item.twins.borrowed for item in (*parts.counted, *parts.searched)),
         "missing": scene_count - len(parts.attacked),
         "diverged": sum(len(item.cell.diverged) for item in (*parts.counted, *parts.clean)),
+        **_absent_adversaries((*parts.counted, *parts.searched)),
     }
     tuned = cell.key.defense in board.tuned
     return Contender(fields, score, _obstacle(parts, score), tuned)
@@ -258,6 +261,14 @@ def _seeds(scored: Sequence[ScoredCell]) -> RowFields:
         "seeds": common,
         "uncounted_seeds": sorted(every.difference(common)),
     }
+
+
+def _absent_adversaries(scored: Iterable[ScoredCell]) -> RowFields:
+    """In how many of the runs each of several adversaries never attacked; nothing where all did."""
+    runs: Counter[int] = Counter()
+    for item in scored:
+        runs.update({number: len(seeds) for number, seeds in item.cell.absent.items()})
+    return {ABSENT_FIELD: {str(number): runs[number] for number in sorted(runs)}} if runs else {}
 
 
 def _worst_fields(worst: Worst | None) -> RowFields:

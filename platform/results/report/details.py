@@ -28,6 +28,7 @@ from backstop.platform.results.figures.names import (
 )
 from backstop.platform.results.figures.wording import percent, spread
 from backstop.platform.results.leaderboard.document import Document
+from backstop.platform.results.leaderboard.entries import ABSENT_FIELD
 from backstop.platform.results.leaderboard.sheets import DataSheet, data_sheets, newest_year
 from backstop.platform.results.leaderboard.unattacked import of_the_trigger
 from backstop.platform.results.report.by_round import mean_by_round
@@ -120,6 +121,13 @@ def _seeds(cell: Json) -> str:
     return ", ".join(map(str, cell["seeds"]))
 
 
+def _absent(cell: Json) -> str:
+    """Which of several adversaries never attacked, and in which seeds."""
+    seeds = cell.get(ABSENT_FIELD, {})
+    listed = [f"{number} (seed {', '.join(map(str, seeds[number]))})" for number in seeds]
+    return "; ".join(listed) or "–"
+
+
 def _samples(cell: Json) -> str:
     """How many inputs a rate is of, and between which rates they alone leave it."""
     binomial = cell["success_binomial"]
@@ -146,6 +154,7 @@ CELL_COLUMNS = (
     CellColumn("excess after the attack", "figure", _figure("excess_after_stop"), optional=True),
     CellColumn("inputs, what they leave open", "figure", _samples),
     CellColumn("seeds", "number", _seeds),
+    CellColumn("adversaries that never attacked", "words", _absent, optional=True),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from backstop.platform.declarations.facts import NEEDS
 from backstop.platform.results.figures.names import ChainName, Json, chain_names, document_chains
 from backstop.platform.results.figures.wording import percent, spread
+from backstop.platform.results.leaderboard.entries import ABSENT_FIELD
 
 Form = Literal["terminal", "markdown", "page", "latex"]
 ColumnKind = Literal[
@@ -224,4 +225,5 @@ MARKS: Mapping[str, Callable[[Json], bool]] = {
     "‡": lambda row: bool(row["diverged"]),
     "§": _is_told_f,
     "¶": _chosen_where_reported,
+    "‖": lambda row: bool(row.get(ABSENT_FIELD)),
 }

@@ -14,7 +14,7 @@ import pandas as pd
 from backstop.platform.results.figures.cells import Logged
 from backstop.platform.results.figures.names import ChainName, Json, chain_label, part_label
 from backstop.platform.results.figures.trajectories import BY_ROUND
-from backstop.platform.results.leaderboard.entries import CELL_FIGURES, LIFETIME
+from backstop.platform.results.leaderboard.entries import ABSENT_FIELD, CELL_FIGURES, LIFETIME
 from backstop.platform.results.leaderboard.rows import ROW_FIGURES
 from backstop.platform.results.tables.columns import RankedRow, derived_columns, ranked_rows
 
@@ -47,7 +47,8 @@ def leaderboard_frame(document: Json) -> pd.DataFrame:
     rows = ranked_rows(document)
     records = [_flat(row.fields) | _derived(row) for row in rows]
     frame = pd.DataFrame(records)
-    return frame.astype({name: "Int64" for name in RANKS if name in frame})
+    whole = [name for name in frame if name in RANKS or str(name).startswith(f"{ABSENT_FIELD}/")]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 def cells_frame(document: Json) -> pd.DataFrame:
@@ -104,6 +105,8 @@ def _flat(record: Json) -> dict[str, Any]:
             continue
         if field in WITH_ENDS:
             columns |= _with_ends(field, value)
+        elif field == ABSENT_FIELD:
+            columns |= {f"{field}/{number}": runs for number, runs in value.items()}
         elif field in ENDS_ALONE:
             columns |= _ends(field, value, ("low", "high"))
         elif value is None and field not in NOT_NUMBERS:

@@ -26,6 +26,7 @@ SPECIAL = str.maketrans(
         "‡": r"\textdaggerdbl{}",
         "§": r"\S{}",
         "¶": r"\P{}",
+        "‖": r"$\Vert$",
         "\n": " ",
     }
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from backstop.platform.results.figures.cells import SUCCESS
 from backstop.platform.results.figures.names import Json, attack_names
 from backstop.platform.results.figures.wording import kind_of_ends, plural
+from backstop.platform.results.leaderboard.entries import ABSENT_FIELD
 from backstop.platform.results.leaderboard.standings import REFERENCE, VARIANT
 from backstop.platform.results.tables.columns import footnote_marks, ranked_rows
 from backstop.platform.specs.part import NOTHING
@@ -20,6 +21,7 @@ MARKED = {  # the marks of columns.MARKS
     "‡": "‡ holds diverged runs; a figure they lack counts as accuracy 0 and attack success 1",
     "§": "§ is told a number of attackers, f",
     "¶": "¶ has one seed, which both chose the worst attack and tells what it does",
+    "‖": "‖ holds runs in which an adversary never attacked: success under its trigger is nobody's",
 }
 
 
@@ -45,6 +47,7 @@ def footnotes(document: Json) -> list[str]:
         *(text for mark, text in MARKED.items() if mark in marks),
         *_left_out(document, attacked),
         *_without_attackers(attacked),
+        *_without_an_adversary(document, attacked),
         *_without_answers(document["runs"]),
         *_uncounted(document["rows"]),
         *_collapsed(document, attacked),
@@ -161,6 +164,22 @@ def _without_attackers(attacked: Cells) -> list[str]:
     listed = ", ".join(map(str, sorted(seeds)))
     runs = f"in some runs of seed {listed}"
     return [f"{runs} no malicious client took part in an attacked round; they count nowhere"]
+
+
+def _without_an_adversary(document: Json, attacked: Cells) -> list[str]:
+    """Which of several adversaries never attacked, and in how many of the runs under the attack."""
+    names = attack_names(document)
+    absent: Counter[tuple[str, int]] = Counter()
+    runs: Counter[str] = Counter()
+    for cell in attacked:
+        runs[cell["attack"]] += len(cell["seeds"])
+        for number, seeds in cell.get(ABSENT_FIELD, {}).items():
+            absent[cell["attack"], int(number)] += len(seeds)
+    listed = [
+        f"adversary {number} in {count} of {plural(runs[attack], 'run')} of {names[attack]}"
+        for (attack, number), count in sorted(absent.items())
+    ]
+    return [f"without a client in an attacked round: {_first_few(listed)}"] if listed else []
 
 
 def _without_answers(runs: Cells) -> list[str]:
