@@ -6,8 +6,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?=
 BENCH ?=
-# One process for each core, at most eight: each holds torch, and those that start Ray stay in one.
+# A process more than cores (tests/conftest.py), at most eight: each holds torch, and the tests that
+# start Ray stay in one.
 # Files in their order, in which the last ones are short (tests/side_by_side.py).
+# What pytest makes of the tests is kept, whatever the environment says: each process takes ten
+# seconds for it.
+KEPT := PYTHONDONTWRITEBYTECODE=
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
@@ -28,10 +32,10 @@ demo: $(VENV)/.installed ## sweep the quickstart on real digits and write the le
 	@echo "Every run, curve and parameter: $(BIN)/backstop ui"
 
 test: $(VENV)/.installed-test ## the tests (PYTEST='-k name -x' passes options on)
-	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST)
+	@$(KEPT) $(BIN)/python -m pytest $(WORKERS) $(PYTEST)
 
 test-all: $(VENV)/.installed-test ## the slow tests too
-	@$(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST)
+	@$(KEPT) $(BIN)/python -m pytest $(WORKERS) -m '' $(PYTEST)
 
 lint: $(VENV)/.installed-lint ## ruff and mypy; changes nothing
 	@$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -173,6 +173,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.side_by_side import ByFile
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One for each core, and one whose tests start Ray and wait for its processes."""
+    return 1 + (yield)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,9 @@
 """What one process of pytest-xdist runs, one test after another.
 
 The tests of a file stay together, so that they share what a fixture or a cache holds. So do the
-files that start Ray: two of them at once have twice the processes, and nothing is sooner.
+files that start Ray: two of them at once have twice the processes, and nothing is sooner. Theirs is
+the longest row, so it comes first; as it waits for other processes most of the time, there is one
+more process than cores (tests/conftest.py).
 
 pytest-xdist has groups (``--dist loadgroup``), but release 3.8 writes them into a field that
 pytest 9.2 does not read any more, and says nothing; and before each test that is in no group it
@@ -12,11 +14,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = 'xdist_group("ray")'
+RAY = "ray"  # what files with the mark are dealt as
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no types
@@ -25,8 +29,13 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no typ
     def _split_scope(self, nodeid: str) -> str:
         return together(nodeid.partition("::")[0])
 
+    def _assign_work_unit(self, node: Any) -> None:
+        if RAY in self.workqueue:
+            self.workqueue.move_to_end(RAY, last=False)
+        super()._assign_work_unit(node)
+
 
 @cache
 def together(file: str) -> str:
     """What a file, by its path in the repository, is dealt as."""
-    return "ray" if MARK in (ROOT / file).read_text(encoding="utf-8") else file
+    return RAY if MARK in (ROOT / file).read_text(encoding="utf-8") else file

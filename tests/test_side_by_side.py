@@ -9,6 +9,7 @@ from tests.side_by_side import ByFile, together
 
 STARTS_RAY = ("tests/test_clients.py", "tests/test_sweep.py", "tests/chaos/test_short.py")
 TESTS = [
+    "tests/attacks/test_dba.py::one",
     "tests/chaos/test_short.py::one",
     "tests/test_clients.py::one[a@b]",
     "tests/test_robust.py::one[]]",
@@ -52,5 +53,5 @@ def test_what_belongs_together_is_given_to_one_process_whatever_the_tests_are_ca
         dealt.add_node_collection(process, TESTS)
     dealt.schedule()
     with_ray, other = (process.given for process in processes)
-    assert with_ray == [TESTS[0], TESTS[1], TESTS[6]]
-    assert other == TESTS[2:6]
+    assert with_ray == [TESTS[1], TESTS[2], TESTS[7]], "the longest row begins at once"
+    assert other == [TESTS[0], *TESTS[3:5]]
