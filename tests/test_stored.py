@@ -14,10 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import chdir, suppress
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -56,14 +54,14 @@ from backstop.platform.rounds.finals import final
 from backstop.platform.rounds.origin import Origin
 from backstop.platform.specs.spec import validate
 from backstop.platform.sweeps import waiting
-from backstop.platform.sweeps.overrides import with_overrides
-from backstop.platform.sweeps.plan import distinct, load_space, run_words
+from backstop.platform.sweeps.plan import run_words
 from backstop.platform.sweeps.queues import Fixed, Queue, Unstored
 from backstop.platform.sweeps.session import Destination
-from backstop.platform.sweeps.twins import with_twins
 from backstop.platform.sweeps.waiting import Patience
 from backstop.platform.training import loading
 from benchmarks.servers import LOOPBACK, free_port
+from tests import by_hand
+from tests.by_hand import board, done, planned
 
 pytestmark = pytest.mark.xdist_group("ray")
 SPACE = """
@@ -112,12 +110,6 @@ def space(
     return "little.py"
 
 
-def planned(file: str) -> list[Spec]:
-    specs = with_overrides(load_space(file), {}, None, print)
-    assert isinstance(specs, list)
-    return with_twins(distinct(specs))
-
-
 def table(folder: Path, shift: int = 0) -> None:
     """t.csv, whose features differ with the shift."""
     lines = [
@@ -127,40 +119,6 @@ def table(folder: Path, shift: int = 0) -> None:
 
 
 TABLE = ["run", *RUN, "--dataset", "table(path=t.csv, label=y)", "--model", "logistic"]
-
-
-def done(spec: Spec, folder: Path, checkpoints: Path) -> tuple[Experiment, list[Record]]:
-    """A trained experiment, kept in its checkpoint."""
-    experiment = Experiment(spec, folder / "data", "cpu")
-    records = [record for _ in range(spec.rounds) if (record := experiment.round()) is not None]
-    Checkpoint(checkpoints, spec.id).save(experiment.saved(records))
-    return experiment, records
-
-
-def board(store: str) -> bytes:
-    return Path(store, "leaderboards", "little", "leaderboard.json").read_bytes()
-
-
-def stored_by_hand(store: str, file: str, folder: Path) -> None:
-    """The runs of a space in the experiment ``little``, without a sweep."""
-    place = locate_store(Path(store))
-    experiment = open_experiment(place, "little")
-    for spec in planned(file):
-        made, records = done(spec, folder, folder / "kept")
-        log = Log(place, experiment, spec, origin=made.origin)
-        for record in records:
-            log.log(record)
-        assert log.finish(final(records))
-
-
-@cache
-def board_by_hand(text: str) -> bytes:
-    """The leaderboard of a space, of which this is the file, without a sweep."""
-    with TemporaryDirectory() as folder, chdir(folder):
-        Path("little.py").write_text(text)
-        stored_by_hand("whole", "little.py", Path(folder))
-        assert cli.main(["leaderboard", "--experiment", "little", "--store", "whole"]) == 0
-        return board("whole")
 
 
 # -- what is not stored is named, kept and sent later
@@ -173,7 +131,7 @@ def test_what_waits_is_sent_without_training(
     needed.
     """
     file = space(elsewhere)
-    whole = board_by_hand(Path(file).read_text())
+    whole = by_hand.whole(Path(file).read_text()).board
     open_experiment(locate_store(Path("cut")), "little")
     for spec in planned(file):
         done(spec, elsewhere, elsewhere / "cut" / "checkpoints")
@@ -190,7 +148,7 @@ def test_what_waits_is_sent_without_training(
 def test_the_checkpoint_of_a_stored_run_goes_with_the_next_sweep(elsewhere: Path) -> None:
     """Whoever stored it was killed before it was removed."""
     file = space(elsewhere)
-    stored_by_hand("whole", file, elsewhere)
+    by_hand.stored("whole", file, elsewhere)
     checkpoints = Path("whole", "checkpoints")
     first, *_ = planned(file)
     done(first, elsewhere, checkpoints)
@@ -203,7 +161,7 @@ def test_a_board_that_lacks_planned_runs_says_so_everywhere(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = space(elsewhere)
-    stored_by_hand("whole", file, elsewhere)
+    by_hand.stored("whole", file, elsewhere)
     place = locate_store(Path("whole"))
     experiment = open_experiment(place, "little")
     everything = {spec.id: run_words(spec) for spec in planned(file)}
@@ -303,7 +261,7 @@ def test_a_store_that_is_moved_in_mid_run_is_not_replaced_by_an_empty_one(
     mlflow_client.cache_clear()
     assert cli.main(["sweep", file, "--store", "t", "--device", "cpu"]) == 0
     assert "stored 6 runs that waited" in capsys.readouterr().err
-    assert board("t") == board_by_hand(Path(file).read_text())
+    assert board("t") == by_hand.whole(Path(file).read_text()).board
 
 
 @pytest.mark.timeout(600)
@@ -326,7 +284,7 @@ def test_a_sweep_that_cannot_store_fails_and_the_next_one_sends(elsewhere: Path)
     second = command("sweep", file, "--store", "s", "--device", "cpu")
     assert second.returncode == 0, second.stderr
     assert "stored 6 runs that waited" in second.stderr and "Ray" not in second.stderr
-    assert board("s") == board_by_hand(Path(file).read_text())
+    assert board("s") == by_hand.whole(Path(file).read_text()).board
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -444,7 +402,7 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
         assert not list(Path("s/checkpoints").glob("*.pt"))
     finally:
         server.stop()
-    assert board("s") == board_by_hand(Path(file).read_text())
+    assert board("s") == by_hand.whole(Path(file).read_text()).board
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(
@@ -754,32 +712,43 @@ def ours() -> Defense:
 '''
 
 
-def test_code_that_has_changed_under_its_version_is_said(elsewhere: Path) -> None:
-    """Of another package's plug-in too. What only a reader sees is no change."""
-    info = elsewhere / "plugins" / "theirs-1.dist-info"
+@pytest.fixture
+def theirs(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of another package's plug-in, the defense ``ours``."""
+    folder = elsewhere / "plugins"
+    info = folder / "theirs-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[backstop.defenses]\nours = ours:ours\n")
-    path = os.pathsep.join([str(elsewhere / "plugins"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it may be written twice in a second
+    yield folder / "ours.py"
+    forget_plugins()
 
-    def write(factor: float, words: str = "", comment: str = "") -> None:
-        (elsewhere / "plugins" / "ours.py").write_text(
-            METHOD.format(factor=factor, words=words, comment=comment)
-        )
 
-    write(1.0)
-    arguments = ["run", *RUN, "--defense", "ours"]
-    assert command(*arguments, PYTHONPATH=path).returncode == 0
-    write(1.0, words=" Better explained.", comment="  # a remark")
-    again = command(*arguments, PYTHONPATH=path)
-    assert again.returncode == 0 and "warning" not in again.stderr
-    write(0.5)
-    again = command(*arguments, PYTHONPATH=path)
-    (line,) = [line for line in again.stderr.splitlines() if "warning" in line]
-    assert (
-        again.returncode == 0
-        and "the code of defense ours has changed since 1 stored run with the same VERSION" in line
-    )
+def forget_plugins() -> None:
+    """What a new process would not know of plug-ins."""
+    for known in (plugins.sources, plugins._find, plugins._describe, plugins.digest):
+        known.cache_clear()
+    sys.modules.pop("ours", None)
+
+
+def test_code_that_has_changed_under_its_version_is_said(
+    theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another package's plug-in too. What only a reader sees is no change."""
+
+    def warnings(factor: float, words: str = "", comment: str = "") -> list[str]:
+        theirs.write_text(METHOD.format(factor=factor, words=words, comment=comment))
+        forget_plugins()
+        assert cli.main(["run", *RUN, "--defense", "ours"]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+
+    assert warnings(1.0) == []
+    assert warnings(1.0, words=" Better explained.", comment="  # a remark") == []
+    (line,) = warnings(0.5)
+    changed = "the code of defense ours has changed since 1 stored run with the same VERSION"
+    assert changed in line
 
 
 def test_verify_says_whether_the_data_or_the_code_changed(

@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from backstop.platform.results.tracking.journal import of_one_machine, written_ahead
+from tests import by_hand
 from tests.mounts import mounted
 
 pytestmark = pytest.mark.xdist_group("ray")
+STORE = "backstop-store"  # where a sweep writes that is told nowhere else
 SPACE = """
 from backstop.platform.contract import Part, Spec
 from backstop.platform.specs.change import grid
@@ -83,30 +85,27 @@ def board(folder: Path, store: str) -> bytes:
 def test_a_sweep_is_done_once_more_seeds_run_what_is_missing_and_workers_change_nothing(
     tmp_path: Path, space: str
 ) -> None:
-    first = sweep(tmp_path, space, "--store", "one", "--seeds", "1")
-    assert "6/6 done" in first.stderr
-    assert "invariant" in first.stdout
-    assert len(first.stderr.splitlines()) < 30, (
-        f"a quiet run, no wall of log lines:\n{first.stderr}"
+    on_actors = sweep(
+        tmp_path, space, "--seeds", "1", "--client-actors", "2", "--max-concurrent", "1"
     )
-    of_one_seed = {run["id"]: run for run in json.loads(board(tmp_path, "one"))["runs"]}
+    assert "6/6 done" in on_actors.stderr
+    assert "invariant" in on_actors.stdout
+    assert len(on_actors.stderr.splitlines()) < 30, (
+        f"a quiet run, no wall of log lines:\n{on_actors.stderr}"
+    )
+    of_one_seed = json.loads(board(tmp_path, STORE))["runs"]
     assert len(of_one_seed) == 6
-    more = sweep(tmp_path, space, "--store", "one", "--seeds", "2")
+    more = sweep(tmp_path, space, "--seeds", "2")
     assert "6 of 12 runs are finished already" in more.stderr, more.stderr
-    before = board(tmp_path, "one")
+    before = board(tmp_path, STORE)
     document = json.loads(before)
-    kept = [run for run in document["runs"] if run["spec"]["seed"] == 0]
-    assert kept == list(of_one_seed.values())
-    session = left_by_a_killed_sweep(tmp_path / "one")
-    again = sweep(tmp_path, space, "--store", "one")
+    assert [run for run in document["runs"] if run["spec"]["seed"] == 0] == of_one_seed
+    assert before == by_hand.whole(SPACE).board, "in one process, without any workers"
+    session = left_by_a_killed_sweep(tmp_path / STORE)
+    again = sweep(tmp_path, space)
     assert "all 12 runs are finished already" in again.stderr
     assert not session.exists(), "no Ray starts, and yet what a killed sweep has left goes"
-    assert board(tmp_path, "one") == before
-    other = sweep(
-        tmp_path, space, "--store", "two", "--client-actors", "2", "--max-concurrent", "1"
-    )
-    assert "12/12 done" in other.stderr
-    assert board(tmp_path, "two") == before
+    assert board(tmp_path, STORE) == before
     assert {row["defense"].partition("(")[0] for row in document["rows"]} == {
         "fedavg",
         "median",
@@ -121,33 +120,33 @@ def test_a_sweep_is_done_once_more_seeds_run_what_is_missing_and_workers_change_
 def test_an_interrupted_and_a_killed_sweep_go_on_and_give_the_same_bytes(
     tmp_path: Path, space: str
 ) -> None:
-    # trials of some seconds, so that the kill hits some
-    slow = (tmp_path / space).read_text().replace("rounds=6", "rounds=200")
+    # trials of more than a second, so that the kill hits some
+    slow = SPACE.replace("rounds=6", "rounds=100").replace("range(2)", "range(1)")
     (tmp_path / space).write_text(slow)
-    sweep(tmp_path, space, "--store", "whole")
-    code, said = signaled(tmp_path, space, "cut", signal.SIGTERM)
+    code, said = signaled(tmp_path, space, signal.SIGTERM)
     assert code == 130 and "the same command goes on from there" in said, said
     assert len(said.splitlines()) < 12, f"no trace of the signal:\n{said}"
     assert "SIGTERM received" not in said, said
-    assert statuses(tmp_path / "cut") == {"FINISHED", "KILLED"}
-    code, said = signaled(tmp_path, space, "cut", signal.SIGKILL)
+    store = tmp_path / STORE
+    assert statuses(store) == {"FINISHED", "KILLED"}
+    code, said = signaled(tmp_path, space, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert written_ahead(tmp_path / "cut" / "mlflow.db") == of_one_machine(tmp_path)
-    assert "RUNNING" in statuses(tmp_path / "cut")
+    assert written_ahead(store / "mlflow.db") == of_one_machine(tmp_path)
+    assert "RUNNING" in statuses(store)
     looked = subprocess.run(
-        command("leaderboard", "--experiment", "little", "--store", "cut"),
+        command("leaderboard", "--experiment", "little"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
     assert "interrupted, nobody works on " in looked.stderr
-    assert "RUNNING" not in statuses(tmp_path / "cut")
-    found = sweep(tmp_path, space, "--store", "cut")
-    assert "12/12 done" in found.stderr
-    assert board(tmp_path, "cut") == board(tmp_path, "whole")
-    assert not written_ahead(tmp_path / "cut" / "mlflow.db")
-    assert not list((tmp_path / "cut" / "checkpoints").glob("*.pt"))
+    assert "RUNNING" not in statuses(store)
+    found = sweep(tmp_path, space)
+    assert "6/6 done" in found.stderr
+    assert board(tmp_path, STORE) == by_hand.whole(slow).board
+    assert not written_ahead(store / "mlflow.db")
+    assert not list((store / "checkpoints").glob("*.pt"))
 
 
 @pytest.mark.slow  # two sweeps on a small disk; tests/test_cli.py shows the same of a run
@@ -183,14 +182,15 @@ def test_a_disk_that_fills_up_in_mid_sweep_is_said_and_the_next_command_gives_th
         assert board(tmp_path, "small/s") == board(tmp_path, "whole")
 
 
-def signaled(folder: Path, space: str, store: str, number: signal.Signals) -> tuple[int, str]:
-    """A sweep that is sent a signal after one more run is finished and while others run: its exit
-    code and what it said.
+def signaled(folder: Path, space: str, number: signal.Signals) -> tuple[int, str]:
+    """A sweep, two trials at a time, that is sent a signal after one more run is finished and while
+    others run: its exit code and what it said.
     """
-    before, log = finished(folder / store), folder / "log"
+    store, log = folder / STORE, folder / "log"
+    before = finished(store)
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command("sweep", space, "--store", store),
+            command("sweep", space, "--max-concurrent", "2"),
             cwd=folder,
             stdout=stream,
             stderr=stream,
@@ -198,12 +198,12 @@ def signaled(folder: Path, space: str, store: str, number: signal.Signals) -> tu
         )
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and (
-            finished(folder / store) <= before or "RUNNING" not in trials(folder / store)
+            finished(store) <= before or "RUNNING" not in trials(store)
         ):
-            time.sleep(0.3)
+            time.sleep(0.1)
         os.kill(process.pid, number)
         process.wait()
-    assert finished(folder / store) < 10, log.read_text()
+    assert finished(store) < 6, log.read_text()
     return process.returncode, log.read_text()
 
 
