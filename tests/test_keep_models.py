@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,8 @@ from backstop.platform.results.leaderboard.best import best_runs
 from backstop.platform.results.tracking.models import drop_models
 from backstop.platform.results.tracking.runs import read_runs
 from backstop.platform.results.tracking.store import locate_store
+from backstop.platform.sweeps import ray_tune
+from tests.test_backend import OneByOne
 
 RUN = ["run", "--dataset", "synthetic", "--model", "logistic", "--rounds", "1", "--device", "cpu"]
 SPACE = """
@@ -79,23 +79,18 @@ def test_the_best_runs_are_those_of_the_first_ranked_row() -> None:
     assert best_runs({"rows": [reference], "runs": runs}).ids == frozenset()
 
 
-@pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(600)
-def test_a_sweep_keeps_the_models_of_the_best_defense(tmp_path: Path) -> None:
-    (tmp_path / "few.py").write_text(SPACE)
-    command = [sys.executable, "-m", "backstop.platform.cli", "sweep", "few.py"]
-    ran = subprocess.run(
-        [*command, "--keep-models", "best"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    store = tmp_path / "backstop-store"
+def test_a_sweep_keeps_the_models_of_the_best_defense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray_tune, "RayTune", lambda *_: OneByOne())
+    Path("few.py").write_text(SPACE)
+    assert cli.main(["sweep", "few.py", "--keep-models", "best"]) == 0
+    store = Path("backstop-store")
     board = json.loads((store / "leaderboards" / "few" / "leaderboard.json").read_text())
     best = best_runs(board)
     assert 0 < len(best.ids) < len(board["runs"])
     others = len(board["runs"]) - len(best.ids)
     assert len(models(store)) == len(best.ids)
-    assert f"the final models of {best.defense} are kept, those of {others} other" in ran.stderr
+    said = f"the final models of {best.defense} are kept, those of {others} other"
+    assert said in capsys.readouterr().err
