@@ -61,7 +61,7 @@ SPECS = {
         defense=(Part("fedbn"),), model=Part("normed_mlp"), alpha=10.0, rounds=2
     ),
     "buffers": SPEC.replace(
-        model=Part("resnet18", {"norm": "batch"}), clients=40, per_round=4, rounds=1
+        model=Part("convnet", {"width": 8, "modules": 2}), clients=40, per_round=4, rounds=1
     ),
 }
 

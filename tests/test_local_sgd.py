@@ -478,7 +478,7 @@ def test_the_head_maps_features_to_logits(spec: Spec) -> None:
     torch.testing.assert_close(logits, fed.net.logits(fed.net.params, x, fed.net.buffers))
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18(norm=batch)"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "convnet(width=8, modules=2)"])
 @pytest.mark.parametrize("defense", ["fedavg", "fedprox(mu=1)"])
 def test_unpoisoned_rows_are_those_of_honest_clients_bit_for_bit(model: str, defense: str) -> None:
     """On the batches that they are dealt, whatever the attack and the rules for honest clients."""

@@ -142,7 +142,7 @@ REMEMBER = [
     "flanders",
     "fldetector(window=2, warm=0)",
     "foolsgold",
-    "indicator",
+    "indicator(samples=50, epochs=4)",
     "sparsefed(norm=0.2)",
 ]
 
