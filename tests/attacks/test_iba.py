@@ -26,7 +26,13 @@ from tests.patterns import model, view_of_patterns
 from tests.references import generators as references
 from tests.views import CLASSES, attack_view, samples, with_data
 
-CLAIM = Claim("iba(share=0.5, eps=0.2)", effect=0.25, weaker="iba(share=0.5, eps=0.05)", bend=0.25)
+CLAIM = Claim(  # measured with seeds 0, 1, 2: 0.49, 0.65, 0.32; weaker -0.13, 0.01, -0.15
+    "iba(share=0.5, eps=0.2)",
+    effect=0.25,
+    weaker="iba(share=0.5, eps=0.05)",
+    bend=0.25,
+    changes={"rounds": 8},
+)
 
 
 @cache
