@@ -476,6 +476,8 @@ def test_the_examples_of_set_work_for_every_space(capsys: pytest.CaptureFixture[
     assert len(examples) == 3
     for space in plugins.names("search_spaces"):
         loaded = load_space(space)
+        if isinstance(loaded, list):  # what a spec takes it takes with any seed
+            loaded = [spec for spec in loaded if spec.seed == loaded[0].seed]
         for example in examples:
             key, _, value = example.partition("=")
             if key == "attack.strength" and space in {"worst_case", "tune_defenses"}:
