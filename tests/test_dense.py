@@ -96,7 +96,7 @@ def test_the_gradient_is_that_of_autograd_in_double_precision() -> None:
         weight[row, count:] = 0
     keys = torch.tensor([3, 1, 4, 15])
     assert known
-    gradients = dense.Gradients(known.layers, known.widen(vectors))
+    gradients = dense.Gradients(known, known.widen(vectors))
     losses, wide = gradients(dense.Batch(x, y, weight), counts, keys)
     grad = known.narrow(wide)
     assert wide.count_nonzero() == grad.count_nonzero(), "what lies between the tensors stays 0"

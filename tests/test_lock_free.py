@@ -25,6 +25,10 @@ def count_up(counter: Tensor, times: int) -> Tensor:
     return counter
 
 
+def doubled(value: Tensor) -> Tensor:
+    return value * 2
+
+
 @pytest.fixture
 def lock_is_kept() -> Iterator[None]:
     """Nobody is asked for the interpreter's lock: a thread has it until it gives it up."""
@@ -54,6 +58,10 @@ def test_nothing_is_said_of_what_is_deprecated() -> None:
         warnings.simplefilter("always")
         assert lock_free(count_up)(torch.zeros(1), 3) == 3
     assert not told
+
+
+def test_nothing_is_taken_down_for_a_gradient() -> None:
+    assert not lock_free(doubled)(torch.ones(1, requires_grad=True)).requires_grad
 
 
 def test_without_torchscript_the_function_runs_as_it_stands(

@@ -58,10 +58,8 @@ def train_block(
         # batches of about one size are neighbors by that, and one product of several clients
         longest = sorted(clients, key=lambda client: plans[client].extent, reverse=True)
         block = _Block(here, longest, plans, kind)
-        params, losses = block.train(block.descend if plain else block.take_steps)
-        start, none = (here.params, here.buffers), here.buffers
-        for client, moved, loss in zip(longest, params, losses, strict=False):
-            sheet.write(client, (moved, none), start, loss)
+        params, losses = block.train(plain)
+    sheet.write_rows(longest, params, here.params, losses)
 
 
 def _kind(here: Round, clients: Sequence[int]) -> StepKind:
@@ -103,32 +101,37 @@ class _Block:
         protected = self._padded([rules.noise is not None for rules in self.rules])
         self.protected = torch.tensor(protected, device=self.start.device).bool()[:, None]
 
-    def train(self, take_steps: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
-        """Take all local steps, in one of the two ways below: parameters (k, d) and mean losses
-        (k,).
-        """
-        moved = self._rows()
-        total = self.start.new_zeros(self.width)
-        take_steps(moved, total)
+    def train(self, plain: bool) -> tuple[Tensor, Tensor]:
+        """Take all local steps, in one of the two ways below: parameters (k, d), losses (k,)."""
+        start = self._widen(self.start)
+        # each row begins at a multiple of LINE values
+        moved = start.new_empty(self.width, dense.filled(len(start)))[:, : len(start)]
+        total = start.new_zeros(self.width)
+        take_steps = self.descend if plain else self.take_steps
+        take_steps(start, moved, total)
         seen = [plan.order.shape[0] for plan in self.plans]
         return self._narrow(moved), total / total.new_tensor(self._padded(seen)).clamp_min(1)
 
-    def descend(self, moved: Tensor, total: Tensor) -> None:
+    def descend(
+        self,
+        start: Tensor,
+        moved: Tensor,
+        total: Tensor,
+    ) -> None:
         """Take plain steps, many in a call; the losses of all samples are added to ``total`` (k,).
         Other threads have their turn meanwhile.
         """
         layers, rates = self.federation.net.dense, self.kind.optimizer.rates
         assert layers is not None
         assert rates is not None
-        gradients = dense.Gradients(layers.layers, moved)
-        moving = dense_descent.Moving(moved, gradients.grad, gradients.parts, gradients.grads)
+        moving = dense_descent.Moving(moved, start, layers.places)
         velocity, step = None, 0
         for steps in self._feed().together(dense_descent.STEPS_IN_A_CALL):
             x = self.federation.net.normalize(steps.x).flatten(3)
             weight = self._sample_weights(steps.y, steps.weight)
             factors = []
             for live in map(len, steps.sizes):
-                factors.append(gradients.factors(x.shape[2], self._keys(step, live)))
+                factors.append(layers.factors(x.shape[2], self._keys(step, live)))
                 step += 1
             samples = dense_descent.ManySteps(x, steps.y, weight, steps.counts)
             groups = list(map(dense.neighbors, steps.sizes))
@@ -142,10 +145,16 @@ class _Block:
                     (*rates, self.kind.pace),
                     total,
                 )
+            moving = moving._replace(start=None)
 
-    def take_steps(self, moved: Tensor, total: Tensor) -> None:
+    def take_steps(
+        self,
+        start: Tensor,
+        moved: Tensor,
+        total: Tensor,
+    ) -> None:
         """Take local steps one after another, whatever they are like."""
-        start = self.start
+        moved.copy_(start)
         kind = self.kind
         gradients = self._gradients(moved)
         memory = kind.optimizer.start(moved)
@@ -161,16 +170,8 @@ class _Block:
                 grad = self._protect(grad, params, batch.counts)
                 memory = kind.optimizer.step(params, grad, memory, kind.pace * alive)
                 if kind.constrain is not None:
-                    held = start + kind.constrain(self._narrow(params) - start, step + 1)
+                    held = self.start + kind.constrain(self._narrow(params) - self.start, step + 1)
                     params.copy_(torch.where(alive > 0, self._widen(held), params))
-
-    def _rows(self) -> Tensor:
-        """The parameters that each client starts from, (k, d) or as wide as gradients by hand have
-        them; on a CPU each row begins at a multiple of LINE values.
-        """
-        start = self._widen(self.start)
-        rows = start.new_empty(self.width, dense.filled(len(start)))[:, : len(start)]
-        return rows.copy_(start)
 
     def _widen(self, vectors: Tensor) -> Tensor:
         """Vectors as the gradients have them."""
@@ -185,7 +186,7 @@ class _Block:
     def _gradients(self, params: Tensor) -> LossesAndGradients:
         """How losses and gradients are had."""
         if known := self.federation.net.dense:
-            return partial(self._by_hand, dense.Gradients(known.layers, params))
+            return partial(self._by_hand, dense.Gradients(known, params))
         return partial(self._by_autograd, _forward(self.federation))
 
     def _by_hand(

@@ -16,6 +16,7 @@ from backstop.platform.contract import ClientView, Local, RoundView, Samples
 from backstop.platform.optimizers import Optimizer
 from backstop.platform.training.federation import Federation
 from backstop.platform.training.local_steps import Batches, LocalSteps, plan_steps
+from backstop.platform.training.lock_free import lock_free
 from backstop.platform.training.network import to_unit_interval
 from backstop.platform.training.stage_errors import located
 
@@ -31,6 +32,20 @@ class Trained(NamedTuple):
     buffers: Tensor  # (k, e) local minus global floating-point buffers
     loss: Tensor  # (k,) mean training loss over the local steps, weighted by samples
     kept: Tensor  # (k, p) what each client has of its own now; it is not sent
+
+
+@lock_free
+def write_differences(
+    moved: Tensor,
+    start: Tensor,
+    rows: Tensor,
+    places: list[int],
+) -> None:
+    """Write how far the first of the vectors ``moved`` (k, d) are from ``start`` (d,) to these
+    places among the ``rows`` (n, d).
+    """
+    for index, place in enumerate(places):
+        torch.sub(moved[index], start, out=rows[place])
 
 
 class Sheet:
@@ -74,6 +89,20 @@ class Sheet:
         if buffers.shape[1]:
             torch.sub(moved[1], start[1], out=buffers[row])
         losses[row] = loss
+
+    def write_rows(
+        self,
+        clients: Sequence[int],
+        moved: Tensor,
+        start: Tensor,
+        losses: Tensor,
+    ) -> None:
+        """What clients send that moved from ``start`` (d,) to the first rows of ``moved`` (k, d),
+        all at once, where there are no buffers.
+        """
+        places = [self.row_of[client] for client in clients]
+        write_differences(moved, start, self.trained.rows, places)
+        self.trained.loss[places] = losses[: len(places)]
 
     def place(
         self,

@@ -35,6 +35,8 @@ CACHED = 300_000
 LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux: "1024K"
 
 Affine = tuple[Tensor, Tensor]  # a layer's weight (…, out, in) and bias (…, out)
+# a layer's outputs and inputs, and where its weight and its bias begin in a vector
+Place = tuple[int, int, int, int]
 # the first client, the one behind the last, the width of their batches
 Neighbors = tuple[int, int, int]
 
@@ -57,6 +59,19 @@ class Dense(NamedTuple):
     # of tensors that lie side by side in both: in the flat and in the wider vector
     spans: tuple[tuple[slice, slice], ...]
     length: int  # of the wider vector, a multiple of LINE
+    places: list[Place]  # of the layers in the wider vector
+    flat: list[Place]  # and in the flat one
+
+    def factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
+        """Behind each layer those of dropout (l, samples, out) for l clients with these keys (l,);
+        None where there is none.
+        """
+        if keys is None:
+            return [None] * len(self.layers)
+        return [
+            dropout and dropout.factors(torch.Size((samples, *bias.shape)), keys)
+            for _, bias, _, dropout in self.layers
+        ]
 
     def widen(self, vectors: Tensor) -> Tensor:
         """(…, d) → (…, length)."""
@@ -90,7 +105,19 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
     rectified = [layer.rectified for layer in layers]
     if not layers or rectified != [*(True for _ in layers[1:]), False]:
         return None
-    return Dense(tuple(layers), tuple(_spans(slots, wider)), filled(wider[-1].span.stop))
+    return Dense(
+        layers=tuple(layers),
+        spans=tuple(_spans(slots, wider)),
+        length=filled(wider[-1].span.stop),
+        places=_places(wider),
+        flat=_places(slots),
+    )
+
+
+def _places(slots: Sequence[Slot]) -> list[Place]:
+    """Those of layers whose weights and biases are the slots, in turns."""
+    pairs = zip(slots[::2], slots[1::2], strict=True)
+    return [(*weight.shape, weight.start, bias.start) for weight, bias in pairs]
 
 
 def _widened(slots: Sequence[Slot]) -> list[Slot]:
@@ -136,12 +163,12 @@ def filled(count: int) -> int:
 class Gradients:
     """What takes the gradients of one block of k clients, step after step."""
 
-    def __init__(self, layers: Sequence[Layer], params: Tensor) -> None:
+    def __init__(self, network: Dense, params: Tensor) -> None:
         """``params`` (k, length) are read anew in each step."""
-        self.dropouts = [layer.dropout for layer in layers]
+        self.network = network
         self.grad = torch.zeros_like(params)  # and so it stays between the layers
-        self.parts = [_part(layer, params) for layer in layers]
-        self.grads = [_part(layer, self.grad) for layer in layers]
+        self.parts = parts_of(params, network.places)
+        self.grads = parts_of(self.grad, network.places)
 
     def __call__(
         self,
@@ -154,25 +181,18 @@ class Gradients:
         ``keys`` (l,) those of dropout.
         """
         groups = neighbors(counts)
-        factors = self.factors(batch.x.shape[1], keys)
+        factors = self.network.factors(batch.x.shape[1], keys)
         losses = take_gradients(batch, groups, self.parts, self.grads, factors)
         return losses, self.grad[: len(counts)]
 
-    def factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
-        """Behind each layer those of dropout (l, samples, out), None where there is none."""
-        factors: list[Tensor | None] = []
-        for dropout, (_, bias) in zip(self.dropouts, self.parts, strict=True):
-            if dropout is None or keys is None:
-                factors.append(None)
-            else:
-                shape = torch.Size((samples, bias.shape[1]))
-                factors.append(dropout.factors(shape, keys))
-        return factors
 
-
-def _part(layer: Layer, vectors: Tensor) -> Affine:
-    """A layer's tensors in the vectors (k, length) of the clients: views."""
-    return layer.weight.of(vectors), layer.bias.of(vectors)
+def parts_of(vectors: Tensor, places: list[Place]) -> list[Affine]:
+    """Each layer's tensors in the vectors (k, length) of the clients: views."""
+    parts: list[Affine] = []
+    for out, given, weight, bias in places:
+        flat = vectors[:, weight : weight + out * given]
+        parts.append((flat.view(len(vectors), out, given), vectors[:, bias : bias + out]))
+    return parts
 
 
 def neighbors(counts: Sequence[int]) -> list[Neighbors]:
@@ -201,17 +221,22 @@ def sure_labels(logits: Tensor) -> Tensor:
 def _logits(x: Tensor, layers: list[Affine]) -> Tensor:
     given = x.flatten(1)
     for index, (weight, bias) in enumerate(layers):
-        given = torch.nn.functional.linear(given, weight, bias)
+        given = torch.nn.functional.linear(given, weight[0], bias[0])
         if index + 1 < len(layers):
             given.relu_()
     return given
 
 
 @lock_free
-def dense_labels(batches: list[Tensor], layers: list[Affine]) -> list[Tensor]:
-    """The labels (b,) that one model's layers predict for batches (b, …), in evaluation mode; -1
-    where an output is not finite.
+def dense_labels(
+    batches: list[Tensor],
+    params: Tensor,
+    places: list[Place],
+) -> list[Tensor]:
+    """The labels (b,) that a model (d,), whose layers have these places, predicts for batches
+    (b, …), in evaluation mode; -1 where an output is not finite.
     """
+    layers = parts_of(params.unsqueeze(0), places)
     return [sure_labels(_logits(x, layers)) for x in batches]
 
 

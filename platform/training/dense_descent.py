@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from backstop.platform.training.dense import Affine, Neighbors, gradients_of
+from backstop.platform.training.dense import Neighbors, Place, gradients_of, parts_of
 from backstop.platform.training.lock_free import lock_free
 
 STEPS_IN_A_CALL = 8  # steps in a call, whose samples lie ready
@@ -27,12 +28,11 @@ class ManySteps(NamedTuple):
 
 
 class Moving(NamedTuple):
-    """The vectors (k, length) that k clients move, and those of their gradients."""
+    """The vectors (k, length) that k clients move."""
 
     params: Tensor
-    grad: Tensor
-    parts: list[Affine]  # of each layer: views of ``params``
-    grads: list[Affine]  # of each layer: views of ``grad``
+    start: Tensor | None  # (length,) from which all are moved; None: they go on from where they are
+    places: list[Place]  # of the layers
 
 
 @lock_free
@@ -40,7 +40,7 @@ def take_all_steps(
     samples: tuple[Tensor, Tensor, Tensor, Tensor],
     groups: list[list[Neighbors]],
     factors: list[list[Tensor | None]],
-    moving: tuple[Tensor, Tensor, list[Affine], list[Affine]],
+    moving: tuple[Tensor, Tensor | None, list[Place]],
     velocity: Tensor | None,
     rates: tuple[float, float, float, float],
     total: Tensor,
@@ -50,9 +50,14 @@ def take_all_steps(
     rate, momentum and weight decay, and a factor on the first. The losses of all samples are added
     to ``total`` (k,); the velocity (k, length) comes back, None before the first step.
     """
-    params, grad, parts, grads = moving
+    params, start, places = moving
+    if start is not None:
+        params.copy_(start)
+    grad = torch.zeros_like(params)  # and so it stays between the layers
+    parts, grads = parts_of(params, places), parts_of(grad, places)
     lr, momentum, weight_decay, pace = rates
     x, y, weight, counts = samples
+    paces = pace * (counts > 0).float().unsqueeze(2)  # a client without a batch stays where it is
     for step in range(len(groups)):
         live = groups[step][-1][1]
         batch = x[step, :live], y[step, :live], weight[step, :live]
@@ -67,6 +72,5 @@ def take_all_steps(
             else:
                 velocity = velocity[:live].mul_(momentum).add_(change)
             change = velocity
-        alive = (counts[step, :live] > 0).float().unsqueeze(1)
-        moved.addcmul_(change, pace * alive, value=-lr)
+        moved.addcmul_(change, paces[step, :live], value=-lr)
     return velocity

@@ -5,6 +5,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -140,29 +141,58 @@ def _alike(
     wide = width(federation)
     if federation.net.dense:
         wide = min(wide, cached_here() // len(federation.net.params))
-    yield from _slices(attacking, 1 if federation.attack.train else wide)
+    yield from _slices(attacking, repeat(1 if federation.attack.train else wide))
     if others and federation.net.dense:
-        wide = _even(len(others), wide, threads)
-    yield from _slices(others, wide)
+        work = [1] * len(others)
+        if threads > 1:
+            work = [_work(federation, client, client in attackers) for client in others]
+        yield from _slices(others, iter(_even(work, wide, threads)))
+    else:
+        yield from _slices(others, repeat(wide))
+
+
+def _work(
+    federation: Federation,
+    client: int,
+    attacking: bool,
+) -> int:
+    """How long a client of a block takes, in samples: those that it trains on and, for all that is
+    done once a round, two batches (measured, with the later start of a second thread's block).
+    """
+    samples = federation.sizes[client] * _epochs(federation, attacking)
+    return samples + 2 * federation.spec.batch
 
 
 def _even(
-    clients: int,
+    work: Sequence[int],
     widest: int,
     threads: int,
-) -> int:
-    """How many clients a block has, at most ``widest``, so that threads have equally many blocks.
+) -> list[int]:
+    """How many clients, at most ``widest``, each block has, so that threads have equally many
+    blocks and blocks about equally much of the clients' work.
 
-    >>> _even(20, 7, 1), _even(20, 7, 2), _even(20, 7, 4), _even(20, 30, 2), _even(3, 7, 4)
-    (7, 5, 5, 10, 1)
+    >>> _even([1] * 20, 7, 1), _even([1] * 20, 7, 2), _even([1] * 3, 7, 4)
+    ([7, 6, 7], [5, 5, 5, 5], [1, 1, 1])
+    >>> _even([5, 4, 3, 2, 1, 1, 1, 1], 8, 2), _even([5, 4, 3, 2, 1, 1, 1, 1], 4, 2)
+    ([2, 6], [4, 4])
     """
-    per_thread = -(-clients // (widest * threads))
-    return -(-clients // (per_thread * threads))
+    rest, widths = list(work), []
+    blocks = threads * -(-len(rest) // (widest * threads))
+    while rest:
+        share = sum(rest) / blocks
+        blocks -= 1
+        possible = range(max(1, len(rest) - blocks * widest), min(widest, len(rest)) + 1)
+        widths.append(min(possible, key=lambda width: abs(sum(rest[:width]) - share)))
+        del rest[: widths[-1]]
+    return widths
 
 
-def _slices(clients: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(clients), size):
-        yield clients[start : start + size]
+def _slices(clients: Sequence[int], widths: Iterator[int]) -> Iterator[list[int]]:
+    start = 0
+    while start < len(clients):
+        end = start + next(widths)
+        yield list(clients[start:end])
+        start = end
 
 
 def width(federation: Federation) -> int:

@@ -38,7 +38,8 @@ def given_up(turn: threading.Lock) -> Iterator[None]:
 
 def lock_free(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The function, run by TorchScript: the same kernels in the same order, so the same bits.
-    Nothing is fused or specialized, and the first call costs about as much as any other.
+    Nothing is fused or specialized, and the first call costs about as much as any other. Nor is
+    anything taken down for a gradient: what comes back cannot be differentiated.
 
     It and what it calls are written in the part of Python that TorchScript knows. Where a PyTorch
     has no TorchScript any more, it runs as it stands. ``__wrapped__`` is the function itself.
@@ -53,7 +54,7 @@ def lock_free(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             result: Result = compiled(*args, **kwargs)
         return result
 

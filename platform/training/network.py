@@ -150,8 +150,7 @@ class Network(NamedTuple):
         """
         if self.dense is None:
             return [sure_labels(self.forward(params, x, buffers)) for x in batches]
-        tensors = list(self.tensors(params, buffers).values())
-        return dense_labels(list(batches), list(zip(tensors[::2], tensors[1::2], strict=True)))
+        return dense_labels(list(batches), params, self.dense.flat)
 
     def arithmetic(self) -> AbstractContextManager[object]:
         """The model computes at its precision where it is called within."""
