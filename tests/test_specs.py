@@ -488,6 +488,16 @@ def test_an_id_changes_with_the_engine(toys: Path, monkeypatch: pytest.MonkeyPat
     assert spec_id(BASE) != before
 
 
+def test_an_id_changes_with_the_numbers_of_several_adversaries(
+    toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = spec(attack="stamp"), spec(attack="stamp | stamp")
+    before = (spec_id(one), spec_id(two))
+    monkeypatch.setattr(specs, "ADVERSARIES", specs.ADVERSARIES + 1)
+    assert spec_id(one) == before[0]
+    assert spec_id(two) != before[1]
+
+
 def test_the_canonical_form_is_plain_sorted_json(toys: Path) -> None:
     text = canonical_json(spec(attack=(Part("flip"),)))
     document = json.loads(text)

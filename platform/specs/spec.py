@@ -23,6 +23,7 @@ from backstop.platform.params import (
     nearest,
     schema,
 )
+from backstop.platform.specs.notation import NEXT_ADVERSARY
 from backstop.platform.specs.part import (
     Part,
     Scalar,
@@ -187,6 +188,7 @@ YOUNGER_FIELDS = frozenset(
 # fields that say nothing but with one value of ``alpha``
 SPLIT_FIELDS = {"labels_each": "labels", "size_exponent": "sizes"}
 ENGINE = 3  # raised when the platform's own numbers change; part of every id
+ADVERSARIES = 2  # likewise for those of several adversaries, part of the ids of their specs
 DORMANT = ", dormant"  # said after an attack that is only its clean twin
 
 
@@ -584,6 +586,8 @@ def canonical_json(spec: Spec) -> str:
         f"{group}.{part.name}": plugins.describe(group, part.name).version
         for group, part in _parts_by_group(spec)
     }
+    if len(chains_apart(spec.attack)) > 1:
+        versions[f"attacks.{NEXT_ADVERSARY}"] = ADVERSARIES
     return json.dumps(
         {
             "spec": spec_to_json(spec),

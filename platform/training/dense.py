@@ -69,8 +69,10 @@ class Dense(NamedTuple):
         if keys is None:
             return [None] * len(self.layers)
         return [
-            dropout and dropout.factors(torch.Size((samples, *bias.shape)), keys)
-            for _, bias, _, dropout in self.layers
+            None
+            if layer.dropout is None
+            else layer.dropout.factors(torch.Size((samples, *layer.bias.shape)), keys)
+            for layer in self.layers
         ]
 
     def widen(self, vectors: Tensor) -> Tensor:
@@ -116,8 +118,11 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
 
 def _places(slots: Sequence[Slot]) -> list[Place]:
     """Those of layers whose weights and biases are the slots, in turns."""
-    pairs = zip(slots[::2], slots[1::2], strict=True)
-    return [(*weight.shape, weight.start, bias.start) for weight, bias in pairs]
+    places = []
+    for weight, bias in zip(slots[::2], slots[1::2], strict=True):
+        out, given = weight.shape
+        places.append((out, given, weight.start, bias.start))
+    return places
 
 
 def _widened(slots: Sequence[Slot]) -> list[Slot]:
