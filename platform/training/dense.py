@@ -69,7 +69,7 @@ class Dense(NamedTuple):
         if keys is None:
             return [None] * len(self.layers)
         return [
-            dropout and dropout.factors(torch.Size((samples, *bias.shape)), keys)
+            dropout.factors(torch.Size((samples, *bias.shape)), keys) if dropout else None
             for _, bias, _, dropout in self.layers
         ]
 
@@ -117,7 +117,12 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
 def _places(slots: Sequence[Slot]) -> list[LayerPlace]:
     """Those of layers whose weights and biases are the slots, in turns."""
     pairs = zip(slots[::2], slots[1::2], strict=True)
-    return [(*weight.shape, weight.start, bias.start) for weight, bias in pairs]
+    return [(*_sides(weight), weight.start, bias.start) for weight, bias in pairs]
+
+
+def _sides(weight: Slot) -> tuple[int, int]:
+    out, given = weight.shape
+    return out, given
 
 
 def _widened(slots: Sequence[Slot]) -> list[Slot]:
