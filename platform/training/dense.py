@@ -36,7 +36,7 @@ LEVEL_2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # Linux: "1024
 
 Affine = tuple[Tensor, Tensor]  # a layer's weight (…, out, in) and bias (…, out)
 # a layer's outputs and inputs, and where its weight and its bias begin in a vector
-Place = tuple[int, int, int, int]
+LayerPlace = tuple[int, int, int, int]
 # the first client, the one behind the last, the width of their batches
 Neighbors = tuple[int, int, int]
 
@@ -59,8 +59,8 @@ class Dense(NamedTuple):
     # of tensors that lie side by side in both: in the flat and in the wider vector
     spans: tuple[tuple[slice, slice], ...]
     length: int  # of the wider vector, a multiple of LINE
-    places: list[Place]  # of the layers in the wider vector
-    flat: list[Place]  # and in the flat one
+    places: list[LayerPlace]  # of the layers in the wider vector
+    flat: list[LayerPlace]  # and in the flat one
 
     def factors(self, samples: int, keys: Tensor | None) -> list[Tensor | None]:
         """Behind each layer those of dropout (l, samples, out) for l clients with these keys (l,);
@@ -116,7 +116,7 @@ def read_dense(module: nn.Module, slots: Sequence[Slot]) -> Dense | None:
     )
 
 
-def _places(slots: Sequence[Slot]) -> list[Place]:
+def _places(slots: Sequence[Slot]) -> list[LayerPlace]:
     """Those of layers whose weights and biases are the slots, in turns."""
     places = []
     for weight, bias in zip(slots[::2], slots[1::2], strict=True):
@@ -191,7 +191,7 @@ class Gradients:
         return losses, self.grad[: len(counts)]
 
 
-def parts_of(vectors: Tensor, places: list[Place]) -> list[Affine]:
+def parts_of(vectors: Tensor, places: list[LayerPlace]) -> list[Affine]:
     """Each layer's tensors in the vectors (k, length) of the clients: views."""
     parts: list[Affine] = []
     for out, given, weight, bias in places:
@@ -236,7 +236,7 @@ def _logits(x: Tensor, layers: list[Affine]) -> Tensor:
 def dense_labels(
     batches: list[Tensor],
     params: Tensor,
-    places: list[Place],
+    places: list[LayerPlace],
 ) -> list[Tensor]:
     """The labels (b,) that a model (d,), whose layers have these places, predicts for batches
     (b, …), in evaluation mode; -1 where an output is not finite.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backstop.platform.training.dense import Neighbors, Place, gradients_of, parts_of
+from backstop.platform.training.dense import LayerPlace, Neighbors, gradients_of, parts_of
 from backstop.platform.training.lock_free import lock_free
 
 STEPS_IN_A_CALL = 8  # steps in a call, whose samples lie ready
@@ -32,7 +32,7 @@ class Moving(NamedTuple):
 
     params: Tensor
     start: Tensor | None  # (length,) from which all are moved; None: they go on from where they are
-    places: list[Place]  # of the layers
+    places: list[LayerPlace]  # of the layers
 
 
 @lock_free
@@ -40,7 +40,7 @@ def take_all_steps(
     samples: tuple[Tensor, Tensor, Tensor, Tensor],
     groups: list[list[Neighbors]],
     factors: list[list[Tensor | None]],
-    moving: tuple[Tensor, Tensor | None, list[Place]],
+    moving: tuple[Tensor, Tensor | None, list[LayerPlace]],
     velocity: Tensor | None,
     rates: tuple[float, float, float, float],
     total: Tensor,
