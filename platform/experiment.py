@@ -137,10 +137,16 @@ class Experiment:
 
     def round(self) -> Record | None:
         """Do one round; a record where the round is due for evaluation. What a plug-in raises is a
-        :class:`BrokenStage` that names the stage and the round.
+        :class:`BrokenStage` that names the stage and the round. Interrupted before it has its
+        record, the round is not done.
         """
-        with located(self.state.round), one_thread():
-            return self._round()
+        before = self.state
+        try:
+            with located(before.round), one_thread():
+                return self._round()
+        except BaseException:
+            self.state = before
+            raise
 
     def _round(self) -> Record | None:
         round_index = self.state.round

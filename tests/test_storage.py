@@ -203,6 +203,28 @@ def check_resumes(folder: Location, data: Path) -> None:
     resumed.checkpoint.drop()  # nothing there is no harm
 
 
+def test_a_round_that_is_interrupted_while_it_is_evaluated_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, whole = Checkpoint(tmp_path / "kept", SHORT.id), list(run(SHORT, device="cpu"))
+    measure = Experiment._measure
+
+    def interrupt(self: Experiment) -> object:
+        if self.state.round == 2:
+            raise KeyboardInterrupt
+        return measure(self)
+
+    began = Checkpointed(Experiment(SHORT, tmp_path, "cpu"), kept)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Experiment, "_measure", interrupt)
+        list(began.rounds(60))
+    began.save()
+    resumed = Checkpointed(Experiment(SHORT, tmp_path, "cpu"), kept)
+    while not resumed.done:
+        list(resumed.rounds(0))
+    assert [record.metrics for record in resumed.records] == [item.metrics for item in whole]
+
+
 def test_an_experiment_goes_on_from_what_arrow_reaches(arrow: Remote, tmp_path: Path) -> None:
     check_resumes(arrow, tmp_path)
 
