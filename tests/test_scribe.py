@@ -10,13 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import chdir
+from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import socketpair
 from typing import Any
 
 import pytest
 
 from backstop.platform import cli
 from backstop.platform.params import BadInput
+from backstop.platform.results.tracking import scribe as writing
 from backstop.platform.results.tracking.experiments import check_name, open_experiment
 from backstop.platform.results.tracking.runs import read_runs, run_records
 from backstop.platform.results.tracking.scribe import Apart, Here, hired
@@ -68,17 +72,25 @@ def ended(process: int) -> bool:
     return False
 
 
-def test_a_run_is_stored_as_by_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def printed_without_mlflow(folder: Path) -> Any:
+    """What a run prints of which the process that computes has not imported MLflow."""
     told = "import atexit; atexit.register(lambda: print('mlflow' in sys.modules, file=sys.stderr))"
-    apart = started(told, tmp_path)
+    apart = started(told, folder)
     printed, messages = apart.communicate(timeout=120)
     assert apart.returncode == 0, messages
     assert messages.splitlines()[-1] == "False"
+    return json.loads(printed)
+
+
+def test_a_run_is_stored_as_by_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = printed_without_mlflow(tmp_path)
+    again = printed_without_mlflow(tmp_path)
+    assert (again["run_id"], again["rounds"]) == (document["run_id"], document["rounds"])
     monkeypatch.chdir(tmp_path)
     assert cli.main([*RUN, "--store", "here", "--json"]) == 0
-    document, same = json.loads(printed), json.loads(capsys.readouterr().out)
+    same = json.loads(capsys.readouterr().out)
     assert document["final"] == same["final"] and document["rounds"] == same["rounds"]
     stores = [locate_store(tmp_path / folder) for folder in ("store", "here")]
     assert without_times(stores[0]) == without_times(stores[1]) != []
@@ -137,9 +149,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def scribe(store: Store) -> Iterator[Apart]:
-    """A process that writes to it."""
-    process = Apart(store)
+def scribe(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+    """A process that writes to it, started where a user has a module of a library's name."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "queue.py").write_text("raise ImportError('not the library')\n")
+    with chdir(folder):
+        process = Apart(store)
     yield process
     process.close()
     assert ended(process.process.pid)
@@ -159,6 +174,33 @@ def test_an_answer_that_nobody_waited_for_is_passed_over(scribe: Apart) -> None:
     assert scribe.ask(os.getpid) == scribe.process.pid
 
 
+def test_an_interruption_of_all_processes_is_for_the_one_that_trains(scribe: Apart) -> None:
+    assert scribe.ask(os.getpid) == scribe.process.pid  # it is past its imports
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        scribe.process.send_signal(sign)
+    assert scribe.ask(os.getpid) == scribe.process.pid
+
+
+def test_after_half_a_question_nothing_is_asked() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ours, theirs = socketpair()
+    scribe = object.__new__(Apart)
+    scribe.connection, scribe.asked = Connection(ours.detach()), 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with theirs:
+            signal.setitimer(signal.ITIMER_REAL, 0.2, 5)
+            with pytest.raises(KeyboardInterrupt):
+                scribe.ask(len, bytes(10**7))  # nobody reads it
+            with pytest.raises(BadInput, match="has ended"):
+                scribe.ask(os.getpid)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_an_error_keeps_its_kind_on_the_way(scribe: Apart) -> None:
     gone = Store("http://127.0.0.1:9", "")
     with pytest.raises(Away, match=re.escape(f"tracking store {gone.uri}")):
@@ -169,3 +211,15 @@ def test_a_process_that_has_mlflow_writes_itself(store: Store) -> None:
     with hired(store) as writer:
         assert isinstance(writer, Here)
         assert writer.ask(os.getpid) == os.getpid()
+
+
+def test_where_no_process_can_be_started_this_one_writes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.delitem(sys.modules, "mlflow")
+    monkeypatch.setattr(writing, "Popen", refuse)
+    with hired(store) as writer:
+        assert isinstance(writer, Here)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load
 
 from backstop.platform import cli, plugins
 from backstop.platform.contract import Part, Record, Spec
@@ -31,8 +32,8 @@ from backstop.platform.results.tracking.log import Log
 from backstop.platform.results.tracking.runs import (
     Run,
     find_run,
+    model_content,
     read_runs,
-    run_model,
     with_curves,
 )
 from backstop.platform.results.tracking.soundness import check_reachable
@@ -232,7 +233,7 @@ def test_the_end_of_a_sweep_insists(elsewhere: Path, monkeypatch: pytest.MonkeyP
     assert figures == final(records)
     (run,) = read_runs(place, "little")
     assert (run.metrics, run.origin.difference(made.origin)) == (final(records), "")
-    assert set(run_model(place, run.run_id)) == set(
+    assert set(load(model_content(place, run.run_id))) == set(
         made.built.net.tensors(made.state.params, made.state.buffers)
     )
     assert not list(Path("checkpoints").iterdir())

@@ -245,14 +245,16 @@ def _show_again(
     save_path: Path | None,
 ) -> None:
     """A spec that is finished already: as it was shown before, but nothing is trained or stored."""
-    from backstop.platform.results.tracking.runs import run_model, run_records
+    from safetensors.torch import load
 
-    records = run_records(work.store, stored)
+    from backstop.platform.results.tracking.runs import model_content, run_records
+
+    records = work.scribe.ask(run_records, work.store, stored)
     _show_finished(options, work, spec, stored)
     for doubt in _doubts(records, stored.metrics):
         say(f"backstop: {doubt}")
     if save_path:
-        _save_model(save_path, run_model(work.store, stored.run_id))
+        _save_model(save_path, load(work.scribe.ask(model_content, work.store, stored.run_id)))
     if options.json:
         print_json(_stored_document(stored, records))
 

@@ -31,7 +31,6 @@ from backstop.platform.specs.spec import Spec
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as Item
-    from torch import Tensor
 
 TRIALS = "tags.`backstop.kind` = 'trial'"  # the condition that a run counts
 REQUESTS_AT_ONCE = 8  # to a tracking server
@@ -173,12 +172,8 @@ def run_records(store: Store, run: Run) -> list[Record]:
     return [Record(run.id, step, metrics) for step, metrics in sorted(listed.items())]
 
 
-def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
-    """Name → tensor of the final model that a run has stored. Raises BadInput where it is not
-    there.
-    """
-    from safetensors.torch import load_file
-
+def model_content(store: Store, run_id: str) -> bytes:
+    """The file of the final model that a run has stored. Raises BadInput where it is not there."""
     with tempfile.TemporaryDirectory() as folder, refusing(store):
         client = mlflow_client(store.uri)
         if MODEL not in {item.path for item in client.list_artifacts(run_id)}:
@@ -186,7 +181,7 @@ def run_model(store: Store, run_id: str) -> Mapping[str, Tensor]:
                 f"MLflow run {run_id} holds no {MODEL}: it was made with --keep-models none or"
                 " best; to make it again, run the spec with another --experiment"
             )
-        return load_file(client.download_artifacts(run_id, MODEL, folder))
+        return Path(client.download_artifacts(run_id, MODEL, folder)).read_bytes()
 
 
 def _run(store: Store, stored: Stored) -> Run:

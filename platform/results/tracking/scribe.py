@@ -7,6 +7,7 @@ and write, while it imports PyTorch and trains.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-SERVING = f"from {__name__} import serve; serve({{}})"  # the program of the other process
+# the program of the other process, which imports from where this one does, and from nowhere else
+SERVING = f"""
+import sys
+descriptor, *sys.path = sys.argv[1:]
+from {__name__} import serve
+serve(int(descriptor))
+"""
+# an interruption is for the process that trains, whoever sends it to both
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RunLog(Protocol):
@@ -81,15 +90,17 @@ class Apart:
     """Another process, which ends when this one does, however that ends."""
 
     def __init__(self, store: Store) -> None:
-        """Start it; it begins to import what the store needs."""
+        """Start it; it begins to import what the store needs. Raises OSError where the system has
+        no room for it.
+        """
         ours, theirs = socketpair()
-        with theirs:
+        with ours, theirs:
             self.process = Popen(
-                [sys.executable, "-c", SERVING.format(theirs.fileno())],
+                [sys.executable, "-c", SERVING, str(theirs.fileno()), *sys.path],
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # an interruption at the terminal is for this process
+                process_group=0,  # until it ignores what comes from the terminal
             )
-        self.connection = Connection(ours.detach())
+            self.connection = Connection(ours.detach())
         self.connection.send((store, loose.sent()))
         self.asked = 0
         self.logs = 0
@@ -98,7 +109,8 @@ class Apart:
         """Let the other process call the function. Raises BadInput where that has ended."""
         self.asked += 1
         try:
-            self.connection.send((self.asked, function, arguments))
+            with self._in_one_piece():
+                self.connection.send((self.asked, function, arguments))
             number, error, answer = self._receive()
             while number < self.asked:  # whoever asked for that was interrupted
                 number, error, answer = self._receive()
@@ -109,9 +121,21 @@ class Apart:
         return answer  # type: ignore[no-any-return]
 
     def _receive(self) -> tuple[int, Exception | None, Any]:
-        """The next answer, and which it is; an interruption ends the waiting, not the reading."""
-        self.connection.poll(None)
-        return self.connection.recv()  # type: ignore[no-any-return]
+        """The next answer, and which it is."""
+        self.connection.poll(None)  # may take long, and may be interrupted
+        with self._in_one_piece():
+            return self.connection.recv()  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _in_one_piece(self) -> Iterator[None]:
+        """Send or receive something whole: after an interruption in the middle of it, what comes
+        next would be taken for the rest, so nothing comes next.
+        """
+        try:
+            yield
+        except BaseException:
+            self.connection.close()
+            raise
 
     def open_log(self, make: partial[Log]) -> RunLog:
         """A log that the other process makes when it first needs it."""
@@ -121,7 +145,7 @@ class Apart:
     def close(self) -> None:
         """End the other process: whatever it was asked for is done."""
         self.connection.close()
-        self.process.terminate()
+        self.process.kill()
         self.process.wait()
 
 
@@ -206,20 +230,23 @@ def _step(
 @contextmanager
 def hired(store: Store) -> Iterator[Scribe]:
     """Who writes to a store while the block lasts: a process of its own, unless this one has MLflow
-    already.
+    already, or the system has no room for another.
     """
-    if "mlflow" in sys.modules:
-        yield Here()
-        return
-    scribe = Apart(store)
+    scribe = None
+    if "mlflow" not in sys.modules:
+        with suppress(OSError):
+            scribe = Apart(store)
     try:
-        yield scribe
+        yield scribe or Here()
     finally:
-        scribe.close()
+        if scribe is not None:
+            scribe.close()
 
 
 def serve(descriptor: int) -> None:
     """Do what is asked for on a socket, one thing after the other, until whoever asks has ended."""
+    for sign in IGNORED:
+        signal.signal(sign, signal.SIG_IGN)
     with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
         store, files = connection.recv()
         loose.receive(files)
