@@ -23,6 +23,9 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from safetensors.torch import load_file
 
 from backstop.platform.contract import Part, Record, Spec
@@ -773,6 +776,28 @@ def test_ui(
     assert serve_ui(made, 5001) == 130
     with pytest.raises(BadInput, match="no database yet"):
         serve_ui(locate_store(tmp_path), 5001)
+
+
+def test_what_another_process_stores_at_the_same_moment_is_found_there(
+    experiment: tuple[Store, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = MlflowClient.log_batch
+    refused: list[dict[str, Any]] = []
+
+    def refuse_first(self: MlflowClient, *given: Any, **named: Any) -> None:
+        send(self, *given, **named)  # by the other process
+        if not refused:
+            refused.append(named)
+            raise MlflowException("UNIQUE constraint failed", error_code=BAD_REQUEST)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse_first)
+    one = log(experiment)
+    one.log(record(0))
+    assert one.finish(final([record(0)])) and refused
+    metrics = mlflow_client(experiment[0].uri).get_metric_history(
+        str(one.run_id), "round/clean_accuracy"
+    )
+    assert len(metrics) == 1
 
 
 def test_what_a_killed_process_was_about_to_send_goes_with_the_run(

@@ -288,19 +288,10 @@ class Log:
             self._send_batch(run_id, points)
 
     def _send_dataset(self, run_id: str) -> None:
-        """Name what the run has read; sent twice it is stored once. Of two processes that name the
-        same data for the first time at once, MLflow refuses one, which finds it there at once.
-        """
-        from mlflow.exceptions import MlflowException
-
+        """Name what the run has read; sent twice it is stored once."""
         read = dataset_input(self.spec, self._origin)
         if read is not None:
-            try:
-                self._client.log_inputs(run_id, [read])
-            except MlflowException as error:
-                if error.error_code != REFUSED:
-                    raise
-                self._client.log_inputs(run_id, [read])
+            _insist(lambda: self._client.log_inputs(run_id, [read]))
         self._dataset_sent = True
 
     def _is_finished(self, stored: Sequence[StoredRun]) -> bool:
@@ -323,11 +314,9 @@ class Log:
         from mlflow.entities import Metric, Param
 
         count = len(self._metrics)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, self._start + step, step) for name, value, step in points],
-            params=[Param(key, value) for key, value in self._params.items()],
-        )
+        metrics = [Metric(name, value, self._start + step, step) for name, value, step in points]
+        params = [Param(key, value) for key, value in self._params.items()]
+        _insist(lambda: self._client.log_batch(run_id, metrics=metrics, params=params))
         self._sent = count
         self._params = {}
 
@@ -385,6 +374,20 @@ class Log:
             _fill(outbox, contents)
             with _naming_artifacts(self._artifact_uri):
                 self._client.log_artifacts(self._id(), str(outbox))
+
+
+def _insist(send: Callable[[], object]) -> None:
+    """Send something that is stored once. Of two processes that send the same for the first time at
+    once, MLflow refuses one, which finds it there at once.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        send()
+    except MlflowException as error:
+        if error.error_code != REFUSED:
+            raise
+        send()
 
 
 def _points(values: Mapping[str, float], step: int) -> list[Point]:

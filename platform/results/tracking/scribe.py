@@ -94,9 +94,10 @@ class Apart:
         no room for it.
         """
         ours, theirs = socketpair()
+        isolation = ["-E"] if sys.flags.ignore_environment else []
         with ours, theirs:
             self.process = Popen(
-                [sys.executable, "-c", SERVING, str(theirs.fileno()), *sys.path],
+                [sys.executable, *isolation, "-c", SERVING, str(theirs.fileno()), *sys.path],
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # until it ignores what comes from the terminal
             )
