@@ -58,11 +58,13 @@ def run_spec(options: argparse.Namespace) -> int:
     from backstop.platform.results.tracking.experiments import check_name
     from backstop.platform.rounds import starts
     from backstop.platform.training import loading
+    from backstop.platform.training.device import check_device
 
     folder = storage.locate(options.store)
     vault.keep_with(folder)
     spec = _requested_spec(options)
     parse_actors(options.client_actors)
+    check_device(options.device)
     check_name(options.experiment)
     save_path = starts.check_writable(options.save) if options.save else None
     with _at_work(options, folder) as work:

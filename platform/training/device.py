@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on; ``auto`` takes a GPU where there is one."""
+    check_device(name)
     import torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise BadInput(f"device {name!r} is not allowed; auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise BadInput("device 'cuda' is not available: torch sees no GPU; use --device cpu")
     return torch.device(name)
+
+
+def check_device(name: str) -> None:
+    """Raise BadInput for what names no device, wherever one is."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"device {name!r} is not allowed; auto, cpu or cuda")
 
 
 def fingerprint(where: torch.device) -> str:
