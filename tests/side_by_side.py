@@ -1,9 +1,10 @@
 """What one process of pytest-xdist runs, one test after another.
 
 The tests of a file stay together, so that they share what a fixture or a cache holds. So do the
-files that start Ray: two of them at once have twice the processes, and nothing is sooner. Theirs is
-the longest row, so it comes first; as it waits for other processes most of the time, there is one
-more process than cores (tests/conftest.py).
+files that start Ray for sweeps, and those that do for client actors alone: more of them at once
+have more processes, and nothing is sooner. Sweeps are the longest row, so it comes first; as it
+waits for other processes most of the time, there is one more process than cores
+(tests/conftest.py).
 
 pytest-xdist has groups (``--dist loadgroup``), but release 3.8 writes them into a field that
 pytest 9.2 does not read any more, and says nothing; and before each test that is in no group it
@@ -12,6 +13,7 @@ counts all that its process has had.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = 'xdist_group("ray")'
-RAY = "ray"  # what files with the mark are dealt as
+MARK = re.compile(r'xdist_group\("(\w+)"\)')  # names the row that a file is dealt in
+RAY = "ray"  # that of sweeps
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no types
@@ -38,4 +40,5 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # which carries no typ
 @cache
 def together(file: str) -> str:
     """What a file, by its path in the repository, is dealt as."""
-    return RAY if MARK in (ROOT / file).read_text(encoding="utf-8") else file
+    row = MARK.search((ROOT / file).read_text(encoding="utf-8"))
+    return row[1] if row else file

@@ -27,7 +27,7 @@ from backstop.platform.workers.actors import ActorShare, OnActors, Worker, pack,
 from backstop.platform.workers.clients import InProcess
 from backstop.platform.workers.connection import local_ray
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = pytest.mark.xdist_group("actors")
 NOWHERE = Path("unused")
 SPEC = Spec(
     clients=12,

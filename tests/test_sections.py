@@ -35,7 +35,7 @@ from backstop.platform.workers.connection import local_ray
 from backstop.platform.workers.limits import Limits
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),
+    pytest.mark.xdist_group("actors"),
     pytest.mark.skipif(not robust.COMPILED, reason="rows are cut where numba is installed"),
 ]
 NOWHERE = Path("unused")

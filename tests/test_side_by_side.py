@@ -7,15 +7,16 @@ from typing import Any
 
 from tests.side_by_side import ByFile, together
 
-STARTS_RAY = ("tests/test_clients.py", "tests/test_sweep.py", "tests/chaos/test_short.py")
+SWEEPS = ("tests/test_stored.py", "tests/test_sweep.py", "tests/chaos/test_short.py")
+ACTORS = ("tests/test_clients.py", "tests/test_sections.py")
 TESTS = [
     "tests/attacks/test_dba.py::one",
     "tests/chaos/test_short.py::one",
-    "tests/test_clients.py::one[a@b]",
     "tests/test_robust.py::one[]]",
     "tests/test_robust.py::other",
     "tests/test_seeds.py::one",
     "tests/test_seeds.py::other",
+    "tests/test_stored.py::one[a@b]",
     "tests/test_sweep.py::Class::one",
 ]
 
@@ -37,7 +38,8 @@ class Process:
 
 
 def test_files_that_start_ray_are_as_one_and_others_by_themselves() -> None:
-    assert {together(file) for file in STARTS_RAY} == {"ray"}
+    assert {together(file) for file in SWEEPS} == {"ray"}
+    assert {together(file) for file in ACTORS} == {"actors"}
     assert together("tests/test_seeds.py") == "tests/test_seeds.py"
     assert together("tests/side_by_side.py") != together("tests/test_robust.py")
 
@@ -53,5 +55,5 @@ def test_what_belongs_together_is_given_to_one_process_whatever_the_tests_are_ca
         dealt.add_node_collection(process, TESTS)
     dealt.schedule()
     with_ray, other = (process.given for process in processes)
-    assert with_ray == [TESTS[1], TESTS[2], TESTS[7]], "the longest row begins at once"
-    assert other == [TESTS[0], *TESTS[3:5]]
+    assert with_ray == [TESTS[1], *TESTS[6:]], "the longest row begins at once"
+    assert other == [TESTS[0], *TESTS[2:4]]
