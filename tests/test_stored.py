@@ -348,7 +348,7 @@ class Server:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("comes_back", [True, False], ids=["for a minute", "for good"])
+@pytest.mark.parametrize("comes_back", [True, False], ids=["for a while", "for good"])
 def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_back: bool) -> None:
     """Away for a while: all is stored in the end. Away for good: exit 1, and the next command
     sends. Equal bytes either way.
@@ -377,11 +377,12 @@ def test_a_tracking_server_that_is_killed_in_mid_sweep(elsewhere: Path, comes_ba
             while time.monotonic() < until and not list(Path("kept").rglob("model.safetensors")):
                 time.sleep(0.3)
             server.stop()
-            begun = time.monotonic()
             assert sweep.poll() is None, Path("log").read_text()
-            while comes_back and time.monotonic() < begun + 60 and sweep.poll() is None:
-                time.sleep(0.5)
             if comes_back:
+                while "trying for up to 60 s" not in Path("log").read_text():
+                    assert sweep.poll() is None, Path("log").read_text()
+                    time.sleep(0.5)
+                time.sleep(20)  # the rest of the minute is for its start
                 assert "leaderboard" not in Path("log").read_text()
                 server.start()
             assert sweep.wait(timeout=400) == (0 if comes_back else 1), Path("log").read_text()
