@@ -1,4 +1,4 @@
-"""The networks of docs/plugins.md, tiny and random: they need the extra ``models``, which the
+"""The networks of docs/own_plugins.md, tiny and random: they need the extra ``models``, which the
 environment of the other tests does not have.
 """
 
@@ -17,7 +17,7 @@ from backstop.platform.seeds import seeded
 from backstop.platform.specs.part import parse_part, to_chain
 from tests.conftest import forget
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[1] / "docs" / "own_plugins.md"
 SMALL = Spec(
     clients=4,
     per_round=3,

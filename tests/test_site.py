@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -125,6 +126,19 @@ def test_no_link_of_the_site_is_broken(site: Path, parsed: dict[Path, Parsed]) -
             ):
                 wrong.append((page.relative_to(site).as_posix(), link))
     assert wrong == []
+
+
+@needs_mkdocs
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_page_stands_in_the_place_of_another(site: Path) -> None:
+    for file in sorted((ROOT / "docs").glob("*.md")):
+        title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        page = (site / file.stem / "index.html").read_text(encoding="utf-8")
+        heading = re.search(r"<h1[^>]*>(.*?)(<a class=.headerlink|</h1>)", page, FENCED)
+        assert heading is not None, file
+        shown = unescape(re.sub(r"<[^>]+>", "", heading[1]))
+        assert shown.strip() == title.replace("`", "").strip(), file
 
 
 @needs_mkdocs

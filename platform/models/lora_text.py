@@ -21,7 +21,7 @@ how many clients go through them at once.
 
 Base: ``path`` is a folder with ``config.json`` and .safetensors files, as ``save_pretrained``
 writes it, of a BERT, a DistilBERT or a RoBERTa; no hub is asked and no code from it is run. A spec
-names it by the sha256 of these files, and copies are kept (docs/plugins.md). Where it is a
+names it by the sha256 of these files, and copies are kept (docs/own_plugins.md). Where it is a
 classifier of as many classes, its head is what training starts from; else the head is a new one.
 Without ``path`` it is a BERT with random weights, for tests: its frozen part knows nothing.
 

@@ -29,7 +29,7 @@ products with a constant may depend on how many clients go through them at once.
 
 Weights: ``weights`` is a .safetensors file of timm's names, such as the ``model.safetensors`` that
 goes with the model on its hub; nothing is asked of a hub. A spec names it by the sha256 of what it
-holds, and a copy is kept (docs/plugins.md).
+holds, and a copy is kept (docs/own_plugins.md).
 
 Example:
 >>> vit_tiny(size=32, patch=8, depth=2, train="head").__name__
