@@ -247,8 +247,6 @@ def _show_again(
     save_path: Path | None,
 ) -> None:
     """A spec that is finished already: as it was shown before, but nothing is trained or stored."""
-    from safetensors.torch import load
-
     from backstop.platform.results.tracking.runs import model_content, run_records
 
     records = work.scribe.ask(run_records, work.store, stored)
@@ -256,6 +254,8 @@ def _show_again(
     for doubt in _doubts(records, stored.metrics):
         say(f"backstop: {doubt}")
     if save_path:
+        from safetensors.torch import load
+
         _save_model(save_path, load(work.scribe.ask(model_content, work.store, stored.run_id)))
     if options.json:
         print_json(_stored_document(stored, records))

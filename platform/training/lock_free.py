@@ -54,7 +54,8 @@ def lock_free(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        as_written = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        with torch.inference_mode(), as_written:
             result: Result = compiled(*args, **kwargs)
         return result
 

@@ -144,7 +144,7 @@ class Apart:
         return LogApart(self, self.logs, make)
 
     def close(self) -> None:
-        """End the other process: whatever it was asked for is done."""
+        """End the other process: what somebody has waited for is done."""
         self.connection.close()
         self.process.kill()
         self.process.wait()
