@@ -17,7 +17,7 @@ from socket import socketpair
 from subprocess import Popen
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from backstop.platform import loose
+from backstop.platform import collector, loose
 from backstop.platform.contract import Record
 from backstop.platform.params import BadInput
 from backstop.platform.results.tracking.experiments import import_store
@@ -248,6 +248,7 @@ def serve(descriptor: int) -> None:
     """Do what is asked for on a socket, one thing after the other, until whoever asks has ended."""
     for sign in IGNORED:
         signal.signal(sign, signal.SIG_IGN)
+    collector.skip_at_exit()  # where whoever asks is killed, it is to be gone soon
     with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
         store, files = connection.recv()
         loose.receive(files)
